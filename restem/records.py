@@ -1,0 +1,257 @@
+"""The nouns of a run, and how each is laid out in Parquet.
+
+A *problem* is asked; a *sample* is one generated solution to it; a *verdict* is the reward of a
+sample and the reason for it; an *example* is a weighted training pair. Every arrow of the pipeline
+(generate -> verify -> select -> improve -> evaluate) is a file of one of these.
+
+Nothing here imports JAX or TensorFlow, and pyarrow only where a table is made: verification
+workers import this module and must start in milliseconds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What is asked, and how its answer is checked."""
+
+    problem_id: str
+    """Unique within the task; stable across runs, machines and shards."""
+    split: str
+    """"train", "validation" or "test"."""
+    inputs: str
+    """The query that follows the few-shot prefix, up to where the model's solution begins."""
+    answer: str | None = None
+    """Gold final answer, for tasks whose grader compares answers."""
+    tests: str | None = None
+    """JSON of the tests, for tasks whose grader runs programs (APPS's `input_output`, or
+    `{"test": ..., "entry_point": ...}`)."""
+    solutions: tuple[str, ...] = ()
+    """Human solutions in the form the prompt asks for, as targets of supervised fine-tuning."""
+    metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Anything JSON can hold: level, type, source file, ..."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskCard:
+    """All that the steps of a run need to know of a task besides its problems.
+
+    It is written into the metadata of `problems/TASK.parquet` when SeqIO materialises the task, so
+    that sampling and verification hosts never import SeqIO.
+    """
+
+    task: str
+    """Registered name, e.g. "math"."""
+    prefix: str = ""
+    """Few-shot prompt, the same for every problem; empty for zero-shot."""
+    stop: tuple[str, ...] = ()
+    """A solution ends at the first of these strings, which is not part of it."""
+    stop_after: tuple[str, ...] = ()
+    """A solution ends right after the first of these strings, which is its last part."""
+    grader: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"kind": "math"})
+    """How a solution is checked: `kind` names a grader of `restem.verify.graders`, the other keys
+    are its options."""
+    prompt_source: str = ""
+    """Where the prefix came from: "restem" or the name of a published file."""
+    max_new_tokens: int = 512
+    """Length in tokens past which a solution is cut off unless the run says otherwise."""
+
+    @property
+    def prefix_sha256(self) -> str:
+        return hashlib.sha256(self.prefix.encode()).hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """The reward of a sample, and why."""
+
+    reward: float
+    """Non-negative; 1.0 is correct and 0.0 incorrect for binary tasks."""
+    method: str = ""
+    """How it was decided: "string", "numeric", "symbolic", "set", "tests", "timeout", "error", ..."""
+    extracted: str | None = None
+    """The final answer or program found in the sample; None where there was none."""
+    normalized: str | None = None
+    """The extracted answer in the form that was compared."""
+    detail: str = ""
+    """Why a sample failed, in one line for a person to read."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """One generated solution."""
+
+    problem_id: str
+    sample_index: int
+    """0, 1, ... within a problem and iteration; with the policy and the seed it fixes the sample."""
+    text: str
+    """The solution, without the stop string that ended it."""
+    token_ids: tuple[int, ...]
+    """The sampled ids, an end-of-sequence id included where the model produced one. Training uses
+    these, never `text` tokenised again."""
+    logprob: float
+    """Sum of log p(token | before) under the policy's own distribution, neither tempered nor
+    truncated, in nats."""
+    finish_reason: str
+    """"eos", "stop" (a stop string) or "length" (cut off; never trained on)."""
+    reward: float | None = None
+    """None until verified."""
+    verdict: Verdict | None = None
+    inputs: str | None = None
+    """The query, where it differs from the problem's (STaR's hinted queries); else None."""
+    source: str = "policy"
+    """Who wrote it: "policy", "human", "rationalization", or a policy reference."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """A weighted training pair of the M-step (equation 3 of the paper)."""
+
+    problem_id: str
+    sample_index: int
+    inputs: str
+    """The query after the prefix; no loss on it."""
+    targets: str
+    """The solution; the loss is on its tokens alone."""
+    target_ids: tuple[int, ...]
+    """Tokens of the solution as sampled; empty where only text exists (human solutions)."""
+    weight: float
+    """r(x, y) in equation 3: a float, never rounded."""
+
+
+def problem_schema() -> pa.Schema:
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            pa.field("problem_id", pa.string(), nullable=False),
+            pa.field("split", pa.string(), nullable=False),
+            pa.field("inputs", pa.string(), nullable=False),
+            ("answer", pa.string()),
+            ("tests", pa.string()),
+            ("solutions", pa.list_(pa.string())),
+            ("metadata", pa.string()),
+        ]
+    )
+
+
+def sample_schema() -> pa.Schema:
+    import pyarrow as pa
+
+    verdict = pa.struct(
+        [
+            ("reward", pa.float32()),
+            ("method", pa.string()),
+            ("extracted", pa.string()),
+            ("normalized", pa.string()),
+            ("detail", pa.string()),
+        ]
+    )
+    return pa.schema(
+        [
+            pa.field("problem_id", pa.string(), nullable=False),
+            pa.field("sample_index", pa.int32(), nullable=False),
+            pa.field("text", pa.string(), nullable=False),
+            ("token_ids", pa.list_(pa.int32())),
+            ("logprob", pa.float32()),
+            ("finish_reason", pa.string()),
+            ("reward", pa.float32()),
+            ("verdict", verdict),
+            ("inputs", pa.string()),
+            ("source", pa.string()),
+        ]
+    )
+
+
+def example_schema() -> pa.Schema:
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            pa.field("problem_id", pa.string(), nullable=False),
+            pa.field("sample_index", pa.int32(), nullable=False),
+            pa.field("inputs", pa.string(), nullable=False),
+            pa.field("targets", pa.string(), nullable=False),
+            ("target_ids", pa.list_(pa.int32())),
+            pa.field("weight", pa.float32(), nullable=False),
+        ]
+    )
+
+
+_CARD_KEY = b"restem.task"
+
+
+def problems_to_table(problems: Sequence[Problem], card: TaskCard) -> pa.Table:
+    """Problems as a table whose schema metadata carries the task card."""
+    import pyarrow as pa
+
+    rows = []
+    for problem in problems:
+        row = dataclasses.asdict(problem)
+        row["solutions"] = list(problem.solutions)
+        row["metadata"] = json.dumps(dict(problem.metadata), sort_keys=True)
+        rows.append(row)
+    schema = problem_schema().with_metadata(
+        {_CARD_KEY: json.dumps(dataclasses.asdict(card), sort_keys=True).encode()}
+    )
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def problems_from_table(table: pa.Table) -> tuple[TaskCard, list[Problem]]:
+    """The inverse of `problems_to_table`."""
+    stored = (table.schema.metadata or {}).get(_CARD_KEY)
+    if stored is None:
+        raise ValueError("this table has no task card: it was not written by restem")
+    fields = json.loads(stored)
+    for name in ("stop", "stop_after"):
+        fields[name] = tuple(fields[name])
+    problems = []
+    for row in table.to_pylist():
+        row["solutions"] = tuple(row["solutions"] or ())
+        row["metadata"] = json.loads(row["metadata"] or "{}")
+        problems.append(Problem(**row))
+    return TaskCard(**fields), problems
+
+
+def samples_to_table(samples: Iterable[Sample]) -> pa.Table:
+    import pyarrow as pa
+
+    rows = []
+    for sample in samples:
+        row = dict(vars(sample))
+        row["token_ids"] = list(sample.token_ids)
+        row["verdict"] = None if sample.verdict is None else dict(vars(sample.verdict))
+        rows.append(row)
+    return pa.Table.from_pylist(rows, schema=sample_schema())
+
+
+def samples_from_table(table: pa.Table) -> list[Sample]:
+    samples = []
+    for row in table.to_pylist():
+        row["token_ids"] = tuple(row["token_ids"] or ())
+        row["verdict"] = None if row["verdict"] is None else Verdict(**row["verdict"])
+        samples.append(Sample(**row))
+    return samples
+
+
+def examples_to_table(examples: Iterable[Example]) -> pa.Table:
+    import pyarrow as pa
+
+    rows = [dict(vars(e), target_ids=list(e.target_ids)) for e in examples]
+    return pa.Table.from_pylist(rows, schema=example_schema())
+
+
+def examples_from_table(table: pa.Table) -> list[Example]:
+    return [
+        Example(**dict(row, target_ids=tuple(row["target_ids"] or ())))
+        for row in table.to_pylist()
+    ]
