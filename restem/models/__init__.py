@@ -1,0 +1,27 @@
+"""One decoder, described by a `ModelConfig`, run by pure functions over a pytree of parameters."""
+
+from restem.models.config import ModelConfig, RopeScaling
+from restem.models.decoder import (
+    Forward,
+    forward,
+    init_params,
+    logits,
+    param_axes,
+    param_shapes,
+    unstack_layers,
+)
+from restem.models.kv_cache import INVALID_POSITION, KVCache
+
+__all__ = [
+    "INVALID_POSITION",
+    "Forward",
+    "KVCache",
+    "ModelConfig",
+    "RopeScaling",
+    "forward",
+    "init_params",
+    "logits",
+    "param_axes",
+    "param_shapes",
+    "unstack_layers",
+]

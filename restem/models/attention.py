@@ -1,0 +1,181 @@
+"""Attention over several sets of keys at once, with one softmax.
+
+A row of the sampler sees three sets: the prefix that all rows share, its own question and tokens
+in the cache, and the tokens of the current block. A packed training row sees two: the prefix and
+its own block. Joining the arrays would copy them at every step and would give the prefix a batch
+dimension; instead each set is scored by itself and the softmax is taken over all of them:
+
+    m = max_i s_i,    out = sum_i exp(s_i - m) v_i / sum_i exp(s_i - m)
+
+which is exact, since a softmax does not care in how many arrays its logits lie.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from restem.models.config import ModelConfig
+
+# Finite, so that a row that sees nothing gives a mean of values and not NaN.
+MASKED = -1e30
+
+
+@flax.struct.dataclass
+class Keys:
+    """One set of keys and values of one layer."""
+
+    keys: jax.Array
+    """[batch?, kv_heads, head_dim, length]."""
+    values: jax.Array
+    """[batch?, kv_heads, length, head_dim]."""
+    positions: jax.Array
+    """[batch?, length] int32."""
+    segments: jax.Array | None = None
+    """[batch, length] int32: a query sees only keys of its own segment; None: every query may."""
+
+
+def inverse_frequencies(config: ModelConfig, *, local: bool = False) -> jax.Array:
+    """Rotary frequencies in radians a position, [head_dim / 2] float32."""
+    theta = config.rope_theta
+    scaling = config.rope_scaling
+    if local and config.rope_local_theta is not None:
+        # Gemma 3 stretches its global layers only.
+        theta, scaling = config.rope_local_theta, None
+    exponent = jnp.arange(0, config.head_dim, 2, dtype=jnp.float32) / config.head_dim
+    frequencies = 1.0 / theta**exponent
+    if scaling is None:
+        return frequencies
+    if scaling.kind == "linear":
+        return frequencies / scaling.factor
+    wavelength = 2 * math.pi / frequencies
+    ratio = scaling.original_length / wavelength
+    smooth = (ratio - scaling.low_freq_factor) / (
+        scaling.high_freq_factor - scaling.low_freq_factor
+    )
+    smooth = jnp.clip(smooth, 0.0, 1.0)
+    return (1 - smooth) * frequencies / scaling.factor + smooth * frequencies
+
+
+def rotate(x: jax.Array, angles: jax.Array) -> jax.Array:
+    """Rotary embedding (Su et al. 2021) of x [batch, length, heads, head_dim].
+
+    angles [batch, length, head_dim / 2] in radians. Dimension i is paired with i + head_dim / 2,
+    as in the Hugging Face layout of the weights.
+    """
+    sin = jnp.sin(angles)[:, :, None, :]
+    cos = jnp.cos(angles)[:, :, None, :]
+    low, high = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    rotated = jnp.concatenate([low * cos - high * sin, high * cos + low * sin], axis=-1)
+    return rotated.astype(x.dtype)
+
+
+def visible(
+    query_positions: jax.Array,
+    query_segments: jax.Array | None,
+    keys: Keys,
+    *,
+    window: int | None,
+    is_local: jax.Array | bool,
+) -> jax.Array:
+    """Which keys each query sees: [batch, queries, keys] bool.
+
+    A packed row with two segments behind a prefix of 2 tokens, and padding (segment 0):
+
+        position  2 3 4 2 3 4 5        query ->  a b c d e f .
+        segment   1 1 1 2 2 2 0        sees      a ab abc d de def .
+
+    Padding sees itself, so that no softmax is empty.
+    """
+    key_positions = keys.positions if keys.positions.ndim == 2 else keys.positions[None]
+    distance = query_positions[:, :, None] - key_positions[:, None, :]
+    mask = distance >= 0
+    if keys.segments is not None:
+        mask &= query_segments[:, :, None] == keys.segments[:, None, :]
+    if window is not None:
+        mask &= (distance < window) | jnp.logical_not(is_local)
+    return mask
+
+
+def attend(
+    config: ModelConfig,
+    query: jax.Array,
+    query_positions: jax.Array,
+    query_segments: jax.Array | None,
+    sets: Sequence[Keys],
+    is_local: jax.Array | bool,
+) -> jax.Array:
+    """One softmax of `query` over all `sets` of keys.
+
+    Args:
+      query: [batch, length, heads, head_dim], scaled.
+      query_positions: [batch, length] int32.
+      query_segments: [batch, length] int32, or None where no set has segments.
+      sets: the keys to attend to.
+      is_local: scalar bool, whether this layer has the sliding window.
+
+    Returns:
+      [batch, length, heads, head_dim].
+    """
+    block = config.query_block
+    length = query.shape[1]
+    if block is None or length <= block or length % block:
+        return _attend(config, query, query_positions, query_segments, sets, is_local)
+
+    def blocks(x):
+        return jnp.moveaxis(x.reshape(x.shape[0], length // block, block, *x.shape[2:]), 1, 0)
+
+    # Checkpointed: the backward pass scores one block again at a time instead of keeping them all.
+    @jax.checkpoint
+    def one(args):
+        q, positions, segments = args
+        return _attend(config, q, positions, segments, sets, is_local)
+
+    segments = None if query_segments is None else blocks(query_segments)
+    out = jax.lax.map(one, (blocks(query), blocks(query_positions), segments))
+    return jnp.moveaxis(out, 0, 1).reshape(query.shape)
+
+
+def _attend(config, query, query_positions, query_segments, sets, is_local):
+    batch, length, heads, head_dim = query.shape
+    kv_heads = config.num_kv_heads
+    query = query.reshape(batch, length, kv_heads, heads // kv_heads, head_dim)
+    window = config.window if config.has_local_layers else None
+
+    scores = []
+    for keys in sets:
+        shared = keys.keys.ndim == 3
+        s = jnp.einsum(
+            "btkgd,kds->bkgts" if shared else "btkgd,bkds->bkgts",
+            query,
+            keys.keys.astype(query.dtype),
+            preferred_element_type=jnp.float32,
+        )
+        if config.attention_softcap is not None:
+            s = config.attention_softcap * jnp.tanh(s / config.attention_softcap)
+        mask = visible(query_positions, query_segments, keys, window=window, is_local=is_local)
+        scores.append(jnp.where(mask[:, None, None], s, MASKED))
+
+    top = scores[0].max(axis=-1, keepdims=True)
+    for s in scores[1:]:
+        top = jnp.maximum(top, s.max(axis=-1, keepdims=True))
+    top = jax.lax.stop_gradient(top)  # it cancels, so its gradient is zero: do not compute it
+
+    total = 0.0
+    out = 0.0
+    for s, keys in zip(scores, sets, strict=True):
+        p = jnp.exp(s - top)
+        total = total + p.sum(axis=-1)
+        shared = keys.values.ndim == 3
+        out = out + jnp.einsum(
+            "bkgts,ksd->btkgd" if shared else "bkgts,bksd->btkgd",
+            p.astype(query.dtype),
+            keys.values.astype(query.dtype),
+            preferred_element_type=jnp.float32,
+        )
+    out = out / jnp.moveaxis(total, 3, 1)[..., None]
+    return out.astype(query.dtype).reshape(batch, length, heads, head_dim)

@@ -1,0 +1,319 @@
+"""The decoder: Linen modules for one layer and for the two ends, and the scan between them.
+
+Parameters are a plain nested dict; those of the layers are stacked along a leading axis and
+scanned, so that a program of 126 layers compiles as fast as one of 2. `unstack_layers` turns the
+stack into a tuple of layers, which `forward` runs as a Python loop: a sampler on a CPU gains from
+it, because XLA's CPU backend copies a slice of the stack out before it multiplies with it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from restem.models import attention
+from restem.models.config import ModelConfig
+from restem.models.kv_cache import KVCache
+
+Params = Mapping[str, Any]
+
+_ACTIVATIONS = {
+    "silu": jax.nn.silu,
+    "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+}
+
+
+@flax.struct.dataclass
+class Forward:
+    """What a pass over a block of tokens gives."""
+
+    hidden: jax.Array
+    """[batch, length, embed], after the final norm: what `logits` turns into logits."""
+    block: KVCache
+    """Keys and values of the block itself, to be written into a cache or kept as a prefix."""
+
+
+def _weight(module: nn.Module, name: str, shape, axes, *, fan_in: int | None = None) -> jax.Array:
+    """A parameter with logical axis names; normal with variance 1 / fan_in, or zeros."""
+    if fan_in is None:
+        init = nn.initializers.zeros_init()
+    else:
+        init = nn.initializers.normal(fan_in**-0.5)
+    return module.param(name, nn.with_logical_partitioning(init, axes), shape)
+
+
+def _norm(
+    module: nn.Module, name: str, x: jax.Array, *, axis: str = "embed", centred: bool = False
+) -> jax.Array:
+    """RMS norm over the last axis, computed in float32; `centred` subtracts the mean first."""
+    config = module.config
+    init = nn.initializers.constant(1.0 - config.norm_offset)
+    scale = module.param(name, nn.with_logical_partitioning(init, (axis,)), (x.shape[-1],))
+    y = x.astype(jnp.float32)
+    if centred:
+        y = y - y.mean(axis=-1, keepdims=True)
+    y = y * jax.lax.rsqrt(jnp.square(y).mean(axis=-1, keepdims=True) + config.norm_eps)
+    return (y * (config.norm_offset + scale.astype(jnp.float32))).astype(x.dtype)
+
+
+class Attention(nn.Module):
+    """Multi-head, grouped-query or multi-query attention with rotary positions."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x, angles, positions, segments, cached, is_local):
+        c = self.config
+
+        def project(name, heads, axis):
+            w = _weight(
+                self, name, (c.embed_dim, heads, c.head_dim), ("embed", axis, "head"),
+                fan_in=c.embed_dim,
+            )  # fmt: skip
+            y = jnp.einsum("bte,ehd->bthd", x, w.astype(x.dtype))
+            if c.qkv_bias:
+                bias = _weight(self, f"{name}_bias", (heads, c.head_dim), (axis, "head"))
+                y = y + bias.astype(x.dtype)
+            return nn.with_logical_constraint(y, ("batch", "length", axis, "head"))
+
+        query = project("query", c.num_heads, "heads")
+        keys = project("key", c.num_kv_heads, "kv_heads")
+        values = project("value", c.num_kv_heads, "kv_heads")
+        if c.qk_norm:
+            query = _norm(self, "query_norm", query, axis="head")
+            keys = _norm(self, "key_norm", keys, axis="head")
+        query = attention.rotate(query, angles)
+        keys = attention.rotate(keys, angles)
+        scale = c.head_dim**-0.5 if c.query_scale is None else c.query_scale
+        query = query * jnp.asarray(scale, query.dtype)
+
+        own = attention.Keys(
+            keys=jnp.transpose(keys, (0, 2, 3, 1)),
+            values=jnp.transpose(values, (0, 2, 1, 3)),
+            positions=positions,
+            segments=segments,
+        )
+        out = attention.attend(c, query, positions, segments, (*cached, own), is_local)
+        w = _weight(
+            self, "out", (c.num_heads, c.head_dim, c.embed_dim), ("heads", "head", "embed"),
+            fan_in=c.num_heads * c.head_dim,
+        )  # fmt: skip
+        out = jnp.einsum("bthd,hde->bte", out, w.astype(x.dtype))
+        return out, (own.keys, own.values)
+
+
+class Mlp(nn.Module):
+    """The feed-forward block."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        c = self.config
+        act = _ACTIVATIONS[c.activation]
+
+        def project(name):
+            w = _weight(self, name, (c.embed_dim, c.mlp_dim), ("embed", "mlp"), fan_in=c.embed_dim)
+            y = jnp.einsum("bte,em->btm", x, w.astype(x.dtype))
+            return nn.with_logical_constraint(y, ("batch", "length", "mlp"))
+
+        if c.gated_mlp:
+            hidden = act(project("gate")) * project("up")
+        else:
+            hidden = act(project("up"))
+        w = _weight(self, "down", (c.mlp_dim, c.embed_dim), ("mlp", "embed"), fan_in=c.mlp_dim)
+        return jnp.einsum("btm,me->bte", hidden, w.astype(x.dtype))
+
+
+class Layer(nn.Module):
+    """One transformer layer; its parameters are one slice of the stack."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x, angles, positions, segments, cached, is_local):
+        c = self.config
+        centred = c.norm == "layer"
+        attend = Attention(c, name="attention")
+        mlp = Mlp(c, name="mlp")
+
+        y = _norm(self, "attention_norm", x, centred=centred)
+        attended, block = attend(y, angles, positions, segments, cached, is_local)
+        if c.post_norms:
+            attended = _norm(self, "post_attention_norm", attended, centred=centred)
+        if c.parallel_layers:
+            fed = mlp(y)
+        else:
+            x = x + attended
+            fed = mlp(_norm(self, "mlp_norm", x, centred=centred))
+        if c.post_norms:
+            fed = _norm(self, "post_mlp_norm", fed, centred=centred)
+        x = x + attended + fed if c.parallel_layers else x + fed
+        return nn.with_logical_constraint(x, ("batch", "length", "embed_act")), block
+
+
+class Ends(nn.Module):
+    """The two ends of the decoder: tokens to embeddings, hidden states to logits."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, end: str) -> jax.Array:
+        """`end` is "embed" (tokens to embeddings), "norm" (the final norm) or "logits"."""
+        c = self.config
+        normal = nn.initializers.normal(c.embed_dim**-0.5)
+        table = self.param(
+            "embedding",
+            nn.with_logical_partitioning(normal, ("vocab", "embed")),
+            (c.vocab_size, c.embed_dim),
+        )
+        if end == "embed":
+            x = jnp.take(table, x, axis=0).astype(c.dtype)
+            if c.scale_embedding:
+                x = x * jnp.asarray(c.embed_dim**0.5, c.dtype)
+            return nn.with_logical_constraint(x, ("batch", "length", "embed_act"))
+        if end == "norm":
+            return _norm(self, "final_norm", x, centred=c.norm == "layer")
+        spec = "...e,ve->...v"
+        if not c.tied_head:
+            spec = "...e,ev->...v"
+            table = self.param(
+                "head",
+                nn.with_logical_partitioning(normal, ("embed", "vocab")),
+                (c.embed_dim, c.vocab_size),
+            )
+        y = jnp.einsum(spec, x, table.astype(x.dtype), preferred_element_type=jnp.float32)
+        if c.final_softcap is not None:
+            y = c.final_softcap * jnp.tanh(y / c.final_softcap)
+        return y
+
+
+def forward(
+    params: Params,
+    config: ModelConfig,
+    tokens: jax.Array,
+    positions: jax.Array,
+    *,
+    segments: jax.Array | None = None,
+    caches: Sequence[KVCache] = (),
+) -> Forward:
+    """Runs the decoder over a block of tokens behind what the caches hold.
+
+    Args:
+      params: as `init_params` gives them, the layers stacked or a tuple (`unstack_layers`).
+      tokens: [batch, length] int32.
+      positions: [batch, length] int32; the position of each token in its own text, prefix included.
+      segments: [batch, length] int32, 0 for padding; tokens attend within their segment. None: each
+        row is one text, and padding goes to its end.
+      caches: what the block attends to besides itself: rows' own caches and shared prefixes, in any
+        order. A column is seen by every query of its row at or after the column's position.
+
+    Returns:
+      `Forward`; nothing is written into `caches`.
+    """
+    ends = {k: v for k, v in params.items() if k != "layers"}
+    x = Ends(config).apply({"params": ends}, tokens, "embed")
+    angles = positions.astype(jnp.float32)[..., None] * attention.inverse_frequencies(config)
+    local_angles = angles
+    if config.rope_local_theta is not None:
+        local_frequencies = attention.inverse_frequencies(config, local=True)
+        local_angles = positions.astype(jnp.float32)[..., None] * local_frequencies
+    cache_arrays = tuple((c.keys, c.values) for c in caches)
+    cache_positions = tuple(c.positions for c in caches)
+
+    def layer(x, scanned):
+        layer_params, is_local, layer_caches = scanned
+        layer_angles = angles
+        if config.rope_local_theta is not None:
+            layer_angles = jnp.where(is_local, local_angles, angles)
+        cached = tuple(
+            attention.Keys(keys=k, values=v, positions=p)
+            for (k, v), p in zip(layer_caches, cache_positions, strict=True)
+        )
+        return Layer(config).apply(
+            {"params": layer_params}, x, layer_angles, positions, segments, cached, is_local
+        )
+
+    local_layers = config.local_layers or (False,) * config.num_layers
+    layers = params["layers"]
+    if isinstance(layers, tuple):
+        blocks = []
+        for i, layer_params in enumerate(layers):
+            of_layer = jax.tree.map(lambda a, i=i: a[i], cache_arrays)
+            x, block = layer(x, (layer_params, local_layers[i], of_layer))
+            blocks.append(block)
+        keys, values = jax.tree.map(lambda *a: jnp.stack(a), *blocks)
+    else:
+        body = layer
+        if config.remat != "none":
+            policy = {
+                "full": jax.checkpoint_policies.nothing_saveable,
+                "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+            }[config.remat]
+            body = jax.checkpoint(layer, policy=policy, prevent_cse=False)
+        x, (keys, values) = jax.lax.scan(body, x, (layers, jnp.asarray(local_layers), cache_arrays))
+    hidden = Ends(config).apply({"params": ends}, x, "norm")
+    return Forward(hidden=hidden, block=KVCache(keys=keys, values=values, positions=positions))
+
+
+def logits(params: Params, config: ModelConfig, hidden: jax.Array) -> jax.Array:
+    """[..., embed] -> [..., vocab] float32, soft-capped where the family does so."""
+    ends = {k: v for k, v in params.items() if k != "layers"}
+    return Ends(config).apply({"params": ends}, hidden, "logits")
+
+
+def _boxed_params(config: ModelConfig, key: jax.Array) -> Params:
+    ends_key, layers_key = jax.random.split(key)
+    tokens = jnp.zeros((1, 1), jnp.int32)
+    hidden = jnp.zeros((1, 1, config.embed_dim), config.dtype)
+
+    def ends(key):
+        variables = {}
+        for end, x in (("embed", tokens), ("norm", hidden), ("logits", hidden)):
+            variables |= Ends(config).init(key, x, end)["params"]
+        return variables
+
+    def layer(key):
+        angles = jnp.zeros((1, 1, config.head_dim // 2))
+        return Layer(config).init(key, hidden, angles, tokens, None, (), False)["params"]
+
+    layers = jax.vmap(layer)(jax.random.split(layers_key, config.num_layers))
+    return {**ends(ends_key), "layers": layers}
+
+
+def init_params(config: ModelConfig, key: jax.Array, dtype=jnp.float32) -> Params:
+    """Random parameters; a real run loads them with `restem.checkpoints.load`."""
+    params = nn.meta.unbox(_boxed_params(config, key))
+    return jax.tree.map(lambda p: p.astype(dtype), params)
+
+
+def param_shapes(config: ModelConfig, dtype=jnp.float32) -> Params:
+    """The tree of `jax.ShapeDtypeStruct` that `init_params` would fill; nothing is allocated."""
+    return jax.eval_shape(lambda: init_params(config, jax.random.key(0), dtype))
+
+
+def param_axes(config: ModelConfig) -> Params:
+    """Logical axis names of every parameter: tuples such as ("layers", "embed", "mlp")."""
+    boxed = jax.eval_shape(lambda: _boxed_params(config, jax.random.key(0)))
+    is_box = lambda leaf: isinstance(leaf, nn.meta.AxisMetadata)
+    names = jax.tree.map(lambda box: tuple(box.names), boxed, is_leaf=is_box)
+    is_names = lambda leaf: isinstance(leaf, tuple)
+    layers = jax.tree.map(lambda axes: ("layers", *axes), names["layers"], is_leaf=is_names)
+    return {**names, "layers": layers}
+
+
+def unstack_layers(params: Params) -> Params:
+    """The same parameters with the layers as a tuple instead of a stack."""
+    layers = params["layers"]
+    count = jax.tree.leaves(layers)[0].shape[0]
+    return {
+        **params,
+        "layers": tuple(jax.tree.map(lambda p, i=i: p[i], layers) for i in range(count)),
+    }

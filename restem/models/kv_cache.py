@@ -1,0 +1,75 @@
+"""Keys and values of tokens already read: always an argument and a result, never hidden state.
+
+A cache knows at which position of its row every column stands, and a column that holds nothing has
+`INVALID_POSITION`. Masks follow from positions alone, so where in the cache a token lies is free:
+the sampler writes the new tokens of all rows into the *same* column, one contiguous update instead
+of a scatter, although its rows started at different times.
+"""
+
+from __future__ import annotations
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from restem.models.config import ModelConfig
+
+INVALID_POSITION = 2**30
+"""Later than any query, so that causality alone hides a column that holds nothing."""
+
+
+@flax.struct.dataclass
+class KVCache:
+    """Keys and values of every layer, for a batch of rows or, without that dimension, for all.
+
+    A cache without the batch dimension is a *prefix*: every row of a batch attends to it.
+    """
+
+    keys: jax.Array
+    """[layers, batch?, kv_heads, head_dim, length]; time is minor, as the product with queries
+    wants it."""
+    values: jax.Array
+    """[layers, batch?, kv_heads, length, head_dim]."""
+    positions: jax.Array
+    """[batch?, length] int32, the position of each column in its row or INVALID_POSITION."""
+
+    @property
+    def is_prefix(self) -> bool:
+        return self.positions.ndim == 1
+
+    @property
+    def length(self) -> int:
+        return self.positions.shape[-1]
+
+
+def empty(config: ModelConfig, batch: int, length: int, dtype=None) -> KVCache:
+    """A cache of `batch` rows and `length` columns that holds nothing."""
+    dtype = dtype or config.dtype
+    heads = (config.num_layers, batch, config.num_kv_heads)
+    return KVCache(
+        keys=jnp.zeros((*heads, config.head_dim, length), dtype),
+        values=jnp.zeros((*heads, length, config.head_dim), dtype),
+        positions=jnp.full((batch, length), INVALID_POSITION, jnp.int32),
+    )
+
+
+def write(cache: KVCache, block: KVCache, column: jax.Array | int) -> KVCache:
+    """Puts the columns of `block` into `cache`, for all rows from `column` on."""
+    return KVCache(
+        keys=jax.lax.dynamic_update_slice_in_dim(
+            cache.keys, block.keys.astype(cache.keys.dtype), column, axis=-1
+        ),
+        values=jax.lax.dynamic_update_slice_in_dim(
+            cache.values, block.values.astype(cache.values.dtype), column, axis=-2
+        ),
+        positions=jax.lax.dynamic_update_slice_in_dim(
+            cache.positions, block.positions, column, axis=-1
+        ),
+    )
+
+
+def as_prefix(cache: KVCache) -> KVCache:
+    """The only row of `cache`, as a prefix that all rows of another batch share."""
+    if cache.positions.shape[0] != 1:
+        raise ValueError(f"a prefix is one row, not {cache.positions.shape[0]}")
+    return KVCache(keys=cache.keys[:, 0], values=cache.values[:, 0], positions=cache.positions[0])
