@@ -16,7 +16,7 @@ import numpy as np
 
 DIFFICULTIES = ("easy", "medium", "hard", "very hard")
 """The paper's four buckets of problems (section 5.3, figure 8), by the base policy's success rate
-at T = 1.0: at least 75 %, 50 to 75 %, 25 to 50 %, below 25 %. A rate on an edge is the easier one."""
+at T = 1.0: at least 75 %, 50 to 75 %, 25 to 50 %, below 25 %. An edge is the easier side's."""
 
 _EDGES = (0.75, 0.50, 0.25)
 
@@ -69,7 +69,7 @@ def mean_pass_at_k(correct: Sequence[Sequence[bool]] | np.ndarray, k: int) -> fl
     return float(np.mean(pass_at_k(n, c, k)))
 
 
-def majority_at_k(keys: Sequence[Hashable | None], correct: Sequence[bool], k: int) -> float:
+def maj_at_k(keys: Sequence[Hashable | None], correct: Sequence[bool], k: int) -> float:
     """Chance that the majority answer of k samples, drawn from n without replacement, is right.
 
     Exact for every k <= n, with no subset ever drawn: it is the mean over all C(n, k) subsets.
@@ -85,30 +85,29 @@ def majority_at_k(keys: Sequence[Hashable | None], correct: Sequence[bool], k: i
 
     Args:
       keys: [n] answers as equivalence classes: equal keys are the same answer. None is no answer.
-      correct: [n] whether each sample is right. Samples of one class must agree.
+      correct: [n] whether each sample is right. Where samples of one class disagree (a grader that
+        timed out on one of them), a win of the class counts by its share of right ones.
       k: number of votes.
 
     Raises:
-      ValueError: k outside [1, n], or a class with both right and wrong samples.
+      ValueError: lengths differ, or k is outside [1, n].
     """
     if len(keys) != len(correct):
         raise ValueError(f"{len(keys)} answers but {len(correct)} verdicts")
     if not 1 <= k <= len(keys):
-        raise ValueError(f"maj@{k} needs between {k} and more samples, there are {len(keys)}")
+        raise ValueError(f"maj@{k} of {len(keys)} samples")
     votes: dict[Hashable, int] = {}
-    right: dict[Hashable, bool] = {}
-    for key, is_right in zip(keys, correct, strict=True):
-        if key is None:
-            continue
-        if right.setdefault(key, bool(is_right)) != bool(is_right):
-            raise ValueError(f"answer {key!r} is both right and wrong: keys are not classes")
-        votes[key] = votes.get(key, 0) + 1
+    right: dict[Hashable, int] = {}
+    for key, mark in zip(keys, correct, strict=True):
+        if key is not None:
+            votes[key] = votes.get(key, 0) + 1
+            right[key] = right.get(key, 0) + bool(mark)
     blank = len(keys) - sum(votes.values())
     total = 0.0
     for key, count in votes.items():
         if right[key]:
             others = sorted((m for other, m in votes.items() if other != key), reverse=True)
-            total += _wins(count, tuple(others), blank, k)
+            total += right[key] / count * _wins(count, tuple(others), blank, k)
     return min(1.0, total)
 
 
@@ -156,14 +155,14 @@ def _binomial(n: int, p: float) -> np.ndarray:
     return np.exp(logs + s * math.log(p) + (n - s) * math.log1p(-p))
 
 
-def mean_majority_at_k(
+def mean_maj_at_k(
     keys: Sequence[Sequence[Hashable | None]], correct: Sequence[Sequence[bool]], k: int
 ) -> float:
-    """Mean over problems of `majority_at_k`; both arguments are [problems][samples]."""
+    """Mean over problems of `maj_at_k`; both arguments are [problems][samples]."""
     if len(keys) == 0:
         raise ValueError("maj@k of no problems")
     pairs = zip(keys, correct, strict=True)
-    return float(np.mean([majority_at_k(row, marks, k) for row, marks in pairs]))
+    return float(np.mean([maj_at_k(row, marks, k) for row, marks in pairs]))
 
 
 def wilson(successes: float, n: int, level: float = 0.95) -> tuple[float, float]:
