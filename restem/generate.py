@@ -1,0 +1,233 @@
+"""The E-step: samples solutions and has them verified while more are sampled.
+
+The samples of an iteration lie in shards of a fixed number of problems. A shard is written once all
+of its samples are verified; a resumed step samples the missing shards only. Since a sample is a
+function of (policy, problem, sample index, seed), it does not matter in which shard, on which host
+or beside which neighbours it is made.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import gin
+from absl import logging
+
+from restem import prompts as prompts_lib
+from restem import records, workdir
+from restem.progress import progress
+from restem.records import Problem, Sample, TaskCard, Verdict
+from restem.sampling import Engine, Request, Sampling
+
+
+@functools.lru_cache(maxsize=8)
+def engine_for(config, vocabulary, **settings) -> Engine:
+    """An engine for these settings; engines are kept, since each compiles its programs once."""
+    return Engine(config, vocabulary, **settings)
+
+
+def sample_and_verify(
+    *,
+    policy,
+    card: TaskCard,
+    problems: Sequence[Problem],
+    num_samples: int,
+    sampling: Sampling,
+    max_new_tokens: int | None,
+    key: int,
+    verifier,
+    what: str,
+    slots: int | None = None,
+    mesh=None,
+    inputs: Sequence[str] | None = None,
+    first_sample: int = 0,
+    source: str = "policy",
+    timing: dict[str, float] | None = None,
+) -> Iterator[Sample]:
+    """Samples `num_samples` solutions of every problem and yields each once it is verified.
+
+    Verification runs on other processes meanwhile, so the time of a pass is that of the slower of
+    the two, not their sum.
+
+    Args:
+      policy: who writes the solutions.
+      card: the task: prefix, stop strings, length.
+      problems: what is asked.
+      num_samples: solutions a problem.
+      sampling: temperature and truncation.
+      max_new_tokens: None takes the task's.
+      key: names this pass among all passes of the run (seed, iteration, purpose).
+      verifier: a `restem.verify.Verifier` of the task's grader.
+      what: the step's name on the progress bar.
+      slots: rows of the decode batch; None lets the engine choose.
+      mesh: devices; None is the first device.
+      inputs: queries to ask instead of the problems' own.
+      first_sample: index of the first sample of each problem.
+      source: written into the samples.
+      timing: receives seconds and tokens of the pass.
+    """
+    max_new_tokens = max_new_tokens or card.max_new_tokens
+    tokens = prompts_lib.tokenize(
+        card,
+        problems,
+        policy.vocabulary,
+        max_new_tokens=max_new_tokens,
+        max_length=policy.config.max_length,
+        inputs=inputs,
+    )
+    engine = engine_for(
+        policy.config,
+        policy.vocabulary,
+        sampling=sampling,
+        max_new_tokens=max_new_tokens,
+        stop=card.stop,
+        stop_after=card.stop_after,
+        slots=slots,
+        mesh=mesh,
+    )
+    requests = [
+        Request(
+            tokens=question,
+            num_samples=num_samples,
+            problem_key=workdir.stable_key(problem.problem_id),
+            first_sample=first_sample,
+        )
+        for problem, question in zip(problems, tokens.questions, strict=True)
+    ]
+    began = time.monotonic()
+    generated = rewarded = 0
+    waiting: list[tuple[Sample, Future[Verdict]]] = []
+
+    def verified(block: bool) -> Iterator[Sample]:
+        nonlocal waiting, rewarded
+        later = []
+        for sample, future in waiting:
+            if block or future.done():
+                verdict = future.result()
+                rewarded += verdict.reward > 0
+                bar.advance(1, note=f"{rewarded} correct")
+                yield records.regraded(sample, verdict)
+            else:
+                later.append((sample, future))
+        waiting = later
+
+    with progress(what, total=len(problems) * num_samples, unit="samples") as bar:
+        for completion in engine.sample(policy.params, tokens.prefix, requests, key=key):
+            problem = problems[completion.request_index]
+            generated += len(completion.token_ids)
+            sample = Sample(
+                problem_id=problem.problem_id,
+                sample_index=completion.sample_index,
+                text=completion.text,
+                token_ids=tuple(completion.token_ids),
+                logprob=completion.logprob,
+                finish_reason=completion.finish_reason,
+                inputs=None if inputs is None else inputs[completion.request_index],
+                source=source,
+            )
+            waiting.append((sample, verifier.submit(problem, completion.text)))
+            yield from verified(block=False)
+        sampled = time.monotonic()
+        yield from verified(block=True)
+    if timing is not None:
+        timing["seconds"] = timing.get("seconds", 0.0) + time.monotonic() - began
+        timing["seconds_sampling"] = timing.get("seconds_sampling", 0.0) + sampled - began
+        timing["tokens"] = timing.get("tokens", 0) + generated
+
+
+@gin.configurable
+def generate(
+    *,
+    policy,
+    card: TaskCard,
+    problems: Sequence[Problem],
+    directory: workdir.IterationDir,
+    verifier,
+    key: int,
+    num_samples: int = 32,
+    sampling: Sampling = Sampling(temperature=0.7, top_k=40),
+    max_new_tokens: int | None = None,
+    slots: int | None = None,
+    problems_per_shard: int = 64,
+    hint: Any = None,
+    mesh=None,
+) -> dict[str, Any]:
+    """Samples and verifies solutions of `problems` into `directory.samples`.
+
+    Args:
+      policy: the current policy.
+      card: the task.
+      problems: the training problems of this iteration.
+      directory: where the shards go.
+      verifier: gives rewards.
+      key: of the run's seed and this iteration.
+      num_samples: solutions a problem (section 5: 32 for MATH, 64 for APPS).
+      sampling: section 5: temperature 0.7, top-k 40.
+      max_new_tokens: None takes the task's.
+      slots: rows of the decode batch; None lets the engine choose.
+      problems_per_shard: a kill loses at most what is unfinished of the shards under way.
+      hint: a `Rationalization` asks problems without a rewarded sample again, with a hint (STaR).
+      mesh: devices to sample on.
+
+    Returns:
+      What `generation.json` holds: counts, seconds and rates.
+    """
+    if directory.generation.exists():
+        return workdir.read_json(directory.generation)
+    shards = max(1, -(-len(problems) // problems_per_shard))
+    shard_of = {p.problem_id: i % shards for i, p in enumerate(problems)}
+    paths = {i: directory.sample_shard(i, shards) for i in range(shards)}
+    missing = {i for i, path in paths.items() if not path.exists()}
+    if len(missing) < shards:
+        logging.info("%s: %d of %d shards are there", directory.samples, shards - len(missing), shards)
+    # Shard after shard, so that a kill finds as many finished as possible.
+    todo = sorted(
+        (p for p in problems if shard_of[p.problem_id] in missing),
+        key=lambda p: shard_of[p.problem_id],
+    )
+    of_shard = {i: [p for p in todo if shard_of[p.problem_id] == i] for i in missing}
+    gathered: dict[int, list[Sample]] = {i: [] for i in missing}
+    timing: dict[str, float] = {}
+    pass_settings = dict(
+        policy=policy, card=card, sampling=sampling, max_new_tokens=max_new_tokens, slots=slots,
+        verifier=verifier, key=key, mesh=mesh, timing=timing,
+    )  # fmt: skip
+
+    def finish(shard: int) -> None:
+        samples = gathered.pop(shard)
+        if hint is not None:
+            samples += hint(problems=of_shard[shard], samples=samples, settings=pass_settings)
+        samples.sort(key=lambda s: (s.problem_id, s.sample_index))
+        workdir.write_table(paths[shard], records.samples_to_table(samples))
+
+    stream = sample_and_verify(
+        **pass_settings, problems=todo, num_samples=num_samples, what=f"{directory.path.name}: sampling"
+    )
+    for sample in stream:
+        shard = shard_of[sample.problem_id]
+        gathered[shard].append(sample)
+        if hint is None and len(gathered[shard]) == len(of_shard[shard]) * num_samples:
+            finish(shard)
+    for shard in sorted(gathered):
+        finish(shard)
+
+    samples = directory.read_samples()
+    seconds = timing.get("seconds", 0.0)
+    report = {
+        "problems": len(problems),
+        "samples": len(samples),
+        "num_samples": num_samples,
+        "tokens": sum(len(s.token_ids) for s in samples),
+        "mean_reward": sum(s.reward for s in samples) / max(1, len(samples)),
+        "seconds": seconds,
+        "seconds_sampling": timing.get("seconds_sampling", 0.0),
+        "tokens_per_second": timing.get("tokens", 0) / seconds if seconds else None,
+        # A resumed step timed only what it sampled itself.
+        "resumed_from_shard": shards - len(missing) or None,
+    }
+    workdir.write_json(directory.generation, report)
+    return report

