@@ -17,7 +17,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from restem.models import attention
+from restem.models import attention, sharding
 from restem.models.config import ModelConfig
 from restem.models.kv_cache import KVCache
 
@@ -81,7 +81,7 @@ class Attention(nn.Module):
             if c.qkv_bias:
                 bias = _weight(self, f"{name}_bias", (heads, c.head_dim), (axis, "head"))
                 y = y + bias.astype(x.dtype)
-            return nn.with_logical_constraint(y, ("batch", "length", axis, "head"))
+            return sharding.constrain(y, ("batch", "length", axis, "head"))
 
         query = project("query", c.num_heads, "heads")
         keys = project("key", c.num_kv_heads, "kv_heads")
@@ -95,8 +95,14 @@ class Attention(nn.Module):
         query = query * jnp.asarray(scale, query.dtype)
 
         own = attention.Keys(
-            keys=jnp.transpose(keys, (0, 2, 3, 1)),
-            values=jnp.transpose(values, (0, 2, 1, 3)),
+            # Laid out as the cache they will be written to; left to itself the compiler may split
+            # key heads as the query's groups are, and gather the whole cache after each write.
+            keys=sharding.constrain(
+                jnp.transpose(keys, (0, 2, 3, 1)), ("batch", "kv_heads", "head", "length")
+            ),
+            values=sharding.constrain(
+                jnp.transpose(values, (0, 2, 1, 3)), ("batch", "kv_heads", "length", "head")
+            ),
             positions=positions,
             segments=segments,
         )
@@ -122,7 +128,7 @@ class Mlp(nn.Module):
         def project(name):
             w = _weight(self, name, (c.embed_dim, c.mlp_dim), ("embed", "mlp"), fan_in=c.embed_dim)
             y = jnp.einsum("bte,em->btm", x, w.astype(x.dtype))
-            return nn.with_logical_constraint(y, ("batch", "length", "mlp"))
+            return sharding.constrain(y, ("batch", "length", "mlp"))
 
         if c.gated_mlp:
             hidden = act(project("gate")) * project("up")
@@ -156,7 +162,7 @@ class Layer(nn.Module):
         if c.post_norms:
             fed = _norm(self, "post_mlp_norm", fed, centred=centred)
         x = x + attended + fed if c.parallel_layers else x + fed
-        return nn.with_logical_constraint(x, ("batch", "length", "embed_act")), block
+        return sharding.constrain(x, ("batch", "length", "embed_act")), block
 
 
 class Ends(nn.Module):
@@ -178,7 +184,7 @@ class Ends(nn.Module):
             x = jnp.take(table, x, axis=0).astype(c.dtype)
             if c.scale_embedding:
                 x = x * jnp.asarray(c.embed_dim**0.5, c.dtype)
-            return nn.with_logical_constraint(x, ("batch", "length", "embed_act"))
+            return sharding.constrain(x, ("batch", "length", "embed_act"))
         if end == "norm":
             return _norm(self, "final_norm", x, centred=c.norm == "layer")
         spec = "...e,ve->...v"
@@ -216,7 +222,7 @@ def forward(
         order. A column is seen by every query of its row at or after the column's position.
 
     Returns:
-      `Forward`; nothing is written into `caches`.
+      `Forward`; nothing is written into `caches`. Its block has a tuple of layers where a cache has.
     """
     ends = {k: v for k, v in params.items() if k != "layers"}
     x = Ends(config).apply({"params": ends}, tokens, "embed")
@@ -246,10 +252,12 @@ def forward(
     if isinstance(layers, tuple):
         blocks = []
         for i, layer_params in enumerate(layers):
-            of_layer = jax.tree.map(lambda a, i=i: a[i], cache_arrays)
+            of_layer = tuple((k[i], v[i]) for k, v in cache_arrays)
             x, block = layer(x, (layer_params, local_layers[i], of_layer))
             blocks.append(block)
-        keys, values = jax.tree.map(lambda *a: jnp.stack(a), *blocks)
+        keys, values = (tuple(b[0] for b in blocks), tuple(b[1] for b in blocks))
+        if not any(isinstance(c.keys, tuple) for c in caches):
+            keys, values = jnp.stack(keys), jnp.stack(values)
     else:
         body = layer
         if config.remat != "none":

@@ -1,0 +1,59 @@
+"""Where the dimensions of an array lie on a mesh, by the names of its logical axes.
+
+Parameters and activations carry logical names ("embed", "heads", "batch", ...); rules say which
+mesh axes a name is split over. The rules and the mesh come from the context that
+`restem.partitioning.use` opens; without it everything here does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import jax
+from flax.core import spmd
+from jax.sharding import PartitionSpec
+
+Rules = Sequence[tuple[str, str | tuple[str, ...] | None]]
+"""Pairs (logical axis, mesh axis or axes or None)."""
+
+
+def partition_spec(
+    axes: Sequence[str | None],
+    shape: Sequence[int],
+    mesh_shape: Mapping[str, int],
+    rules: Rules,
+) -> PartitionSpec:
+    """Splits each dimension as its rule says, where it divides; otherwise it stays whole.
+
+    With rules embed -> fsdp, kv_heads -> tensor on a mesh of fsdp=4, tensor=8, a key projection
+    ("embed", "kv_heads", "head") of shape [2048, 4, 128] becomes P("fsdp", None, None): its four
+    heads cannot be split in eight. Mesh axes of size 1 are left out, and no mesh axis is used
+    twice.
+    """
+    table = dict(rules)
+    taken: set[str] = set()
+    entries = []
+    for name, size in zip(axes, shape, strict=True):
+        wanted = table.get(name) if name is not None else None
+        wanted = (wanted,) if isinstance(wanted, str) else tuple(wanted or ())
+        split = tuple(a for a in wanted if mesh_shape.get(a, 1) > 1 and a not in taken)
+        parts = 1
+        for axis in split:
+            parts *= mesh_shape[axis]
+        if not split or size % parts:
+            entries.append(None)
+            continue
+        taken.update(split)
+        entries.append(split[0] if len(split) == 1 else split)
+    return PartitionSpec(*entries)
+
+
+def constrain(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
+    """Tells the compiler how `x` lies on the mesh in force; `axes` names every dimension of it."""
+    mesh = jax.sharding.get_abstract_mesh()
+    rules = spmd.get_logical_axis_rules()
+    if mesh.empty or not rules:
+        return x
+    return jax.lax.with_sharding_constraint(
+        x, partition_spec(axes, x.shape, dict(mesh.shape), rules)
+    )

@@ -1,0 +1,372 @@
+"""The mesh, how a model lies on it, and how arrays move between hosts, devices and meshes.
+
+A mesh has three axes. `data` holds copies of the policy that see different rows; `fsdp` splits rows
+too, and every parameter along its embedding dimension; `tensor` splits heads, the hidden
+dimension of the feed-forward block and the vocabulary. Rows are split over data x fsdp.
+
+    data=2, fsdp=2, tensor=2      embedding [vocab, embed] -> P("tensor", "fsdp"), 2 copies
+                                  tokens    [batch, length] -> P(("data", "fsdp"), None)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax.core import spmd
+from jax.experimental import mesh_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from restem import models
+from restem.errors import UserError
+from restem.models.kv_cache import KVCache
+from restem.models.sharding import Rules, partition_spec
+
+AXES = ("data", "fsdp", "tensor")
+"""Names of the mesh axes, outermost first."""
+
+RULES: Rules = (
+    ("batch", ("data", "fsdp")),
+    ("length", None),
+    ("embed", "fsdp"),
+    ("embed_act", None),
+    ("heads", "tensor"),
+    ("kv_heads", "tensor"),
+    ("head", None),
+    ("mlp", "tensor"),
+    ("vocab", "tensor"),
+    ("layers", None),
+    ("cache_length", None),
+)
+"""Logical axis -> mesh axes. A prefix has no batch and so lies whole on every row's devices, split
+over `tensor` by its heads only."""
+
+MAY_STAY_WHOLE = ("kv_heads",)
+"""Multi-query and narrow grouped-query models have fewer key heads than `tensor` has parts: then
+every part keeps all of them, which costs little since there are few."""
+
+
+def make_mesh(
+    *,
+    data: int = -1,
+    fsdp: int = 1,
+    tensor: int = 1,
+    devices: Sequence[jax.Device] | None = None,
+) -> Mesh:
+    """A mesh of all devices, or of `devices`.
+
+    Args:
+      data: copies of the policy; -1 in one of the three means what the other two leave.
+      fsdp: parts that every parameter is split in along its embedding dimension.
+      tensor: parts that heads, feed-forward and vocabulary are split in.
+      devices: None is `jax.devices()`, all of all hosts; `jax.local_devices()` makes a mesh of this
+        host alone, on which no step waits for another host.
+
+    Returns:
+      A mesh with axes "data", "fsdp", "tensor", neighbours on the interconnect placed along
+      `tensor` first; slices of a multi-slice job lie along `data`.
+
+    Raises:
+      UserError: the sizes do not multiply to the number of devices.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    shape = mesh_shape(len(devices), data=data, fsdp=fsdp, tensor=tensor)
+    slices = len({getattr(d, "slice_index", 0) or 0 for d in devices})
+    if len(devices) == 1 or devices[0].platform == "cpu":
+        grid = np.asarray(devices).reshape(shape)
+    elif slices > 1:
+        if shape[0] % slices:
+            raise UserError(
+                f"mesh data={shape[0]} cannot be split over {slices} slices: set data to a "
+                f"multiple of {slices}, so that only gradients cross between slices"
+            )
+        grid = mesh_utils.create_hybrid_device_mesh(
+            (shape[0] // slices, *shape[1:]), (slices, 1, 1), devices,
+            allow_split_physical_axes=True,
+        )  # fmt: skip
+    else:
+        grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def mesh_shape(count: int, *, data: int = -1, fsdp: int = 1, tensor: int = 1) -> tuple[int, ...]:
+    """The sizes of the axes for `count` devices, -1 filled in."""
+    sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
+    text = ", ".join(f"{k}={v}" for k, v in sizes.items())
+    free = [k for k, v in sizes.items() if v == -1]
+    if len(free) > 1 or any(v < 1 and v != -1 for v in sizes.values()):
+        raise UserError(f"mesh {text}: sizes are positive, and at most one is -1")
+    given = math.prod(v for v in sizes.values() if v != -1)
+    if free:
+        if count % given:
+            raise UserError(
+                f"mesh {text}: {count} devices are no multiple of {given}; set fsdp x tensor to a "
+                f"divisor of {count}"
+            )
+        sizes[free[0]] = count // given
+    elif given != count:
+        raise UserError(
+            f"mesh {text} wants {given} devices and there are {count}; set data=-1 to use them all"
+        )
+    return tuple(sizes.values())
+
+
+@contextlib.contextmanager
+def use(mesh: Mesh | None, rules: Rules = RULES) -> Iterator[None]:
+    """Puts a mesh and its rules in force: what is traced inside is laid out by them.
+
+    Compiled functions are kept by mesh, so one function may be called under the mesh of the E-step
+    and under that of the M-step. None changes nothing.
+    """
+    if mesh is None:
+        yield
+        return
+    with jax.set_mesh(mesh), spmd.logical_axis_rules(rules):
+        yield
+
+
+def sharding(
+    mesh: Mesh, axes: Sequence[str | None], shape: Sequence[int], rules: Rules = RULES
+) -> NamedSharding:
+    """Where an array with these logical axes lies; dimensions that do not divide stay whole."""
+    return NamedSharding(mesh, partition_spec(axes, shape, dict(mesh.shape), rules))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh, ndim: int = 1) -> NamedSharding:
+    """Rows over data x fsdp; the other `ndim - 1` dimensions whole."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp"), *[None] * (ndim - 1)))
+
+
+def batch_parts(mesh: Mesh) -> int:
+    """In how many parts rows are split: a batch is a multiple of it."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def param_shardings(
+    config: models.ModelConfig, mesh: Mesh, rules: Rules = RULES
+) -> Mapping[str, Any]:
+    """A NamedSharding for every parameter of `config`, in the tree of `models.init_params`.
+
+    Raises:
+      UserError: a dimension does not divide; see `check_divisible`.
+    """
+    check_divisible(config, mesh, rules)
+    return jax.tree.map(
+        lambda axes, leaf: sharding(mesh, axes, leaf.shape, rules),
+        models.param_axes(config),
+        models.param_shapes(config),
+        is_leaf=_is_axes,
+    )
+
+
+def check_divisible(config: models.ModelConfig, mesh: Mesh, rules: Rules = RULES) -> list[str]:
+    """Checks that every parameter divides over the mesh.
+
+    Returns:
+      Notes for the log, such as key heads that every tensor part keeps whole.
+
+    Raises:
+      UserError: names the leaf, the axis, and the sizes of the mesh axis that would do.
+    """
+    table = dict(rules)
+    axes_of = _by_path(models.param_axes(config), is_leaf=_is_axes)
+    shapes = _by_path(models.param_shapes(config))
+    notes = []
+    sizes: dict[tuple[str, ...], list[int]] = {}
+    broken = []
+    for path, axes in axes_of.items():
+        for name, size in zip(axes, shapes[path].shape, strict=True):
+            wanted = table.get(name)
+            wanted = (wanted,) if isinstance(wanted, str) else tuple(wanted or ())
+            parts = math.prod(mesh.shape[a] for a in wanted)
+            if wanted and name not in MAY_STAY_WHOLE:
+                sizes.setdefault(wanted, []).append(size)
+            if size % parts == 0:
+                continue
+            text = f"{name}={size} over " + " x ".join(f"{a}={mesh.shape[a]}" for a in wanted)
+            if name in MAY_STAY_WHOLE:
+                notes.append(f"{path}: {text} does not divide; every part keeps all {size}")
+            else:
+                broken.append((path, shapes[path].shape, text, wanted))
+    if broken:
+        path, shape, text, wanted = broken[0]
+        common = math.gcd(*sizes[wanted])
+        fits = [n for n in range(1, min(common, 1024) + 1) if common % n == 0]
+        raise UserError(
+            f"parameter {path} {list(shape)} does not divide over the mesh: {text}; set "
+            f"{' x '.join(wanted)} to one of {', '.join(map(str, fits))} "
+            "(make_mesh in the hardware gin file)"
+        )
+    return notes
+
+
+def cache_shardings(
+    config: models.ModelConfig, mesh: Mesh, *, prefix: bool = False, rules: Rules = RULES
+) -> KVCache:
+    """Shardings of a cache, or of a prefix, as a `KVCache` of them.
+
+    Rows lie where their tokens do, heads where the key projection's heads do. A prefix has no rows.
+    """
+    batch = () if prefix else ("batch",)
+    rows = () if prefix else (batch_parts(mesh),)
+    keys = sharding(
+        mesh, ("layers", *batch, "kv_heads", "head", "cache_length"),
+        (config.num_layers, *rows, config.num_kv_heads, config.head_dim, 1), rules,
+    )  # fmt: skip
+    values = sharding(
+        mesh, ("layers", *batch, "kv_heads", "cache_length", "head"),
+        (config.num_layers, *rows, config.num_kv_heads, 1, config.head_dim), rules,
+    )  # fmt: skip
+    positions = sharding(mesh, (*batch, "cache_length"), (*rows, 1), rules)
+    return KVCache(keys=keys, values=values, positions=positions)
+
+
+def state_shardings(state: Any, params: Any, shardings: Any) -> Any:
+    """Shardings of an optimizer's state from those of the parameters.
+
+    A leaf belongs to the parameter whose path ends its own path. It lies as the parameter does if
+    it has its shape; if it lacks one dimension (Adafactor's row and column factors), that
+    dimension's entry is dropped; counters and placeholders are on every device.
+
+        mu/layers/mlp/up        [layers, embed, mlp]  P(None, "fsdp", "tensor")   the same
+        v_row/layers/mlp/up     [layers, embed]       P(None, "fsdp")
+        count                   []                    P()
+
+    Args:
+      state: pytree of arrays or shapes, such as `jax.eval_shape(optimizer.init, params)`.
+      params: pytree of the parameters, or of their shapes.
+      shardings: pytree of their NamedShardings.
+    """
+    shapes = {path: tuple(leaf.shape) for path, leaf in _by_path(params).items()}
+    placed = _by_path(shardings)
+    mesh = next(iter(placed.values())).mesh
+
+    def place(path, leaf):
+        keys = [_key_name(k) for k in path]
+        for start in range(len(keys)):
+            name = "/".join(keys[start:])
+            if name in shapes:
+                spec = _factor_spec(placed[name].spec, shapes[name], tuple(leaf.shape))
+                return NamedSharding(mesh, spec)
+        return NamedSharding(mesh, PartitionSpec())
+
+    return jax.tree_util.tree_map_with_path(place, state)
+
+
+def _factor_spec(spec, shape, leaf_shape) -> PartitionSpec:
+    if leaf_shape == shape:
+        return spec
+    entries = (*spec, *[None] * (len(shape) - len(spec)))
+    for kept in itertools.combinations(range(len(shape)), len(shape) - 1):
+        # Where two dimensions are equally long either choice is a legal layout.
+        if tuple(shape[i] for i in kept) == leaf_shape:
+            return PartitionSpec(*(entries[i] for i in kept))
+    return PartitionSpec()
+
+
+def reshard(tree: Any, shardings: Any) -> Any:
+    """Moves arrays to other shardings, of another mesh too, from device to device.
+
+    Both meshes cover the same devices (to a mesh of one host's devices: `localize`); parts that
+    stay where they are are not copied, and no host holds more than its devices' parts.
+    """
+    return jax.device_put(tree, shardings)
+
+
+def localize(tree: Any, local_mesh: Mesh, shardings: Any) -> Any:
+    """Brings global arrays onto this host's own mesh, for a sampler that waits for no other host.
+
+    Every host passes its own mesh of the same shape. The arrays go, device to device, to a mesh in
+    which the hosts' meshes are stacked along `data`; since parameters are whole along `data`, the
+    parts on this host's devices are then exactly those of its own mesh.
+
+    Args:
+      tree: arrays on a mesh of all hosts.
+      local_mesh: this host's mesh, of `jax.local_devices()`.
+      shardings: where the arrays shall lie on `local_mesh`; none may use `data`.
+    """
+    by_process: dict[int, list[jax.Device]] = {}
+    for device in jax.devices():
+        by_process.setdefault(device.process_index, []).append(device)
+    local = list(local_mesh.devices.flat)
+    mine = by_process[jax.process_index()]
+    order = [mine.index(device) for device in local]
+    grids = [
+        np.asarray([devices[i] for i in order]).reshape(local_mesh.devices.shape)
+        for _, devices in sorted(by_process.items())
+    ]
+    stacked = Mesh(np.concatenate(grids), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+    def move(leaf, target):
+        if "data" in jax.tree.leaves(tuple(target.spec)):
+            raise ValueError(f"cannot localize an array that is split over data: {target.spec}")
+        spread = jax.device_put(leaf, NamedSharding(stacked, target.spec))
+        parts = [shard.data for shard in spread.addressable_shards]
+        return jax.make_array_from_single_device_arrays(leaf.shape, target, parts)
+
+    return jax.tree.map(move, tree, shardings)
+
+
+def from_host_rows(sharding: NamedSharding, rows: np.ndarray) -> jax.Array:
+    """A global array from the rows that each host has: [local batch, ...] -> [batch, ...]."""
+    return jax.make_array_from_process_local_data(sharding, rows)
+
+
+def from_same_everywhere(sharding: NamedSharding, value: np.ndarray) -> jax.Array:
+    """A global array from a value that every host has whole; each takes the parts it needs."""
+    value = np.asarray(value)
+    return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
+
+
+def to_host_rows(array: jax.Array) -> np.ndarray:
+    """The rows of a global array that lie on this host, in order: [batch, ...] -> [local, ...].
+
+    Only the first dimension may be split; on one process this is the whole array.
+    """
+    if array.is_fully_addressable:
+        return np.asarray(array)
+    parts = {}
+    for shard in array.addressable_shards:
+        start = shard.index[0].start or 0
+        if shard.data.shape[1:] != array.shape[1:]:
+            raise ValueError(f"only rows may be split, not {array.sharding.spec}")
+        parts[start] = shard.data
+    return np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])
+
+
+def to_all_hosts(tree: Any) -> Any:
+    """Every host gets the whole of every array, as numpy. For small things: metrics, counts."""
+
+    def whole(leaf):
+        if leaf.is_fully_addressable:
+            return np.asarray(leaf)
+        spread = jax.jit(lambda x: x, out_shardings=replicated(leaf.sharding.mesh))(leaf)
+        return np.asarray(spread.addressable_data(0))
+
+    return jax.tree.map(whole, tree)
+
+
+def _is_axes(leaf: Any) -> bool:
+    return isinstance(leaf, tuple) and all(x is None or isinstance(x, str) for x in leaf)
+
+
+def _key_name(key: Any) -> str:
+    for field in ("key", "name", "idx"):
+        if hasattr(key, field):
+            return str(getattr(key, field))
+    return str(key)
+
+
+def _by_path(tree: Any, is_leaf=None) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)[0]
+    return {"/".join(_key_name(k) for k in path): leaf for path, leaf in leaves}

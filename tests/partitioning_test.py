@@ -1,0 +1,50 @@
+"""Sharding on 8 simulated devices.
+
+The number of simulated devices is fixed when JAX starts, so the cases live in
+`partitioning_on_8_devices.py` and run in a process of their own.
+"""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import jax
+import numpy as np
+from absl.testing import absltest
+
+from restem import models, partitioning
+
+CASES = pathlib.Path(__file__).with_name("partitioning_on_8_devices.py")
+
+
+class PartitioningTest(absltest.TestCase):
+    def test_cases_on_8_devices(self):
+        env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(CASES)],
+            capture_output=True,
+            text=True,
+            env=env,
+            timeout=600,
+        )
+        self.assertEqual(done.returncode, 0, done.stdout[-8000:] + done.stderr[-2000:])
+        self.assertGreater(int(re.search(r"(\d+) passed", done.stdout).group(1)), 25)
+
+    def test_one_device_needs_no_hardware_file(self):
+        mesh = partitioning.make_mesh(devices=jax.devices()[:1])
+        config = models.ModelConfig(
+            vocab_size=7, num_layers=1, embed_dim=6, num_heads=3, num_kv_heads=1, head_dim=2,
+            mlp_dim=5,
+        )  # fmt: skip
+        params = models.init_params(config, jax.random.key(0))
+        placed = jax.device_put(params, partitioning.param_shardings(config, mesh))
+        with partitioning.use(mesh):
+            out = models.forward(placed, config, np.ones((1, 2), np.int32), np.arange(2)[None])
+        plain = models.forward(params, config, np.ones((1, 2), np.int32), np.arange(2)[None])
+        np.testing.assert_allclose(out.hidden, plain.hidden, rtol=1e-6)
+
+
+if __name__ == "__main__":
+    absltest.main()
