@@ -6,9 +6,9 @@
             maximise  sum over D_i of  r(x, y) log p(y | x)                 select, improve
 
 Each step writes files and does nothing where they are there, so the loop below is also how a run
-resumes. What a method of the family changes is bound by gin: `start_from`, `problems_per_iteration`
-and `generate_every` here, who proposes in `generate`, what is kept and with what weight in `select`,
-how the policy is fitted in `improve`.
+resumes. What a method of the family changes is bound by gin: `start_from`,
+`problems_per_iteration` and `generate_every` here, who proposes in `generate`, what is kept and with
+what weight in `select`, how the policy is fitted in `improve`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import random
 from typing import Literal
 
 import gin
-
 from restem import records, summary, workdir
 from restem.evaluate import evaluate
 from restem.generate import generate
@@ -96,8 +95,10 @@ def improve_policy(*, run: Run, iteration: int, start_from: str = "base"):
     if directory.improvement.exists():
         return
     table = workdir.read_table(directory.dataset)
+    start = 0 if start_from == "base" else iteration - 1
     improve(
-        start=run.policy(0 if start_from == "base" else iteration - 1),
+        start=run.policy(start),
+        start_reward=run.validation_reward(start),
         card=run.card(iteration=iteration - 1),
         examples=records.examples_from_table(table),
         validation=run.problems("validation"),

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-import gin
 from absl import logging
 
+import gin
 from restem import prompts as prompts_lib
 from restem import records, workdir
 from restem.progress import progress
@@ -183,7 +183,9 @@ def generate(
     paths = {i: directory.sample_shard(i, shards) for i in range(shards)}
     missing = {i for i, path in paths.items() if not path.exists()}
     if len(missing) < shards:
-        logging.info("%s: %d of %d shards are there", directory.samples, shards - len(missing), shards)
+        logging.info(
+            "%s: %d of %d shards are there", directory.samples, shards - len(missing), shards
+        )
     # Shard after shard, so that a kill finds as many finished as possible.
     todo = sorted(
         (p for p in problems if shard_of[p.problem_id] in missing),
@@ -205,7 +207,10 @@ def generate(
         workdir.write_table(paths[shard], records.samples_to_table(samples))
 
     stream = sample_and_verify(
-        **pass_settings, problems=todo, num_samples=num_samples, what=f"{directory.path.name}: sampling"
+        **pass_settings,
+        problems=todo,
+        num_samples=num_samples,
+        what=f"{directory.path.name}: sampling",
     )
     for sample in stream:
         shard = shard_of[sample.problem_id]

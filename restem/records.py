@@ -260,6 +260,5 @@ def examples_to_table(examples: Iterable[Example]) -> pa.Table:
 
 def examples_from_table(table: pa.Table) -> list[Example]:
     return [
-        Example(**dict(row, target_ids=tuple(row["target_ids"] or ())))
-        for row in table.to_pylist()
+        Example(**dict(row, target_ids=tuple(row["target_ids"] or ()))) for row in table.to_pylist()
     ]

@@ -9,11 +9,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import gin
 from absl import logging
 
+import gin
 from restem import checkpoints
-from restem.errors import UserError
 from restem.records import Problem, TaskCard
 from restem.workdir import IterationDir, Workdir, read_json
 
@@ -119,24 +118,24 @@ class Run:
             )
         return card
 
-    def reference(self, iteration: int) -> str:
-        """The reference of the policy that `iteration` ended with; 0 is the base policy's."""
-        if iteration == 0:
-            return self.base
-        directory = self.directory(iteration)
-        if not directory.improvement.exists():
-            raise UserError(
-                f"{directory.improvement}: iteration {iteration} has no policy yet;"
-                " run `restem improve` first"
-            )
-        return read_json(directory.improvement)["policy"]
-
     def policy(self, iteration: int):
         """The policy that `iteration` ended with; 0 is the base policy."""
-        return load_policy(self.reference(iteration), self.dtype)
+        return load_policy(self.files.policy_reference(iteration), self.dtype)
+
+    def validation_reward(self, iteration: int) -> float | None:
+        """The validation reward of a policy where an M-step has measured it already."""
+        report = self.directory(iteration or 1).improvement
+        if not report.exists():
+            return None
+        report = read_json(report)
+        return report["best_validation"] if iteration else _first_reward(report)
 
     def verifier(self, task: str | None = None):
         return verifier(self.card(task or self.task), self.allow_weak_sandbox)
+
+
+def _first_reward(report: Mapping[str, Any]) -> float | None:
+    return report["validation"][0][1] if report["validation"] else None
 
 
 @functools.lru_cache(maxsize=1)  # the policy in use: two would be twice the memory
@@ -154,9 +153,7 @@ def verifier(card: TaskCard, allow_weak_sandbox: bool):
 
     key = repr((sorted(card.grader.items()), allow_weak_sandbox))
     if key not in _VERIFIERS:
-        _VERIFIERS[key] = verify.Verifier(
-            grader=card.grader, allow_weak_sandbox=allow_weak_sandbox
-        )
+        _VERIFIERS[key] = verify.Verifier(grader=card.grader, allow_weak_sandbox=allow_weak_sandbox)
     return _VERIFIERS[key]
 
 

@@ -128,9 +128,7 @@ def table(summary: dict[str, Any]) -> rich.table.Table:
         train = entry.get("train")
         cells.append(f"{100 * train['best_validation']:.1f}%" if train else "")
         selection = entry.get("selection")
-        cells.append(
-            f"{selection['correct']} of {selection['sampled']}" if selection else ""
-        )
+        cells.append(f"{selection['correct']} of {selection['sampled']}" if selection else "")
         cells.append(f"{selection['kept']}" if selection else "")
         cells.append(f"{sum(entry['seconds'].values()) / 60:.1f}")
         shown.add_row(*cells)

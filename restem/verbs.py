@@ -7,10 +7,10 @@ import logging as python_logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-import gin
 import jax
 from absl import logging
 
+import gin
 from restem import checkpoints, em, partitioning, records, summary, workdir
 from restem.errors import UserError
 from restem.main import parse_gin
@@ -89,8 +89,7 @@ def _dry_run(this: Run) -> int:
     CONSOLE.print(f"base policy   {this.base}")
     CONSOLE.print(f"task          {this.task}; evaluated on {', '.join(this.evaluations)}")
     CONSOLE.print(f"folder        {this.files.path}")
-    done = [i for i in this.files.iterations() if this.directory(i).improvement.exists()]
-    CONSOLE.print(f"iterations done  {', '.join(map(str, done)) or 'none'}")
+    CONSOLE.print(f"done          iterations {this.files.finished() or 'none'}")
     for name, value in sorted(gin_bindings().items()):
         CONSOLE.print(f"  {name} = {value}", soft_wrap=True, markup=False, highlight=False)
     CONSOLE.print("dry run: nothing was written")
@@ -106,9 +105,7 @@ def generate(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     em.generate_samples(run=this, iteration=iteration)
     samples = this.directory(iteration).read_samples()
     correct = sum(s.reward > 0 for s in samples)
-    CONSOLE.print(
-        f"{this.directory(iteration).samples}: {len(samples)} samples, {correct} correct"
-    )
+    CONSOLE.print(f"{this.directory(iteration).samples}: {len(samples)} samples, {correct} correct")
     return 0
 
 
@@ -126,7 +123,9 @@ def verify(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     shown = 0
     for path in shards:
         before = records.samples_from_table(workdir.read_table(path))
-        verdicts = verifier.grade([problems[s.problem_id] for s in before], [s.text for s in before])
+        verdicts = verifier.grade(
+            [problems[s.problem_id] for s in before], [s.text for s in before]
+        )
         after = []
         for sample, verdict in zip(before, verdicts, strict=True):
             after.append(records.regraded(sample, verdict))
@@ -171,7 +170,9 @@ def improve(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     this.open()
     em.improve_policy(run=this, iteration=iteration)
     result = workdir.read_json(this.directory(iteration).improvement)
-    CONSOLE.print(f"validation reward {result['best_validation']:.3f}: {result['policy']}")
+    CONSOLE.print(
+        f"validation reward {result['best_validation']}: {this.files.policy_reference(iteration)}"
+    )
     return 0
 
 
@@ -180,8 +181,9 @@ def evaluate(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     if arguments.dry_run:
         return _dry_run(this)
     this.open()
-    done = [i for i in this.files.iterations() if this.directory(i).improvement.exists()]
-    iteration = max(done, default=0) if arguments.iteration is None else arguments.iteration
+    iteration = arguments.iteration
+    if iteration is None:
+        iteration = max(this.files.finished(), default=0)
     em.evaluate_policy(run=this, iteration=iteration)
     CONSOLE.print(summary.table(summary.write(this)))
     return 0
@@ -206,9 +208,10 @@ def export(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
         if arguments.workdir is None:
             raise UserError("name a policy: --policy=REFERENCE, or --workdir=DIR --iteration=N")
         folder = workdir.Workdir(arguments.workdir)
-        done = [i for i in folder.iterations() if folder.iteration(i).improvement.exists()]
-        iteration = max(done, default=0) if arguments.iteration is None else arguments.iteration
-        reference = workdir.read_json(folder.iteration(iteration).improvement)["policy"]
+        iteration = arguments.iteration
+        if iteration is None:
+            iteration = max(folder.finished(), default=0)
+        reference = folder.policy_reference(iteration)
     write(checkpoints.load(reference), arguments.output)
     CONSOLE.print(f"{reference} written to {arguments.output}", soft_wrap=True)
     return 0

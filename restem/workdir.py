@@ -104,6 +104,11 @@ class IterationDir:
         return self.path / "training"
 
     @property
+    def candidates(self) -> epath.Path:
+        """The best policy so far of an M-step under way."""
+        return self.path / "candidates"
+
+    @property
     def checkpoint(self) -> epath.Path:
         return self.path / "checkpoint"
 
@@ -171,6 +176,27 @@ class Workdir:
 
     def write_problems(self, card: records.TaskCard, problems: Sequence[records.Problem]) -> None:
         write_table(self.problems(card.task), records.problems_to_table(problems, card))
+
+    def finished(self) -> list[int]:
+        """Iterations whose M-step is finished."""
+        return [i for i in self.iterations() if self.iteration(i).improvement.exists()]
+
+    def policy_reference(self, iteration: int) -> str:
+        """The reference of the policy that `iteration` ended with; 0 is the base policy.
+
+        Raises:
+          UserError: its M-step is not finished.
+        """
+        if iteration == 0:
+            return read_json(self.identity)["base"]
+        directory = self.iteration(iteration)
+        if not directory.improvement.exists():
+            raise UserError(
+                f"{directory.improvement}: iteration {iteration} has no policy yet;"
+                " run `restem improve` first"
+            )
+        report = read_json(directory.improvement)
+        return f"orbax:{directory.checkpoint}" if report["improved"] else report["start"]
 
     def claim(self, identity: Mapping[str, Any]) -> None:
         """Writes the run's identity, or checks that this folder holds the same run.

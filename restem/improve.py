@@ -1,0 +1,304 @@
+"""The M-step: fine-tunes a policy on the selected examples until validation stops improving.
+
+Algorithm 1 of the paper: while the reward on D_val improves, maximise the reward-weighted
+log-likelihood of equation 3, starting from the policy that the method names (the base one for
+ReST-EM). The policy of the best validation is kept, not the last one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import optax
+from absl import logging
+from etils import epath
+
+import gin
+from restem import workdir
+from restem.checkpoints import orbax
+from restem.errors import UserError
+from restem.evaluate import GREEDY
+from restem.generate import sample_and_verify
+from restem.progress import progress
+from restem.records import Example, Problem, TaskCard
+from restem.sampling.stopping import training_ids
+from restem.training import DivergenceError, TokenExample, Trainer, optimizers
+
+
+def token_examples(
+    examples: Sequence[Example], vocabulary, *, append_eos: bool = True
+) -> list[TokenExample]:
+    """Examples in tokens: the sampled ids, cut to the text, and the end-of-sequence id.
+
+    Selection keeps finished samples only, so every target ends with EOS; the model learns to stop
+    where its sample was stopped.
+    """
+    # The lowest is the one that ends a document in pretraining; the others end a chat turn.
+    eos_id = min(vocabulary.eos_ids)
+    made = []
+    for example in examples:
+        if example.target_ids:
+            ids = training_ids(example.target_ids, example.targets, vocabulary).ids
+        else:
+            ids = tuple(vocabulary.encode(example.targets))
+        if append_eos:
+            ids = (*ids, eos_id)
+        made.append(TokenExample(vocabulary.encode(example.inputs), ids, example.weight))
+    return made
+
+
+def row_length_for(examples: Sequence[TokenExample], *, at_least: int = 256) -> int:
+    """A row length that holds the longest example, in steps that keep compiled shapes few."""
+    longest = max((e.length for e in examples), default=1)
+    length = at_least
+    while length < longest:
+        length *= 2
+    return length
+
+
+@dataclasses.dataclass
+class _History:
+    """What an M-step has seen; saved beside the state, so that a resumed one knows it too."""
+
+    best_reward: float | None = None
+    """Validation reward of the best policy so far; None without validation problems."""
+    best_step: int = 0
+    """The step it was found at; 0 is the policy that training starts from."""
+    stale: int = 0
+    """Validations since then."""
+    loss: list[list[float]] = dataclasses.field(default_factory=list)
+    """[step, loss] of every step."""
+    validation: list[list[float]] = dataclasses.field(default_factory=list)
+    """[step, reward] of every validation."""
+    tokens: int = 0
+    """Target tokens trained on."""
+    training_seconds: float = 0.0
+    """Seconds in training steps alone."""
+    seconds: float = 0.0
+    """Seconds in all."""
+
+    def note(self, step: int, reward: float | None) -> bool:
+        """Takes in a validation; says whether the policy of `step` is the best so far.
+
+        Without validation the last policy is the best.
+        """
+        if reward is not None:
+            self.validation.append([step, reward])
+            if reward <= self.best_reward:
+                self.stale += 1
+                return False
+        self.best_reward, self.best_step, self.stale = reward, step, 0
+        return True
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> _History:
+        return cls(**fields)
+
+
+@gin.configurable
+def improve(
+    *,
+    start,
+    card: TaskCard,
+    examples: Sequence[Example],
+    validation: Sequence[Problem],
+    directory: workdir.IterationDir,
+    verifier,
+    key: int,
+    start_reward: float | None = None,
+    optimizer: Callable[..., optax.GradientTransformation] = optimizers.adamw,
+    epochs: int = 8,
+    batch_examples: int = 64,
+    rows_per_batch: int = 8,
+    row_length: int | None = None,
+    normalisation: str = "token",
+    param_dtype: str | None = "float32",
+    remat: str = "full",
+    validate_every: int | None = None,
+    patience: int = 1,
+    max_new_tokens: int | None = None,
+    slots: int | None = None,
+    mesh=None,
+) -> dict[str, Any]:
+    """Fits `start` to `examples` and writes the best policy to `directory.checkpoint`.
+
+    Killed and run again, it goes on from the last validation.
+
+    Args:
+      start: the policy training starts from; its parameters stay as they are.
+      card: the task, whose prefix stands before every example (section 5: the few-shot prompt is
+        part of the input).
+      examples: the training set.
+      validation: problems whose greedy reward decides when to stop; none: train all epochs and
+        keep the last policy.
+      directory: of the iteration.
+      verifier: of the task's grader.
+      key: fixes the order of the examples.
+      start_reward: validation reward of `start`, where it is known already.
+      optimizer: called with `total_steps`.
+      epochs: at most so many passes over the examples.
+      batch_examples: examples an optimizer step.
+      rows_per_batch: packed rows computed at once; what fits in memory.
+      row_length: tokens a packed row; None: what the longest example needs, at least 256.
+      normalisation: how the sum over examples becomes the loss; see `losses.Normalisation`.
+      param_dtype: of the trained parameters; None keeps the policy's.
+      remat: what the backward pass computes again; see `ModelConfig.remat`.
+      validate_every: steps between validations; None: at the end of each epoch.
+      patience: stop at this many validations in a row without a better one.
+      max_new_tokens: of validation; None takes the task's.
+      slots: of validation.
+      mesh: devices to train on.
+
+    Returns:
+      What `improvement.json` holds: losses, validation rewards, the reference of the policy.
+
+    Raises:
+      UserError: no examples to train on, or training diverged.
+    """
+    if directory.improvement.exists():
+        return workdir.read_json(directory.improvement)
+    began = time.monotonic()
+    where = directory.path.name
+    if not examples:
+        raise UserError(
+            f"{directory.dataset}: nothing to train on, since no sample was kept; {directory.selection}"
+            " says where they went. Sample more (generate.num_samples), use easier problems, or a"
+            " stronger base policy"
+        )
+    vocabulary = start.vocabulary
+    data = token_examples(examples, vocabulary)
+    prefix = (*vocabulary.start_ids, *vocabulary.encode(card.prefix))
+    trainer = Trainer(
+        start.config.replace(remat=remat),
+        optimizer=optimizer(total_steps=epochs * -(-len(data) // batch_examples)),
+        prefix_ids=prefix,
+        row_length=row_length or row_length_for(data),
+        rows_per_batch=rows_per_batch,
+        batch_examples=batch_examples,
+        normalisation=normalisation,
+        param_dtype=param_dtype,
+        mesh=mesh,
+    )
+    packed = trainer.pack(data, seed=key, epoch=0)
+    if packed.too_long:
+        logging.warning(
+            "%s: %d of %d examples are longer than row_length=%d and are left out",
+            where, packed.too_long, len(data), trainer.row_length,
+        )  # fmt: skip
+
+    def validate(params, step: int) -> float:
+        answers = sample_and_verify(
+            policy=start.replace(params=params),
+            card=card,
+            problems=validation,
+            num_samples=1,
+            sampling=GREEDY,
+            max_new_tokens=max_new_tokens,
+            key=key,
+            verifier=verifier,
+            what=f"{where}: validating step {step}",
+            slots=slots,
+            mesh=mesh,
+        )
+        return sum(s.reward for s in answers) / len(validation)
+
+    checkpoints = orbax.TrainingCheckpoints(directory.training)
+    state = trainer.init(start.params)
+    resumed = checkpoints.restore(state, shardings=trainer.state_shardings(start.params))
+    if resumed is not None:
+        state = resumed.tree
+        history = _History.from_dict(resumed.metadata)
+        logging.info("%s: goes on at step %d", where, resumed.step)
+    else:
+        if validation and start_reward is None:
+            start_reward = validate(start.params, 0)
+        history = _History(best_reward=start_reward)
+        if validation:
+            history.validation.append([0, start_reward])
+    seconds_before = history.seconds
+
+    done, total = int(state.step), epochs * len(packed)
+    try:
+        with progress(f"{where}: training", total=total, unit="steps", done=done) as bar:
+            steps = trainer.fit(state, data, epochs=epochs, seed=key)
+            while history.stale < patience and (item := next(steps, None)) is not None:
+                history.loss.append([item.step, item.metrics["loss"]])
+                history.tokens += int(item.metrics["target_tokens"])
+                history.training_seconds += item.seconds
+                bar.advance(1, note=f"loss {item.metrics['loss']:.3f}")
+                due = (
+                    item.is_epoch_end if validate_every is None else item.step % validate_every == 0
+                )
+                if not due and item.step < total:
+                    continue
+                before = history.best_step
+                reward = validate(item.state.params, item.step) if validation else None
+                if history.note(item.step, reward):
+                    orbax.save(
+                        _candidate(directory, item.step), item.state.params, start.config, vocabulary,
+                        overwrite=True,
+                    )  # fmt: skip
+                history.seconds = seconds_before + time.monotonic() - began
+                checkpoints.save(item.step, item.state, metadata=history.to_dict(), wait=True)
+                # Only now: a kill before this line must find the policy that the state speaks of.
+                if 0 < before < history.best_step:
+                    _candidate(directory, before).rmtree(missing_ok=True)
+    except DivergenceError as e:
+        kept = f"step {history.best_step}" if history.best_step else "none better than the start"
+        raise UserError(
+            f"{where}: {e}. The best policy so far ({kept}) and the last good state are kept in"
+            f" {directory.path}; with another learning rate use another --workdir"
+        ) from e
+    finally:
+        checkpoints.close()
+    if history.best_step:
+        _keep(_candidate(directory, history.best_step), directory.checkpoint)
+    else:
+        logging.warning(
+            "%s: training never raised the validation reward above %.3f; the policy stays %s",
+            where, history.best_reward, start.reference,
+        )  # fmt: skip
+    steps_taken = history.loss[-1][0] if history.loss else 0
+    report = {
+        "improved": history.best_step > 0,
+        "start": start.reference,
+        "best_validation": history.best_reward,
+        "best_step": history.best_step,
+        "loss": history.loss,
+        "validation": history.validation,
+        "steps": steps_taken,
+        "examples": len(data),
+        "too_long": packed.too_long,
+        "packing_efficiency": packed.efficiency(),
+        "epochs": steps_taken / len(packed),
+        "target_tokens": history.tokens,
+        "tokens_per_second": history.tokens / max(history.training_seconds, 1e-9),
+        "seconds_training": history.training_seconds,
+        "seconds": seconds_before + time.monotonic() - began,
+    }
+    workdir.write_json(directory.improvement, report)
+    for leftover in (directory.training, directory.candidates):
+        leftover.rmtree(missing_ok=True)
+    return report
+
+
+def _candidate(directory: workdir.IterationDir, step: int) -> epath.Path:
+    return directory.candidates / f"step_{step:06d}"
+
+
+def _keep(candidate: epath.Path, checkpoint: epath.Path) -> None:
+    """Makes the best candidate the iteration's policy; done already where a kill came after it."""
+    if not candidate.exists():
+        return
+    if "://" in str(candidate):  # buckets cannot rename a folder
+        policy = orbax.load_policy(candidate, dtype=None)
+        orbax.save(checkpoint, policy.params, policy.config, policy.vocabulary, overwrite=True)
+        return
+    checkpoint.rmtree(missing_ok=True)
+    candidate.rename(checkpoint)
