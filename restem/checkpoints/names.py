@@ -1,0 +1,206 @@
+"""One table of names per model family: which tensor of a file is which leaf of our parameters.
+
+A leaf is named by its path ("layers/attention/query"). The same table reads Hugging Face folders
+and writes them; a second column reads GGUF files. A tensor of a file is our array (one layer of
+it) with its axes permuted and some of them merged: `Layout` says how, in both directions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from restem.errors import UserError
+from restem.models.config import ModelConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How one of our arrays lies in a file.
+
+    `groups` lists our axes in the file's order; axes in one group are merged there. The query
+    projection is [embed, heads, head_dim] here and [heads * head_dim, embed] in a file:
+    groups ((1, 2), (0,)).
+    """
+
+    groups: tuple[tuple[int, ...], ...]
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        return tuple(axis for group in self.groups for axis in group)
+
+    def stored_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Shape in the file of an array of `shape` here."""
+        return tuple(math.prod(shape[axis] for axis in group) for group in self.groups)
+
+    def rows(self, shape: Sequence[int], index: Sequence[slice]) -> slice:
+        """The rows of the file that hold `index` of an array of `shape` here."""
+        first, *rest = self.groups[0]
+        start, stop, _ = index[first].indices(shape[first])
+        width = math.prod(shape[axis] for axis in rest)
+        return slice(start * width, stop * width)
+
+    def from_rows(
+        self, rows: np.ndarray, shape: Sequence[int], index: Sequence[slice]
+    ) -> np.ndarray:
+        """What `rows` reads, as `index` of an array of `shape` here; a view where it can be."""
+        first = self.order[0]
+        split = [shape[axis] for axis in self.order]
+        split[0] = -1
+        ours = rows.reshape(split).transpose(np.argsort(self.order))
+        return ours[tuple(slice(None) if a == first else s for a, s in enumerate(index))]
+
+    def to_stored(self, ours: np.ndarray) -> np.ndarray:
+        return ours.transpose(self.order).reshape(self.stored_shape(ours.shape))
+
+
+_AS_IS = Layout(((0,),))
+_TABLE = Layout(((0,), (1,)))
+_TRANSPOSED = Layout(((1,), (0,)))
+_TO_HEADS = Layout(((1, 2), (0,)))
+_FROM_HEADS = Layout(((2,), (0, 1)))
+_HEADS_BIAS = Layout(((0, 1),))
+
+LAYOUTS: Mapping[str, Layout] = {
+    "embedding": _TABLE,
+    "final_norm": _AS_IS,
+    "head": _TRANSPOSED,
+    "layers/attention/query": _TO_HEADS,
+    "layers/attention/key": _TO_HEADS,
+    "layers/attention/value": _TO_HEADS,
+    "layers/attention/out": _FROM_HEADS,
+    "layers/attention/query_bias": _HEADS_BIAS,
+    "layers/attention/key_bias": _HEADS_BIAS,
+    "layers/attention/value_bias": _HEADS_BIAS,
+    "layers/attention/query_norm": _AS_IS,
+    "layers/attention/key_norm": _AS_IS,
+    "layers/mlp/gate": _TRANSPOSED,
+    "layers/mlp/up": _TRANSPOSED,
+    "layers/mlp/down": _TRANSPOSED,
+    "layers/attention_norm": _AS_IS,
+    "layers/mlp_norm": _AS_IS,
+    "layers/post_attention_norm": _AS_IS,
+    "layers/post_mlp_norm": _AS_IS,
+}
+
+_HF = {
+    "embedding": "model.embed_tokens.weight",
+    "final_norm": "model.norm.weight",
+    "head": "lm_head.weight",
+    "layers/attention/query": "model.layers.{layer}.self_attn.q_proj.weight",
+    "layers/attention/key": "model.layers.{layer}.self_attn.k_proj.weight",
+    "layers/attention/value": "model.layers.{layer}.self_attn.v_proj.weight",
+    "layers/attention/out": "model.layers.{layer}.self_attn.o_proj.weight",
+    "layers/attention/query_bias": "model.layers.{layer}.self_attn.q_proj.bias",
+    "layers/attention/key_bias": "model.layers.{layer}.self_attn.k_proj.bias",
+    "layers/attention/value_bias": "model.layers.{layer}.self_attn.v_proj.bias",
+    "layers/attention/query_norm": "model.layers.{layer}.self_attn.q_norm.weight",
+    "layers/attention/key_norm": "model.layers.{layer}.self_attn.k_norm.weight",
+    "layers/mlp/gate": "model.layers.{layer}.mlp.gate_proj.weight",
+    "layers/mlp/up": "model.layers.{layer}.mlp.up_proj.weight",
+    "layers/mlp/down": "model.layers.{layer}.mlp.down_proj.weight",
+    "layers/attention_norm": "model.layers.{layer}.input_layernorm.weight",
+    "layers/mlp_norm": "model.layers.{layer}.post_attention_layernorm.weight",
+}
+# With four norms a layer, Hugging Face's "post_attention" means what it says.
+_HF_FOUR_NORMS = {
+    **_HF,
+    "layers/post_attention_norm": "model.layers.{layer}.post_attention_layernorm.weight",
+    "layers/mlp_norm": "model.layers.{layer}.pre_feedforward_layernorm.weight",
+    "layers/post_mlp_norm": "model.layers.{layer}.post_feedforward_layernorm.weight",
+}
+_GGUF = {
+    "embedding": "token_embd.weight",
+    "final_norm": "output_norm.weight",
+    "head": "output.weight",
+    "layers/attention/query": "blk.{layer}.attn_q.weight",
+    "layers/attention/key": "blk.{layer}.attn_k.weight",
+    "layers/attention/value": "blk.{layer}.attn_v.weight",
+    "layers/attention/out": "blk.{layer}.attn_output.weight",
+    "layers/attention/query_bias": "blk.{layer}.attn_q.bias",
+    "layers/attention/key_bias": "blk.{layer}.attn_k.bias",
+    "layers/attention/value_bias": "blk.{layer}.attn_v.bias",
+    "layers/attention/query_norm": "blk.{layer}.attn_q_norm.weight",
+    "layers/attention/key_norm": "blk.{layer}.attn_k_norm.weight",
+    "layers/mlp/gate": "blk.{layer}.ffn_gate.weight",
+    "layers/mlp/up": "blk.{layer}.ffn_up.weight",
+    "layers/mlp/down": "blk.{layer}.ffn_down.weight",
+    "layers/attention_norm": "blk.{layer}.attn_norm.weight",
+    "layers/mlp_norm": "blk.{layer}.ffn_norm.weight",
+    "layers/post_attention_norm": "blk.{layer}.post_attention_norm.weight",
+    "layers/post_mlp_norm": "blk.{layer}.post_ffw_norm.weight",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """What files call a model family and its tensors."""
+
+    hf_class: str
+    """The class in `architectures` of an exported config.json."""
+    hf: Mapping[str, str]
+    """Leaf -> name in a Hugging Face folder, with {layer}."""
+    gguf: Mapping[str, str] = dataclasses.field(default_factory=lambda: _GGUF)
+    """Leaf -> name in a GGUF file, with {layer}."""
+    gguf_interleaved: bool = False
+    """GGUF permutes the rows of q and k, for a rotary embedding that pairs neighbours."""
+    gguf_norm_offset: float = 0.0
+    """What GGUF has added to the scales of norms."""
+
+
+FAMILIES: Mapping[str, Family] = {
+    "llama": Family("LlamaForCausalLM", _HF, gguf_interleaved=True),
+    "mistral": Family("MistralForCausalLM", _HF, gguf_interleaved=True),
+    "qwen2": Family("Qwen2ForCausalLM", _HF),
+    "qwen3": Family("Qwen3ForCausalLM", _HF),
+    "gemma": Family("GemmaForCausalLM", _HF, gguf_norm_offset=1.0),
+    "gemma2": Family("Gemma2ForCausalLM", _HF_FOUR_NORMS, gguf_norm_offset=1.0),
+    "gemma3": Family("Gemma3ForCausalLM", _HF_FOUR_NORMS, gguf_norm_offset=1.0),
+}
+"""By `ModelConfig.family`. PaLM has no entry: no released weights, in no format."""
+
+
+def of(config: ModelConfig) -> Family:
+    try:
+        return FAMILIES[config.family]
+    except KeyError:
+        raise UserError(
+            f"family {config.family!r} has no Hugging Face or GGUF form (known: "
+            f"{', '.join(FAMILIES)}); keep such a policy as an orbax: checkpoint"
+        ) from None
+
+
+# Text models inside multimodal wrappers, of transformers 4 and 5, and bare base models.
+_HF_TEXT_PREFIX = re.compile(r"^(?:language_model\.model\.|model\.language_model\.|model\.)?")
+_HF_NOT_TEXT = re.compile(r"(?:^|\.)(?:vision_tower|vision_model|multi_modal_projector)\.")
+# Buffers that old checkpoints carry; they follow from the config.
+_HF_BUFFER = re.compile(r"rotary_emb\.inv_freq$")
+
+
+def canonical_hf(name: str) -> str | None:
+    """The name that a stand-alone text model would use; None for tensors that are not text's."""
+    if _HF_NOT_TEXT.search(name) or _HF_BUFFER.search(name):
+        return None
+    if name.endswith("lm_head.weight"):
+        return "lm_head.weight"
+    return _HF_TEXT_PREFIX.sub("model.", name)
+
+
+def gguf_transform(config: ModelConfig, leaf: str):
+    """What turns the rows of a GGUF tensor into those of the Hugging Face one; None for nothing."""
+    family = of(config)
+    if family.gguf_interleaved and leaf in ("layers/attention/query", "layers/attention/key"):
+        half = config.head_dim // 2
+
+        def unpermute(rows: np.ndarray) -> np.ndarray:
+            pairs = rows.reshape(-1, half, 2, *rows.shape[1:])
+            return pairs.swapaxes(1, 2).reshape(rows.shape)
+
+        return unpermute
+    if family.gguf_norm_offset and leaf.endswith("norm"):
+        return lambda rows: rows - family.gguf_norm_offset
+    return None

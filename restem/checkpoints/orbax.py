@@ -1,0 +1,267 @@
+"""restem's own checkpoints, written and read by Orbax.
+
+A policy's folder loads by itself:
+
+    PATH/config.json         the `ModelConfig`
+    PATH/vocabulary/         the vocabulary's model file and special ids
+    PATH/params/             Orbax
+
+`params` is written last, and Orbax makes it appear whole or not at all: a folder with `params` is
+finished, whatever happened while it was written. Everything goes through `etils.epath`, so PATH may
+be in a bucket.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from orbax.checkpoint import v1 as ocp
+
+from restem import models
+from restem.checkpoints.policy import Policy
+from restem.data import vocabularies
+from restem.errors import UserError
+from restem.models.config import ModelConfig
+
+_CONFIG, _VOCABULARY, _PARAMS = "config.json", "vocabulary", "params"
+
+
+def save(
+    path: epath.PathLike,
+    params: models.Params,
+    config: ModelConfig,
+    vocabulary: vocabularies.Vocabulary,
+    *,
+    overwrite: bool = False,
+    wait: bool = True,
+) -> ocp.AsyncResponse | None:
+    """Writes a policy. Every process calls it; each writes the shards it holds.
+
+    Args:
+      path: folder, made if it does not exist.
+      params: the parameters, sharded as they are.
+      config: the decoder they belong to.
+      vocabulary: saved beside them.
+      overwrite: replace a checkpoint that is there; otherwise that is an error.
+      wait: return when all is written; else at once, with a response whose `result()` waits.
+
+    Raises:
+      UserError: `path` holds a finished checkpoint and `overwrite` is false.
+    """
+    path = epath.Path(path)
+    if is_saved(path):
+        if not overwrite:
+            raise UserError(f"{path} already holds a checkpoint; name another folder or delete it")
+        ocp.delete(path / _PARAMS)
+    if jax.process_index() == 0:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / _CONFIG).write_text(json.dumps(config.to_dict(), indent=1) + "\n")
+        vocabulary.save(path / _VOCABULARY)
+    if not wait:
+        return ocp.save_async(path / _PARAMS, params)
+    ocp.save(path / _PARAMS, params)
+    return None
+
+
+def is_saved(path: epath.PathLike) -> bool:
+    """Whether `path` holds a policy that was written to its end."""
+    params = epath.Path(path) / _PARAMS
+    return params.exists() and ocp.is_orbax_checkpoint(params)
+
+
+def load_policy(
+    path: epath.PathLike, *, dtype: str | None = "float32", shardings: Any = None
+) -> Policy:
+    """Reads what `save` wrote, on any number of hosts and with any sharding.
+
+    Args:
+      path: the folder.
+      dtype: dtype of the parameters.
+      shardings: as in `restem.checkpoints.load`.
+
+    Raises:
+      UserError: `path` holds no finished checkpoint, or it cannot be read.
+    """
+    path = epath.Path(path)
+    if not (path / _CONFIG).exists():
+        raise UserError(f"{path / _CONFIG} does not exist: {path} is not a restem checkpoint")
+    if not is_saved(path):
+        raise UserError(f"{path} is an unfinished checkpoint (no {_PARAMS}); write it again")
+    config = ModelConfig.from_dict(json.loads((path / _CONFIG).read_text()))
+    shapes = models.param_shapes(config, dtype)
+    if callable(shardings):
+        shardings = shardings(config)
+    params = restore_tree(path / _PARAMS, shapes, shardings=shardings)
+    vocabulary = vocabularies.load(path / _VOCABULARY)
+    return Policy(config=config, params=params, vocabulary=vocabulary, reference=f"orbax:{path}")
+
+
+def save_tree(path: epath.PathLike, tree: Any, *, overwrite: bool = False) -> None:
+    """Writes any tree of arrays and numbers to `path`, whole or not at all."""
+    ocp.save(epath.Path(path), tree, overwrite=overwrite)
+
+
+def restore_tree(path: epath.PathLike, abstract: Any, *, shardings: Any = None) -> Any:
+    """Reads a tree that `save_tree` wrote.
+
+    Args:
+      path: the folder.
+      abstract: a tree of the same structure; its leaves (arrays or `jax.ShapeDtypeStruct`) give
+        shapes, dtypes to convert to, and shardings where they have one.
+      shardings: one sharding for all leaves or a tree of them; overrules those of `abstract`.
+
+    Raises:
+      UserError: there is nothing at `path`, or it cannot be read as such a tree.
+    """
+    path = epath.Path(path)
+    if not path.exists():
+        raise UserError(f"{path} does not exist; no checkpoint was written there")
+    try:
+        return ocp.load(path, _targets(abstract, shardings))
+    except Exception as error:
+        raise UserError(
+            f"{path} cannot be read as a checkpoint of this model ({_first_line(error)}); it is "
+            "damaged or belongs to another configuration"
+        ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """What a training run goes on from."""
+
+    step: int
+    """The step after which it was saved."""
+    tree: Any
+    """The saved tree, placed as asked for."""
+    metadata: Mapping[str, Any]
+    """What was saved beside it."""
+
+
+class TrainingCheckpoints:
+    """The last few states of a training run, written in the background.
+
+    A state that cannot be read (a disk that filled up, a file that was lost) does not end the run:
+    `restore` says so loudly and goes back to the one before.
+    """
+
+    def __init__(self, folder: epath.PathLike, *, keep: int = 2):
+        """`keep` states stay in `folder`; 1 leaves nothing to go back to."""
+        self.folder = epath.Path(folder)
+        self._unreadable: set[int] = set()
+        self._checkpointer = ocp.training.Checkpointer(
+            self.folder,
+            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+            cleanup_tmp_directories=True,
+        )
+
+    def steps(self) -> list[int]:
+        """Steps that have a finished checkpoint, oldest first."""
+        return sorted(checkpoint.step for checkpoint in self._checkpointer.checkpoints)
+
+    def save(
+        self,
+        step: int,
+        tree: Any,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        wait: bool = False,
+    ) -> None:
+        """Saves `tree` and JSON `metadata` as the state after `step`.
+
+        Returns when the arrays are copied off the devices, so that they may be donated; files are
+        written behind it. `wait` returns when they are. A step that is already saved is kept.
+        """
+        self._checkpointer.wait()
+        if step in self._unreadable:
+            self._checkpointer.delete(step)
+            self._unreadable.discard(step)
+        if step in self.steps():
+            return
+        self._checkpointer.save_async(step, tree, custom_metadata=dict(metadata or {}))
+        if wait:
+            self._checkpointer.wait()
+
+    def restore(self, abstract: Any, *, shardings: Any = None) -> Restored | None:
+        """The newest readable state, or None where none was saved.
+
+        Args:
+          abstract: as in `restore_tree`.
+          shardings: as in `restore_tree`.
+
+        Raises:
+          UserError: states are there, and none can be read.
+        """
+        self._checkpointer.wait()
+        targets = _targets(abstract, shardings)
+        error = None
+        for step in reversed(self.steps()):
+            tree, error = self._try(step, targets)
+            if error is None:
+                metadata = self._checkpointer.metadata(step).custom_metadata or {}
+                return Restored(step=step, tree=tree, metadata=metadata)
+            self._unreadable.add(step)
+            logging.error(
+                "CHECKPOINT OF STEP %d IN %s CANNOT BE READ (%s). Going back to the one before it.",
+                step, self.folder, error,
+            )  # fmt: skip
+        if error is None:
+            return None
+        raise UserError(
+            f"none of the checkpoints in {self.folder} can be read (the last error: {error}); "
+            "delete the folder to train from the beginning"
+        )
+
+    def _try(self, step: int, targets: Any) -> tuple[Any, str | None]:
+        tree, error = None, None
+        try:
+            tree = jax.block_until_ready(self._checkpointer.load(step, targets))
+        except Exception as caught:
+            error = _first_line(caught)
+        if jax.process_count() > 1:
+            # All processes must go on from the same step.
+            from jax.experimental import multihost_utils
+
+            failures = multihost_utils.process_allgather(np.asarray(error is not None))
+            if failures.any() and error is None:
+                error = f"processes {np.flatnonzero(failures).tolist()} could not read it"
+        return tree, error
+
+    def wait(self) -> None:
+        """Returns when everything saved is on disk; raises what went wrong in the background."""
+        self._checkpointer.wait()
+
+    def close(self) -> None:
+        self._checkpointer.close()
+
+    def __enter__(self) -> TrainingCheckpoints:
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        self.close()
+
+
+def _targets(abstract: Any, shardings: Any) -> Any:
+    """`abstract` as leaves Orbax can restore into: none without a sharding of this machine's."""
+    single = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+    def target(leaf, sharding):
+        if not hasattr(leaf, "shape"):
+            return leaf
+        sharding = sharding or getattr(leaf, "sharding", None) or single
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    if shardings is None or isinstance(shardings, jax.sharding.Sharding):
+        return jax.tree.map(lambda leaf: target(leaf, shardings), abstract)
+    return jax.tree.map(target, abstract, shardings)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:300]}"
