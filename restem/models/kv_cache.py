@@ -23,6 +23,10 @@ class KVCache:
     """Keys and values of every layer, for a batch of rows or, without that dimension, for all.
 
     A cache without the batch dimension is a *prefix*: every row of a batch attends to it.
+
+    For parameters in a tuple of layers (`unstack_layers`), keys and values may be tuples of layers
+    too: a loop then reads and updates each layer's arrays in place, where a slice of a stack would
+    be copied.
     """
 
     keys: jax.Array
@@ -55,17 +59,20 @@ def empty(config: ModelConfig, batch: int, length: int, dtype=None) -> KVCache:
 
 def write(cache: KVCache, block: KVCache, column: jax.Array | int) -> KVCache:
     """Puts the columns of `block` into `cache`, for all rows from `column` on."""
+
+    def put(into, what, axis):
+        return jax.lax.dynamic_update_slice_in_dim(into, what.astype(into.dtype), column, axis=axis)
+
     return KVCache(
-        keys=jax.lax.dynamic_update_slice_in_dim(
-            cache.keys, block.keys.astype(cache.keys.dtype), column, axis=-1
-        ),
-        values=jax.lax.dynamic_update_slice_in_dim(
-            cache.values, block.values.astype(cache.values.dtype), column, axis=-2
-        ),
-        positions=jax.lax.dynamic_update_slice_in_dim(
-            cache.positions, block.positions, column, axis=-1
-        ),
+        keys=jax.tree.map(lambda a, b: put(a, b, -1), cache.keys, block.keys),
+        values=jax.tree.map(lambda a, b: put(a, b, -2), cache.values, block.values),
+        positions=put(cache.positions, block.positions, -1),
     )
+
+
+def unstack(cache: KVCache) -> KVCache:
+    """The same cache with a tuple of layers instead of a stack."""
+    return cache.replace(keys=tuple(cache.keys), values=tuple(cache.values))
 
 
 def as_prefix(cache: KVCache) -> KVCache:

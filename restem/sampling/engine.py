@@ -1,0 +1,357 @@
+"""The sampler: many samples of many problems behind one prefix.
+
+Three things make it fast. The prefix's keys and values are computed once and have no batch
+dimension. A question is prefilled once for all its samples. And a finished sample's slot goes to
+the next one at once, so that short samples do not wait for long ones.
+
+A sample is a function of (policy, prefix, question, problem key, sample index, seed): neither the
+number of slots nor the other samples in the batch change anything but rounding.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from restem import models, partitioning
+from restem.errors import UserError
+from restem.sampling import steps as device
+from restem.sampling.filters import Sampling
+from restem.sampling.requests import Completion, Request
+from restem.sampling.scheduler import Placement, Scheduler
+from restem.sampling.stopping import Stops
+
+_BUCKET = 16  # columns of prefix, questions and ring are multiples of this
+
+
+@dataclasses.dataclass
+class Stats:
+    """What sampling took so far; the sums over all calls of an engine."""
+
+    tokens: int = 0
+    """Sampled tokens, those of finished samples' tails excluded."""
+    samples: int = 0
+    """Finished samples."""
+    prefill_tokens: int = 0
+    """Tokens of prefixes and questions, without padding."""
+    prefill_seconds: float = 0.0
+    """Prefixes, questions and putting samples into slots."""
+    decode_seconds: float = 0.0
+    """Decode steps and the host's part between them."""
+    compile_seconds: float = 0.0
+    """Compilation, in none of the others."""
+    slot_steps: int = 0
+    """Slots times decode steps."""
+
+    @property
+    def slot_utilisation(self) -> float:
+        """Share of slot-steps that gave a token of a sample."""
+        return self.tokens / self.slot_steps if self.slot_steps else 0.0
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Sampled tokens a second, prefill included and compilation not."""
+        seconds = self.prefill_seconds + self.decode_seconds
+        return self.tokens / seconds if seconds else 0.0
+
+    def to_dict(self) -> dict[str, float]:
+        return {
+            **dataclasses.asdict(self),
+            "slot_utilisation": self.slot_utilisation,
+            "tokens_per_second": self.tokens_per_second,
+        }
+
+
+class Engine:
+    """Samples from a policy. Configuration here, data to `sample`."""
+
+    def __init__(
+        self,
+        config: models.ModelConfig,
+        vocabulary: Any,
+        *,
+        sampling: Sampling,
+        max_new_tokens: int,
+        stop: Sequence[str] = (),
+        stop_after: Sequence[str] = (),
+        slots: int | None = None,
+        decode_steps: int | None = None,
+        prefill_tokens: int | None = None,
+        unstacked: bool | None = None,
+        mesh: jax.sharding.Mesh | None = None,
+    ):
+        """An engine; nothing is compiled or allocated yet.
+
+        Args:
+          config: of the model.
+          vocabulary: with `eos_ids` and `token_bytes(id) -> bytes`.
+          sampling: temperature and filters.
+          max_new_tokens: samples are cut off here; a request may ask for less.
+          stop: a sample ends at the first of these strings, which is not part of its text.
+          stop_after: a sample ends right after the first of these, which is the last of its text.
+          slots: samples decoded at a time; None chooses by device. Fewer are used where fewer
+            samples are asked for.
+          decode_steps: tokens sampled between visits of the host, which is when finished slots
+            get new samples; None is 1 on a CPU and 8 elsewhere.
+          prefill_tokens: question tokens prefilled at a time, padding included; None chooses by
+            device.
+          unstacked: run the layers as a Python loop over separate arrays instead of a scan over
+            stacked ones; None does so on a CPU, where it is faster and compiles slower.
+          mesh: slots are split over its data and fsdp axes, heads over tensor; None is one device.
+        """
+        if max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens={max_new_tokens} is not positive")
+        on_cpu = (mesh.devices.flat[0] if mesh else jax.devices()[0]).platform == "cpu"
+        self.config = config
+        self.vocabulary = vocabulary
+        self.sampling = sampling
+        self.max_new_tokens = max_new_tokens
+        self.stops = Stops.of(stop, stop_after)
+        self.slots = slots or (128 if on_cpu else 256)
+        self.decode_steps = decode_steps or (1 if on_cpu else 8)
+        self.prefill_tokens = prefill_tokens or (512 if on_cpu else 8192)
+        self.unstacked = on_cpu if unstacked is None else unstacked
+        self.mesh = mesh
+        self.stats = Stats()
+        self._programs: dict[Any, Any] = {}
+
+    def sample(
+        self,
+        params: models.Params,
+        prefix: Sequence[int],
+        requests: Sequence[Request],
+        *,
+        key: jax.Array | int,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> Iterator[Completion]:
+        """Samples all requests, and yields each completion as soon as it is there.
+
+        Args:
+          params: of the policy, layers stacked. Nothing of an earlier call is kept, so they may
+            be others at every call.
+          prefix: ids that come before every question, BOS included; may be empty.
+          requests: what to sample.
+          key: the seed, an integer or a PRNG key.
+          on_progress: called with the numbers of finished and of all samples, after every visit of
+            the device.
+
+        Yields:
+          Completions in the order in which they finish, which depends on the data alone.
+
+        Raises:
+          UserError: prompt and longest sample together exceed the model's length, or a prompt is
+            empty.
+        """
+        requests = list(requests)
+        with partitioning.use(self.mesh):
+            call = _Call(self, params, list(prefix), requests, key)
+        while not call.scheduler.done:
+            with partitioning.use(self.mesh):
+                completions = call.advance()
+            yield from completions
+            if on_progress is not None:
+                on_progress(call.scheduler.finished, call.scheduler.total)
+
+    def run(self, function: Callable, *args: Any, donate: tuple[int, ...] = (), **static: Any):
+        """Calls a function of `sampling.steps`, compiled once a set of shapes."""
+        leaves, tree = jax.tree.flatten(args)
+        shapes = tuple((a.shape, a.dtype, getattr(a, "sharding", None)) for a in leaves)
+        signature = (function, tuple(static.items()), tree, shapes)
+        program = self._programs.get(signature)
+        if program is None:
+            start = time.perf_counter()
+            jitted = jax.jit(functools.partial(function, **static), donate_argnums=donate)
+            program = jitted.lower(*args).compile()
+            self.stats.compile_seconds += time.perf_counter() - start
+            self._programs[signature] = program
+        return program(*args)
+
+
+class _Call:
+    """One call of `Engine.sample`."""
+
+    def __init__(self, engine: Engine, params, prefix: list[int], requests: list[Request], key):
+        self.engine = engine
+        self.requests = requests
+        self.questions = [tuple(request.tokens) for request in requests]
+        if any(not question for question in self.questions):
+            # A slot starts by reading the last token of its question: give every question one.
+            if not prefix:
+                raise UserError("cannot sample: a request has no tokens and there is no prefix")
+            self.questions = [(prefix[-1], *question) for question in self.questions]
+            prefix = prefix[:-1]
+        self.limits = [
+            min(engine.max_new_tokens, request.max_new_tokens or engine.max_new_tokens)
+            for request in requests
+        ]
+        self._check_length(len(prefix))
+        self.scheduler = Scheduler(
+            requests,
+            slots=min(engine.slots, _round_up(sum(r.num_samples for r in requests), 8)),
+            vocabulary=engine.vocabulary,
+            stops=engine.stops,
+            limits=self.limits,
+        )
+        if self.scheduler.done:
+            return
+        self.params = params
+        self.prefix_length = jnp.asarray(len(prefix), jnp.int32)
+        self.seed = jax.random.key(key) if isinstance(key, int) else _typed(key)
+        self.ring = _round_up(max(self.limits), _BUCKET)
+        self.column = 0
+        self.question_columns = _round_up(max(map(len, self.questions)) - 1, _BUCKET)
+        with self._timed("prefill_seconds"):
+            self.prefix = self._prefill_prefix(prefix)
+            self.decode_params = device.prepare_params(params, engine.config, engine.unstacked)
+            self.slots = engine.run(
+                _empty_slots, config=engine.config, slots=len(self.scheduler.rows),
+                question=self.question_columns, ring=self.ring, unstacked=engine.unstacked,
+            )  # fmt: skip
+            jax.block_until_ready((self.prefix, self.decode_params, self.slots))
+
+    def advance(self) -> list[Completion]:
+        """Fills the slots, decodes `decode_steps` tokens, and returns what finished."""
+        engine, scheduler = self.engine, self.scheduler
+        with self._timed("prefill_seconds"):
+            while scheduler.wants_questions():
+                self._prefill_questions()
+            self._fork(scheduler.place())
+            jax.block_until_ready(self.slots)
+        with self._timed("decode_seconds"):
+            keep = np.array([row is not None for row in scheduler.rows])
+            self.slots, tokens, logprobs = engine.run(
+                _decode, self.decode_params, self.prefix, self.slots,
+                np.asarray(self.column, np.int32), keep, donate=(2,),
+                config=engine.config, sampling=engine.sampling,
+                eos_ids=tuple(sorted(engine.vocabulary.eos_ids)), steps=engine.decode_steps,
+                ring=self.ring,
+            )  # fmt: skip
+            self.column = (self.column + engine.decode_steps) % self.ring
+            tokens, logprobs = partitioning.to_all_hosts((tokens, logprobs))
+            completions = scheduler.record(tokens, logprobs)
+        stats = engine.stats
+        stats.slot_steps += tokens.size
+        stats.samples += len(completions)
+        stats.tokens += sum(len(c.token_ids) for c in completions)
+        return completions
+
+    def _check_length(self, prefix: int) -> None:
+        limit = self.engine.config.max_length
+        for i, (question, new) in enumerate(zip(self.questions, self.limits, strict=True)):
+            total = prefix + len(question) + new
+            if total > limit:
+                raise UserError(
+                    f"request {i}: {prefix} tokens of prefix, {len(question)} of question and "
+                    f"{new} new ones exceed the model's {limit}: lower max_new_tokens, or use "
+                    "fewer few-shot examples"
+                )
+
+    def _timed(self, name: str):
+        return _Timer(self.engine.stats, name)
+
+    def _prefill_prefix(self, prefix: list[int]):
+        if not prefix:
+            return None
+        self.engine.stats.prefill_tokens += len(prefix)
+        tokens = np.zeros((_round_up(len(prefix), _BUCKET),), np.int32)
+        tokens[: len(prefix)] = prefix
+        return self.engine.run(
+            _prefill_prefix, self.params, tokens, self.prefix_length, config=self.engine.config
+        )
+
+    def _prefill_questions(self) -> None:
+        """Prefills the next questions, as many as the token budget allows."""
+        budget = self.engine.prefill_tokens
+        indices = self.scheduler.peek_questions(max(1, budget // _BUCKET))
+        widths = np.maximum.accumulate(
+            [_round_up(len(self.questions[i]) - 1, _BUCKET) for i in indices]
+        )
+        number = max(1, sum((n + 1) * w <= budget for n, w in enumerate(widths)))
+        indices = self.scheduler.take_questions(number)
+        width = int(widths[number - 1])
+        # The number of rows is fixed by the width, so that few shapes are compiled.
+        rows = max(number, min(budget // width, len(self.scheduler.rows)))
+        tokens = np.zeros((rows, width), np.int32)
+        lengths = np.zeros((rows,), np.int32)
+        for row, index in enumerate(indices):
+            read = self.questions[index][:-1]
+            tokens[row, : len(read)] = read
+            lengths[row] = len(read)
+        self.engine.stats.prefill_tokens += int(lengths.sum())
+        questions = self.engine.run(
+            _prefill_questions, self.params, self.prefix, self.prefix_length, tokens, lengths,
+            config=self.engine.config,
+        )  # fmt: skip
+        self.scheduler.add_prefilled(indices, questions)
+
+    def _fork(self, placements: list[Placement]) -> None:
+        """Puts samples into their slots, those of one prefilled batch at a time."""
+        batches = collections.defaultdict(list)
+        for placement in placements:
+            batches[id(placement.questions)].append(placement)
+        for batch in batches.values():
+            rows = np.zeros((7, len(self.scheduler.rows)), np.int32)
+            for i, p in enumerate(batch):
+                request, question = self.requests[p.request_index], self.questions[p.request_index]
+                rows[:, i] = (
+                    p.slot, p.source, question[-1], len(question) - 1,
+                    np.uint32(request.problem_key % 2**32).view(np.int32),
+                    p.sample_index, self.limits[p.request_index],
+                )  # fmt: skip
+            self.slots = self.engine.run(
+                device.fork, self.slots, batch[0].questions, self.seed, self.prefix_length, rows,
+                np.asarray(len(batch), np.int32), donate=(0,),
+            )  # fmt: skip
+
+
+class _Timer:
+    """Adds the time of a block to a field of `Stats`, less what was spent compiling in it."""
+
+    def __init__(self, stats: Stats, name: str):
+        self._stats = stats
+        self._name = name
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+        self._compiled = self._stats.compile_seconds
+
+    def __exit__(self, *exc: object) -> None:
+        seconds = time.perf_counter() - self._start
+        seconds -= self._stats.compile_seconds - self._compiled
+        setattr(self._stats, self._name, getattr(self._stats, self._name) + seconds)
+
+
+def _empty_slots(config, slots, question, ring, unstacked):
+    return device.empty_slots(config, slots, question, ring, unstacked=unstacked)
+
+
+def _prefill_prefix(params, tokens, length, *, config):
+    return device.prefill_prefix(params, config, tokens, length)
+
+
+def _prefill_questions(params, prefix, prefix_length, tokens, lengths, *, config):
+    return device.prefill_questions(params, config, prefix, prefix_length, tokens, lengths)
+
+
+def _decode(params, prefix, slots, column, keep, *, config, sampling, eos_ids, steps, ring):
+    return device.decode(
+        params, config, sampling, eos_ids, steps, ring, prefix, slots, column, keep
+    )
+
+
+def _typed(key: jax.Array) -> jax.Array:
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        return key
+    return jax.random.wrap_key_data(key)
+
+
+def _round_up(number: int, multiple: int) -> int:
+    return max(multiple, -(-number // multiple) * multiple)

@@ -1,0 +1,217 @@
+"""From logits to a token: temperature, then top-k, then top-p, then one draw.
+
+The order is that of the literature and of Hugging Face: the temperature divides the logits, top-k
+keeps the k most likely tokens, and top-p keeps the smallest set of most likely tokens whose mass
+*within what top-k left* reaches p. Equal logits rank by token id, the lower first, so a filter
+keeps exactly as many tokens as it says.
+
+Filters see logits in descending order, which makes each of them a line. Sorting a whole vocabulary
+for every token would cost more than the model does, so only as many candidates are ranked as the
+filters can keep (`most_likely`), and all of it only in the rare case that top-p needs more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+
+REMOVED = -1e30
+"""Logit of a token that a filter took out."""
+
+_GROUP = 128
+# Top-p alone ranks this many candidates first. Their mass nearly always suffices.
+_CANDIDATES = 1024
+
+
+class Filter(Protocol):
+    """Takes tokens out of a ranked distribution."""
+
+    def __call__(self, logits: jax.Array, log_total: jax.Array) -> jax.Array:
+        """Sets removed tokens to `REMOVED`.
+
+        Args:
+          logits: [rows, width] float32 in descending order; the most likely tokens of each row.
+          log_total: [rows] float32, log of the summed exp of all logits that earlier filters left,
+            those beyond `width` included.
+
+        Returns:
+          [rows, width] float32.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class TopK:
+    """Keeps the k most likely tokens (Fan et al. 2018)."""
+
+    k: int
+    """How many."""
+
+    def __call__(self, logits: jax.Array, log_total: jax.Array) -> jax.Array:
+        del log_total
+        return jnp.where(jnp.arange(logits.shape[-1]) < self.k, logits, REMOVED)
+
+
+@dataclasses.dataclass(frozen=True)
+class TopP:
+    """Keeps the fewest most likely tokens with mass p or more (Holtzman et al. 2019)."""
+
+    p: float
+    """Probability mass in (0, 1]."""
+
+    def __call__(self, logits: jax.Array, log_total: jax.Array) -> jax.Array:
+        probs = jnp.exp(logits - log_total[:, None])
+        before = jnp.cumsum(probs, axis=-1) - probs
+        return jnp.where(before < self.p, logits, REMOVED)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn from the logits."""
+
+    temperature: float = 1.0
+    """Logits are divided by this; 0 takes the most likely token, and the filters change nothing."""
+    top_k: int = 0
+    """Draw among this many most likely tokens; 0 is off."""
+    top_p: float = 1.0
+    """Draw among the fewest most likely tokens with this mass; 1.0 is off."""
+
+    def __post_init__(self):
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise ValueError(f"temperature={self.temperature} is not 0 or more")
+        if self.top_k < 0:
+            raise ValueError(f"top_k={self.top_k} is not 0 (off) or more")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p={self.top_p} is not in (0, 1]")
+
+    @property
+    def is_greedy(self) -> bool:
+        return self.temperature == 0
+
+    @property
+    def filters(self) -> tuple[Filter, ...]:
+        """In the order in which they are applied."""
+        filters: list[Filter] = []
+        if self.top_k:
+            filters.append(TopK(self.top_k))
+        if self.top_p < 1:
+            filters.append(TopP(self.top_p))
+        return tuple(filters)
+
+
+def most_likely(logits: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """The k largest logits of each row in descending order, and their token ids.
+
+    The same as `jax.lax.top_k`, equal logits by ascending id included, at a fraction of its cost:
+    a row's top k lie in the k groups of neighbouring ids with the largest maxima. (Were a token of
+    the top k in another group, the maxima of k groups would all rank before it.)
+
+    Args:
+      logits: [rows, vocab].
+      k: at most the size of the vocabulary.
+
+    Returns:
+      values [rows, k] and ids [rows, k] int32.
+    """
+    rows, vocab = logits.shape
+    groups = -(-vocab // _GROUP)
+    if groups <= 2 * k:
+        return jax.lax.top_k(logits, k)
+    if vocab % _GROUP:
+        logits = _pad_to_groups(logits, groups)
+    grouped = logits.reshape(rows, groups, _GROUP)
+    _, best = jax.lax.top_k(grouped.max(axis=-1), k)
+    best = jnp.sort(best, axis=-1)  # in the order of ids, so that ties are broken by id
+    candidates = jnp.take_along_axis(grouped, best[..., None], axis=1).reshape(rows, k * _GROUP)
+    values, at = jax.lax.top_k(candidates, k)
+    group = jnp.take_along_axis(best, at // _GROUP, axis=-1)
+    return values, group * _GROUP + at % _GROUP
+
+
+def draw(
+    sampling: Sampling, logits: jax.Array, keys: jax.Array, active: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """One token for each row.
+
+    Args:
+      sampling: how.
+      logits: [rows, vocab] float32.
+      keys: [rows] PRNG keys; a row's token depends on its own logits and key and nothing else.
+      active: [rows] bool; what comes out for other rows is of no interest.
+
+    Returns:
+      tokens [rows] int32, and log p(token) [rows] float32 under softmax(logits), neither tempered
+      nor truncated.
+    """
+    log_norm = jax.nn.logsumexp(logits, axis=-1)
+    if sampling.is_greedy:
+        tokens = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    else:
+        uniforms = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(keys)
+        tempered = logits / sampling.temperature
+        if sampling.filters:
+            tokens = _draw_filtered(sampling, tempered, uniforms, active)
+        else:
+            tokens = _draw_grouped(tempered, uniforms)
+    picked = jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]
+    return tokens, picked - log_norm
+
+
+def _draw_filtered(sampling, logits, uniforms, active) -> jax.Array:
+    vocab = logits.shape[-1]
+    if sampling.top_k:
+        values, ids = most_likely(logits, min(sampling.top_k, vocab))
+        return _draw_ranked(sampling, values, ids, jax.nn.logsumexp(values, axis=-1), uniforms)
+
+    log_total = jax.nn.logsumexp(logits, axis=-1)
+    if vocab <= _CANDIDATES:
+        return _draw_ranked(sampling, *most_likely(logits, vocab), log_total, uniforms)
+    values, ids = most_likely(logits, _CANDIDATES)
+    mass = jnp.exp(values - log_total[:, None]).sum(axis=-1)
+    return jax.lax.cond(
+        jnp.all((mass >= sampling.top_p) | ~active),
+        lambda: _draw_ranked(sampling, values, ids, log_total, uniforms),
+        lambda: _draw_ranked(sampling, *most_likely(logits, vocab), log_total, uniforms),
+    )
+
+
+def _draw_ranked(sampling, values, ids, log_total, uniforms) -> jax.Array:
+    """Inverse-CDF draw from descending logits after the filters."""
+    for keep in sampling.filters:
+        values = keep(values, log_total)
+    kept = (values > REMOVED).sum(axis=-1)
+    at = _invert(jnp.exp(values - values[:, :1]), uniforms[:, 0])
+    # A running sum may round differently past the last token kept: never step over it.
+    at = jnp.minimum(at, kept - 1)
+    return jnp.take_along_axis(ids, at[:, None], axis=-1)[:, 0].astype(jnp.int32)
+
+
+def _draw_grouped(logits, uniforms) -> jax.Array:
+    """Inverse-CDF draw from a whole vocabulary: a group of neighbouring ids, then one id in it.
+
+    Two uniforms, one a level, resolve probabilities far below the 2^-23 of one float32.
+    """
+    rows, vocab = logits.shape
+    groups = -(-vocab // _GROUP)
+    if vocab % _GROUP:
+        logits = _pad_to_groups(logits, groups)
+    weights = jnp.exp(logits - logits.max(axis=-1, keepdims=True)).reshape(rows, groups, _GROUP)
+    group = _invert(weights.sum(axis=-1), uniforms[:, 0])
+    within = jnp.take_along_axis(weights, group[:, None, None], axis=1)[:, 0]
+    token = group * _GROUP + _invert(within, uniforms[:, 1])
+    return jnp.minimum(token, vocab - 1).astype(jnp.int32)
+
+
+def _invert(weights: jax.Array, uniform: jax.Array) -> jax.Array:
+    """The first index at which the running sum of weights [rows, n] passes uniform * total."""
+    running = jnp.cumsum(weights, axis=-1)
+    passed = running <= uniform[:, None] * running[:, -1:]
+    return jnp.minimum(passed.sum(axis=-1), weights.shape[-1] - 1)
+
+
+def _pad_to_groups(logits, groups) -> jax.Array:
+    pad = groups * _GROUP - logits.shape[-1]
+    return jnp.pad(logits, ((0, 0), (0, pad)), constant_values=-jnp.inf)

@@ -1,0 +1,166 @@
+"""Which sample goes into which slot, and when: host code, and a function of nothing but data.
+
+Every host of a multi-host run computes the same schedule, because all it looks at are the requests
+and the sampled tokens, which all hosts have. Samples are taken in the order of the requests;
+questions are prefilled a batch at a time, just before their samples are wanted, and dropped when
+the last of them has a slot.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from restem.sampling.requests import Completion, Request
+from restem.sampling.stopping import Stops, StopScanner, text_token_count
+
+
+@dataclasses.dataclass
+class Row:
+    """A sample on its way, in a slot."""
+
+    request_index: int
+    sample_index: int
+    scanner: StopScanner
+    token_ids: list[int] = dataclasses.field(default_factory=list)
+    token_bytes: list[bytes] = dataclasses.field(default_factory=list)
+    logprob: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """A sample that is to go into a slot."""
+
+    slot: int
+    request_index: int
+    sample_index: int
+    questions: Any
+    """The prefilled batch its question is in, as `Scheduler.add_prefilled` got it."""
+    source: int
+    """Row of the question in that batch."""
+
+
+class Scheduler:
+    """The slots, as the host sees them."""
+
+    def __init__(
+        self,
+        requests: Sequence[Request],
+        *,
+        slots: int,
+        vocabulary: Any,
+        stops: Stops,
+        limits: Sequence[int],
+    ):
+        """limits: cut-off in tokens of each request."""
+        self._requests = requests
+        self._vocabulary = vocabulary
+        self._stops = stops
+        self._limits = limits
+        self.rows: list[Row | None] = [None] * slots
+        self._unread = collections.deque(
+            i for i, request in enumerate(requests) if request.num_samples
+        )
+        # Samples whose question is prefilled: (request, sample, batch, row in the batch).
+        self._ready: collections.deque[tuple[int, int, Any, int]] = collections.deque()
+        self.total = sum(request.num_samples for request in requests)
+        self.finished = 0
+
+    @property
+    def done(self) -> bool:
+        return self.finished == self.total
+
+    @property
+    def free(self) -> list[int]:
+        """Slots without a sample, in order."""
+        return [i for i, row in enumerate(self.rows) if row is None]
+
+    @property
+    def occupied(self) -> int:
+        return sum(row is not None for row in self.rows)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether any sample has no slot yet."""
+        return bool(self._unread or self._ready)
+
+    def wants_questions(self) -> bool:
+        """Whether more questions must be prefilled to fill the free slots."""
+        return bool(self._unread) and len(self._ready) < len(self.free)
+
+    def take_questions(self, number: int) -> list[int]:
+        """The next requests to prefill, at most `number`."""
+        return [self._unread.popleft() for _ in range(min(number, len(self._unread)))]
+
+    def peek_questions(self, number: int) -> list[int]:
+        """What `take_questions` would take."""
+        return [self._unread[i] for i in range(min(number, len(self._unread)))]
+
+    def add_prefilled(self, request_indices: Sequence[int], questions: Any) -> None:
+        """Says that row i of `questions` holds the question of the i-th request."""
+        for row, index in enumerate(request_indices):
+            request = self._requests[index]
+            for k in range(request.num_samples):
+                self._ready.append((index, request.first_sample + k, questions, row))
+
+    def place(self) -> list[Placement]:
+        """Gives free slots to prefilled samples, the lowest slot to the first sample."""
+        placed = []
+        for slot in self.free:
+            if not self._ready:
+                break
+            request_index, sample_index, questions, source = self._ready.popleft()
+            self.rows[slot] = Row(request_index, sample_index, StopScanner(self._stops))
+            placed.append(Placement(slot, request_index, sample_index, questions, source))
+        return placed
+
+    def record(self, tokens: Any, logprobs: Any) -> list[Completion]:
+        """Takes in what the device sampled, and frees the slots of finished samples.
+
+        Args:
+          tokens: [steps, slots] int, as `steps.decode` gives them.
+          logprobs: [steps, slots] float.
+
+        Returns:
+          The samples that finished, by step and then by slot.
+        """
+        completions = []
+        for step_tokens, step_logprobs in zip(tokens, logprobs, strict=True):
+            for slot, row in enumerate(self.rows):
+                if row is None:
+                    continue
+                finished = self._push(row, int(step_tokens[slot]), float(step_logprobs[slot]))
+                if finished is not None:
+                    completions.append(finished)
+                    self.rows[slot] = None
+        self.finished += len(completions)
+        return completions
+
+    def _push(self, row: Row, token: int, logprob: float) -> Completion | None:
+        row.token_ids.append(token)
+        row.logprob += logprob
+        if token in self._vocabulary.eos_ids:
+            return self._complete(row, "eos")
+        piece = self._vocabulary.token_bytes(token)
+        row.token_bytes.append(piece)
+        if row.scanner.push(piece):
+            return self._complete(row, "stop")
+        if len(row.token_ids) >= self._limits[row.request_index]:
+            return self._complete(row, "length")
+        return None
+
+    @staticmethod
+    def _complete(row: Row, reason: str) -> Completion:
+        scanner = row.scanner
+        end = len(scanner.data) if scanner.text_bytes is None else scanner.text_bytes
+        return Completion(
+            request_index=row.request_index,
+            sample_index=row.sample_index,
+            token_ids=tuple(row.token_ids),
+            text=scanner.text,
+            text_tokens=text_token_count(row.token_bytes, end),
+            logprob=row.logprob,
+            finish_reason=reason,
+        )
