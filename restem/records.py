@@ -80,7 +80,7 @@ class Verdict:
     reward: float
     """Non-negative; 1.0 is correct and 0.0 incorrect for binary tasks."""
     method: str = ""
-    """How it was decided: "string", "numeric", "symbolic", "set", "tests", "timeout", "error", ..."""
+    """How it was decided: "string", "numeric", "symbolic", "set", "tests", "timeout", ..."""
     extracted: str | None = None
     """The final answer or program found in the sample; None where there was none."""
     normalized: str | None = None
@@ -95,7 +95,7 @@ class Sample:
 
     problem_id: str
     sample_index: int
-    """0, 1, ... within a problem and iteration; with the policy and the seed it fixes the sample."""
+    """0, 1, ... within a problem; with policy, problem and seed it fixes the sample."""
     text: str
     """The solution, without the stop string that ended it."""
     token_ids: tuple[int, ...]

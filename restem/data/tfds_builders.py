@@ -1,0 +1,155 @@
+"""TFDS builders that read MATH and GSM8K from a folder, and the cache of what they prepared.
+
+Neither needs the network. A prepared data set lies in `CACHE/tfds/NAME-CHECKSUM`, where the checksum
+is that of the source files: other files are another data set, and the same files are prepared once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import tensorflow_datasets as tfds
+from etils import epath
+
+from restem.data import folder
+
+
+class _FolderBuilder(tfds.core.GeneratorBasedBuilder):
+    """A data set of text records in the files of a folder, given by split."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    # TFDS looks for checksums of downloads beside the builder's code. There are none, and looking
+    # imports `importlib_resources`, which TFDS 4.9 does not install on Python 3.9 and later.
+    code_path = None
+    FIELDS: Sequence[str] = ()
+    """Text fields of a record."""
+    OPTIONAL: Sequence[str] = ()
+    """Those that a record may lack; they are then ""."""
+    CITATION = ""
+
+    def __init__(self, *, files: Mapping[str, Sequence[epath.Path]], **kwargs: Any):
+        self._files = files
+        super().__init__(**kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=self.__doc__,
+            features=tfds.features.FeaturesDict(
+                {name: tfds.features.Text() for name in (*self.FIELDS, "source")}
+            ),
+            citation=self.CITATION,
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        del dl_manager  # The user has the files.
+        return {split: self._generate_examples(files) for split, files in self._files.items()}
+
+    def _generate_examples(self, files: Sequence[epath.Path]) -> Iterator[tuple[int, dict]]:
+        required = [field for field in self.FIELDS if field not in self.OPTIONAL]
+        key = 0
+        for file in files:
+            if file.name.endswith(".json"):
+                records = [(1, folder.read_json(file, required=required))]
+                source = f"{file.parent.name}/{file.stem}"
+            else:
+                records = folder.read_jsonl(file, required=required)
+                source = file.name
+            for number, record in records:
+                row = {name: str(record.get(name, "")) for name in self.FIELDS}
+                yield key, {**row, "source": f"{source}:{record.get('idx', number)}"}
+                key += 1
+
+
+class RestemMath(_FolderBuilder):
+    """MATH (Hendrycks et al., 2021): competition problems with worked solutions."""
+
+    FIELDS = ("problem", "level", "type", "solution")
+    OPTIONAL = ("level", "type")
+    CITATION = "Hendrycks et al. Measuring Mathematical Problem Solving With the MATH Dataset. 2021"
+
+
+class RestemGsm8k(_FolderBuilder):
+    """GSM8K (Cobbe et al., 2021): grade-school word problems with worked solutions."""
+
+    FIELDS = ("question", "answer")
+    CITATION = "Cobbe et al. Training Verifiers to Solve Math Word Problems. 2021"
+
+
+def cache_folder(cache_dir: str | None = None) -> pathlib.Path:
+    """The argument, else $RESTEM_CACHE_DIR, else the user's cache folder, else a temporary one."""
+    named = cache_dir or os.environ.get("RESTEM_CACHE_DIR")
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    cache = pathlib.Path(named or os.path.join(home, "restem")).expanduser()
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache):
+            return cache
+    except OSError:
+        if named:
+            raise
+    cache = pathlib.Path(tempfile.gettempdir(), f"restem-cache-{os.getuid()}")
+    cache.mkdir(mode=0o700, exist_ok=True)
+    return cache
+
+
+def read(
+    builder: type[_FolderBuilder],
+    files: Mapping[str, Sequence[epath.Path]],
+    split: str,
+    *,
+    cache_dir: str | None = None,
+) -> list[dict[str, str]]:
+    """The records of a split in the order of its files, prepared by TFDS on first use.
+
+    Args:
+      builder: class of the data set.
+      files: split to files.
+      split: the one wanted; one of `files`.
+      cache_dir: see `cache_folder`.
+
+    Raises:
+      UserError: a bad record; names file and line.
+    """
+    prepared = prepare(builder, files, cache_dir=cache_dir)
+    return [
+        {name: value.decode("utf-8") for name, value in row.items()}
+        for row in tfds.as_numpy(prepared.as_dataset(split=split, shuffle_files=False))
+    ]
+
+
+def prepare(
+    builder: type[_FolderBuilder],
+    files: Mapping[str, Sequence[epath.Path]],
+    *,
+    cache_dir: str | None = None,
+) -> _FolderBuilder:
+    """A prepared builder. Processes that ask at the same time wait for the first of them."""
+    checksum = folder.checksum(file for split in sorted(files) for file in files[split])
+    root = cache_folder(cache_dir) / "tfds"
+    root.mkdir(exist_ok=True)
+    home = root / f"{builder.__name__.lower()}-{checksum[:16]}"
+    with _lock(home.with_suffix(".lock")):
+        made = builder(files=files, data_dir=str(home))
+        tfds.disable_progress_bar()
+        made.download_and_prepare(
+            download_config=tfds.download.DownloadConfig(
+                compute_stats=tfds.download.ComputeStatsMode.SKIP
+            ),
+        )
+    return made
+
+
+@contextlib.contextmanager
+def _lock(path: pathlib.Path) -> Iterator[None]:
+    """Holds an exclusive lock that ends with the process, so that a killed one blocks nobody."""
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
