@@ -1,0 +1,92 @@
+"""Questions about parsed answers, and rewritings of them that compute nothing."""
+
+from __future__ import annotations
+
+from restem.verify.math_atoms import Node
+
+
+def variables(node: object) -> set[str]:
+    """Names of the variables in a node; "pi", "e" and "i" are not among them."""
+    names: set[str] = set()
+    stack = [node]
+    while stack:
+        top = stack.pop()
+        if isinstance(top, tuple):
+            if len(top) == 2 and top[0] == "sym":
+                names.add(top[1])
+            else:
+                stack.extend(top)
+    return names
+
+
+def mentions(node: object, wanted: Node) -> bool:
+    stack = [node]
+    while stack:
+        top = stack.pop()
+        if top == wanted:
+            return True
+        if isinstance(top, tuple):
+            stack.extend(top)
+    return False
+
+
+def mentions_kind(node: object, kind: str) -> bool:
+    stack = [node]
+    while stack:
+        top = stack.pop()
+        if isinstance(top, tuple):
+            if top and top[0] == kind:
+                return True
+            stack.extend(top)
+    return False
+
+
+def grows(node: object) -> bool:
+    """Whether variables stand in exponents or in transcendental functions."""
+    stack = [node]
+    while stack:
+        top = stack.pop()
+        if isinstance(top, tuple):
+            if top and top[0] == "pow" and variables(top[2]):
+                return True
+            if top and top[0] == "fn" and variables(top[2]):
+                return True
+            stack.extend(top)
+    return False
+
+
+def choose_signs(node: Node, sign: int) -> Node:
+    """The node with the upper or the lower of its double signs."""
+    if node and node[0] == "pm":
+        inner = choose_signs(node[2], sign)
+        return inner if node[1] * sign > 0 else ("neg", inner)
+    return tuple(choose_signs(part, sign) if isinstance(part, tuple) else part for part in node)
+
+
+def has_sign(node: Node, kind: str) -> bool:
+    """Whether a per cent or degree sign stands outside of every function."""
+    if node[0] == kind:
+        return True
+    if node[0] in ("fn", "app"):
+        return False
+    return any(isinstance(part, tuple) and part and has_sign(part, kind) for part in node)
+
+
+def without_sign(node: Node, kind: str) -> Node:
+    if node[0] == kind:
+        return without_sign(node[1], kind)
+    if node[0] in ("fn", "app", "num"):
+        return node
+    return tuple(
+        without_sign(part, kind) if isinstance(part, tuple) and part else part for part in node
+    )
+
+
+def substitute(node: Node, values: dict[str, Node]) -> Node:
+    if node[0] == "sym":
+        return values.get(node[1], node)
+    if node[0] == "num":
+        return node
+    return tuple(
+        substitute(part, values) if isinstance(part, tuple) and part else part for part in node
+    )
