@@ -1,0 +1,1 @@
+"""What `restem report` is made of: the files of runs, the figures, the page."""

@@ -1,0 +1,222 @@
+"""How figures look, and what a figure is to the page.
+
+Colours are Okabe and Ito's (2008), told apart by the usual colour-blind eyes, and never the only
+difference: lines differ in marker and dash, bars in position, label and hatch. Every figure is
+drawn twice, wide (a page, print) and narrow (a phone), and comes with its numbers as a table.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from html import escape
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+# Okabe-Ito less its yellow, which paper swallows. The page maps each to a variable of its theme.
+BLUE, VERMILION, GREEN = "#0072b2", "#d55e00", "#009e73"
+ORANGE, SKY, PURPLE = "#e69f00", "#56b4e9", "#cc79a7"
+INK, MUTED, RULE, PAPER = "#1b1f24", "#5b636d", "#d9dde2", "#fefefe"
+THEMED = {
+    INK: "ink", MUTED: "muted", RULE: "rule", PAPER: "paper", BLUE: "blue",
+    VERMILION: "vermilion", GREEN: "green", ORANGE: "orange", SKY: "sky", PURPLE: "purple",
+}  # fmt: skip
+SERIES: tuple[tuple[str, str, str | tuple], ...] = (
+    (BLUE, "o", "-"),
+    (VERMILION, "s", (0, (5, 1.5))),
+    (GREEN, "^", (0, (1.5, 1.2))),
+    (PURPLE, "D", (0, (6, 1.5, 1.5, 1.5))),
+    (ORANGE, "v", (0, (3, 1, 1, 1, 1, 1))),
+    (SKY, "P", (0, (8, 2))),
+)
+"""(colour, marker, dash) of the first, second, ... line of a figure."""
+
+Cell = str | float | int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Chart:
+    """A figure that could be drawn."""
+
+    key: str
+    """File name without its ending."""
+    title: str
+    mirrors: str
+    """"Figure 4" of the paper, or "" where the paper has none like it."""
+    caption: str
+    """What is plotted, and how to read it."""
+    draw: Callable[[bool], Figure]
+    """Draws it; the argument asks for the narrow form."""
+    columns: tuple[str, ...]
+    """Header of its table of numbers."""
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Missing:
+    """A figure that these runs have no data for."""
+
+    title: str
+    mirrors: str
+    reason: str
+    """What is missing, and what would bring it."""
+
+
+def series(index: int) -> dict:
+    """Line style of the index-th series, as keyword arguments of `Axes.plot`."""
+    color, marker, dash = SERIES[index % len(SERIES)]
+    return {
+        "color": color, "marker": marker, "linestyle": dash, "linewidth": 1.8, "markersize": 5.5,
+        "markeredgecolor": PAPER, "markeredgewidth": 0.8,
+    }  # fmt: skip
+
+
+@contextlib.contextmanager
+def house_style() -> Iterator[None]:
+    """Matplotlib as the report wants it, for as long as figures are drawn and written."""
+    settings = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "restem",
+        # Labels carry task and folder names: a dollar sign in one is no formula.
+        "text.parse_math": False,
+        "font.family": ["DejaVu Sans"],
+        "font.size": 9,
+        "axes.titlesize": 9.5,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.titlepad": 9,
+        "axes.labelsize": 9,
+        "axes.labelcolor": MUTED,
+        "axes.titlecolor": INK,
+        "axes.edgecolor": MUTED,
+        "axes.linewidth": 0.8,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.axisbelow": True,
+        "axes.formatter.useoffset": False,
+        "xtick.color": MUTED,
+        "ytick.color": MUTED,
+        "xtick.labelsize": 8.5,
+        "ytick.labelsize": 8.5,
+        "xtick.major.size": 3,
+        "ytick.major.size": 0,
+        "text.color": INK,
+        "legend.frameon": False,
+        "legend.fontsize": 8.5,
+        "legend.handlelength": 2.6,
+        "hatch.linewidth": 0.7,
+        "figure.facecolor": "none",
+        "axes.facecolor": "none",
+        "savefig.facecolor": "none",
+    }
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def panels(
+    narrow: bool, count: int, *, height: float = 2.7, across: int = 2, share_y: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """A figure of some panels: side by side in the wide form, one below the other in the narrow.
+
+    Args:
+      narrow: 3.6 inches across; else 7.2.
+      count: panels.
+      height: of one panel, inches.
+      across: most panels in a row of the wide form.
+      share_y: one vertical scale for all.
+    """
+    columns = 1 if narrow else min(count, across)
+    rows = math.ceil(count / columns)
+    figure = Figure(figsize=(3.6 if narrow else 7.2, height * rows), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06, wspace=0.04, hspace=0.06)
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=share_y).flatten().tolist()
+    for spare in axes[count:]:
+        spare.remove()
+    for axis in axes[:count]:
+        axis.grid(axis="y", color=RULE, linewidth=0.7)
+    return figure, axes[:count]
+
+
+def percent_axis(axis: Axes, label: str = "", *, horizontal: bool = False) -> None:
+    """Fractions shown as percent."""
+    which = axis.xaxis if horizontal else axis.yaxis
+    which.set_major_formatter(lambda value, _: f"{100 * value:.{0 if abs(value) < 10 else 1}f}%")
+    if label:
+        (axis.set_xlabel if horizontal else axis.set_ylabel)(label)
+
+
+def whole_ticks(axis: Axes, numbers: Sequence[int]) -> None:
+    """A tick at every iteration, thinned where there are many."""
+    numbers = sorted(set(numbers))
+    step = math.ceil(len(numbers) / 10) or 1
+    axis.set_xticks(numbers[::step], [str(n) for n in numbers[::step]])
+    if numbers:
+        axis.set_xlim(numbers[0] - 0.25, numbers[-1] + 0.25)
+
+
+def legend_above(figure: Figure, axis: Axes, narrow: bool) -> None:
+    """One legend for all panels, above them, where it can hide no data."""
+    handles, labels = axis.get_legend_handles_labels()
+    if len(labels) > 1:
+        across = 2 if narrow else 4
+        if max(map(len, labels)) > 22:
+            across = 1 if narrow else 2
+        figure.legend(handles, labels, loc="outside upper left", ncols=min(across, len(labels)))
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    return "–" if value is None else f"{100 * value:.{digits}f}%"
+
+
+def svg(figure: Figure) -> str:
+    """The figure as the text of an SVG file."""
+    buffer = io.StringIO()
+    FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": "restem"})
+    return buffer.getvalue()
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG on white paper, 200 dots an inch."""
+    buffer = io.BytesIO()
+    figure.savefig(
+        buffer, format="png", dpi=200, facecolor="white", metadata={"Software": "restem"}
+    )
+    return buffer.getvalue()
+
+
+def inline(text: str, prefix: str, title: str) -> str:
+    """An SVG file's text as an element of the page.
+
+    Its identifiers get a prefix (many figures share the page, and matplotlib names all its parts
+    alike), its colours become the theme's variables, its fonts the page's.
+    """
+    body = text[text.index("<svg") :]
+    body = re.sub(r"<(metadata|style)\b.*?</\1>", "", body, flags=re.DOTALL)
+    body = re.sub(r'(\sid="|href="#|url\(#)', lambda m: f"{m.group(1)}{prefix}-", body)
+    body = re.sub(r"#[0-9a-fA-F]{6}\b", _themed, body)
+    body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
+    body = re.sub(r"<[^>]+>", _rounded, body)
+    body = re.sub(r"\n\s+", "\n", body)
+    head = re.search(r'viewBox="([^"]+)"', body)
+    opening = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+        f' viewBox="{head.group(1)}" role="img" aria-label="{escape(title)}">'
+    )
+    return opening + body[body.index(">") + 1 :]
+
+
+def _rounded(tag: re.Match[str]) -> str:
+    """A tag with its coordinates to a hundredth of a point, which halves the page."""
+    return re.sub(r"-?\d+\.\d{3,}", lambda m: f"{float(m.group()):.2f}", tag.group())
+
+
+def _themed(match: re.Match[str]) -> str:
+    name = THEMED.get(match.group().lower())
+    return f"var(--{name})" if name else match.group()
