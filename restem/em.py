@@ -7,8 +7,8 @@
 
 Each step writes files and does nothing where they are there, so the loop below is also how a run
 resumes. What a method of the family changes is bound by gin: `start_from`,
-`problems_per_iteration` and `generate_every` here, who proposes in `generate`, what is kept and with
-what weight in `select`, how the policy is fitted in `improve`.
+`problems_per_iteration` and `generate_every` here, who proposes in `generate`, what is kept and
+with what weight in `select`, how the policy is fitted in `improve`.
 """
 
 from __future__ import annotations

@@ -167,9 +167,9 @@ def improve(
     where = directory.path.name
     if not examples:
         raise UserError(
-            f"{directory.dataset}: nothing to train on, since no sample was kept; {directory.selection}"
-            " says where they went. Sample more (generate.num_samples), use easier problems, or a"
-            " stronger base policy"
+            f"{directory.dataset}: nothing to train on, since no sample was kept;"
+            f" {directory.selection} says where they went. Sample more"
+            " (generate.num_samples), use easier problems, or a stronger base policy"
         )
     vocabulary = start.vocabulary
     data = token_examples(examples, vocabulary)
@@ -240,10 +240,8 @@ def improve(
                 before = history.best_step
                 reward = validate(item.state.params, item.step) if validation else None
                 if history.note(item.step, reward):
-                    orbax.save(
-                        _candidate(directory, item.step), item.state.params, start.config, vocabulary,
-                        overwrite=True,
-                    )  # fmt: skip
+                    path = _candidate(directory, item.step)
+                    orbax.save(path, item.state.params, start.config, vocabulary, overwrite=True)
                 history.seconds = seconds_before + time.monotonic() - began
                 checkpoints.save(item.step, item.state, metadata=history.to_dict(), wait=True)
                 # Only now: a kill before this line must find the policy that the state speaks of.

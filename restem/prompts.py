@@ -1,8 +1,8 @@
 """A problem as tokens: the prefix that all problems of a task share, and its own question.
 
 Prefix and question are tokenised apart, and solutions are trained on as sampled: a tokeniser may
-join characters across a seam ("\\n\\n" is one token of SmolLM2, but two before "Problem"), and a text
-tokenised as a whole would be one that the sampler never saw.
+join characters across a seam (two newlines are one token of SmolLM2, but two before "Problem"), and
+a text tokenised as a whole would be one that the sampler never saw.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class Run:
         return tuple(dict.fromkeys((self.task, *self.evaluate_on)))
 
     def open(self) -> Run:
-        """Materialises the tasks and claims the folder; raises `UserError` if it is another run's."""
+        """Materialises the tasks and claims the folder; `UserError` if it is another run's."""
         for task in self.evaluations:
             if not self.files.problems(task).exists():
                 self._materialize(task)
