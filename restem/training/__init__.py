@@ -1,0 +1,15 @@
+"""The M-step's machinery: packing, the weighted loss, optimizers and the trainer."""
+
+from restem.training.packing import Batch, PackedEpoch, TokenExample, pack
+from restem.training.trainer import DivergenceError, Progress, Trainer, TrainState
+
+__all__ = [
+    "Batch",
+    "DivergenceError",
+    "PackedEpoch",
+    "Progress",
+    "TokenExample",
+    "TrainState",
+    "Trainer",
+    "pack",
+]

@@ -1,0 +1,279 @@
+"""Optimizers of the M-step, as optax transformations that gin can name.
+
+    import restem.training.optimizers
+    improve.optimizer = @adamw
+    adamw.learning_rate = 5e-5
+
+The step that trains gives `total_steps`; all else has a default or comes from gin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import gin
+
+Schedule = Literal["constant", "cosine", "linear"]
+
+
+def learning_rates(
+    *,
+    learning_rate: float,
+    schedule: Schedule,
+    warmup_fraction: float,
+    total_steps: int,
+    final_fraction: float = 0.0,
+) -> Callable[[Any], jax.Array]:
+    """Step 0, 1, ... -> learning rate: linear warm-up, then constant or decay.
+
+    Warm-up takes w = round(warmup_fraction * total_steps) steps at 1/(w+1), 2/(w+1), ... of the
+    peak, so no step is wasted at zero; the decay reaches `final_fraction` of the peak after
+    the last step.
+    """
+    if schedule not in Schedule.__args__:
+        raise ValueError(f"schedule={schedule!r} is none of {Schedule.__args__}")
+    if total_steps < 1:
+        raise ValueError(f"total_steps={total_steps} must be positive")
+    warmup = round(warmup_fraction * total_steps)
+
+    def rate(step):
+        step = jnp.asarray(step, jnp.float32)
+        rising = jnp.minimum(1.0, (step + 1) / (warmup + 1))
+        done = jnp.clip((step - warmup) / max(1, total_steps - warmup), 0.0, 1.0)
+        if schedule == "cosine":
+            falling = 0.5 * (1 + jnp.cos(jnp.pi * done))
+        elif schedule == "linear":
+            falling = 1 - done
+        else:
+            return learning_rate * rising
+        return learning_rate * rising * (final_fraction + (1 - final_fraction) * falling)
+
+    return rate
+
+
+def decayed(params: Any) -> Any:
+    """Which leaves weight decay applies to: all but the scales of norms and the biases.
+
+    By name, since stacked layers give every leaf one dimension more than it has in a layer.
+    """
+
+    def is_decayed(path, _):
+        name = str(getattr(path[-1], "key", path[-1]))
+        return not (name.endswith(("norm", "bias")))
+
+    return jax.tree_util.tree_map_with_path(is_decayed, params)
+
+
+@gin.configurable(module="restem.training.optimizers")
+def adamw(
+    *,
+    total_steps: int,
+    learning_rate: float = 5e-6,
+    schedule: Schedule = "constant",
+    warmup_fraction: float = 0.03,
+    clip: float | None = 1.0,
+    weight_decay: float = 0.0,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    moment_dtype: str | None = None,
+    precision: Literal["params", "master", "stochastic"] = "params",
+    seed: int = 0,
+) -> optax.GradientTransformation:
+    """AdamW (Loshchilov and Hutter 2019) behind clipping by global norm.
+
+    Args:
+      total_steps: optimizer steps of the whole training, for the schedule.
+      learning_rate: peak of the schedule.
+      schedule: "constant", "cosine" or "linear" after the warm-up.
+      warmup_fraction: share of `total_steps` that the rate rises for.
+      clip: largest global norm of a gradient; None does not clip.
+      weight_decay: per step, times the learning rate; not on norms and biases.
+      b1: decay of the first moment.
+      b2: decay of the second moment.
+      eps: added to the root of the second moment.
+      moment_dtype: dtype of the first moment; None is the parameters'.
+      precision: what is done where parameters are bfloat16; see `with_precision`.
+      seed: of stochastic rounding.
+    """
+    rates = learning_rates(
+        learning_rate=learning_rate,
+        schedule=schedule,
+        warmup_fraction=warmup_fraction,
+        total_steps=total_steps,
+    )
+    inner = optax.adamw(
+        rates, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=decayed,
+        mu_dtype=moment_dtype,
+    )  # fmt: skip
+    return with_precision(_clipped(inner, clip), precision, seed=seed)
+
+
+@gin.configurable(module="restem.training.optimizers")
+def adafactor(
+    *,
+    total_steps: int,
+    learning_rate: float = 1e-5,
+    schedule: Schedule = "constant",
+    warmup_fraction: float = 0.03,
+    clip: float | None = 1.0,
+    weight_decay: float = 0.0,
+    decay_rate: float = 0.8,
+    update_clip: float = 1.0,
+    scale_by_parameters: bool = False,
+    min_factored_size: int = 32,
+    precision: Literal["params", "master", "stochastic"] = "params",
+    seed: int = 0,
+) -> optax.GradientTransformation:
+    """Adafactor (Shazeer and Stern 2018) without momentum: second moments as rows and columns.
+
+    Its state is some thousandth of the parameters' size, for models whose AdamW moments do not
+    fit. The layers of a stack share the root mean squares that `update_clip` and
+    `scale_by_parameters` use, as their leaf is one array.
+
+    Args:
+      total_steps: optimizer steps of the whole training, for the schedule.
+      learning_rate: peak; relative to each parameter's size with `scale_by_parameters`.
+      schedule: "constant", "cosine" or "linear" after the warm-up.
+      warmup_fraction: share of `total_steps` that the rate rises for.
+      clip: largest global norm of a gradient; None does not clip.
+      weight_decay: per step, times the learning rate; not on norms and biases.
+      decay_rate: the second moment's decay at step t is 1 - t ** -decay_rate.
+      update_clip: largest root mean square of a leaf's update before the learning rate.
+      scale_by_parameters: multiply updates by the parameter's root mean square.
+      min_factored_size: leaves whose second largest dimension is smaller keep a full moment.
+      precision: what is done where parameters are bfloat16; see `with_precision`.
+      seed: of stochastic rounding.
+    """
+    rates = learning_rates(
+        learning_rate=learning_rate,
+        schedule=schedule,
+        warmup_fraction=warmup_fraction,
+        total_steps=total_steps,
+    )
+    parts = [
+        optax.scale_by_factored_rms(
+            decay_rate=decay_rate, min_dim_size_to_factor=min_factored_size
+        ),
+        optax.clip_by_block_rms(update_clip),
+    ]
+    if scale_by_parameters:
+        parts.append(optax.scale_by_param_block_rms())
+    if weight_decay:
+        parts.append(optax.add_decayed_weights(weight_decay, mask=decayed))
+    parts.append(optax.scale_by_learning_rate(rates))
+    return with_precision(_clipped(optax.chain(*parts), clip), precision, seed=seed)
+
+
+def _clipped(inner, clip):
+    return inner if clip is None else optax.chain(optax.clip_by_global_norm(clip), inner)
+
+
+def with_precision(
+    inner: optax.GradientTransformation,
+    precision: Literal["params", "master", "stochastic"],
+    *,
+    seed: int = 0,
+) -> optax.GradientTransformation:
+    """What happens to updates that are too small for a bfloat16 parameter to show.
+
+    "params": they are lost, unless parameters are float32. "master": float32 copies in the
+    optimizer's state take them (4 bytes a parameter). "stochastic": they show with the probability
+    that makes the expected parameter right (no memory).
+    """
+    if precision == "params":
+        return inner
+    if precision == "master":
+        return master_weights(inner)
+    if precision == "stochastic":
+        return stochastic_rounding(inner, seed=seed)
+    raise ValueError(f"precision={precision!r} is none of params, master, stochastic")
+
+
+class MasterWeightsState(NamedTuple):
+    master: optax.Params
+    """Parameters in float32."""
+    inner: optax.OptState
+
+
+def master_weights(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Keeps float32 copies of the parameters and updates those; the parameters are them, rounded.
+
+    The updates are float32 differences, to be added by `optax.apply_updates`.
+    """
+
+    def init(params):
+        master = _float32(params, copy=True)
+        return MasterWeightsState(master, inner.init(master))
+
+    def update(grads, state, params=None):
+        updates, inner_state = inner.update(_float32(grads), state.inner, state.master)
+        master = optax.apply_updates(state.master, updates)
+        return _differences(master, params), MasterWeightsState(master, inner_state)
+
+    return optax.GradientTransformation(init, update)
+
+
+class StochasticRoundingState(NamedTuple):
+    key: jax.Array
+    """Key data; a step's own key is folded from it and the count."""
+    count: jax.Array
+    inner: optax.OptState
+
+
+def stochastic_rounding(
+    inner: optax.GradientTransformation, *, seed: int = 0
+) -> optax.GradientTransformation:
+    """Rounds each updated bfloat16 parameter up or down so that its expectation is exact.
+
+    The inner transformation works in float32. The updates are float32 differences, to be added by
+    `optax.apply_updates`; leaves that are not bfloat16 are updated as they are.
+    """
+
+    def init(params):
+        key = jax.random.key_data(jax.random.key(seed))
+        return StochasticRoundingState(key, jnp.zeros((), jnp.int32), inner.init(_float32(params)))
+
+    def update(grads, state, params=None):
+        wide = _float32(params)
+        updates, inner_state = inner.update(_float32(grads), state.inner, wide)
+        new = optax.apply_updates(wide, updates)
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.count)
+        leaves, tree = jax.tree.flatten(new)
+        old = jax.tree.leaves(params)
+        rounded = [
+            round_stochastically(jax.random.fold_in(key, i), x) if p.dtype == jnp.bfloat16 else x
+            for i, (x, p) in enumerate(zip(leaves, old, strict=True))
+        ]
+        state = StochasticRoundingState(state.key, state.count + 1, inner_state)
+        return _differences(jax.tree.unflatten(tree, rounded), params), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def round_stochastically(key: jax.Array, x: jax.Array) -> jax.Array:
+    """float32 -> bfloat16, up with the probability that makes the expectation x.
+
+    A bfloat16 is the upper half of a float32: adding 16 random bits to the lower half carries
+    into the upper one with probability lower / 2**16. Infinities and NaN stay as they are.
+    """
+    bits = jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
+    noise = jax.random.bits(key, x.shape, jnp.uint16).astype(jnp.uint32)
+    carried = jax.lax.bitcast_convert_type((bits + noise) & jnp.uint32(0xFFFF0000), jnp.float32)
+    return jnp.where(jnp.isfinite(x), carried, x).astype(jnp.bfloat16)
+
+
+def _float32(tree, *, copy=False):
+    return jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=copy or None), tree)
+
+
+def _differences(new, params):
+    """What `optax.apply_updates` must add to `params` to give `new`, in float32."""
+    return jax.tree.map(
+        lambda x, p: x.astype(p.dtype).astype(jnp.float32) - p.astype(jnp.float32), new, params
+    )

@@ -1,0 +1,367 @@
+"""The trainer of the M-step: reward-weighted training behind one shared prefix.
+
+A step is a pure function of (state, batch). It computes the prefix once, accumulates gradients over
+the micro-batches with respect to the parameters *and* to the prefix's keys and values, and pulls
+the latter back through the prefix once:
+
+    kv        = prefix(theta)
+    L         = sum_m L_m(theta, kv)
+    dL/dtheta = sum_m d_theta L_m + (d kv / d theta)^T sum_m d_kv L_m
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from restem import models, partitioning
+from restem.errors import UserError
+from restem.models import KVCache, ModelConfig, kv_cache
+from restem.training import losses, packing
+from restem.training.packing import Batch, PackedEpoch, TokenExample
+
+Metrics = Mapping[str, Any]
+
+
+class DivergenceError(RuntimeError):
+    """The loss or the gradient is no longer finite; the state that this gave is of no use."""
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that a step changes: a pytree that a checkpoint can hold."""
+
+    params: Any
+    """Of the decoder, layers stacked."""
+    opt_state: Any
+    """Of the optimizer."""
+    step: jax.Array
+    """[] int32, optimizer steps taken."""
+
+
+@flax.struct.dataclass
+class Progress:
+    """One step of `Trainer.fit`."""
+
+    state: TrainState
+    """After the step. The next step consumes it: save it or copy from it before asking for more."""
+    metrics: Mapping[str, float] = flax.struct.field(pytree_node=False)
+    """See `Trainer.train_step`."""
+    step: int = flax.struct.field(pytree_node=False)
+    """Steps taken, this one included."""
+    total_steps: int = flax.struct.field(pytree_node=False)
+    """Of all epochs."""
+    epoch: int = flax.struct.field(pytree_node=False)
+    """0, 1, ..."""
+    is_epoch_end: bool = flax.struct.field(pytree_node=False)
+    """Whether every example has been seen in this epoch."""
+    seconds: float = flax.struct.field(pytree_node=False)
+    """That the step took, compilation included."""
+
+
+class Trainer:
+    """Trains a decoder on weighted examples that share a prefix."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        optimizer: optax.GradientTransformation,
+        prefix_ids: Sequence[int] = (),
+        row_length: int = 512,
+        rows_per_batch: int = 8,
+        batch_examples: int = 64,
+        normalisation: losses.Normalisation = "token",
+        param_dtype: str | None = "float32",
+        head_chunk: int = 512,
+        mesh: Mesh | None = None,
+        rules: partitioning.Rules = partitioning.RULES,
+    ):
+        """Configures a trainer; nothing is computed yet.
+
+        Args:
+          config: the decoder; its `remat` says what the backward pass computes again, its `dtype`
+            is that of activations.
+          optimizer: as `optimizers.adamw` gives it.
+          prefix_ids: the few-shot prompt in tokens, the same for every example; may be empty.
+          row_length: tokens of a packed row, prefix not counted.
+          rows_per_batch: rows of a micro-batch, over all devices; what fits in memory.
+          batch_examples: examples of an optimizer step.
+          normalisation: how the sum over examples becomes the loss.
+          param_dtype: dtype of the trained parameters; None keeps the given one. With bfloat16
+            choose an optimizer whose `precision` is "master" or "stochastic".
+          head_chunk: target positions that go through the head at once, a shard.
+          mesh: from `partitioning.make_mesh`; None is one device.
+          rules: logical axis -> mesh axes.
+
+        Raises:
+          UserError: `rows_per_batch` does not divide over the mesh, or the texts would be longer
+            than the decoder takes.
+        """
+        shards = 1 if mesh is None else partitioning.batch_parts(mesh)
+        if rows_per_batch % shards:
+            raise UserError(
+                f"rows_per_batch={rows_per_batch} does not divide over data x fsdp = {shards}; "
+                f"set it to a multiple of {shards}"
+            )
+        if len(prefix_ids) + row_length > config.max_length:
+            raise UserError(
+                f"a prefix of {len(prefix_ids)} tokens and row_length={row_length} exceed the "
+                f"{config.max_length} that the model was trained for; lower row_length"
+            )
+        self.config = config
+        self.optimizer = optimizer
+        self.prefix_ids = tuple(int(t) for t in prefix_ids)
+        self.row_length = row_length
+        self.rows_per_batch = rows_per_batch
+        self.batch_examples = batch_examples
+        self.normalisation = normalisation
+        self.param_dtype = param_dtype
+        self.head_chunk = min(head_chunk, rows_per_batch // shards * row_length)
+        self.mesh = mesh
+        self.rules = rules
+        self._shards = shards
+
+    def pack(self, examples: Sequence[TokenExample], *, seed: int, epoch: int) -> PackedEpoch:
+        """`packing.pack` in this trainer's shapes."""
+        return packing.pack(
+            examples,
+            row_length=self.row_length,
+            rows_per_batch=self.rows_per_batch,
+            batch_examples=self.batch_examples,
+            prefix_length=len(self.prefix_ids),
+            seed=seed,
+            epoch=epoch,
+        )
+
+    def init(self, params: Any) -> TrainState:
+        """A state that starts from `params`, which stay the caller's: the state holds a copy.
+
+        Steps consume the state they are given, so without the copy the first one would destroy
+        the base policy that the next iteration's M-step starts from.
+        """
+
+        def build(params):
+            params = jax.tree.map(
+                lambda p: jnp.array(p, self.param_dtype or p.dtype, copy=True), params
+            )
+            return TrainState(params, self.optimizer.init(params), jnp.zeros((), jnp.int32))
+
+        with partitioning.use(self.mesh, self.rules):
+            return jax.jit(build, out_shardings=self.state_shardings(params))(params)
+
+    def state_shardings(self, params: Any) -> TrainState | None:
+        """Where every leaf of the state lies on the mesh, for restoring it; None without a mesh.
+
+        Args:
+          params: the parameters, or their shapes.
+        """
+        if self.mesh is None:
+            return None
+        placed = partitioning.param_shardings(self.config, self.mesh, self.rules)
+        opt_state = jax.eval_shape(self.optimizer.init, params)
+        return TrainState(
+            params=placed,
+            opt_state=partitioning.state_shardings(opt_state, params, placed),
+            step=partitioning.replicated(self.mesh),
+        )
+
+    def train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        """One optimizer step. `state` is consumed: its arrays must not be used again.
+
+        Returns:
+          The new state, and scalars: "loss"; "token_nll", -log p a target token in nats,
+          unweighted; "token_accuracy", share of targets that are the most likely token;
+          "target_tokens"; "examples"; "weight_sum", sum of the examples' weights; "grad_norm",
+          before clipping.
+        """
+        with partitioning.use(self.mesh, self.rules):
+            return self._train_step(state, self._place(batch))
+
+    def loss(self, params: Any, batch: Batch) -> Metrics:
+        """The metrics of `train_step` without "grad_norm", of parameters that stay as they are."""
+        with partitioning.use(self.mesh, self.rules):
+            return self._loss(params, self._place(batch))
+
+    def gradients(self, params: Any, batch: Batch) -> tuple[Any, Metrics]:
+        """The gradient of the loss, float32 in the tree of `params`, and the metrics of `loss`."""
+        with partitioning.use(self.mesh, self.rules):
+            return self._gradients(params, self._place(batch))
+
+    def fit(
+        self,
+        state: TrainState,
+        examples: Sequence[TokenExample],
+        *,
+        epochs: int,
+        seed: int,
+    ) -> Iterator[Progress]:
+        """Trains for `epochs`, a step whenever the next item is asked for.
+
+        The order of the data is a function of (seed, epoch), and `state.step` says how far training
+        is: a state restored from a checkpoint goes on at the very next batch, and ends as if
+        it had never stopped.
+
+        Raises:
+          DivergenceError: loss or gradient is not finite.
+        """
+        done = int(state.step)
+        packed = self.pack(examples, seed=seed, epoch=0)
+        total = epochs * len(packed)
+        for step in range(done, total):
+            epoch, index = divmod(step, len(packed))
+            if index == 0 or step == done:
+                packed = self.pack(examples, seed=seed, epoch=epoch)
+            start = time.monotonic()
+            state, metrics = self.train_step(state, packed[index])
+            metrics = {k: float(v) for k, v in jax.device_get(metrics).items()}
+            if not (math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"])):
+                raise DivergenceError(
+                    f"training diverged at step {step + 1} of {total}: loss {metrics['loss']}, "
+                    f"gradient norm {metrics['grad_norm']}; lower the learning rate"
+                )
+            yield Progress(
+                state=state,
+                metrics=metrics,
+                step=step + 1,
+                total_steps=total,
+                epoch=epoch,
+                is_epoch_end=index + 1 == len(packed),
+                seconds=time.monotonic() - start,
+            )
+
+    # What follows is traced.
+
+    def _place(self, batch: Batch) -> Batch:
+        if self.mesh is None:
+            return batch
+        whole = partitioning.replicated(self.mesh)
+        rows = jax.sharding.NamedSharding(
+            self.mesh,
+            jax.sharding.PartitionSpec(None, *partitioning.batch_sharding(self.mesh).spec),
+        )
+        return jax.tree.map(
+            lambda x: partitioning.from_same_everywhere(rows if np.ndim(x) else whole, x), batch
+        )
+
+    @functools.cached_property
+    def _train_step(self):
+        def step(state, batch):
+            grads, metrics = self._value_and_gradients(state.params, batch)
+            updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
+            metrics["grad_norm"] = optax.global_norm(grads)
+            return TrainState(params, opt_state, state.step + 1), metrics
+
+        return jax.jit(step, donate_argnums=0)
+
+    @functools.cached_property
+    def _loss(self):
+        def loss(params, batch):
+            coefficients = self._coefficients(batch)
+            block = self._prefix(params)
+
+            def body(m, sums):
+                return jax.tree.map(
+                    jnp.add, sums, self._micro(params, block, coefficients, batch, m)
+                )
+
+            sums = jax.lax.fori_loop(0, batch.num_micro, body, losses.Sums.zero())
+            return _metrics(sums, batch)
+
+        return jax.jit(loss)
+
+    @functools.cached_property
+    def _gradients(self):
+        return jax.jit(self._value_and_gradients)
+
+    def _value_and_gradients(self, params, batch):
+        coefficients = self._coefficients(batch)
+        block, pull_back = jax.vjp(self._prefix, params)
+
+        def loss(params, block, m):
+            sums = self._micro(params, block, coefficients, batch, m)
+            return sums.loss, sums
+
+        def body(m, carry):
+            (_, new), grads = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(
+                params, block, m
+            )
+            return jax.tree.map(lambda a, b: a + b.astype(a.dtype), carry, (new, grads))
+
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), (params, block))
+        start = (losses.Sums.zero(), zeros)
+        if batch.tokens.shape[0] == 1:
+            sums, (grads, block_grads) = body(0, start)
+        else:
+            sums, (grads, block_grads) = jax.lax.fori_loop(0, batch.num_micro, body, start)
+        if self.prefix_ids:
+            block_grads = jax.tree.map(lambda g, x: g.astype(x.dtype), block_grads, block)
+            (prefix_grads,) = pull_back(block_grads)
+            grads = jax.tree.map(lambda a, b: a + b.astype(a.dtype), grads, prefix_grads)
+        return grads, _metrics(sums, batch)
+
+    def _coefficients(self, batch):
+        return losses.coefficients(
+            batch.weights, batch.lengths, batch.num_examples, self.normalisation
+        )
+
+    def _prefix(self, params):
+        """Keys and values of the prefix, without batch dimension; () where there is none."""
+        if not self.prefix_ids:
+            return ()
+        tokens = jnp.asarray(self.prefix_ids, jnp.int32)[None]
+        positions = jnp.arange(len(self.prefix_ids), dtype=jnp.int32)[None]
+        block = models.forward(params, self.config, tokens, positions).block
+        block = kv_cache.as_prefix(block)
+        return block.keys, block.values
+
+    def _micro(self, params, block, coefficients, batch, m) -> losses.Sums:
+        def of_micro(x):
+            return jax.lax.dynamic_index_in_dim(x, m, keepdims=False)
+
+        caches = ()
+        if self.prefix_ids:
+            positions = jnp.arange(len(self.prefix_ids), dtype=jnp.int32)
+            caches = (KVCache(keys=block[0], values=block[1], positions=positions),)
+        hidden = models.forward(
+            params,
+            self.config,
+            of_micro(batch.tokens),
+            of_micro(batch.positions),
+            segments=of_micro(batch.segments),
+            caches=caches,
+        ).hidden
+        return losses.weighted_nll(
+            params,
+            self.config,
+            hidden,
+            of_micro(batch.targets),
+            of_micro(coefficients),
+            of_micro(batch.lengths) > 0,
+            chunk=self.head_chunk,
+            shards=self._shards,
+        )
+
+
+def _metrics(sums: losses.Sums, batch: Batch) -> dict[str, jax.Array]:
+    tokens = jnp.maximum(sums.tokens, 1.0)
+    share = jnp.where(batch.lengths > 0, batch.weights / jnp.maximum(batch.lengths, 1), 0.0)
+    return {
+        "loss": sums.loss,
+        "token_nll": sums.nll / tokens,
+        "token_accuracy": sums.correct / tokens,
+        "target_tokens": sums.tokens,
+        "examples": batch.num_examples,
+        "weight_sum": share.sum(),
+    }

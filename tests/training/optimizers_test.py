@@ -1,0 +1,156 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl.testing import absltest, parameterized
+
+from restem import models
+from restem.training import optimizers
+
+
+class LearningRatesTest(parameterized.TestCase):
+    def rates(self, schedule, warmup_fraction=0.2):
+        rate = optimizers.learning_rates(
+            learning_rate=2.0, schedule=schedule, warmup_fraction=warmup_fraction, total_steps=10
+        )
+        return np.asarray([rate(t) for t in range(11)])
+
+    def test_warm_up_then_constant(self):
+        np.testing.assert_allclose(self.rates("constant"), [2 / 3, 4 / 3, *[2.0] * 9], rtol=1e-6)
+
+    def test_warm_up_then_linear(self):
+        want = [2 / 3, 4 / 3, *(2 - 0.25 * np.arange(9))]
+        np.testing.assert_allclose(self.rates("linear"), want, rtol=1e-6)
+
+    def test_warm_up_then_cosine(self):
+        want = [2 / 3, 4 / 3, *(1 + np.cos(np.pi * np.arange(9) / 8))]
+        np.testing.assert_allclose(self.rates("cosine"), want, atol=1e-6)
+
+    def test_without_warm_up(self):
+        np.testing.assert_allclose(self.rates("constant", 0.0), [2.0] * 11)
+
+    def test_unknown_schedule(self):
+        with self.assertRaisesRegex(ValueError, "stairs"):
+            self.rates("stairs")
+
+
+class WeightDecayTest(absltest.TestCase):
+    def test_matrices_only(self):
+        config = models.ModelConfig(
+            vocab_size=8, num_layers=2, embed_dim=8, num_heads=2, num_kv_heads=1, head_dim=4,
+            mlp_dim=8, qkv_bias=True, qk_norm=True, post_norms=True,
+        )  # fmt: skip
+        flags = optimizers.decayed(models.param_shapes(config))
+        decayed = {
+            "/".join(str(k.key) for k in path)
+            for path, flag in jax.tree_util.tree_flatten_with_path(flags)[0]
+            if flag
+        }
+        attention = {f"layers/attention/{n}" for n in ("query", "key", "value", "out")}
+        mlp = {f"layers/mlp/{n}" for n in ("gate", "up", "down")}
+        self.assertEqual(decayed, {"embedding", "head"} | attention | mlp)
+
+    def test_norms_stand_still_without_gradient(self):
+        params = {"up": jnp.ones((4, 4)), "mlp_norm": jnp.ones((2, 4))}
+        for make in (optimizers.adamw, optimizers.adafactor):
+            optimizer = make(total_steps=1, learning_rate=0.1, warmup_fraction=0, weight_decay=0.5)
+            grads = jax.tree.map(jnp.zeros_like, params)
+            updates, _ = optimizer.update(grads, optimizer.init(params), params)
+            new = optax.apply_updates(params, updates)
+            np.testing.assert_allclose(new["up"], np.full((4, 4), 0.95), rtol=1e-6)
+            np.testing.assert_array_equal(new["mlp_norm"], params["mlp_norm"])
+
+
+class UpdatesTest(parameterized.TestCase):
+    def test_adamw_is_that_of_the_paper(self):
+        rng = np.random.default_rng(0)
+        p = rng.normal(size=(3, 5)).astype(np.float32)
+        optimizer = optimizers.adamw(
+            total_steps=4,
+            learning_rate=0.01,
+            warmup_fraction=0,
+            clip=0.5,
+            weight_decay=0.1,
+            b2=0.95,
+        )  # fmt: skip
+        params = {"up": jnp.asarray(p)}
+        state = optimizer.init(params)
+        m = v = 0.0
+        for t in range(1, 5):
+            g = rng.normal(size=p.shape).astype(np.float32)
+            updates, state = optimizer.update({"up": jnp.asarray(g)}, state, params)
+            params = optax.apply_updates(params, updates)
+            g = g * min(1.0, 0.5 / np.sqrt((g**2).sum()))
+            m = 0.9 * m + 0.1 * g
+            v = 0.95 * v + 0.05 * g**2
+            step = (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.95**t)) + 1e-8)
+            p = p - 0.01 * (step + 0.1 * p)
+            np.testing.assert_allclose(params["up"], p, rtol=1e-5, atol=1e-6)
+
+    def test_adafactor_state_is_small_and_descends(self):
+        params = {"up": jnp.full((2, 64, 48), 0.5)}
+        optimizer = optimizers.adafactor(total_steps=50, learning_rate=0.02)
+        state = optimizer.init(params)
+        self.assertLess(sum(x.size for x in jax.tree.leaves(state)), 2 * (64 + 48) + 10)
+
+        @jax.jit
+        def step(params, state):
+            grads = jax.grad(lambda p: jnp.square(p["up"]).mean())(params)
+            updates, state = optimizer.update(grads, state, params)
+            return optax.apply_updates(params, updates), state
+
+        for _ in range(50):
+            params, state = step(params, state)
+        self.assertLess(float(jnp.abs(params["up"]).max()), 0.05)
+
+
+class PrecisionTest(parameterized.TestCase):
+    def test_rounding_is_unbiased_and_to_neighbours(self):
+        x = np.asarray([1.0 + 1 / 512, -3.3, 1e-3, 123.456, 0.0, -0.5], np.float32)
+        n = 40_000
+        draws = optimizers.round_stochastically(
+            jax.random.key(0), jnp.broadcast_to(x, (n, len(x)))
+        ).astype(jnp.float32)
+        draws = np.asarray(draws, np.float64)
+        low, high = draws.min(axis=0), draws.max(axis=0)
+        gap = high - low
+        # Two neighbours around x, and x itself where bfloat16 has it.
+        self.assertTrue(((low <= x) & (x <= high)).all())
+        self.assertTrue((gap[:4] > 0).all() and (gap[4:] == 0).all())
+        self.assertTrue((gap <= np.abs(x) / 128 + 1e-30).all())
+        self.assertTrue(((draws == low) | (draws == high)).all())
+        # The mean of n draws is within 5 standard errors; one draw deviates by at most gap / 2.
+        self.assertTrue((np.abs(draws.mean(axis=0) - x) <= 5 * gap / 2 / np.sqrt(n)).all())
+
+    def test_infinities_stay(self):
+        x = jnp.asarray([np.inf, -np.inf, np.nan], jnp.float32)
+        out = np.asarray(optimizers.round_stochastically(jax.random.key(0), x), np.float32)
+        np.testing.assert_array_equal(out, x)
+
+    @parameterized.parameters("params", "master", "stochastic")
+    def test_steps_too_small_for_bfloat16(self, precision):
+        # 100 steps of 1e-4 from 1.0, whose bfloat16 neighbour below is 0.996.
+        params = {"up": jnp.ones((64, 64), jnp.bfloat16)}
+        optimizer = optimizers.with_precision(optax.sgd(1e-4), precision)
+        state = optimizer.init(params)
+
+        @jax.jit
+        def step(params, state):
+            grads = jax.tree.map(jnp.ones_like, params)
+            updates, state = optimizer.update(grads, state, params)
+            return optax.apply_updates(params, updates), state
+
+        for _ in range(100):
+            params, state = step(params, state)
+        self.assertEqual(params["up"].dtype, jnp.bfloat16)
+        mean = float(params["up"].astype(jnp.float32).mean())
+        want = {"params": (1.0, 0.0), "master": (0.98828125, 0.0), "stochastic": (0.99, 5e-4)}
+        self.assertAlmostEqual(mean, want[precision][0], delta=want[precision][1])
+
+    def test_unknown_precision(self):
+        with self.assertRaisesRegex(ValueError, "half"):
+            optimizers.with_precision(optax.sgd(1.0), "half")
+
+
+if __name__ == "__main__":
+    absltest.main()
