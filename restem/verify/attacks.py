@@ -1,0 +1,209 @@
+"""A program that attacks its own jail. It is run like any other program, never imported.
+
+Standard input: JSON with the supervisor's pid, name spaces, a file of its, and the limits.
+Standard output: JSON, for each attack an empty string if it failed, else what it achieved.
+"""
+
+import contextlib
+import ctypes
+import errno
+import json
+import mmap
+import os
+import resource
+import sys
+
+FACTS = json.load(sys.stdin)
+LIBC = ctypes.CDLL(None, use_errno=True)
+RESULTS = {}
+
+
+def attack(name):
+    def run(function):
+        try:
+            RESULTS[name] = function() or ""
+        except (OSError, MemoryError, KeyError):
+            RESULTS[name] = ""
+
+    return run
+
+
+def refused(call, *arguments):
+    """Whether the kernel answers EPERM or EACCES."""
+    ctypes.set_errno(0)
+    return call(*arguments) == -1 and ctypes.get_errno() in (errno.EPERM, errno.EACCES)
+
+
+def same_name_space(kind):
+    def run():
+        if os.readlink(f"/proc/self/ns/{kind}") == FACTS["name_spaces"][kind]:
+            return "shares the supervisor's"
+        return ""
+
+    return run
+
+
+for kind in ("user", "mnt", "ipc", "uts"):
+    attack(f"{kind}_name_space")(same_name_space(kind))
+
+
+@attack("network")
+def interfaces():
+    with open("/proc/self/net/dev") as lines:
+        names = {line.split(":")[0].strip() for line in lines if ":" in line}
+    if names - {"lo"} or os.readlink("/proc/self/ns/net") == FACTS["name_spaces"]["net"]:
+        return f"sees the interfaces {', '.join(sorted(names)) or 'of the supervisor'}"
+    return ""
+
+
+@attack("outside_file")
+def outside_file():
+    with open(FACTS["file"]) as file:
+        return f"read {file.read()!r}"
+
+
+@attack("outside_list")
+def outside_list():
+    found = set(os.listdir(os.path.dirname(FACTS["file"])))
+    return f"listed {len(found)} entries" if found else ""
+
+
+@attack("outside_write")
+def outside_write():
+    for folder in ("/", "/dev", os.path.dirname(os.__file__), os.path.dirname(FACTS["file"])):
+        try:
+            os.close(os.open(f"{folder}/restem-probe", os.O_CREAT | os.O_WRONLY))
+            os.unlink(f"{folder}/restem-probe")
+            return f"wrote to {folder}"
+        except OSError:
+            continue
+    return ""
+
+
+@attack("device_write")
+def device_write():
+    os.close(os.open("/dev/zero", os.O_WRONLY))
+    return "opened a device that is not for writing"
+
+
+@attack("root")
+def root():
+    for call in (os.setuid, os.setgid):
+        try:
+            call(0)
+            if not FACTS["single_user"]:
+                return "became root"
+        except OSError:
+            continue
+    header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    LIBC.capget(header, sets)
+    return "holds capabilities" if any(sets) else ""
+
+
+@attack("no_new_privs")
+def no_new_privs():
+    return "" if LIBC.prctl(39, 0, 0, 0, 0) == 1 else "may gain privileges"
+
+
+@attack("system_calls")
+def system_calls():
+    if not refused(LIBC.ptrace, 0, 0, 0, 0):
+        return "may trace"
+    if not refused(LIBC.socket, 2, 1, 0):
+        return "may open sockets"
+    if not refused(LIBC.unshare, 0x10000000):
+        return "may make name spaces"
+    return ""
+
+
+@attack("signal")
+def signal_supervisor():
+    os.kill(FACTS["supervisor"], 0)
+    return "may send signals to the supervisor"
+
+
+@attack("parent_death")
+def parent_death():
+    number = ctypes.c_int()
+    LIBC.prctl(2, ctypes.byref(number), 0, 0, 0)
+    return "" if number.value == 9 else "outlives its parent"
+
+
+@attack("address_space")
+def address_space():
+    mmap.mmap(-1, 2 * FACTS["memory_mb"] << 20).close()
+    return "mapped twice the limit"
+
+
+@attack("file_size")
+def file_size():
+    fd = os.open("probe", os.O_CREAT | os.O_WRONLY)
+    os.unlink("probe")
+    try:
+        os.ftruncate(fd, (FACTS["file_mb"] + 1) << 20)
+    finally:
+        os.close(fd)
+    return "made a file over the limit"
+
+
+@attack("core_file")
+def core_file():
+    return "may dump core" if resource.getrlimit(resource.RLIMIT_CORE)[0] else ""
+
+
+@attack("control_group")
+def control_group():
+    with open("/proc/self/cgroup") as file:
+        return "" if "/restem-" in file.read() else "is in no group of its own"
+
+
+@attack("descriptors")
+def descriptors():
+    found = []
+    for fd in range(3, 256):
+        try:
+            os.fstat(fd)
+            found.append(fd)
+        except OSError:
+            continue
+    return f"inherited the descriptors {found}" if found else ""
+
+
+@attack("environment")
+def environment():
+    extra = set(os.environ) - set(FACTS["environment"]) - {"HOME", "TMPDIR", "LC_CTYPE"}
+    return f"sees {', '.join(sorted(extra))}" if extra else ""
+
+
+@attack("processes")
+def processes():
+    reader, writer = os.pipe()
+    for _ in range(FACTS["processes"] + 4):
+        try:
+            child = os.fork()
+        except OSError:
+            os.close(writer)
+            return ""
+        if child == 0:
+            os.close(writer)
+            os.read(reader, 1)
+            os._exit(0)
+    os.close(writer)
+    return "started more processes than allowed"
+
+
+@attack("survivor")
+def survivor():
+    """Leaves a process behind that tries to leave its group; the supervisor looks for it."""
+    if os.fork() == 0:
+        with contextlib.suppress(OSError):
+            os.setsid()
+        if os.fork() == 0:
+            import time
+
+            time.sleep(60)
+        os._exit(0)
+    return ""
+
+
+json.dump(RESULTS, sys.stdout)

@@ -1,0 +1,206 @@
+"""A data-only encoding of Python values: what crosses between a program and those who judge it.
+
+Unlike pickle it can name no class and run no code: a value is decoded to exactly the built-in
+type that its tag says, so an object with a clever `__eq__`, a subclass of `int` or a patched
+method never leaves the process that made it. What is not data (an instance of a class of the
+program, a function, a generator) crosses as a numbered handle and stays where it is.
+
+Wire form: JSON in ASCII. None, bool, str, lists and integers below 2^53 stand for themselves;
+every other type is an object with one key, its tag: `{"t": [1, 2]}` is the tuple (1, 2).
+Floats travel as hexadecimal, so they arrive bit for bit.
+"""
+
+from __future__ import annotations
+
+import collections
+import datetime
+import decimal
+import fractions
+import json
+import os
+import select
+import struct
+from collections.abc import Callable
+from typing import Any
+
+MAX_FRAME = 64 << 20
+"""Bytes of one message; a longer one ends the conversation."""
+_EXACT = 1 << 53
+
+
+class CodecError(ValueError):
+    """The bytes are no value of this encoding, or the value cannot be encoded."""
+
+
+def encode(value: Any, handle: Callable[[Any], int] | None = None) -> bytes:
+    """`handle` numbers an object that is not data; without it such an object is an error."""
+    try:
+        return json.dumps(_pack(value, handle)).encode("ascii")
+    except RecursionError:
+        raise CodecError("the value is nested too deeply or contains itself") from None
+
+
+def decode(data: bytes, handle: Callable[[int], Any] | None = None) -> Any:
+    try:
+        return _unpack(json.loads(data.decode("ascii"), parse_constant=_refuse), handle)
+    except RecursionError:
+        raise CodecError("the value is nested too deeply") from None
+    except CodecError:
+        raise
+    except (ValueError, TypeError, KeyError, ArithmeticError, AttributeError) as error:
+        raise CodecError(f"not a value: {error}") from None
+
+
+def _refuse(text: str) -> Any:
+    raise CodecError(f"{text} is no value")
+
+
+def _pack(value: Any, handle: Callable[[Any], int] | None) -> Any:
+    kind = type(value)
+    if value is None or kind is bool or kind is str:
+        return value
+    if kind is int:
+        return value if -_EXACT < value < _EXACT else {"i": hex(value)}
+    if kind is float:
+        return {"f": value.hex()}
+    if kind is list:
+        return [_pack(item, handle) for item in value]
+    if kind is tuple:
+        return {"t": [_pack(item, handle) for item in value]}
+    if kind is dict:
+        return {"d": [[_pack(k, handle), _pack(v, handle)] for k, v in value.items()]}
+    if kind is bytes:
+        return {"b": value.hex()}
+    if kind is range:
+        return {"r": [_pack(n, handle) for n in (value.start, value.stop, value.step)]}
+    if kind is complex:
+        return {"x": [value.real.hex(), value.imag.hex()]}
+    if kind is bytearray:
+        return {"y": value.hex()}
+    if kind is decimal.Decimal:
+        return {"D": str(value)}
+    if kind is fractions.Fraction:
+        return {"F": [hex(value.numerator), hex(value.denominator)]}
+    for exact, tag in ((datetime.date, "A"), (datetime.datetime, "T")):
+        if kind is exact and getattr(value, "tzinfo", None) is None:
+            return {tag: value.isoformat()}
+    if kind is datetime.timedelta:
+        return {"L": [value.days, value.seconds, value.microseconds]}
+    return _pack_subclass(value, handle)
+
+
+def _pack_subclass(value: Any, handle: Callable[[Any], int] | None) -> Any:
+    """Sets, and subclasses of built-in types read through the built-in type's own methods."""
+    kind = type(value)
+    for base, tag in ((set, "s"), (frozenset, "z")):
+        if issubclass(kind, base):
+            return {tag: [_pack(item, handle) for item in base.__iter__(value)]}
+    if issubclass(kind, dict):
+        tag = {collections.OrderedDict: "o", collections.Counter: "c"}.get(kind, "d")
+        return {tag: [[_pack(k, handle), _pack(v, handle)] for k, v in dict.items(value)]}
+    if kind is collections.deque:
+        return {"q": [_pack(item, handle) for item in value]}
+    for base, read in (
+        (int, lambda v: int.__add__(v, 0)),
+        (str, lambda v: str.__str__(v)[:]),
+        (float, lambda v: float.__add__(v, 0.0)),
+        (list, lambda v: list(list.__iter__(v))),
+        (tuple, lambda v: tuple(tuple.__iter__(v))),
+        (bytes, lambda v: bytes.__getitem__(v, slice(None))),
+    ):
+        if issubclass(kind, base):
+            plain = read(value)
+            if type(plain) is not base:
+                plain = base.__new__(base, plain)
+            return _pack(plain, handle)
+    if handle is None:
+        raise CodecError(f"{kind.__name__} is not data")
+    return {"h": handle(value)}
+
+
+def _pairs(items: list, handle: Callable[[int], Any] | None) -> list:
+    return [(_unpack(key, handle), _unpack(item, handle)) for key, item in items]
+
+
+def _counts(pairs: list) -> collections.Counter:
+    counter: collections.Counter = collections.Counter()
+    dict.update(counter, pairs)
+    return counter
+
+
+def _unpack(node: Any, handle: Callable[[int], Any] | None) -> Any:
+    if type(node) is list:
+        return [_unpack(item, handle) for item in node]
+    if type(node) is not dict:
+        if type(node) is float:
+            raise CodecError("a bare float")
+        return node
+    ((tag, inner),) = node.items()
+    if tag == "d":
+        return dict(_pairs(inner, handle))
+    if tag in _SEQUENCES:
+        return _SEQUENCES[tag]([_unpack(item, handle) for item in inner])
+    if tag in _MAPPINGS:
+        return _MAPPINGS[tag](_pairs(inner, handle))
+    if tag in _SCALARS:
+        return _SCALARS[tag](inner)
+    if tag == "r":
+        return range(*[_unpack(n, handle) for n in inner])
+    if tag == "h" and handle is not None:
+        return handle(int(inner))
+    raise CodecError(f"unknown tag {tag[:20]!r}")
+
+
+_SEQUENCES = {"t": tuple, "s": set, "z": frozenset, "q": collections.deque}
+_MAPPINGS = {"o": collections.OrderedDict, "c": _counts}
+_SCALARS = {
+    "i": lambda text: int(text, 16),
+    "f": float.fromhex,
+    "b": bytes.fromhex,
+    "y": bytearray.fromhex,
+    "x": lambda parts: complex(float.fromhex(parts[0]), float.fromhex(parts[1])),
+    "D": decimal.Decimal,
+    "F": lambda parts: fractions.Fraction(int(parts[0], 16), int(parts[1], 16)),
+    "A": datetime.date.fromisoformat,
+    "T": datetime.datetime.fromisoformat,
+    "L": lambda parts: datetime.timedelta(*parts),
+}
+
+
+def frame(data: bytes) -> bytes:
+    """A message with its length before it."""
+    if len(data) > MAX_FRAME:
+        raise CodecError(f"a message of {len(data)} bytes is over the limit of {MAX_FRAME}")
+    return struct.pack("<I", len(data)) + data
+
+
+class Channel:
+    """Blocking exchange of frames over two descriptors; used inside jails, which are killable."""
+
+    def __init__(self, read_fd: int, write_fd: int):
+        self.read_fd, self.write_fd = read_fd, write_fd
+
+    def send(self, data: bytes) -> None:
+        rest = memoryview(frame(data))
+        while rest:
+            try:
+                rest = rest[os.write(self.write_fd, rest) :]
+            except BlockingIOError:
+                select.select([], [self.write_fd], [])
+
+    def receive(self) -> bytes:
+        """The next message; EOFError where the other side is gone."""
+        (length,) = struct.unpack("<I", self._exactly(4))
+        if length > MAX_FRAME:
+            raise CodecError("a message over the limit")
+        return self._exactly(length)
+
+    def _exactly(self, size: int) -> bytes:
+        parts = []
+        while size:
+            part = os.read(self.read_fd, min(size, 1 << 20))
+            if not part:
+                raise EOFError("the other side is gone")
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)

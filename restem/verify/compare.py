@@ -1,0 +1,125 @@
+"""When a program's output equals the expected one.
+
+Standard output: the lines are compared after trailing white space (and empty lines at the end) is
+dropped; where they differ, the tokens in order. A token equals the expected one if it is the same
+text, or if the expected one is a decimal and both are the same number within 1e-6 (absolutely, or
+1e-9 relatively for large ones). Integers, also those beyond 2^53, and words must be the same text;
+so "2.0" is not an answer where "2" is expected. The order of lines and tokens counts.
+
+Returned values: Python's `==` over built-in data, tuples equal to lists (the expected values come
+from JSON), numbers within the same tolerance where the expected one is a float, dictionary keys
+compared as JSON writes them (JSON turns 1 into "1").
+"""
+
+from __future__ import annotations
+
+import decimal
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+ABSOLUTE = 1e-6
+RELATIVE = 1e-9
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
+_INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
+_LONGEST_NUMBER = 400
+
+
+def expected_text(expected: Any) -> str:
+    """APPS's expected output or input of a standard-input test: a text, or a list of its lines."""
+    if isinstance(expected, list):
+        return "\n".join(expected_text(line) for line in expected)
+    return expected if isinstance(expected, str) else str(expected)
+
+
+def _lines(text: str) -> list[str]:
+    lines = [line.rstrip() for line in text.split("\n")]
+    while lines and not lines[-1]:
+        lines.pop()
+    return lines
+
+
+def output_matches(expected: str, output: str) -> bool:
+    """Whether the standard output of a program is the expected one."""
+    if expected == output or _lines(expected) == _lines(output):
+        return True
+    wanted, found = expected.split(), output.split()
+    return len(wanted) == len(found) and all(map(_token_matches, wanted, found))
+
+
+def _token_matches(expected: str, found: str) -> bool:
+    if expected == found:
+        return True
+    if max(len(expected), len(found)) > _LONGEST_NUMBER:
+        return False
+    if not (_NUMBER.fullmatch(expected) and _NUMBER.fullmatch(found)):
+        return False
+    if _INTEGER.fullmatch(expected):
+        return False
+    with decimal.localcontext() as context:
+        context.prec = 50
+        wanted = decimal.Decimal(expected)
+        difference = abs(wanted - decimal.Decimal(found))
+        return difference <= max(
+            decimal.Decimal(repr(ABSOLUTE)), abs(wanted) * decimal.Decimal(repr(RELATIVE))
+        )
+
+
+def value_matches(expected: Any, found: Any) -> bool:
+    """Whether a returned value is the expected one; `found` must come from `codec.decode`."""
+    if isinstance(expected, (list, tuple)):
+        return (
+            isinstance(found, (list, tuple))
+            and len(expected) == len(found)
+            and all(map(value_matches, expected, found))
+        )
+    if isinstance(expected, Mapping):
+        if not isinstance(found, dict) or len(found) != len(expected):
+            return False
+        by_name = {_json_key(key): value for key, value in found.items()}
+        wanted = {_json_key(key): value for key, value in expected.items()}
+        return by_name.keys() == wanted.keys() and all(
+            value_matches(value, by_name[key]) for key, value in wanted.items()
+        )
+    if isinstance(expected, float) and type(found) in (int, float):
+        return _close(expected, found)
+    return type(found) in (bool, int, float, str, type(None)) and bool(expected == found)
+
+
+def _close(expected: float, found: int | float) -> bool:
+    if math.isnan(expected):
+        return found != found
+    try:
+        return math.isclose(expected, found, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
+    except OverflowError:
+        return False
+
+
+def _json_key(key: Any) -> str:
+    if key is None or isinstance(key, bool):
+        return {None: "null", True: "true", False: "false"}[key]
+    return repr(key) if isinstance(key, float) else str(key)
+
+
+def returned_value_matches(expected: Any, found: Any, *, wrapped: bool) -> bool:
+    """As `value_matches`; `wrapped` says that the problem writes every value v as [v]."""
+    if value_matches(expected, found):
+        return True
+    return wrapped and value_matches(expected[0], found)
+
+
+def values_are_wrapped(outputs: list) -> bool:
+    """APPS's Codewars problems carry each expected value inside a list of one."""
+    return all(isinstance(output, list) and len(output) == 1 for output in outputs)
+
+
+def short(value: Any, limit: int = 60) -> str:
+    """One line for a verdict's detail."""
+    try:
+        text = value if isinstance(value, str) else repr(value)
+    except (ValueError, RecursionError):
+        text = f"<{type(value).__name__}>"
+    text = text.strip().replace("\n", "\\n")
+    text = text.encode("ascii", "backslashreplace").decode()
+    return text if len(text) <= limit else text[: limit - 3] + "..."

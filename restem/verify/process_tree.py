@@ -1,0 +1,57 @@
+"""What /proc says of the processes below one."""
+
+from __future__ import annotations
+
+import os
+
+
+def _parents() -> dict[int, int]:
+    parents = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/stat") as file:
+                    parents[int(entry)] = int(file.read().rpartition(")")[2].split()[1])
+            except OSError:
+                continue  # it ended meanwhile
+    return parents
+
+
+def below_children(root: int) -> list[int]:
+    """All processes below the children of `root`: the programs of a zygote whose stage 0 it is."""
+    children: dict[int, list[int]] = {}
+    for pid, parent in _parents().items():
+        children.setdefault(parent, []).append(pid)
+    found: list[int] = []
+    waiting = list(children.get(root, []))
+    while waiting:
+        below = children.get(waiting.pop(), [])
+        found += below
+        waiting += below
+    return found
+
+
+def longest_wait_s(root: int) -> float:
+    """Seconds that the program's process which waited longest spent ready but without a core."""
+    longest = 0
+    for pid in below_children(root):
+        try:
+            with open(f"/proc/{pid}/schedstat") as file:
+                longest = max(longest, int(file.read().split()[1]))
+        except (OSError, ValueError, IndexError):
+            continue
+    return longest / 1e9
+
+
+def private_bytes(root: int) -> int:
+    """Memory of the programs that is resident and not backed by files or shared memory."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    total = 0
+    for pid in below_children(root):
+        try:
+            with open(f"/proc/{pid}/statm") as file:
+                _, resident, shared, *_ = map(int, file.read().split())
+            total += (resident - shared) * page
+        except (OSError, ValueError):
+            continue
+    return total

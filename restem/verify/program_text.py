@@ -1,0 +1,116 @@
+"""Finding the program in what a model wrote."""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from collections.abc import Sequence
+
+MODES = ("completion", "fenced", "auto")
+_FENCE = re.compile(
+    r"^[ \t]*(```+|~~~+)[ \t]*([\w+.-]*)[^\n`]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.M | re.S
+)
+_PYTHON_LABELS = frozenset({"", "python", "python3", "py", "py3"})
+
+
+def compiles(source: str) -> bool:
+    """Whether `source` is a Python program, by its syntax alone."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
+
+
+def extract_program(
+    text: str, mode: str = "completion", *, stop: Sequence[str] = (), defines: str | None = None
+) -> str | None:
+    """The program in a model's text, or None where there is none.
+
+    `completion`: the text is the program; it ends at the first of the `stop` strings, at a
+    closing fence, or where prose follows that does not parse. `fenced`: the program stands in a
+    Markdown block; of several the last that parses and defines the name `defines` (where given),
+    else the last that parses, else the last; a block that was cut off counts. `auto`: fenced if
+    there is a block, else completion.
+    """
+    if mode not in MODES:
+        raise ValueError(f"extraction mode {mode!r}: use one of {', '.join(MODES)}")
+    text = text.replace("\r\n", "\n")
+    if mode == "completion":
+        return _completion(text, stop)
+    blocks = [match[3] for match in _FENCE.finditer(text) if match[2].lower() in _PYTHON_LABELS]
+    if not blocks:
+        return _completion(text, stop) if mode == "auto" else None
+    whole = [block for block in blocks if compiles(block)]
+    named = [block for block in whole if defines and _defines(block, defines)]
+    program = (named or whole or blocks)[-1]
+    return program if program.strip() else None
+
+
+def _completion(text: str, stop: Sequence[str]) -> str | None:
+    cut = min((at for at in (text.find(mark) for mark in stop if mark) if at >= 0), default=None)
+    if cut is not None:
+        text = text[:cut]
+    opening = re.match(r"\s*(```+|~~~+)[ \t]*[\w+.-]*[^\n`]*\n", text)
+    if opening:
+        text = text[opening.end() :]
+    closing = re.search(r"^[ \t]*(```|~~~)", text, re.M)
+    if closing:
+        text = text[: closing.start()]
+    return text if text.strip() else None
+
+
+def without_trailing_prose(source: str) -> str:
+    """The longest run of whole statements from the start that parses; `source` if there is none.
+
+    A model that goes on talking after its program leaves text that is no Python. Cuts are tried
+    at lines that start in the first column, from the end, and at most 60 of them.
+    """
+    if compiles(source):
+        return source
+    lines = source.split("\n")
+    starts = [n for n, line in enumerate(lines) if line and not line[0].isspace()]
+    for n in reversed(starts[-60:]):
+        head = "\n".join(lines[:n])
+        if head.strip() and compiles(head):
+            return head + "\n"
+    return source
+
+
+def _defines(source: str, name: str) -> bool:
+    return any(
+        isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+        and node.name == name
+        for node in ast.parse(source).body
+    )
+
+
+def definition_line(source: str, name: str) -> int | None:
+    """Number of the line (from 0) where the first top-level `def NAME` or `class NAME` stands."""
+    match = re.search(rf"^(?:async[ \t]+def|def|class)[ \t]+{re.escape(name)}\b", source, re.M)
+    return None if match is None else source.count("\n", 0, match.start())
+
+
+def join_prompt(prompt: str, text: str, entry_point: str) -> str:
+    """The whole program of a problem whose query is the beginning of a program (HumanEval).
+
+    `text` is either the rest of the program, or a program that defines `entry_point` again (a
+    chat model's answer), which then keeps the prompt's imports and helpers before it.
+    """
+    if text.startswith(prompt):
+        return text
+    line = definition_line(text, entry_point)
+    if line is not None and (compiles(text) or compiles(without_trailing_prose(text))):
+        return preamble(prompt, entry_point) + text
+    return prompt + text
+
+
+def preamble(program: str, entry_point: str) -> str:
+    """What stands before the first definition of `entry_point`: imports and helpers."""
+    line = definition_line(program, entry_point)
+    if line is None:
+        return ""
+    return "".join(part + "\n" for part in program.split("\n")[:line])

@@ -1,0 +1,134 @@
+"""What isolates programs on this machine, layer by layer, and whether that is enough.
+
+A worker enters every layer that the machine lets it enter, then attacks it from inside a jail
+(`restem.verify.probes`); a layer is in force only if its attack failed. Four things must hold for
+programs that nobody has read, each by at least one layer:
+
+    files       nothing outside the scratch folder and Python's own files is read or written
+    network     no socket
+    processes   no signal to others, and nothing outlives the program
+    memory      a bound for all processes of the program together
+
+Name spaces give all of this to root and to users who may make user name spaces; where a container
+forbids them (the usual Kubernetes pod), users of their own, seccomp and Landlock still do. With
+less than that, running programs is refused unless the caller allows it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+
+from restem.errors import UserError
+from restem.verify import bootstrap, codec
+from restem.verify.limits import Limits
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerStatus:
+    """One layer of isolation."""
+
+    in_force: bool
+    """Whether the attack on it failed."""
+    probe: str
+    """The attack that was tried at the start."""
+    reason: str = ""
+    """Why the layer is not in force; empty where it is."""
+
+
+PROPERTIES = {
+    "files": (("read_only_root",), ("landlock",)),
+    "network": (("network_namespace",), ("seccomp",)),
+    "processes": (("pid_namespace",), ("own_user", "seccomp"), ("landlock_signals", "seccomp")),
+    "memory": (("cgroup_memory",), ("memory_watch",)),
+}
+"""What must hold, and the sets of layers of which one must be in force for it."""
+
+
+def missing(layers: Mapping[str, LayerStatus]) -> list[str]:
+    """The properties that no layer in force gives; empty where programs may be run."""
+
+    def holds(alternatives: Sequence[Sequence[str]]) -> bool:
+        return any(
+            all(name in layers and layers[name].in_force for name in names)
+            for names in alternatives
+        )
+
+    return [name for name, alternatives in PROPERTIES.items() if not holds(alternatives)]
+
+
+def check(layers: Mapping[str, LayerStatus], *, allow_weak_sandbox: bool) -> None:
+    """UserError where isolation is too weak for programs that nobody has read."""
+    lacking = missing(layers)
+    if lacking and not allow_weak_sandbox:
+        off = "; ".join(f"{n}: {s.reason}" for n, s in layers.items() if not s.in_force)
+        raise UserError(
+            f"the sandbox does not protect {', '.join(lacking)} on this machine ({off}); allow user"
+            " name spaces or run as root in a container of your own, or pass --allow_weak_sandbox"
+            " if every program is trusted"
+        )
+
+
+def layers(*, without: Iterable[str] = ()) -> Mapping[str, LayerStatus]:
+    """Every layer by name, probed by a worker that is started for it (about 0.3 s, once)."""
+    return dict(_probed(tuple(sorted(without))))
+
+
+@functools.lru_cache(maxsize=8)
+def _probed(without: tuple[str, ...]) -> Mapping[str, LayerStatus]:
+    process = start_supervisor(slot=1999, limits=Limits(), without=without)
+    try:
+        return read_layers(codec.Channel(process.stdout.fileno(), -1))
+    finally:
+        process.stdin.close()
+        process.wait()
+        process.stdout.close()
+
+
+def start_supervisor(
+    *, slot: int, limits: Limits, without: Sequence[str] = ()
+) -> subprocess.Popen[bytes]:
+    """A supervisor process; its first message tells the layers, then it takes jobs."""
+    config = {
+        "slot": slot,
+        "limits": dataclasses.asdict(limits),
+        "without": list(without),
+        "packages": bootstrap.package_folders(),
+    }
+    return subprocess.Popen(
+        bootstrap.command("supervisor", json.dumps(config)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=bootstrap.CLEAN_ENVIRONMENT,
+        start_new_session=True,
+    )
+
+
+def read_layers(channel: codec.Channel) -> dict[str, LayerStatus]:
+    """The first message of a supervisor."""
+    hello = json.loads(channel.receive())
+    if "problem" in hello:
+        raise UserError(f"the sandbox does not start: {hello['problem']}")
+    return {name: LayerStatus(**status) for name, status in hello["layers"].items()}
+
+
+def describe(found: Mapping[str, LayerStatus] | None = None) -> list[str]:
+    """Lines for a person: each layer with its state, then what follows from them."""
+    found = layers() if found is None else found
+    lines = [
+        f"{name:18} {'in force' if status.in_force else 'OFF: ' + status.reason}"
+        for name, status in found.items()
+    ]
+    lacking = missing(found)
+    if lacking:
+        return [*lines, f"WEAK: {', '.join(lacking)} not protected; programs are refused"]
+    return [*lines, "strong enough to run programs that nobody has read"]
+
+
+def summary(found: Mapping[str, LayerStatus]) -> str:
+    """The layers in force in one line, which goes with every verdict."""
+    names = [name for name, status in found.items() if status.in_force]
+    return ",".join(names) or "none"
