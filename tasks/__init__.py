@@ -3,6 +3,15 @@
 `restem.data.registry.names()` lists them.
 """
 
-from restem.tasks import arithmetic, gsm8k, math  # noqa: F401
+from restem.tasks import (  # noqa: F401
+    apps,
+    arithmetic,
+    bbh,
+    gsm8k,
+    humaneval,
+    hungarian,
+    math,
+    mbpp,
+)
 
 from restem.data import jsonl, sources  # noqa: F401  so that gin knows their bindings

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import operator
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -245,21 +246,19 @@ def _triples(low: int, high: int) -> Callable[[], Iterator[Operands]]:
     return lambda: itertools.product(range(low, high + 1), repeat=3)
 
 
+_plus, _minus, _times = operator.add, operator.sub, operator.mul
+
 FAMILIES = {
     family.name: family
     for family in (
-        Family("add", 1, _pairs(2, 20), _story(stories.ADD, "+", lambda a, b: a + b)),
-        Family(
-            "subtract", 1, _larger_first(2, 20), _story(stories.SUBTRACT, "-", lambda a, b: a - b)
-        ),
-        Family(
-            "multiply", 1, _pairs(2, 12), _story(stories.MULTIPLY, "\\cdot ", lambda a, b: a * b)
-        ),
-        Family("sums", 1, _pairs(2, 99), _plain("+", lambda a, b: a + b)),
+        Family("add", 1, _pairs(2, 20), _story(stories.ADD, "+", _plus)),
+        Family("subtract", 1, _larger_first(2, 20), _story(stories.SUBTRACT, "-", _minus)),
+        Family("multiply", 1, _pairs(2, 12), _story(stories.MULTIPLY, "\\cdot ", _times)),
+        Family("sums", 1, _pairs(2, 99), _plain("+", _plus)),
         Family("divide", 2, _pairs(2, 12, ordered=True), _share),
-        Family("differences", 2, _larger_first(2, 99), _plain("-", lambda a, b: a - b)),
-        Family("products", 2, _pairs(2, 20), _plain("\\cdot ", lambda a, b: a * b)),
-        Family("large_sums", 2, _pairs(100, 299), _plain("+", lambda a, b: a + b)),
+        Family("differences", 2, _larger_first(2, 99), _plain("-", _minus)),
+        Family("products", 2, _pairs(2, 20), _plain("\\cdot ", _times)),
+        Family("large_sums", 2, _pairs(100, 299), _plain("+", _plus)),
         Family("three_terms", 3, _triples(2, 20), _three_terms),
         Family("two_steps", 3, _triples(2, 12), _two_steps),
         Family("equations", 3, _triples(2, 12), _equation),

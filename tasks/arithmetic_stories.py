@@ -1,9 +1,9 @@
 """Word problems of one step, as templates.
 
-In a template `{a}` and `{b}` are the operands, `{c}` the result; `{n}` and `{m}` are two people, `{he}`
-(`{He}`, `{him}`, `{his}`) the first one's pronoun; `{o}` is a plural noun. Each template is (question, reasoning); the
-reasoning is followed by the equation. Operands are at least 2, so that plurals are right; where a
-remainder of 1 could be named, the wording avoids the noun.
+In a template `{a}` and `{b}` are the operands and `{c}` the result; `{n}` and `{m}` are two people,
+`{he}`, `{He}`, `{him}` and `{his}` pronouns of the first; `{o}` is a plural noun. A template is
+(question, reasoning), and an equation follows the reasoning. Operands are at least 2, so that
+plurals are right.
 """
 
 PEOPLE = (

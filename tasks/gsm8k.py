@@ -1,4 +1,4 @@
-"""The task `gsm8k`: GSM8K (Cobbe et al., 2021) with the 8 chain-of-thought shots of Wei et al., 2022.
+"""The task `gsm8k`: GSM8K (Cobbe et al., 2021), with the 8 shots of Wei et al. (2022).
 
 GSM8K has 7,473 training and 1,319 test problems. Its validation split is ours: `validation_size`
 training problems, chosen by a seeded hash of their text, which are not trained on.
@@ -92,6 +92,6 @@ registry.add(
     source=gsm8k,
     prompt=prompts.published_or_own(COT_8SHOT, "gsm8k_8shot"),
     stop=("\nQ:", "\n\n"),
-    grader={"kind": "math", "extraction": "answer_is"},
+    grader={"kind": "numeric", "extraction": "answer_is"},
     max_new_tokens=256,
 )

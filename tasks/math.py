@@ -11,6 +11,7 @@ from typing import Any
 
 import gin
 from restem.data import folder, prompts, registry, splits
+from restem.verify import math_answer
 
 LAYOUTS = (
     folder.Layout(
@@ -74,42 +75,17 @@ def math(
 
 
 def _record(row: dict[str, str], official: str) -> dict[str, Any]:
-    gold = boxed(row["solution"])
+    # Two official training solutions end in an empty box: their answer is "", which nothing equals.
+    gold = math_answer.extract_gold(row["solution"]) or ""
     digest = hashlib.sha256(row["problem"].encode()).hexdigest()
-    solution = row["solution"].strip()
+    closing = f"Final Answer: The final answer is ${gold}$. I hope it is correct."
     return {
         "problem_id": f"{official}-{digest[:16]}",
         "inputs": f"Problem:\n{row['problem']}\n\nSolution:",
         "answer": gold,
-        "solutions": (
-            f"\n{solution}\nFinal Answer: The final answer is ${gold}$. I hope it is correct.",
-        )
-        if gold
-        else (),
+        "solutions": (f"\n{row['solution'].strip()}\n{closing}",) if gold else (),
         "metadata": {"level": row["level"], "type": row["type"], "source": row["source"]},
     }
-
-
-def boxed(solution: str) -> str | None:
-    r"""The content of the last `\boxed` or `\fbox` of a human solution, or None.
-
-    `\boxed{...}` with balanced braces, and `\boxed 2`, which a few solutions have. A last box that
-    does not close gives None, never an earlier box.
-    """
-    start = max(solution.rfind("\\boxed"), solution.rfind("\\fbox"))
-    if start < 0:
-        return None
-    rest = solution[start:].removeprefix("\\boxed").removeprefix("\\fbox").lstrip()
-    if not rest.startswith("{"):
-        return rest.split("$")[0].split()[0].rstrip(".,") if rest.split("$")[0].strip() else None
-    depth, previous = 0, ""
-    for position, character in enumerate(rest):
-        if previous != "\\":
-            depth += {"{": 1, "}": -1}.get(character, 0)
-        if depth == 0:
-            return rest[1:position]
-        previous = "" if previous == "\\" else character
-    return None
 
 
 registry.add(

@@ -22,7 +22,7 @@ MACRO = "DATA_DIR"
 
 
 def data_dir(argument: str | None = None) -> str | None:
-    """The data folder: the argument, else gin's macro DATA_DIR, else $RESTEM_DATA_DIR, else None."""
+    """The argument, else gin's macro DATA_DIR, else $RESTEM_DATA_DIR, else None."""
     if argument:
         return argument
     import gin
@@ -41,7 +41,7 @@ class Layout:
     name: str
     """What the layout is called in messages and metadata, e.g. "hendrycks/math"."""
     files: Mapping[str, Sequence[str]]
-    """Split to glob patterns relative to the data folder, e.g. {"train": ["MATH/train/*/*.json"]}."""
+    """Split to glob patterns in the data folder, e.g. {"train": ["MATH/train/*/*.json"]}."""
 
 
 def find(
@@ -63,8 +63,8 @@ def find(
     remedy = f"get it from {source}"
     if not folder:
         raise UserError(
-            f"task {task}: no data folder; looked for {wanted} in it: {remedy}, and name its folder "
-            f"by --gin.{MACRO}=\"'FOLDER'\" or {ENVIRONMENT}"
+            f"task {task}: no data folder, in which to look for {wanted}; {remedy}, and name the "
+            f"folder by --gin.{MACRO}=\"'FOLDER'\" or {ENVIRONMENT}"
         )
     root = epath.Path(folder).expanduser()
     if not root.is_dir():
@@ -158,7 +158,7 @@ def require(record: Any, fields: Iterable[str], *, where: str) -> None:
 
 
 def checksum(files: Iterable[epath.Path]) -> str:
-    """SHA-256 over the names and contents of files, in hex; the folder that holds them is no part."""
+    """SHA-256, in hex, of the names and contents of files; where they lie is no part of it."""
     digest = hashlib.sha256()
     for file in files:
         content = file.read_bytes()

@@ -6,9 +6,10 @@ In a gin file, with the task's name as scope:
     my_task/jsonl_task.prompt = "prompt.txt"
     my_task/jsonl_task.grader = {"kind": "math", "extraction": "minerva"}
 
-after which `my_task` can stand wherever a task is named. A line is `{"problem": ..., "answer": ...}`
-with, as they apply, `solution` or `solutions` (for supervised fine-tuning), `tests` (for programs),
-`split` ("train", "validation" or "test"), `id` and `metadata`.
+after which `my_task` can stand wherever a task is named. A line is
+`{"problem": ..., "answer": ...}` with, as they apply, `solution` or `solutions` (for supervised
+fine-tuning), `tests` (for programs), `split` ("train", "validation" or "test"; without it, train),
+`id` and `metadata`.
 """
 
 from __future__ import annotations

@@ -25,13 +25,13 @@ def postprocess(output: str, *, example: Mapping[str, Any] | None = None, is_tar
         problem_id=_text(example.get("problem_id", b"")),
         split="",
         inputs=_text(inputs),
-        answer=_text(example.get("answer", output)) or None,
+        answer=_text(example.get("answer", output)) if example.get("has_answer", b"y") else None,
         tests=_text(example.get("tests", b"")) or None,
     )
 
 
 def accuracy(grader: Mapping[str, Any]) -> Callable[[Sequence[Problem], Sequence[str]], dict]:
-    """A SeqIO metric: the mean reward of model outputs by `grader`, in percent as T5X reports it."""
+    """A SeqIO metric: the mean reward of model outputs by `grader`, in percent."""
     return functools.partial(_accuracy, grader=dict(grader))
 
 
@@ -42,12 +42,8 @@ def _accuracy(
 
     if not targets:
         return {"accuracy": 0.0}
-    with Verifier(grader) as verifier:
-        futures = [
-            verifier.submit(problem, text)
-            for problem, text in zip(targets, predictions, strict=True)
-        ]
-        rewards = [future.result().reward for future in futures]
+    with Verifier(grader=grader) as verifier:
+        rewards = [verdict.reward for verdict in verifier.grade(targets, predictions)]
     return {"accuracy": 100.0 * sum(rewards) / len(rewards)}
 
 

@@ -41,7 +41,7 @@ class Published:
     file: str
     """Path in the data folder, JSON lines, one shot a line."""
     sha256: str
-    """Of the prefix built from the file, in hex (not of the file: gzip headers hold time stamps)."""
+    """Of the prefix built from the file, in hex (a gzip file itself holds a time stamp)."""
     shot: Callable[[dict], str]
     """One record to the text of one shot."""
 
@@ -67,7 +67,7 @@ class Published:
         found = sha256(prefix)
         if found != self.sha256:
             raise UserError(
-                f"{path}: this is not the published prompt (SHA-256 of the prefix {found}, expected "
+                f"{path}: this is not the published prompt (SHA-256 of the prefix is {found}, not "
                 f"{self.sha256}); restore the file, or remove it to use restem's own prompt"
             )
         return Prompt(prefix=prefix, source=self.file)

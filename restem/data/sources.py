@@ -9,7 +9,7 @@ import inspect
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import gin
@@ -21,9 +21,11 @@ from restem.records import Problem, TaskCard
 if TYPE_CHECKING:
     import seqio
 
-# The text features of a materialised task. An empty string stands for an absent value, which
-# neither an answer nor a test nor a solution can be.
-_FEATURES = ("problem_id", "inputs", "targets", "answer", "tests", "solutions", "metadata")
+# The text features of a materialised task. `has_answer` is "" where a problem has none, since an
+# answer may itself be empty.
+_FEATURES = (
+    "problem_id", "inputs", "targets", "answer", "has_answer", "tests", "solutions", "metadata",
+)  # fmt: skip
 
 
 @gin.configurable
@@ -216,6 +218,7 @@ def _row(record: Mapping[str, Any], *, task: str, split: str, index: int) -> dic
         "inputs": record["inputs"],
         "targets": record.get("targets") or (solutions[0] if solutions else answer),
         "answer": answer,
+        "has_answer": "" if record.get("answer") is None else "yes",
         "tests": tests if isinstance(tests, str) else json.dumps(tests) if tests else "",
         "solutions": json.dumps(list(solutions)),
     }
@@ -232,12 +235,9 @@ def _ask(provider: seqio.Task, split: str) -> list[Problem]:
         sequence_length=None, split=split, shuffle=False, num_epochs=1, try_in_mem_cache=False
     )
     problems = []
-    for index, features in enumerate(dataset.as_numpy_iterator()):
-        row = {
-            name: value.decode("utf-8") if isinstance(value, bytes) else str(value)
-            for name, value in features.items()
-        }
-        answer = row.get("answer") if "answer" in row else row["targets"]
+    for index, row in enumerate(_text_rows(dataset)):
+        answer = row.get("answer", row["targets"])
+        absent = not row.get("has_answer", answer)
         solutions = json.loads(row["solutions"]) if row.get("solutions") else []
         if "solutions" not in row and row["targets"] != answer:
             solutions = [row["targets"]]
@@ -246,13 +246,27 @@ def _ask(provider: seqio.Task, split: str) -> list[Problem]:
                 problem_id=row.get("problem_id") or f"{split}-{index:05d}",
                 split=split,
                 inputs=row["inputs"],
-                answer=answer or None,
+                answer=None if absent else answer,
                 tests=row.get("tests") or None,
                 solutions=tuple(solutions),
                 metadata=json.loads(row.get("metadata") or "{}"),
             )
         )
     return problems
+
+
+def _text_rows(dataset: Any) -> Iterator[dict[str, str]]:
+    """The scalar features of a tf.data.Dataset as text, an example at a time."""
+    names = [name for name, spec in dataset.element_spec.items() if spec.shape.rank == 0]
+    # In batches: to iterate example by example costs ten times as much.
+    scalars = dataset.map(lambda features: {name: features[name] for name in names})
+    for batch in scalars.batch(512).as_numpy_iterator():
+        columns = [batch[name].tolist() for name in names]
+        for values in zip(*columns, strict=True):
+            yield {
+                name: value.decode("utf-8") if isinstance(value, bytes) else str(value)
+                for name, value in zip(names, values, strict=True)
+            }
 
 
 def _subset(problems: list[Problem], limit: int, *, seed: int) -> list[Problem]:
@@ -273,11 +287,12 @@ def _check_unique(problems: Iterable[Problem], *, task: str) -> None:
 def _tokenizer(vocabulary: seqio.Vocabulary, prefix: str) -> Any:
     """A preprocessor from text to ids; prefix and query are tokenised apart, as the engine does."""
     _, tf = _import_seqio()
+    feature_names = ("inputs", "targets")
     prefix_ids = tf.constant(vocabulary.encode(prefix) if prefix else [], tf.int32)
 
     def tokenize(features: Mapping[str, Any]) -> dict[str, Any]:
         return {
-            **{f"{name}_pretokenized": features[name] for name in ("inputs", "targets")},
+            **{f"{name}_pretokenized": features[name] for name in feature_names},
             **{
                 name: value for name, value in features.items() if name not in ("inputs", "targets")
             },

@@ -1,0 +1,167 @@
+"""Contamination: test problems whose words also stand in training problems.
+
+Two problems overlap if they share a run of `n` words (13: Brown et al., 2020, appendix C), or if
+all their words are the same, which also finds problems shorter than that.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import re
+from collections.abc import Iterator, Sequence
+
+from restem.errors import UserError
+from restem.records import Problem
+
+_WORD = re.compile(r"\w+")
+Gram = tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Overlap:
+    """A test problem and a training problem that share words."""
+
+    train_id: str
+    """Id of the training problem that shares most runs with the test problem."""
+    test_id: str
+    """Id of the test problem."""
+    shared: str
+    """The longest run of words that they share."""
+    fraction: float
+    """Share of the test problem's runs of n words that stand in this training problem; 1.0 where
+    all words are the same."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What a contamination check found."""
+
+    n: int
+    """Words in a run."""
+    num_train: int
+    """Training problems compared."""
+    num_test: int
+    """Test problems compared."""
+    num_overlapping: int
+    """Test problems that share a run with any training problem."""
+    num_equal: int
+    """Those of them whose words are all the same, in order, as a training problem's."""
+    overlapping: tuple[Overlap, ...]
+    """One for each, the largest fraction first."""
+
+    @property
+    def fraction(self) -> float:
+        """Share of the test problems that overlap; 0.0 where there are none."""
+        return self.num_overlapping / self.num_test if self.num_test else 0.0
+
+    def summary(self) -> str:
+        return (
+            f"{self.num_overlapping} of {self.num_test} test problems ({self.fraction:.2%}) share "
+            f"{self.n} words in a row with one of {self.num_train} training problems, "
+            f"{self.num_equal} of them word for word"
+        )
+
+
+def check(
+    train: Sequence[Problem],
+    test: Sequence[Problem],
+    *,
+    n: int = 13,
+    max_frequency: int = 10,
+) -> Report:
+    """Compares the statements of two sets of problems.
+
+    Case, punctuation and white space make no difference. Words that all queries of a set begin or
+    end with belong to the prompt's form and are left out, as are runs that stand in more than
+    `max_frequency` problems of a set (turns of phrase such as "the first line contains a single
+    integer", which no problem is known by).
+
+    Args:
+      train: training problems.
+      test: test problems.
+      n: words in a run, at least 1.
+      max_frequency: see above.
+    """
+    if n < 1:
+        raise UserError(f"contamination: n is {n}; a run has at least 1 word")
+    train_words, test_words = _statements(train), _statements(test)
+    train_grams = [set(_grams(words, n)) for words in train_words]
+    test_grams = [set(_grams(words, n)) for words in test_words]
+    common = {
+        gram
+        for grams in (train_grams, test_grams)
+        for gram, count in collections.Counter(g for found in grams for g in found).items()
+        if count > max_frequency
+    }
+    index = collections.defaultdict(list)
+    for position, grams in enumerate(train_grams):
+        for gram in grams - common:
+            index[gram].append(position)
+    wholes = collections.defaultdict(list)
+    for position, words in enumerate(train_words):
+        wholes[tuple(words)].append(position)
+    overlapping = []
+    num_equal = 0
+    for problem, words, grams in zip(test, test_words, test_grams, strict=True):
+        hits = collections.Counter(p for gram in grams - common for p in index.get(gram, ()))
+        equal = wholes.get(tuple(words), ()) if words else ()
+        num_equal += bool(equal)
+        if not hits and not equal:
+            continue
+        best = equal[0] if equal else max(hits, key=lambda p: (hits[p], -p))
+        overlapping.append(
+            Overlap(
+                train_id=train[best].problem_id,
+                test_id=problem.problem_id,
+                shared=_longest_shared(train_words[best], words),
+                fraction=1.0 if equal else hits[best] / len(grams),
+            )
+        )
+    overlapping.sort(key=lambda o: (-o.fraction, o.test_id))
+    return Report(
+        n=n,
+        num_train=len(train),
+        num_test=len(test),
+        num_overlapping=len(overlapping),
+        num_equal=num_equal,
+        overlapping=tuple(overlapping),
+    )
+
+
+def _statements(problems: Sequence[Problem]) -> list[list[str]]:
+    """The words of every query, without those that all of them begin or end with."""
+    words = [_WORD.findall(problem.inputs.lower()) for problem in problems]
+    if len(words) < 2:
+        return words
+    head = _shared_length(words)
+    tail = _shared_length([list(reversed(w[head:])) for w in words])
+    return [w[head : len(w) - tail] for w in words]
+
+
+def _shared_length(texts: Sequence[Sequence[str]]) -> int:
+    """How many words, from the first, all texts have in common."""
+    for length, column in enumerate(zip(*texts, strict=False)):
+        if len(set(column)) > 1:
+            return length
+    return min(map(len, texts))
+
+
+def _grams(words: Sequence[str], n: int) -> Iterator[Gram]:
+    """Runs of n words; none in a text that is shorter."""
+    return (tuple(words[start : start + n]) for start in range(len(words) - n + 1))
+
+
+def _longest_shared(left: Sequence[str], right: Sequence[str]) -> str:
+    """The longest run of words in both, by the usual table one row at a time."""
+    best_length = best_end = 0
+    previous = [0] * (len(right) + 1)
+    for a in left:
+        row = [0]
+        for j, b in enumerate(right):
+            length = previous[j] + 1 if a == b else 0
+            row.append(length)
+            if length > best_length:
+                best_length, best_end = length, j + 1
+        previous = row
+    return " ".join(right[best_end - best_length : best_end])

@@ -1,0 +1,61 @@
+"""The task `mbpp`: MBPP (Austin et al., 2021), 974 short Python problems, in its splits by task_id.
+
+Test is 11 to 510, validation 511 to 600, train 601 to 974; 1 to 10 are set aside for prompts. Ours
+has 3 shots in the published form, written for this project.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from restem.data import folder, prompts, registry
+
+LAYOUTS = (
+    folder.Layout("mbpp/*.jsonl", {"all": ("mbpp/mbpp.jsonl*",)}),
+    folder.Layout("google-research/mbpp", {"all": ("mbpp.jsonl*",)}),
+)
+SOURCE = "https://github.com/google-research/google-research (mbpp/mbpp.jsonl)"
+SPLITS = {"test": range(11, 511), "validation": range(511, 601), "train": range(601, 975)}
+
+
+def mbpp(split: str, *, data_dir: str | None = None) -> registry.Records:
+    """The problems of an official split."""
+    layout, files = folder.find(data_dir, task="mbpp", layouts=LAYOUTS, source=SOURCE)
+    required = ("text", "code", "task_id", "test_list")
+    rows = [record for _, record in folder.read_jsonl(files["all"][0], required=required)]
+    records = [_record(row) for row in rows if int(row["task_id"]) in SPLITS[split]]
+    return registry.Records(records, {"layout": layout.name, "rows": len(rows)})
+
+
+def query(text: str, tests: list[str]) -> str:
+    """The query in the form of the paper's figure 1."""
+    return (
+        f"You are an expert Python programmer, and here is your task: {text.strip()} "
+        "Your code should pass these tests:\n\n" + "\n".join(tests) + "\n[BEGIN]"
+    )
+
+
+def _record(row: dict[str, Any]) -> dict[str, Any]:
+    code = row["code"].replace("\r\n", "\n").strip()
+    tests = {
+        "test_list": row["test_list"],
+        "test_setup_code": (row.get("test_setup_code") or "").replace("\r\n", "\n"),
+    }
+    return {
+        "problem_id": f"mbpp-{int(row['task_id']):03d}",
+        "inputs": query(row["text"], row["test_list"]),
+        "tests": json.dumps(tests),
+        "solutions": (f"\n{code}\n",),
+        "metadata": {"task_id": int(row["task_id"])},
+    }
+
+
+registry.add(
+    "mbpp",
+    source=mbpp,
+    prompt=lambda data_dir: prompts.own("mbpp_3shot"),
+    stop=("[DONE]", "\n[BEGIN]"),
+    grader={"kind": "program", "extraction": "completion", "time_limit_s": 4.0},
+    max_new_tokens=400,
+)
