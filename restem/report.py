@@ -79,7 +79,7 @@ def report(
             page.Section(
                 "paper",
                 "The paper's figures",
-                "Drawn as in arXiv 2312.06585, from these runs. “The numbers” opens a figure's table.",
+                "Drawn as in arXiv 2312.06585. “The numbers” opens a figure's table.",
                 drawn(paper_figures.charts(runs)),
             )
         ]

@@ -59,6 +59,7 @@ def embed(
             if answers is not None:
                 greedy = np.flatnonzero(answers.sample_index == 0)
                 groups.append((index, iteration.number, "test", answers, greedy))
+    groups.sort(key=lambda group: (group[0], group[2] == "test"))  # the E-steps first
     samples: list[dict[str, Any]] = []
     total, left = 0, limit
     for position, (index, number, kind, table, rows) in enumerate(groups):

@@ -129,7 +129,7 @@ def table(
     columns: Sequence[str],
     rows: Sequence[Sequence[Cell]],
     *,
-    caption: str = "",
+    label: str,
     chosen: Sequence[int] = (),
 ) -> str:
     """An HTML table; columns of words are set left, those of numbers right."""
@@ -145,10 +145,9 @@ def table(
         cells += [f"<td{mark(i)}>{escape(show(row[i]))}</td>" for i in range(1, len(row))]
         style = ' class="chosen"' if number in chosen else ""
         lines.append(f"<tr{style}>{''.join(cells)}</tr>")
-    title = f"<caption>{escape(caption)}</caption>" if caption else ""
     return (
-        f'<div class="table" tabindex="0" role="region" aria-label="{escape(caption or "Table")}">'
-        f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+        f'<div class="table" tabindex="0" role="region" aria-label="{escape(label)}">'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
 
 
@@ -172,9 +171,11 @@ def _answer(title: str, subtitle: str, headline: Headline, hero: Drawing | None)
     if hero is not None:
         picture = f'<figure aria-label="{escape(hero.chart.title)}">{hero.narrow}</figure>'
     notes = "".join(f'<p class="note small">{escape(note)}</p>' for note in headline.notes)
-    rows = table(
-        headline.columns, headline.rows, caption=headline.caption, chosen=headline.chosen
-    ) if headline.rows else ""  # fmt: skip
+    rows = ""
+    if headline.rows:
+        rows = table(headline.columns, headline.rows, label="Results", chosen=headline.chosen)
+        note = f'<p class="small muted">{escape(headline.caption)}</p>'
+        rows = f'<div class="results">{note}{rows}</div>'
     return f"""<div class="answer" id="answer">
 <div><h1>{escape(title)}</h1>
 <p class="small muted">{escape(subtitle)}</p>
@@ -195,7 +196,7 @@ def _section(section: Section) -> str:
 
 def _figure(drawing: Drawing) -> str:
     chart = drawing.chart
-    numbers = table(chart.columns, chart.rows, caption=chart.title)
+    numbers = table(chart.columns, chart.rows, label=chart.title)
     return f"""<figure class="figure" id="{chart.key}">
 <header><h3>{escape(chart.title)}</h3>{_mirrors(chart.mirrors)}</header>
 <div class="wide">{drawing.wide}</div><div class="narrow">{drawing.narrow}</div>

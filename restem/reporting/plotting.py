@@ -121,7 +121,7 @@ def house_style() -> Iterator[None]:
 
 
 def panels(
-    narrow: bool, count: int, *, height: float = 2.7, across: int = 2, share_y: bool = False
+    narrow: bool, count: int, *, height: float = 2.7, share_y: bool = False
 ) -> tuple[Figure, list[Axes]]:
     """A figure of some panels: side by side in the wide form, one below the other in the narrow.
 
@@ -129,10 +129,9 @@ def panels(
       narrow: 3.6 inches across; else 7.2.
       count: panels.
       height: of one panel, inches.
-      across: most panels in a row of the wide form.
       share_y: one vertical scale for all.
     """
-    columns = 1 if narrow else min(count, across)
+    columns = 1 if narrow else min(count, 2 if count % 3 else 3)
     rows = math.ceil(count / columns)
     figure = Figure(figsize=(3.6 if narrow else 7.2, height * rows), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06, wspace=0.04, hspace=0.06)

@@ -79,12 +79,14 @@ def comparison(run: Run, base: Evaluation, final: Evaluation, result: Iteration)
     test = paired(run.base, base, result, final)
     if test is not None:
         low, high = test.ci
-        chance = f"p = {test.p_value:.2g}" if test.p_value >= 1e-4 else "p < 0.0001"
+        p_value = f"p\u00a0=\u00a0{test.p_value:.2g}"
+        if test.p_value < 1e-4:
+            p_value = "p\u00a0<\u00a00.0001"
         name = "exact McNemar test" if test.method == "mcnemar" else "sign-flip test"
         return (
             f" That is {signed(test.difference)} points (95% interval {signed(low)} to"
-            f" {signed(high)}; paired {name}, {chance}): {test.only_b:,} problems gained,"
-            f" {test.only_a:,} lost."
+            f" {signed(high)}; paired {name}, {p_value}): {test.only_b:,} problems gained,"
+            f" {test.only_a:,}\u00a0lost."
         )
     text = f" That is {signed(final.pass1 - base.pass1)} points"
     if base.interval and final.interval:

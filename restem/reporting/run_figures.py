@@ -226,7 +226,8 @@ def lengths(run: Run, samples: Mapping[int, SampleTable], suffix: str) -> Chart 
                     axis.stairs(counts, bins, color=color, alpha=0.15, fill=True)
             axis.set_title(f"Iteration {n}")
             axis.set_xlabel("tokens")
-            axis.set_ylabel("samples")
+            if narrow or axis is axes[0]:
+                axis.set_ylabel("samples")
         full = max(axes, key=lambda axis: len(axis.get_legend_handles_labels()[1]))
         plotting.legend_above(figure, full, narrow)
         return figure
