@@ -72,8 +72,8 @@ def check(
 ) -> Report:
     """Compares the statements of two sets of problems.
 
-    Case, punctuation and white space make no difference. Words that all queries of a set begin or
-    end with belong to the prompt's form and are left out, as are runs that stand in more than
+    Case, punctuation and white space make no difference. Words that all queries begin or end with
+    belong to the prompt's form and are left out, as are runs that stand in more than
     `max_frequency` problems of a set (turns of phrase such as "the first line contains a single
     integer", which no problem is known by).
 
@@ -85,7 +85,8 @@ def check(
     """
     if n < 1:
         raise UserError(f"contamination: n is {n}; a run has at least 1 word")
-    train_words, test_words = _statements(train), _statements(test)
+    words = _statements([*train, *test])
+    train_words, test_words = words[: len(train)], words[len(train) :]
     train_grams = [set(_grams(words, n)) for words in train_words]
     test_grams = [set(_grams(words, n)) for words in test_words]
     common = {
@@ -132,19 +133,17 @@ def check(
 def _statements(problems: Sequence[Problem]) -> list[list[str]]:
     """The words of every query, without those that all of them begin or end with."""
     words = [_WORD.findall(problem.inputs.lower()) for problem in problems]
-    if len(words) < 2:
-        return words
     head = _shared_length(words)
-    tail = _shared_length([list(reversed(w[head:])) for w in words])
-    return [w[head : len(w) - tail] for w in words]
+    tail = _shared_length([list(reversed(text[head:])) for text in words])
+    return [text[head : len(text) - tail] for text in words]
 
 
 def _shared_length(texts: Sequence[Sequence[str]]) -> int:
-    """How many words, from the first, all texts have in common."""
+    """How many words, from the first, all texts have in common; 0 where that is all of one."""
     for length, column in enumerate(zip(*texts, strict=False)):
         if len(set(column)) > 1:
             return length
-    return min(map(len, texts))
+    return 0
 
 
 def _grams(words: Sequence[str], n: int) -> Iterator[Gram]:

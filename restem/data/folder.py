@@ -64,7 +64,7 @@ def find(
     if not folder:
         raise UserError(
             f"task {task}: no data folder, in which to look for {wanted}; {remedy}, and name the "
-            f"folder by --gin.{MACRO}=\"'FOLDER'\" or {ENVIRONMENT}"
+            f"folder by --gin.{MACRO}=FOLDER or {ENVIRONMENT}"
         )
     root = epath.Path(folder).expanduser()
     if not root.is_dir():

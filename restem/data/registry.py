@@ -18,6 +18,7 @@ Adding costs nothing: SeqIO hears of a task when `restem.data.sources` first nee
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -81,6 +82,8 @@ class TaskSpec:
 _TASKS: dict[str, TaskSpec] = {}
 # SeqIO's own rule for names, and no "/" since a task names a file of the run.
 _NAME = re.compile(r"^[\w\d.:-]+$")
+# What gin takes as a scope.
+_SCOPE = re.compile(r"^[a-zA-Z_]\w*$")
 
 
 def add(name: str, *, source: Any, **fields: Any) -> TaskSpec:
@@ -114,16 +117,21 @@ def get(name: str) -> TaskSpec:
     _import_built_in()
     if name in _TASKS:
         return _TASKS[name]
-    from restem.data import jsonl
+    if _SCOPE.match(name):
+        from restem.data import jsonl
 
-    with gin.config_scope(None), gin.config_scope(name):
-        spec = jsonl.jsonl_task(name=name)
-    if spec is None:
-        raise UserError(
-            f"no task named {name!r}; there are {', '.join(sorted(_TASKS))}. Add one with "
-            f"restem.data.registry.add in a file that gin imports, or bind {name}/jsonl_task.path"
-        )
-    return spec
+        with gin.config_scope(None), gin.config_scope(name):
+            spec = jsonl.jsonl_task(name=name)
+        if spec is not None:
+            return spec
+    near = difflib.get_close_matches(name, _TASKS, n=3)
+    hint = f" (is it {' or '.join(near)}?)" if near else ""
+    # Members of a group are too many to print.
+    known = sorted(task if not spec.groups else spec.groups[0] for task, spec in _TASKS.items())
+    raise UserError(
+        f"no task named {name!r}{hint}; there are {', '.join(dict.fromkeys(known))}. Add one with "
+        f"restem.data.registry.add in a file that gin imports, or bind {name}/jsonl_task.path"
+    )
 
 
 def names() -> list[str]:
