@@ -1,0 +1,1 @@
+"""What `restem plan` knows of chips, compiled programs and the time they take."""

@@ -1,0 +1,160 @@
+"""Compiles one program for a slice, in a process of its own.
+
+`restem plan` runs `python -m restem.planning.worker` with a job on standard input: JAX must start
+on the CPU while libtpu compiles, and the compiler's memory goes back with the process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sys
+import time
+from typing import Any
+
+
+def compile_program(job: dict[str, Any]) -> dict[str, Any]:
+    """Lowers and compiles.
+
+    Args:
+      job: {"program", "model": ModelConfig fields, "shapes": `Shapes` fields, "topology",
+        "mesh": sizes of the axes}.
+
+    Returns:
+      {"fits", "memory": bytes on a chip by kind, "flops": on a chip, "hbm_bytes",
+      "collective_bytes" by kind, "seconds": roofline, "compile_seconds", "notes"}, or
+      {"fits": False, "error", "memory"} where the compiler ran out of HBM.
+    """
+    import jax
+
+    from restem import models, partitioning
+    from restem.planning import costs, programs
+    from restem.planning.chips import Slice
+
+    where = Slice.parse(job["topology"])
+    mesh = partitioning.make_mesh(**job["mesh"], devices=where.devices())
+    config = models.ModelConfig.from_dict(job["model"])
+    shapes = programs.Shapes(**job["shapes"])
+    name = job["program"]
+    program = programs.PROGRAMS[name](config, shapes, mesh)
+    start = time.monotonic()
+    traced = program.trace()
+    trips = ()
+    if name == "train":
+        chips_rows = shapes.rows // partitioning.batch_parts(mesh)
+        trips = (shapes.micro_batches, -(-chips_rows * shapes.row_length // shapes.head_chunk))
+    flops = costs.flops(traced.jaxpr.jaxpr, trips) / where.chips
+    memory = dict(program.kinds)
+    result: dict[str, Any] = {
+        "program": name,
+        "mesh": dict(mesh.shape),
+        "flops": flops,
+        "notes": partitioning.check_divisible(config, mesh),
+    }
+    try:
+        with partitioning.use(mesh):
+            compiled = traced.lower().compile()
+    except jax.errors.JaxRuntimeError as e:
+        if "RESOURCE_EXHAUSTED" not in str(e):
+            raise
+        needed = re.search(r"\(([\d.]+)([KMG])\) exceeds available HBM", str(e))
+        if needed:
+            scale = {"K": 2**10, "M": 2**20, "G": 2**30}[needed[2]]
+            memory["needed by the compiler"] = int(float(needed[1]) * scale)
+        result |= {"fits": False, "memory": memory, "error": " ".join(str(e).split())[:2000]}
+        return result | {"compile_seconds": time.monotonic() - start}
+    stats = compiled.memory_analysis()
+    memory["padding"] = max(0, stats.argument_size_in_bytes - sum(memory.values()))
+    memory["temporaries"] = stats.temp_size_in_bytes
+    memory["results"] = max(0, stats.output_size_in_bytes - stats.alias_size_in_bytes)
+    memory["code"] = stats.generated_code_size_in_bytes
+    fsdp = mesh.shape["fsdp"]
+    hbm = {"prefill": _prefill, "decode": _decode, "train": _train}[name](
+        config, shapes, program, mesh, fsdp
+    )
+    sent = costs.collective_bytes(compiled.as_text(), trips)
+    line = costs.Roofline.of(where.chip, flops, hbm, sum(sent.values()))
+    return result | {
+        "fits": sum(memory.values()) <= where.chip.hbm,
+        "memory": memory,
+        "hbm_bytes": hbm,
+        "collective_bytes": sent,
+        "compute_seconds": line.compute,
+        "memory_seconds": line.memory,
+        "interconnect_seconds": line.interconnect,
+        "seconds": line.seconds,
+        "bound": line.bound,
+        "compile_seconds": time.monotonic() - start,
+    }
+
+
+def _prefill(config, shapes, program, mesh, fsdp):
+    from restem.planning import costs
+
+    return costs.hbm_bytes("prefill", program.kinds, fsdp=fsdp, rounds=1)
+
+
+def _decode(config, shapes, program, mesh, fsdp):
+    from restem.planning import costs
+
+    return costs.hbm_bytes("decode", program.kinds, fsdp=fsdp, rounds=shapes.decode_steps)
+
+
+def _train(config, shapes, program, mesh, fsdp):
+    import numpy as np
+
+    from restem import partitioning
+    from restem.planning import costs
+
+    width = 2 if config.dtype == "bfloat16" else 4
+    stored = 2 if shapes.param_dtype == "bfloat16" else 4
+    tokens = shapes.rows // partitioning.batch_parts(mesh) * shapes.row_length
+    saved = int(np.prod([tokens, config.embed_dim, config.num_layers])) * width
+    return costs.hbm_bytes(
+        "train", program.kinds, fsdp=fsdp, rounds=shapes.micro_batches, activations=saved,
+        compute_ratio=width / stored,
+    )  # fmt: skip
+
+
+def fingerprint(job: dict[str, Any]) -> str:
+    """Names a job's result in a cache: the job, the compiler and the code that is compiled."""
+    import importlib.metadata
+
+    from restem import models, partitioning, sampling, training
+
+    digest = hashlib.sha256(json.dumps(job, sort_keys=True).encode())
+    for package in ("jax", "libtpu"):
+        digest.update(importlib.metadata.version(package).encode())
+    sources = [partitioning.__file__]
+    for room in (models, sampling, training):
+        folder = os.path.dirname(room.__file__)
+        sources += [
+            os.path.join(folder, f) for f in sorted(os.listdir(folder)) if f.endswith(".py")
+        ]
+    sources += [__file__, os.path.join(os.path.dirname(__file__), "programs.py"),
+                os.path.join(os.path.dirname(__file__), "costs.py")]  # fmt: skip
+    for path in sources:
+        with open(path, "rb") as file:
+            digest.update(file.read())
+    return digest.hexdigest()[:32]
+
+
+def main() -> int:
+    from restem.errors import UserError
+
+    job = json.load(sys.stdin)
+    # libtpu logs to both streams: the answer goes to a file.
+    output = job.pop("output")
+    try:
+        result = compile_program(job)
+    except UserError as e:
+        result = {"user_error": str(e)}
+    with open(output, "w", encoding="utf-8") as file:
+        json.dump(result, file)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
