@@ -29,7 +29,18 @@ from restem.verify import codec, linux, proxies
 
 CRASHED = 1
 """Exit status of a program that ended with an exception."""
-LOADED = b"L"
+_GIVEN = """
+import bisect, collections, copy, functools, heapq, itertools, math
+import operator, random, re, string, sys
+from bisect import *
+from collections import *
+from functools import *
+from heapq import *
+from itertools import *
+from math import *
+from typing import *
+pow = __import__("builtins").pow
+"""
 
 
 def receive(control: socket.socket, most: int = 8) -> tuple[dict | None, list[int]]:
@@ -183,6 +194,15 @@ def _new_module(name: str) -> types.ModuleType:
     return module
 
 
+@functools.cache
+def given_names() -> dict[str, object]:
+    """Names that judges of functions (LeetCode; APPS's own checker) have imported for a program."""
+    names: dict[str, object] = {"__name__": "solution"}
+    exec(_GIVEN, names)
+    del names["__builtins__"]
+    return names
+
+
 def _script(code: types.CodeType | None) -> None:
     assert code is not None
     exec(code, _new_module("__main__").__dict__)
@@ -192,6 +212,7 @@ def _module(code: types.CodeType | None) -> dict:
     """The program as an imported module: a `__main__` guard does not run."""
     assert code is not None
     module = _new_module("solution")
+    module.__dict__.update(given_names())
     exec(code, module.__dict__)
     return module.__dict__
 

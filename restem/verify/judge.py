@@ -18,6 +18,7 @@ import select
 import signal
 import struct
 import time
+from collections.abc import Callable
 
 from restem.verify import codec, compare, jails, process_tree
 from restem.verify.limits import Limits
@@ -136,7 +137,11 @@ class Run:
     # ---- waiting ----
 
     def wait(
-        self, sinks: list[_Sink], jail: jails.Jail | None, seconds: float, done
+        self,
+        sinks: list[_Sink],
+        jail: jails.Jail | None,
+        seconds: float,
+        done: Callable[[], bool] | None,
     ) -> dict | None:
         """Reads until `done()`, or until the jail reports and all sinks are at their end.
 
@@ -373,7 +378,7 @@ def _asserts(run: Run, program: str, tests: Asserts, outcome: Outcome) -> None:
     while True:
         before = outcome.passed
 
-        def done() -> bool:
+        def done(seen: int = seen) -> bool:
             return not reports.open or len(_frames(reports)) > seen
 
         run.wait([reports, *errors], None, run.seconds_left(), done)

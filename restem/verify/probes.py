@@ -37,11 +37,11 @@ _LAYERS: dict[str, tuple[str | None, tuple[str, ...], str]] = {
         "open a forbidden device; read, list and write outside",
     ),
     "landlock_signals": ("landlock_signals", ("signal",), "signal the supervisor"),
-    "cgroup_memory": ("cgroup_memory", ("control_group",), "look for the group and its limit"),
+    "cgroup_memory": ("cgroup_memory", ("control_group",), "look for the group"),
     "cgroup_processes": (
         "cgroup_processes",
         ("control_group",),
-        "look for the group and its limit",
+        "look for the group",
     ),
     "memory_watch": ("memory_watch", (), "measure the tree's memory from outside"),
     "address_space": (None, ("address_space",), "map twice the memory limit"),

@@ -218,6 +218,10 @@ class Link:
         raise codec.CodecError(f"the test passes a {type(value).__name__}, which is no data")
 
 
+def _is_result(operation: str, rest: list) -> bool:
+    return len(rest) == 2 and type(rest[1]) is dict if operation == "call" else len(rest) == 1
+
+
 def _copy_into(target: Any, value: Any) -> None:
     if type(target) not in _MUTABLE or type(target) is not type(value):
         raise ProgramGone("the program changed an argument into something else")

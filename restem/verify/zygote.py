@@ -29,8 +29,8 @@ from restem.verify import jail, landlock, linux, seccomp
 
 PRELOADED = (
     "bisect", "cmath", "collections", "copy", "dataclasses", "datetime", "decimal", "enum",
-    "fractions", "functools", "heapq", "io", "itertools", "json", "math", "operator", "random", "re",
-    "string", "sys", "time", "typing",
+    "fractions", "functools", "heapq", "io", "itertools", "json", "math", "operator", "random",
+    "re", "string", "sys", "time", "typing",
 )  # fmt: skip
 """Modules that programs import most often, loaded once for all."""
 _UID = 1000
@@ -512,6 +512,7 @@ def start(arguments: list[str]) -> None:
     site.setquit()
     for name in PRELOADED:
         importlib.import_module(name)
+    jail.given_names()
     sys.argv[:] = ["main.py"]
     sys.set_int_max_str_digits(0)
     for key in [key for key in os.environ if key.startswith("PYTHON")]:
