@@ -81,11 +81,11 @@ def _undelimit(answer: str | None) -> str | None:
     for left, right in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
         inner = answer[len(left) : len(answer) - len(right)]
         if (
-            len(answer) > len(left) + len(right)
+            len(answer) >= len(left) + len(right)
             and answer.startswith(left)
             and answer.endswith(right)
-            and left not in inner
             and not inner.endswith("\\")
+            and left not in inner.replace("\\$", "")
         ):
             answer = inner.strip()
             break

@@ -312,6 +312,11 @@ class Matcher:
             a = ("rel", (a[1][0], a[1][-1]), ("=",))
         if len(b[1]) > 2 and _is_label(b[1][0]):
             b = ("rel", (b[1][0], b[1][-1]), ("=",))
+        if not variables(a) and not variables(b):
+            # `0.56 = 56\%`: each says one number twice.
+            values = self.labelled(a), self.labelled(b)
+            if None not in values:
+                return self.match(*values)
         scalar = all(_is_scalar(side) for side in a[1] + b[1])
         if len(a[1]) != 2 or len(b[1]) != 2 or not scalar:
             return self.match_rows(a[1], b[1], "equation")
@@ -418,7 +423,7 @@ def _plain(node: Node) -> Node:
     if node[0] == "unit":
         return _plain(node[1])
     if node[0] == "list":
-        raise math_sets.NotASet
+        return math_sets.from_relation(node)
     return without_sign(without_sign(node, "degree"), "percent")
 
 

@@ -121,6 +121,7 @@ class _Line:
     """The real line, cut at given constants; cell 2k is cut k, cell 2k + 1 the gap after it."""
 
     def __init__(self, ends: list[Node]):
+        """Sorts the end points and merges those of equal value."""
         self.index: dict[Node, int] = {}
         placed = []
         for end in dict.fromkeys([MINUS_INFINITY, INFINITY, *ends]):
@@ -151,10 +152,14 @@ class _Line:
             if low > high:
                 raise NotASet
             cells = set(range(2 * low + 1, 2 * high))
-            # An infinite end is never part of a set of reals, whatever the bracket says.
-            if node[1] == "[" and low > 0:
+            # Infinity is no number: a bracket that closes it is a mistake, not a spelling.
+            if node[1] == "[":
+                if low == 0:
+                    raise NotASet
                 cells.add(2 * low)
-            if node[3] == "]" and high < self.count - 1:
+            if node[3] == "]":
+                if high == self.count - 1:
+                    raise NotASet
                 cells.add(2 * high)
             return frozenset(cells)
         if kind == "union":

@@ -1,0 +1,333 @@
+r"""Measures the mathematical verifier; what came out is in verify_math.md.
+
+    export RESTEM_DATA_DIR=...   # the folder with math/train.jsonl.gz and math/test.jsonl.gz
+    python benchmarks/verify_math.py self
+    python benchmarks/verify_math.py cross
+    python benchmarks/verify_math.py rewrites
+    python benchmarks/verify_math.py compare --math_verify_python=/path/to/venv/bin/python
+    python benchmarks/verify_math.py hostile
+    python benchmarks/verify_math.py speed
+
+`compare` needs an interpreter of an environment of its own in which `pip install math-verify` was
+run; nothing else does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import gzip
+import json
+import os
+import pathlib
+import random
+import subprocess
+import sys
+import time
+from typing import NamedTuple
+
+import verify_math_pairs
+
+from restem.records import Problem
+from restem.verify import Verifier, math_answer
+from restem.verify.math_equivalence import compare
+
+# The other side of `compare`: one [gold, answer] a line in, one boolean or error a line out.
+MATH_VERIFY = """
+import json, sys
+from math_verify import parse, verify
+for line in sys.stdin:
+    gold, answer = json.loads(line)
+    try:
+        result = verify(parse("$" + gold + "$"), parse("$" + answer + "$"))
+    except Exception as error:
+        result = type(error).__name__
+    print(json.dumps(result), flush=True)
+"""
+
+
+class Gold(NamedTuple):
+    """One MATH problem's reference."""
+
+    place: str
+    type: str
+    solution: str
+    answer: str
+
+
+class Pair(NamedTuple):
+    """An answer, the gold answer, whether they are equal (None: not known), and where from."""
+
+    kind: str
+    answer: str
+    gold: str
+    equal: bool | None
+
+
+def golds() -> list[Gold]:
+    """All 12,500 problems of MATH."""
+    folder = os.environ.get("RESTEM_DATA_DIR")
+    if not folder:
+        sys.exit("set RESTEM_DATA_DIR to the folder that holds math/train.jsonl.gz")
+    found = []
+    for split in ("train", "test"):
+        with gzip.open(pathlib.Path(folder) / "math" / f"{split}.jsonl.gz", "rt") as lines:
+            for line in lines:
+                row = json.loads(line)
+                answer = math_answer.extract_gold(row["solution"])
+                place = f"{split}/{row['idx']}"
+                found.append(Gold(place, row["type"], row["solution"], answer or ""))
+    return found
+
+
+def answered(rows: list[Gold]) -> list[Gold]:
+    return [row for row in rows if row.answer]
+
+
+def cross_pairs(rows: list[Gold], seed: int) -> list[Pair]:
+    """Each gold against the answer of another problem of its type."""
+    numbers = random.Random(seed)
+    by_type = collections.defaultdict(list)
+    for row in rows:
+        by_type[row.type].append(row)
+    pairs = []
+    for row in rows:
+        other = numbers.choice(by_type[row.type])
+        while other.place == row.place:
+            other = numbers.choice(by_type[row.type])
+        pairs.append(Pair("another problem", other.answer, row.answer, None))
+    return pairs
+
+
+def derived_pairs(rows: list[Gold], seed: int) -> list[Pair]:
+    """Rewritten forms of the golds, and near misses."""
+    numbers = random.Random(seed)
+    pairs = []
+    for row in rows:
+        for kind, text in verify_math_pairs.rewrites(row.answer).items():
+            pairs.append(Pair(kind, text, row.answer, True))
+        for kind, text in verify_math_pairs.near_misses(row.answer, numbers).items():
+            pairs.append(Pair(kind, text, row.answer, False))
+    return pairs
+
+
+def run_self(_: argparse.Namespace) -> None:
+    """Every gold solution as a sample: extraction and comparison, in the worker pool."""
+    rows = golds()
+    problems = [Problem(row.place, "", "", answer=row.answer) for row in rows]
+    start = time.perf_counter()
+    with Verifier(grader={"kind": "math", "extraction": "boxed"}, workers=1) as verifier:
+        verdicts = verifier.grade(problems, [row.solution for row in rows])
+    seconds = time.perf_counter() - start
+    wrong = [row.place for row, verdict in zip(rows, verdicts, strict=True) if not verdict.reward]
+    empty = [row.place for row in rows if not row.answer]
+    print(f"{len(rows)} solutions, {len(empty)} without an answer in the box: {empty}")
+    print(f"correct: {len(rows) - len(wrong)}; incorrect: {wrong}; {seconds:.1f} s with one worker")
+    # The string path alone would say yes to anything; so once more with the text disguised.
+    start = time.process_time()
+    methods = collections.Counter()
+    failed = []
+    for row in answered(rows):
+        disguised = row.answer.replace(r"\frac", r"\dfrac ").replace(" ", "  ")
+        verdict = compare(rf"0+{disguised}" if disguised[0].isdigit() else disguised, row.answer)
+        methods[verdict.method] += 1
+        if not verdict.reward:
+            failed.append((row.place, row.answer, verdict.detail))
+    seconds = time.process_time() - start
+    print(f"disguised (0 + ...): {dict(methods)}, {seconds:.1f} s of CPU time; not equal:")
+    for case in failed:
+        print("  ", case)
+
+
+def run_cross(arguments: argparse.Namespace) -> None:
+    pairs = []
+    for seed in range(arguments.rounds):
+        pairs += cross_pairs(answered(golds()), seed)
+    same = positive = 0
+    for pair in pairs:
+        verdict = compare(pair.answer, pair.gold)
+        if verdict.method == "string" and verdict.reward:
+            same += 1
+        elif verdict.reward:
+            positive += 1
+            print(f"   equal though written otherwise ({verdict.method}): {pair[1:3]}")
+    print(f"{len(pairs)} pairs: {same} are the same string, {positive} more are called equal")
+
+
+def run_rewrites(_: argparse.Namespace) -> None:
+    count = collections.Counter()
+    missed = collections.Counter()
+    for pair in derived_pairs(answered(golds()), 0):
+        verdict = compare(pair.answer, pair.gold)
+        count[pair.equal, pair.kind] += 1
+        if bool(verdict.reward) != pair.equal:
+            missed[pair.equal, pair.kind] += 1
+            print("   judged wrongly:", pair, verdict.method, verdict.detail)
+    for (equal, kind), number in sorted(count.items()):
+        name = "rewrite" if equal else "near miss"
+        print(f"{name:9}  {kind:22} {number:6}  wrong {missed[equal, kind]}")
+    for equal in (True, False):
+        total = sum(n for key, n in count.items() if key[0] == equal)
+        wrong = sum(n for key, n in missed.items() if key[0] == equal)
+        print("rewrites" if equal else "near misses", total, "judged wrongly:", wrong)
+
+
+def run_compare(arguments: argparse.Namespace) -> None:
+    rows = answered(golds())
+    numbers = random.Random(0)
+    derived = derived_pairs(rows, 0)
+    by_kind = collections.defaultdict(list)
+    for pair in derived:
+        by_kind[pair.equal, pair.kind].append(pair)
+    pairs = [Pair("itself", row.answer, row.answer, True) for row in rows]
+    pairs += cross_pairs(rows, 0)
+    for same_kind in by_kind.values():
+        pairs += numbers.sample(same_kind, min(arguments.per_kind, len(same_kind)))
+    start = time.process_time()
+    ours = [bool(compare(pair.answer, pair.gold).reward) for pair in pairs]
+    our_seconds = time.process_time() - start
+    lines = "".join(json.dumps([pair.gold, pair.answer]) + "\n" for pair in pairs)
+    start = time.perf_counter()
+    done = subprocess.run(
+        [arguments.math_verify_python, "-c", MATH_VERIFY],
+        input=lines,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    their_seconds = time.perf_counter() - start
+    theirs = [json.loads(line) is True for line in done.stdout.splitlines()]
+    table = collections.Counter()
+    differing = []
+    for pair, us, them in zip(pairs, ours, theirs, strict=True):
+        table[pair.kind if pair.equal is None else pair.equal, us, them] += 1
+        if us != them:
+            differing.append((pair, us, them))
+    print(f"restem {our_seconds:.1f} s of CPU time, math-verify {their_seconds:.1f} s")
+    print("truth            restem  math-verify  pairs")
+    for (truth, us, them), number in sorted(table.items(), key=str):
+        print(f"{truth!s:16} {us!s:7} {them!s:12} {number}")
+    with open(arguments.out, "w", encoding="utf-8") as stream:
+        for pair, us, them in differing:
+            record = {**pair._asdict(), "restem": us, "math_verify": them}
+            stream.write(json.dumps(record) + "\n")
+    kinds = collections.Counter((pair.kind, pair.equal, us) for pair, us, _ in differing)
+    for (kind, equal, us), number in kinds.most_common():
+        print(f"   {number:5}  {kind}: truth {equal}, restem {us}, math-verify {not us}")
+    print(f"{len(differing)} disagreements are in {arguments.out}")
+
+
+HOSTILE = {
+    "a tower of powers": r"9^{9^{9^{9}}}",
+    "a double factorial": "10000!!",
+    "a binomial": r"\binom{10^9}{5}",
+    "10,000 fractions": r"\frac{" * 10_000 + "1" + "}{2}" * 10_000,
+    "a million digits": "1" * 10**6,
+    "a million letters": "x" * 10**6,
+    "a million brackets": "(" * 10**6,
+    "100,000 braces": "{" * 10**5,
+    "lone surrogates": "\ud800\udfff",
+    "NUL": "5\x006",
+    "an import": "__import__('os').system('id')",
+    "a dunder": "().__class__.__bases__[0].__subclasses__()",
+    "a large power of a sum": "(x+1)^{100000}",
+    "a power of a radical": r"(1+\sqrt{2})^{99999}",
+    "200 radicals": "+".join(rf"\sqrt{{{n}}}" for n in range(2, 202)),
+    "200 sines": "+".join(rf"\sin({n})" for n in range(2, 202)),
+    "a root of unity of large order": r"\cos\frac{\pi}{99991}",
+    "exponentials of exponentials": r"e^{e^{e^{e^{10}}}}",
+    "35 nested roots": r"\sqrt{2+" * 35 + "1" + "}" * 35,
+    "a list of 1,900": "1," * 1900 + "1",
+    "factorials of factorials": "5!!!!!!!!!",
+    "announcements": "Final Answer: The final answer is" * 10_000,
+}
+HOSTILE_GOLDS = ("5", "x+1", r"\sqrt{2}+\sqrt{3}", "(1,2)", r"\text{odd}")
+
+
+def run_hostile(_: argparse.Namespace) -> None:
+    problems = [Problem("p", "", "", answer=gold) for gold in HOSTILE_GOLDS]
+    grader = {"kind": "math", "extraction": "any"}
+    with Verifier(grader=grader, workers=1) as verifier:
+        verifier.submit(problems[0], "5").result()
+
+        def easy() -> float:
+            start = time.perf_counter()
+            verifier.grade([problems[0]] * 5000, ["5.0"] * 5000)
+            return 5000 / (time.perf_counter() - start)
+
+        print(f"before: {easy():.0f} easy answers/s")
+        for name, text in HOSTILE.items():
+            start = time.perf_counter()
+            verdicts = verifier.grade(problems, [text] * len(problems))
+            seconds = time.perf_counter() - start
+            methods = sorted({verdict.method for verdict in verdicts})
+            correct = sum(verdict.reward for verdict in verdicts)
+            print(f"{name:32} {seconds:6.3f} s for {len(problems)}  correct {correct:g}  {methods}")
+        print(f"after: {easy():.0f} easy answers/s")
+
+
+SYMBOLIC = (
+    (r"\sqrt{5+2\sqrt{6}}", r"\sqrt{2}+\sqrt{3}"),
+    ("(x+1)^2", "x^2+2x+1"),
+    (r"\frac{\sqrt{6}-\sqrt{2}}{4}", r"\sin 15^\circ"),
+    (r"\frac{2\pi}{\sqrt{3}}", r"\frac{2\pi\sqrt{3}}{3}"),
+    ("(2x+1)(x-3)", "2x^2-5x-3"),
+    (r"2\sin x\cos x", r"\sin 2x"),
+    (r"y=2x+1", r"4x-2y+2=0"),
+    (r"(-\infty,2]\cup(2,5)", "x<5"),
+    (r"\frac{1+3i}{1-i}", "-1+2i"),
+    (r"\log_2 12", r"2+\frac{\ln 3}{\ln 2}"),
+)
+
+
+def run_speed(_: argparse.Namespace) -> None:
+    start = time.perf_counter()
+    easy = [("$42$", "42"), (r"\frac{1}{2}", "0.5"), (r"\dfrac{3}{4}", r"\frac34"), ("7", "8")]
+    with Verifier(grader={"kind": "math", "extraction": "any"}, workers=1) as verifier:
+        problem = Problem("p", "", "", answer=r"\sqrt{8}")
+        verdict = verifier.submit(problem, r"2\sqrt{2}").result()
+        print(f"first verdict {verdict.reward} after {time.perf_counter() - start:.2f} s")
+        for name, pairs, count in (("easy", easy, 20_000), ("symbolic", SYMBOLIC, 3000)):
+            problems = [Problem("p", "", "", answer=pairs[k % len(pairs)][1]) for k in range(count)]
+            texts = [pairs[k % len(pairs)][0] for k in range(count)]
+            start = time.perf_counter()
+            verdicts = verifier.grade(problems, texts)
+            seconds = time.perf_counter() - start
+            correct = sum(verdict.reward for verdict in verdicts)
+            print(
+                f"{name}: {count / seconds:.0f}/s through the pool, one worker; {correct} correct"
+            )
+    for name, pairs, rounds in (("easy", easy, 2000), ("symbolic", SYMBOLIC, 100)):
+        start = time.process_time()
+        for _ in range(rounds):
+            for answer, gold in pairs:
+                compare(answer, gold)
+        rate = rounds * len(pairs) / (time.process_time() - start)
+        print(f"{name}: {rate:.0f} comparisons a second of CPU time")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    commands = parser.add_subparsers(required=True)
+    for name, run in (
+        ("self", run_self),
+        ("cross", run_cross),
+        ("rewrites", run_rewrites),
+        ("compare", run_compare),
+        ("hostile", run_hostile),
+        ("speed", run_speed),
+    ):
+        command = commands.add_parser(name)
+        command.set_defaults(run=run)
+        if name == "cross":
+            command.add_argument("--rounds", type=int, default=3, help="partners for each gold")
+        if name == "compare":
+            command.add_argument("--math_verify_python", required=True)
+            command.add_argument("--per_kind", type=int, default=300)
+            command.add_argument("--out", default="math_verify_disagreements.jsonl")
+    arguments = parser.parse_args()
+    arguments.run(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Graders: what each kind accepts, and which configurations are refused."""
+
+from absl.testing import absltest, parameterized
+
+from restem.errors import UserError
+from restem.records import Problem
+from restem.verify import graders
+
+
+def problem(answer: str | None, **fields) -> Problem:
+    return Problem("p7", "test", "question", answer=answer, **fields)
+
+
+class KindsTest(parameterized.TestCase):
+    @parameterized.parameters(
+        ({"extraction": "minerva"}, r"\boxed{5}", 0.0),
+        ({"extraction": "boxed"}, r"\boxed{5}", 1.0),
+        ({"extraction": "boxed"}, r"\boxed{5.0}", 1.0),
+        ({"extraction": "boxed"}, r"\boxed{6}", 0.0),
+        ({}, "Final Answer: The final answer is $5$. I hope it is correct.", 1.0),
+        ({"extraction": "boxed", "labels": False}, r"\boxed{x=5}", 0.0),
+    )
+    def test_math(self, options, text, reward):
+        grade = graders.build({"kind": "math", **options})
+        self.assertEqual(grade(problem("5"), text).reward, reward)
+
+    @parameterized.parameters(
+        ("The answer is 18.", 1.0),
+        ("The answer is $18.00.", 1.0),
+        ("The answer is 18 dollars.", 1.0),
+        ("The answer is 9 + 9 = 18.", 1.0),
+        ("The answer is 1,8.", 0.0),
+        ("The answer is 18 or 19.", 0.0),
+        ("The answer is -18.", 0.0),
+        ("The answer is 18.5.", 0.0),
+        ("18", 0.0),
+        ("The answer is 18.\nThe answer is", 0.0),
+    )
+    def test_numeric(self, text, reward):
+        grade = graders.build({"kind": "numeric", "extraction": "answer_is"})
+        verdict = grade(problem("18"), text)
+        self.assertEqual(verdict.reward, reward, verdict)
+
+    def test_numeric_thousands(self):
+        grade = graders.build({"kind": "numeric"})
+        self.assertEqual(grade(problem("1,200"), "The answer is 1200.").reward, 1.0)
+        self.assertEqual(grade(problem("1200"), "The answer is $1,200.").reward, 1.0)
+
+    @parameterized.parameters(
+        ({"prefix": "the answer is"}, "So the answer is (B).", "(B)", 1.0),
+        ({"prefix": "the answer is"}, "The Answer is (B)", "(B)", 1.0),
+        ({"prefix": "the answer is"}, "the answer is (A). So the answer is (B).", "(B)", 1.0),
+        ({"prefix": "the answer is"}, "the answer is (B). the answer is", "(B)", 0.0),
+        ({"prefix": "the answer is"}, "(B)", "(B)", 0.0),
+        ({"prefix": "the answer is"}, "the answer is B.", "(B)", 0.0),
+        ({"prefix": "the answer is"}, "the answer is yes.\nQ: more", "yes", 1.0),
+        ({"prefix": "the answer is"}, "the answer is Yes.", "yes", 0.0),
+        ({"prefix": "the answer is", "ignore_case": True}, "the answer is Yes.", "yes", 1.0),
+        ({"prefix": "the answer is"}, "the answer is ] ] )..", "] ] ).", 1.0),
+        ({}, "  valid\n", "valid", 1.0),
+        ({}, "valid, I think", "valid", 0.0),
+        ({}, "   ", "valid", 0.0),
+        ({"pattern": r"=> (\w+)"}, "=> a => b", "b", 1.0),
+        ({"strip_period": False}, "valid.", "valid", 0.0),
+    )
+    def test_exact(self, options, text, answer, reward):
+        verdict = graders.build({"kind": "exact", **options})(problem(answer), text)
+        self.assertEqual(verdict.reward, reward, verdict)
+
+    def test_function(self):
+        grade = graders.build({"kind": "function", "function": f"{REWARDS}:fraction_of_words"})
+        self.assertEqual(grade(problem("a b c d"), "a c x").reward, 0.5)
+
+    def test_function_with_a_verdict(self):
+        grade = graders.build({"kind": "function", "function": f"{REWARDS}:verdict"})
+        verdict = grade(problem("a", metadata={"note": "seen"}), "text")
+        self.assertEqual((verdict.reward, verdict.method, verdict.detail), (2.5, "mine", "seen"))
+
+    @parameterized.parameters("negative", "words", "not_a_number")
+    def test_function_without_a_reward(self, name):
+        grade = graders.build({"kind": "function", "function": f"{REWARDS}:{name}"})
+        with self.assertRaisesRegex(UserError, f"{REWARDS}:{name}"):
+            grade(problem("a"), "text")
+
+    def test_function_that_raises_is_no_reward(self):
+        grade = graders.build({"kind": "function", "function": f"{REWARDS}:misbehave"})
+        verdict = grade(problem("a"), "raise")
+        self.assertEqual((verdict.reward, verdict.method), (0.0, "error"))
+        self.assertIn("no such thing", verdict.detail)
+
+
+class RefusalTest(parameterized.TestCase):
+    @parameterized.parameters(
+        ({}, "kind"),
+        ({"kind": "maths"}, "maths"),
+        ({"kind": "math", "extraction": "guess"}, "guess"),
+        ({"kind": "math", "tolerance": 0.1}, "tolerance"),
+        ({"kind": "exact", "extraction": "boxed"}, "extraction"),
+        ({"kind": "function"}, "package.module:function"),
+        ({"kind": "function", "function": "os.system"}, "package.module:function"),
+        ({"kind": "function", "function": "no_such_module:f"}, "no_such_module"),
+        ({"kind": "function", "function": "restem.records:nothing"}, "nothing"),
+    )
+    def test_configuration(self, grader, message):
+        with self.assertRaisesRegex(UserError, message):
+            graders.build(grader)
+
+    @parameterized.parameters("math", "numeric", "exact")
+    def test_problem_without_an_answer(self, kind):
+        with self.assertRaisesRegex(UserError, "p7"):
+            graders.build({"kind": kind})(problem(None), "The answer is 5.")
+
+
+REWARDS = "tests.verify.rewards"
+
+
+if __name__ == "__main__":
+    absltest.main()

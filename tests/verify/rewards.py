@@ -1,0 +1,64 @@
+"""Reward functions for graders_test and pool_test, good and bad."""
+
+import os
+import signal
+import sys
+import time
+
+from restem.records import Problem, Verdict
+
+
+def fraction_of_words(problem: Problem, text: str) -> float:
+    wanted = problem.answer.split()
+    return sum(word in text.split() for word in wanted) / len(wanted)
+
+
+def verdict(problem: Problem, text: str) -> Verdict:
+    return Verdict(2.5, method="mine", extracted=text, detail=problem.metadata["note"])
+
+
+def negative(problem: Problem, text: str) -> float:
+    return -1.0
+
+
+def words(problem: Problem, text: str) -> str:
+    return "good"
+
+
+def not_a_number(problem: Problem, text: str) -> float:
+    return float("nan")
+
+
+def misbehave(problem: Problem, text: str) -> float:
+    """Does what the text says."""
+    print("noise between the answers")
+    sys.stdout.flush()
+    if text == "sleep":
+        time.sleep(1000)
+    elif text == "swallow":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(1000)
+    elif text == "spin":
+        while True:
+            pass
+    elif text == "exit":
+        os._exit(3)
+    elif text == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    elif text == "raise":
+        raise ValueError("no such thing")
+    elif text == "memory":
+        return float(len(bytearray(2**40)))
+    elif text.startswith("child"):
+        # A child of the worker that outlives its own time.
+        child = os.fork()
+        if not child:
+            time.sleep(1000)
+        with open(text.partition(":")[2], "w") as stream:
+            stream.write(str(child))
+        time.sleep(1000)
+    elif text == "pid":
+        return float(os.getpid())
+    elif text == "imports":
+        return float("jax" in sys.modules or "tensorflow" in sys.modules)
+    return 0.5
