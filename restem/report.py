@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import gin
 from etils import epath
 
-import gin
 import restem
 from restem import workdir
 from restem.errors import UserError
@@ -140,8 +140,9 @@ def draw(chart, folder):
     wide = ""
     if folder is not None:
         figure = chart.draw(False)
-        image = plotting.png(figure)
         text = plotting.svg(figure)
+        figure.set_layout_engine("none")  # It is laid out now: once is enough.
+        image = plotting.png(figure)
         workdir.write_bytes(folder / f"{chart.key}.svg", text.encode("utf-8", "replace"))
         workdir.write_bytes(folder / f"{chart.key}.png", image)
         wide = plotting.inline(text, f"{chart.key}-wide", chart.title)
