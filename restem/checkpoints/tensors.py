@@ -111,14 +111,18 @@ def _check_names(config, source, paths, template):
             )
 
 
-def _single(source, name, path, leaf, sharding, transform) -> jax.Array:
+def _read(source, name, path, leaf, transform, index) -> np.ndarray:
+    """`index` of one of our arrays, as a view of what the file holds."""
     layout = LAYOUTS[path]
+    rows = source.read(name, layout.rows(leaf.shape, index))
+    if transform is not None:
+        rows = transform(rows)
+    return layout.from_rows(rows, leaf.shape, index)
 
+
+def _single(source, name, path, leaf, sharding, transform) -> jax.Array:
     def read(index):
-        rows = source.read(name, layout.rows(leaf.shape, index))
-        if transform is not None:
-            rows = transform(rows)
-        ours = layout.from_rows(rows, leaf.shape, index)
+        ours = _read(source, name, path, leaf, transform, index)
         return np.ascontiguousarray(ours.astype(leaf.dtype, copy=False))
 
     if sharding is None:
@@ -128,6 +132,13 @@ def _single(source, name, path, leaf, sharding, transform) -> jax.Array:
 
 def _stacked(source, name, path, leaf, sharding, transform) -> jax.Array:
     one = jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
+    if sharding is None and jax.default_backend() == "cpu":
+        # The host is the device: nothing to stream to, and nothing to compile.
+        host = np.empty(leaf.shape, leaf.dtype)
+        for layer in range(leaf.shape[0]):
+            everything = (slice(None),) * len(one.shape)
+            host[layer] = _read(source, name.format(layer=layer), path, one, transform, everything)
+        return jnp.asarray(host)
     one_sharding = None if sharding is None else _without_leading_axis(sharding)
     stack = jax.jit(lambda: jnp.zeros(leaf.shape, leaf.dtype), out_shardings=sharding)()
     for layer in range(leaf.shape[0]):

@@ -21,11 +21,11 @@ from restem.errors import UserError
 
 # How byte-level BPE splits text before merging, by the name GGUF gives it; each entry is
 # (digits are split first, expression or None for GPT-2's own, whole tokens skip merging, NFC).
-_LLAMA3_SPLIT = (
+LLAMA3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
     r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-_QWEN2_SPLIT = _LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")
+_QWEN2_SPLIT = LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")
 _TEKKEN_SPLIT = (
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|"
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|"
@@ -34,7 +34,7 @@ _TEKKEN_SPLIT = (
 _PRE_TOKENIZERS = {
     **dict.fromkeys(("default", "gpt-2"), (False, None, False, False)),
     **dict.fromkeys(("smollm", "starcoder", "refact", "command-r"), (True, None, False, False)),
-    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3"), (False, _LLAMA3_SPLIT, True, False)),
+    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3"), (False, LLAMA3_SPLIT, True, False)),
     **dict.fromkeys(("qwen2", "deepseek-r1-qwen"), (False, _QWEN2_SPLIT, False, True)),
     "tekken": (False, _TEKKEN_SPLIT, True, False),
 }

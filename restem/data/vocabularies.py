@@ -89,6 +89,10 @@ class Vocabulary(abc.ABC):
         """Ids are below this; the embedding table may have more rows."""
 
     @abc.abstractmethod
+    def token(self, token_id: int) -> str:
+        """How the vocabulary's own file writes a token."""
+
+    @abc.abstractmethod
     def encode(self, text: str, *, opening: bool = False) -> list[int]:
         """Ids of `text`, with no BOS or EOS added.
 
@@ -155,6 +159,9 @@ class TokenizersVocabulary(Vocabulary):
     def size(self) -> int:
         return self._opening.get_vocab_size(with_added_tokens=True)
 
+    def token(self, token_id: int) -> str:
+        return self._opening.id_to_token(token_id)
+
     def encode(self, text: str, *, opening: bool = False) -> list[int]:
         tokenizer = self._opening if opening else self._continuing
         return tokenizer.encode(text, add_special_tokens=False).ids
@@ -203,6 +210,9 @@ class SentencePieceVocabulary(Vocabulary):
     @property
     def size(self) -> int:
         return self._opening.vocab_size()
+
+    def token(self, token_id: int) -> str:
+        return self._opening.id_to_piece(token_id)
 
     @functools.cached_property
     def _controls(self) -> tuple[re.Pattern[str], dict[str, int]]:
