@@ -14,14 +14,16 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
 
+import gin
 from absl import logging
 
-import gin
 from restem import prompts as prompts_lib
 from restem import records, workdir
 from restem.progress import progress
 from restem.records import Problem, Sample, TaskCard, Verdict
 from restem.sampling import Engine, Request, Sampling
+
+gin.external_configurable(Sampling, module="restem")
 
 
 @functools.lru_cache(maxsize=8)

@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import gin
 import optax
 from absl import logging
 from etils import epath
 
-import gin
-from restem import workdir
+from restem import prompts, workdir
 from restem.checkpoints import orbax
 from restem.errors import UserError
 from restem.evaluate import GREEDY
@@ -28,9 +28,7 @@ from restem.sampling.stopping import training_ids
 from restem.training import DivergenceError, TokenExample, Trainer, optimizers
 
 
-def token_examples(
-    examples: Sequence[Example], vocabulary, *, append_eos: bool = True
-) -> list[TokenExample]:
+def token_examples(card: TaskCard, examples: Sequence[Example], vocabulary) -> list[TokenExample]:
     """Examples in tokens: the sampled ids, cut to the text, and the end-of-sequence id.
 
     Selection keeps finished samples only, so every target ends with EOS; the model learns to stop
@@ -44,9 +42,9 @@ def token_examples(
             ids = training_ids(example.target_ids, example.targets, vocabulary).ids
         else:
             ids = tuple(vocabulary.encode(example.targets))
-        if append_eos:
-            ids = (*ids, eos_id)
-        made.append(TokenExample(vocabulary.encode(example.inputs), ids, example.weight))
+        ids = (*ids, eos_id)
+        question = prompts.question_ids(card, example.inputs, vocabulary)
+        made.append(TokenExample(question, ids, example.weight))
     return made
 
 
@@ -172,12 +170,11 @@ def improve(
             " (generate.num_samples), use easier problems, or a stronger base policy"
         )
     vocabulary = start.vocabulary
-    data = token_examples(examples, vocabulary)
-    prefix = (*vocabulary.start_ids, *vocabulary.encode(card.prefix))
+    data = token_examples(card, examples, vocabulary)
     trainer = Trainer(
         start.config.replace(remat=remat),
         optimizer=optimizer(total_steps=epochs * -(-len(data) // batch_examples)),
-        prefix_ids=prefix,
+        prefix_ids=prompts.prefix_ids(card, vocabulary),
         row_length=row_length or row_length_for(data),
         rows_per_batch=rows_per_batch,
         batch_examples=batch_examples,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import logging
 import os
 import sys
 from collections.abc import Sequence
+
+from absl import flags
 
 from restem.errors import UserError
 
@@ -119,6 +122,8 @@ def parse_gin(files: Sequence[str], bindings: Sequence[str]) -> None:
 
     for folder in gin_folders():
         gin.add_config_file_search_path(folder)
+    if os.getcwd() not in sys.path:  # gin files import tasks and rewards of the user's own
+        sys.path.append(os.getcwd())
     for file in files:
         found = [os.path.join(folder, file) for folder in gin_folders()]
         if not any(map(os.path.isfile, found)):
@@ -132,6 +137,8 @@ def parse_gin(files: Sequence[str], bindings: Sequence[str]) -> None:
             near = difflib.get_close_matches(file, known, n=3, cutoff=0.3)
             hint = f"; is it {' or '.join(near)}?" if near else ""
             raise UserError(f"--gin_file={file}: no such file in {', '.join(gin_folders())}{hint}")
+    # gin reports every folder in which it did not find a file as an error, found elsewhere or not.
+    logging.disable(logging.ERROR)
     try:
         gin.parse_config_files_and_bindings(list(files), list(bindings), finalize_config=False)
     except UserError:
@@ -139,11 +146,14 @@ def parse_gin(files: Sequence[str], bindings: Sequence[str]) -> None:
     except Exception as e:  # gin raises ValueError, SyntaxError, RuntimeError, ImportError, ...
         message = " ".join(str(e).split())
         raise UserError(f"gin: {message}; correct the gin file or the --gin.NAME=VALUE") from e
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the exit code (0; 2 for bad input)."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    flags.FLAGS.mark_as_parsed()  # absl's logging asks its flags, which nothing else here uses
     try:
         argv, bindings = split_gin_bindings(argv)
         arguments = parser().parse_args(argv)
@@ -151,7 +161,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return verbs.dispatch(arguments, bindings)
     except UserError as e:
-        print(f"restem: {e}", file=sys.stderr)
+        # gin adds lines that say in which configurables an error was raised.
+        print(f"restem: {str(e).partition(chr(10))[0]}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("restem: interrupted; the same command goes on from here", file=sys.stderr)

@@ -24,6 +24,17 @@ class Prompts:
     """One a problem, in their order."""
 
 
+def prefix_ids(card: TaskCard, vocabulary) -> tuple[int, ...]:
+    """The prefix in tokens, what begins a text of the family included."""
+    ids = vocabulary.encode(card.prefix, opening=True) if card.prefix else ()
+    return (*vocabulary.start_ids, *ids)
+
+
+def question_ids(card: TaskCard, inputs: str, vocabulary) -> tuple[int, ...]:
+    """A query in tokens; it opens the text where there is no prefix."""
+    return tuple(vocabulary.encode(inputs, opening=not card.prefix))
+
+
 def tokenize(
     card: TaskCard,
     problems: Sequence[Problem],
@@ -46,9 +57,9 @@ def tokenize(
     Raises:
       UserError: a prompt with its solution does not fit. Trimming it would lose the question.
     """
-    prefix = tuple(vocabulary.start_ids) + tuple(vocabulary.encode(card.prefix))
+    prefix = prefix_ids(card, vocabulary)
     inputs = [p.inputs for p in problems] if inputs is None else inputs
-    questions = tuple(tuple(vocabulary.encode(text)) for text in inputs)
+    questions = tuple(question_ids(card, text, vocabulary) for text in inputs)
     for problem, question in zip(problems, questions, strict=True):
         need = len(prefix) + len(question) + max_new_tokens
         if need > max_length:

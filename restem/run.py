@@ -9,10 +9,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import gin
 from absl import logging
 
-import gin
 from restem import checkpoints
+from restem.data.materialize import materialize
 from restem.records import Problem, TaskCard
 from restem.workdir import IterationDir, Workdir, read_json
 
@@ -83,23 +84,20 @@ class Run:
         return self
 
     def _materialize(self, task: str) -> None:
-        # SeqIO and TensorFlow, imported here and nowhere else in a run, take seconds to import.
-        from restem.data import sources
-
         logging.info("reading task %s", task)
         limits = {
             "train": self.train_problems,
             "validation": self.validation_problems,
             "test": self.test_problems,
         }
-        card, problems = sources.materialize(
-            task,
+        materialize(
+            self.files.problems(task),
+            task=task,
             splits=("train", "validation", "test") if task == self.task else ("test",),
             data_dir=self.data_dir,
             limits={k: v for k, v in limits.items() if v is not None},
             seed=self.seed,
         )
-        self.files.write_problems(card, problems)
 
     @functools.lru_cache(maxsize=64)  # noqa: B019  a process has one run
     def _problems(self, task: str) -> tuple[TaskCard, list[Problem]]:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import argparse
 import logging as python_logging
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+import gin
 import jax
 from absl import logging
 
-import gin
 from restem import checkpoints, em, partitioning, records, summary, workdir
+from restem.data import jsonl, registry, sources  # noqa: F401  gin binds what is in them
 from restem.errors import UserError
 from restem.main import parse_gin
 from restem.progress import CONSOLE
 from restem.run import Run, close_verifiers, gin_bindings, versions
 
+registry.names()  # adds the built-in tasks, so that gin knows their names
 gin.external_configurable(partitioning.make_mesh, module="restem")
 
 
@@ -49,9 +52,17 @@ def _start_logging(run: Run) -> None:
     handler = python_logging.FileHandler(run.files.log)
     handler.setFormatter(logging.PythonFormatter())
     python_logging.getLogger().addHandler(handler)
+    for each in (handler, logging.get_absl_handler()):
+        each.addFilter(_is_ours)
     if CONSOLE.is_terminal:
         # On a terminal the bars say how far things are; the lines go to the file.
         logging.get_absl_handler().setLevel(python_logging.WARNING)
+
+
+def _is_ours(record: python_logging.LogRecord) -> bool:
+    """Keeps the lines of libraries, which are many, out of the log unless they warn."""
+    ours = os.path.dirname(os.path.abspath(__file__))
+    return record.levelno >= python_logging.WARNING or record.pathname.startswith(ours)
 
 
 def _save_operative_config(run: Run) -> None:

@@ -1,0 +1,73 @@
+"""Materialises a task in a process of its own: `python -m restem.data.materialize`.
+
+TensorFlow, which SeqIO brings, would take half a gigabyte of the run's memory, and on a GPU all of
+the card's. So the run asks a child, which writes `problems/TASK.parquet` and is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import gin
+from etils import epath
+
+from restem.errors import UserError
+
+
+def materialize(path: epath.Path, **request: Any) -> None:
+    """Writes the problems that `sources.materialize(**request)` gives to `path`.
+
+    Raises:
+      UserError: as there, or the child died.
+    """
+    message = {"path": str(path), "gin": gin.config_str(), "request": request}
+    environment = {
+        "TF_CPP_MIN_LOG_LEVEL": "3",  # TensorFlow looks for GPUs, loudly
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),  # for task modules that gin imports
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "restem.data.materialize"],
+        input=json.dumps(message), env=environment, text=True, capture_output=True,
+    )  # fmt: skip
+    if done.returncode == 2:
+        raise UserError(done.stdout.strip())
+    if done.returncode:
+        raise UserError(
+            f"task {request.get('task')}: materialising it failed (exit code {done.returncode}):"
+            f" {' '.join(done.stderr.split()[-60:])}"
+        )
+    sys.stderr.write(done.stdout)
+
+
+def _child(message: Mapping[str, Any]) -> None:
+    from restem import workdir
+    from restem.data import jsonl, registry, sources  # noqa: F401  gin binds what is in them
+    from restem.records import problems_to_table
+
+    registry.names()  # adds the built-in tasks, whose options gin may bind
+    # Bindings of the steps, which are not imported here, are of no concern.
+    gin.parse_config(message["gin"], skip_unknown=True)
+    card, problems = sources.materialize(**message["request"])
+    workdir.write_table(epath.Path(message["path"]), problems_to_table(problems, card))
+    counts = {
+        s: sum(p.split == s for p in problems) for s in dict.fromkeys(p.split for p in problems)
+    }
+    print(f"task {card.task}: {', '.join(f'{n} {split}' for split, n in counts.items())} problems")
+    if card.notes:
+        print(f"task {card.task}: {json.dumps(card.notes, sort_keys=True)}")
+
+
+if __name__ == "__main__":
+    try:
+        _child(json.loads(sys.stdin.read()))
+    except UserError as e:
+        print(e)
+        sys.exit(2)

@@ -1,0 +1,160 @@
+"""The loop end to end on a tiny policy: it improves, it resumes wherever it is killed."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+from absl.testing import absltest, parameterized
+from etils import epath
+
+from restem import em, workdir
+from restem.records import Problem
+from tests import tiny
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+GIN = """
+include "methods/restem.gin"
+Run.base = "{base}"
+Run.task = "letters"
+Run.seed = 3
+letters/jsonl_task.path = "{problems}"
+letters/jsonl_task.template = "{{problem}}:"
+letters/jsonl_task.grader = {{"kind": "function", "function": "tests.tiny:few_letters"}}
+letters/jsonl_task.stop = ("\\n",)
+letters/jsonl_task.stop_after = ()
+letters/jsonl_task.max_new_tokens = 12
+em.iterations = 2
+generate.num_samples = 8
+generate.problems_per_shard = 4
+generate.slots = 8
+select.cap = 3
+adamw.learning_rate = 3e-3
+improve.epochs = 4
+improve.batch_examples = 8
+improve.row_length = 64
+improve.rows_per_batch = 4
+improve.patience = 3
+"""
+
+
+def setUpModule():
+    os.environ["JAX_PLATFORMS"] = "cpu"
+
+
+class LoopTest(absltest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.folder = pathlib.Path(absltest.TEST_TMPDIR.value) / "em_test"
+        cls.folder.mkdir(parents=True, exist_ok=True)
+        tiny.write_problems(cls.folder / "problems.jsonl")
+        if not (cls.folder / "base").exists():
+            tiny.save_policy(cls.folder / "base")
+        text = GIN.format(base=f"orbax:{cls.folder}/base", problems=cls.folder / "problems.jsonl")
+        (cls.folder / "tiny.gin").write_text(text)
+
+    def start(self, directory, *flags, verb="run"):
+        command = [
+            sys.executable, "-m", "restem", verb, f"--gin_file={self.folder}/tiny.gin",
+            f"--workdir={directory}", *flags,
+        ]  # fmt: skip
+        return subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            start_new_session=True,
+        )  # fmt: skip
+
+    def finish(self, directory, *flags, verb="run", code=0):
+        process = self.start(directory, *flags, verb=verb)
+        output, _ = process.communicate(timeout=500)
+        self.assertEqual(process.returncode, code, output)
+        return output
+
+    def test_killed_in_every_step_it_ends_like_a_run_that_was_not(self):
+        whole = epath.Path(self.create_tempdir().full_path)
+        output = self.finish(whole)
+        self.assertIn("iteration 2", output)
+        killed = epath.Path(self.create_tempdir().full_path)
+        # One sign for each step that it is under way.
+        signs = [
+            "problems/letters.parquet",
+            "iteration_000/evals/letters.json",
+            "iteration_001/samples/00000-of-00003.parquet",
+            "iteration_001/selection.json",
+            "iteration_001/training/*",
+            "iteration_001/candidates/*",
+            "iteration_001/improvement.json",
+            "iteration_002/samples/00001-of-00003.parquet",
+        ]
+        deaths = 0
+        for sign in signs:
+            process = self.start(killed)
+            while process.poll() is None and not list(killed.glob(sign)):
+                time.sleep(0.002)
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                deaths += 1
+            process.communicate()
+        self.assertGreaterEqual(deaths, 5)
+        self.finish(killed)
+        one, two = workdir.Workdir(whole), workdir.Workdir(killed)
+        for i in (1, 2):
+            a, b = one.iteration(i), two.iteration(i)
+            self.assertEqual(
+                [(s.problem_id, s.sample_index, s.text, s.reward) for s in a.read_samples()],
+                [(s.problem_id, s.sample_index, s.text, s.reward) for s in b.read_samples()],
+            )
+            self.assertLen({(s.problem_id, s.sample_index) for s in b.read_samples()}, 12 * 8)
+            self.assertEqual(workdir.read_json(a.selection), workdir.read_json(b.selection))
+            for key in ("best_validation", "validation", "loss", "steps"):
+                self.assertEqual(
+                    workdir.read_json(a.improvement)[key], workdir.read_json(b.improvement)[key]
+                )
+            passes = [workdir.read_json(d.evaluation("letters"))["pass@1"] for d in (a, b)]
+            self.assertEqual(passes[0], passes[1])
+            self.assertFalse(b.training.exists())
+        self.assertGreater(
+            workdir.read_json(one.iteration(2).improvement)["best_validation"],
+            workdir.read_json(one.iteration(1).improvement)["validation"][0][1],
+        )
+        self.assertTrue((whole / "report" / "index.html").exists())
+
+        with self.subTest("a run of other settings is refused, and nothing is lost"):
+            output = self.finish(whole, "--gin.select.cap=5", code=2)
+            self.assertIn("select.cap was '3' and is '5'", output)
+            self.assertTrue(one.summary.exists())
+
+        with self.subTest("verify grades again and says what changed"):
+            output = self.finish(whole, "--iteration=1", verb="verify")
+            self.assertIn("same: 96 samples", output)
+
+    def test_bad_input_ends_with_one_line(self):
+        directory = self.create_tempdir().full_path
+        for flags, message in (
+            (["--gin_file=restem_mth.gin"], "restem_math.gin"),
+            (["--gin.select.kap=3"], "kap"),
+            (["--gin.Run.base=hf:/nowhere"], "/nowhere/config.json"),
+            (["--gin.Run.task=arithmetik"], "arithmetic"),
+        ):
+            output = self.finish(directory, *flags, code=2)
+            last = output.strip().splitlines()[-1]
+            self.assertStartsWith(last, "restem: ")
+            self.assertIn(message, last)
+            self.assertNotIn("Traceback", output)
+
+
+class MinibatchTest(parameterized.TestCase):
+    def test_an_epoch_of_minibatches_is_every_problem_once(self):
+        problems = [Problem(str(i), "train", "?") for i in range(10)]
+        epoch = [em.minibatch(problems, i, 5, seed=1) for i in (1, 2)]
+        self.assertCountEqual([p.problem_id for b in epoch for p in b], map(str, range(10)))
+        self.assertNotEqual(epoch, [em.minibatch(problems, i, 5, seed=2) for i in (1, 2)])
+        self.assertEqual(em.minibatch(problems, 7, None, seed=1), problems)
+        self.assertLen(em.minibatch(problems, 3, 4, seed=1), 4)
+
+
+if __name__ == "__main__":
+    absltest.main()
