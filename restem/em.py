@@ -17,6 +17,7 @@ import random
 from typing import Literal
 
 import gin
+
 from restem import records, summary, workdir
 from restem.evaluate import evaluate
 from restem.generate import generate

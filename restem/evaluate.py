@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import gin
 import numpy as np
 
-import gin
 from restem import metrics, records, workdir
 from restem.generate import sample_and_verify
 from restem.records import Problem, Sample, TaskCard

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import gin
+
 from restem.records import Example, Problem, Sample
 from restem.workdir import stable_key
 
