@@ -26,7 +26,9 @@ class Chip:
     links: int
     """Neighbours on the interconnect: 4 in a 2D torus, 6 in a 3D torus."""
     chips_per_host: int
-    """Of multi-host slices."""
+    """Of slices of several hosts."""
+    largest_host: int
+    """Chips of the largest slice with one host."""
     source: str
     """Where the peak figures are published."""
 
@@ -40,10 +42,10 @@ _GIB = 2**30
 _DOCS = "https://cloud.google.com/tpu/docs/"
 
 CHIPS = {
-    "v4": Chip("v4", 275e12, 1228e9, int(30.75 * _GIB), 300e9, 6, 4, _DOCS + "v4"),
-    "v5e": Chip("v5e", 197e12, 819e9, int(15.75 * _GIB), 200e9, 4, 4, _DOCS + "v5e"),
-    "v5p": Chip("v5p", 459e12, 2765e9, int(95.73 * _GIB), 600e9, 6, 4, _DOCS + "v5p"),
-    "v6e": Chip("v6e", 918e12, 1640e9, int(31.24 * _GIB), 400e9, 4, 4, _DOCS + "v6e"),
+    "v4": Chip("v4", 275e12, 1228e9, int(30.75 * _GIB), 300e9, 6, 4, 4, _DOCS + "v4"),
+    "v5e": Chip("v5e", 197e12, 819e9, int(15.75 * _GIB), 200e9, 4, 4, 8, _DOCS + "v5e"),
+    "v5p": Chip("v5p", 459e12, 2765e9, int(95.73 * _GIB), 600e9, 6, 4, 4, _DOCS + "v5p"),
+    "v6e": Chip("v6e", 918e12, 1640e9, int(31.24 * _GIB), 400e9, 4, 4, 8, _DOCS + "v6e"),
 }
 """v4 with megacore: a chip's two cores are one device, as on Cloud TPU."""
 
@@ -78,7 +80,8 @@ class Slice:
 
     @property
     def hosts(self) -> int:
-        return max(1, self.chips // self.chip.chips_per_host)
+        one = self.chips <= self.chip.largest_host
+        return 1 if one else self.chips // self.chip.chips_per_host
 
     def devices(self):
         """Devices of the slice to compile for; libtpu describes them, and no TPU is needed.

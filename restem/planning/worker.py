@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import pathlib
 import re
 import sys
 import time
@@ -70,10 +70,7 @@ def compile_program(job: dict[str, Any]) -> dict[str, Any]:
     memory["temporaries"] = stats.temp_size_in_bytes
     memory["results"] = max(0, stats.output_size_in_bytes - stats.alias_size_in_bytes)
     memory["code"] = stats.generated_code_size_in_bytes
-    fsdp = mesh.shape["fsdp"]
-    hbm = {"prefill": _prefill, "decode": _decode, "train": _train}[name](
-        config, shapes, program, mesh, fsdp
-    )
+    hbm = _hbm_bytes(name, config, shapes, program.kinds, mesh)
     sent = costs.collective_bytes(compiled.as_text(), trips)
     line = costs.Roofline.of(where.chip, flops, hbm, sum(sent.values()))
     return result | {
@@ -90,30 +87,20 @@ def compile_program(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _prefill(config, shapes, program, mesh, fsdp):
-    from restem.planning import costs
-
-    return costs.hbm_bytes("prefill", program.kinds, fsdp=fsdp, rounds=1)
-
-
-def _decode(config, shapes, program, mesh, fsdp):
-    from restem.planning import costs
-
-    return costs.hbm_bytes("decode", program.kinds, fsdp=fsdp, rounds=shapes.decode_steps)
-
-
-def _train(config, shapes, program, mesh, fsdp):
-    import numpy as np
-
+def _hbm_bytes(name, config, shapes, kinds, mesh) -> float:
     from restem import partitioning
     from restem.planning import costs
 
+    fsdp = mesh.shape["fsdp"]
+    if name != "train":
+        rounds = shapes.decode_steps if name == "decode" else 1
+        return costs.hbm_bytes(name, kinds, fsdp=fsdp, rounds=rounds)
     width = 2 if config.dtype == "bfloat16" else 4
     stored = 2 if shapes.param_dtype == "bfloat16" else 4
     tokens = shapes.rows // partitioning.batch_parts(mesh) * shapes.row_length
-    saved = int(np.prod([tokens, config.embed_dim, config.num_layers])) * width
     return costs.hbm_bytes(
-        "train", program.kinds, fsdp=fsdp, rounds=shapes.micro_batches, activations=saved,
+        "train", kinds, fsdp=fsdp, rounds=shapes.micro_batches,
+        activations=tokens * config.embed_dim * config.num_layers * width,
         compute_ratio=width / stored,
     )  # fmt: skip
 
@@ -127,17 +114,13 @@ def fingerprint(job: dict[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(job, sort_keys=True).encode())
     for package in ("jax", "libtpu"):
         digest.update(importlib.metadata.version(package).encode())
-    sources = [partitioning.__file__]
+    here = pathlib.Path(__file__).parent
+    sources = [pathlib.Path(partitioning.__file__)]
+    sources += [here / name for name in ("worker.py", "programs.py", "costs.py", "chips.py")]
     for room in (models, sampling, training):
-        folder = os.path.dirname(room.__file__)
-        sources += [
-            os.path.join(folder, f) for f in sorted(os.listdir(folder)) if f.endswith(".py")
-        ]
-    sources += [__file__, os.path.join(os.path.dirname(__file__), "programs.py"),
-                os.path.join(os.path.dirname(__file__), "costs.py")]  # fmt: skip
+        sources += sorted(pathlib.Path(room.__file__).parent.glob("*.py"))
     for path in sources:
-        with open(path, "rb") as file:
-            digest.update(file.read())
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:32]
 
 
