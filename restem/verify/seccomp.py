@@ -4,6 +4,10 @@ The list names what an honest program never needs: other processes' memory, name
 mounts, sockets, executing another binary, kernel keys, and the kernel's largest attack surfaces
 (bpf, io_uring, userfaultfd, perf). Everything else is allowed, so that libraries keep working.
 A filtered call fails with EPERM; a call through a foreign architecture's table kills the process.
+
+The filter is installed once, in the zygote, and inherited: loading one costs more than forking. So
+it leaves the three calls with which the zygote makes a jail (mount, unshare of anything but a user
+name space, setns to a PID name space); a program has none of the capabilities that they ask for.
 """
 
 from __future__ import annotations
@@ -25,8 +29,8 @@ _DENIED = {
     "process_vm_writev": (311, 271), "pidfd_getfd": (438, 438), "kcmp": (312, 272),
     "process_madvise": (440, 440), "process_mrelease": (448, 448),
     "execve": (59, 221), "execveat": (322, 281), "uselib": (134, None),
-    "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51),
-    "unshare": (272, 97), "setns": (308, 268), "open_tree": (428, 428), "move_mount": (429, 429),
+    "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51),
+    "open_tree": (428, 428), "move_mount": (429, 429),
     "fsopen": (430, 430), "fsconfig": (431, 431), "fsmount": (432, 432), "fspick": (433, 433),
     "mount_setattr": (442, 442), "open_by_handle_at": (304, 265), "name_to_handle_at": (303, 264),
     "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282),
@@ -56,8 +60,12 @@ _DENIED_WITHOUT_PID_NAMESPACE = {
     "setpgid": (109, 154),
 }  # fmt: skip
 _CLONE = (56, 220)
+_UNSHARE = (272, 97)
+_SETNS = (308, 268)
 _CLONE3 = 435
 
+_FIRST_ARGUMENT, _SECOND_ARGUMENT = 16, 24
+_ZYGOTE_FLAGS = linux.CLONE_NEWPID | linux.CLONE_NEWNS | linux.CLONE_NEWIPC
 _ALLOW = 0x7FFF0000
 _KILL = 0x80000000
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -88,8 +96,18 @@ def program(*, pid_namespace: bool) -> bytes:
         # glibc then falls back to clone, whose flags stand in a register and can be checked.
         (_RETURN, 0, 0, _error(errno.ENOSYS)),
         (_EQUAL, 0, 4, _CLONE[column]),
-        (_LOAD, 0, 0, 16),  # first argument
+        (_LOAD, 0, 0, _FIRST_ARGUMENT),
         (_ANY_BIT, 0, 1, _NAMESPACE_FLAGS),
+        (_RETURN, 0, 0, _error(errno.EPERM)),
+        (_RETURN, 0, 0, _ALLOW),
+        (_EQUAL, 0, 4, _UNSHARE[column]),
+        (_LOAD, 0, 0, _FIRST_ARGUMENT),
+        (_ANY_BIT, 0, 1, _NAMESPACE_FLAGS & ~_ZYGOTE_FLAGS),
+        (_RETURN, 0, 0, _error(errno.EPERM)),
+        (_RETURN, 0, 0, _ALLOW),
+        (_EQUAL, 0, 4, _SETNS[column]),
+        (_LOAD, 0, 0, _SECOND_ARGUMENT),
+        (_EQUAL, 1, 0, linux.CLONE_NEWPID),
         (_RETURN, 0, 0, _error(errno.EPERM)),
         (_RETURN, 0, 0, _ALLOW),
     ]

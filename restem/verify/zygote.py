@@ -177,10 +177,11 @@ class Zygote:
         self.attempt("own_user", self._check_own_user)
         self.attempt("seccomp", self._check_seccomp)
         self.attempt("landlock", self._check_landlock)
-        self.filters = {}
-        if self.has("seccomp"):
-            self.filters = {kind: seccomp.program(pid_namespace=kind) for kind in (True, False)}
         linux.bound_capabilities()
+        linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+        if self.has("seccomp"):
+            self.group_filter = seccomp.program(pid_namespace=False)
+            seccomp.install(seccomp.program(pid_namespace=True))
         gc.collect()
         gc.freeze()
         wake = socket.socketpair()
@@ -280,7 +281,6 @@ class Zygote:
             os.umask(0o077)
             linux.drop_capabilities()
             linux.prctl(linux.PR_SET_DUMPABLE, 0)
-            linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
             # A change of user takes the request back, so it is made again.
             linux.die_with_parent(None if self.has("pid_namespace") else parent)
             if not self.has("pid_namespace"):
@@ -288,8 +288,6 @@ class Zygote:
             if self.has("landlock"):
                 landlock.restrict(self.rules)
                 os.close(self.rules)
-            if self.has("seccomp"):
-                seccomp.install(self.filters[True])
         except BaseException as error:
             control.send(json.dumps({"fatal": f"{type(error).__name__}: {error}"}).encode())
             os._exit(71)
@@ -304,7 +302,7 @@ class Zygote:
     def _hold_in_group(self) -> None:
         os.setpgid(0, 0)
         if self.has("seccomp"):
-            seccomp.install(self.filters[False])
+            seccomp.install(self.group_filter)
 
     def _limit_resources(self, order: dict) -> None:
         megabytes = self.config.memory_mb + (0 if order["untrusted"] else 512)
