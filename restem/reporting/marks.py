@@ -106,7 +106,3 @@ def signed(difference: float | None) -> str:
 def result_word(iteration: Iteration) -> str:
     """The same where runs of several lengths share a legend."""
     return "result" if iteration.number else "base policy"
-
-
-def is_sft(run: Run) -> bool:
-    return run.method.lower().startswith("sft")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 
 from matplotlib.figure import Figure
 
@@ -13,7 +14,6 @@ from restem.reporting.marks import (
     before_and_after,
     horizontal_bars,
     interval,
-    is_sft,
     plot_points,
     points,
     policy,
@@ -22,7 +22,7 @@ from restem.reporting.marks import (
     tasks_of,
 )
 from restem.reporting.plotting import Cell, Chart, Missing
-from restem.reporting.runs import Evaluation, Run, number, suite_part
+from restem.reporting.runs import Evaluation, Iteration, Run, number, suite_part
 
 
 def charts(runs: Sequence[Run]) -> Iterator[Chart | Missing]:
@@ -41,8 +41,8 @@ def pass1_over_iterations(
 ) -> Chart | Missing:
     """Figures 2 and 3; of these tasks only, where given."""
     title, mirrors = "Test pass@1 over iterations, and transfer", "Figures 2 and 3"
-    curves = [run for run in runs if not is_sft(run)] or list(runs)
-    baselines = [run for run in runs if is_sft(run) and run not in curves]
+    curves = [run for run in runs if not run.human] or list(runs)
+    baselines = [run for run in runs if run.human and run not in curves]
     shown = [
         task
         for task in (tasks_of(runs) if tasks is None else tasks)
@@ -237,6 +237,8 @@ def dataset_size(runs: Sequence[Run]) -> Chart | Missing:
     title, mirrors = "How many training problems", "Figure 8, left"
     lines: dict[tuple[str, str], dict[int, tuple[Run, Evaluation]]] = {}
     for run in runs:
+        if run.human:
+            continue
         counts = [number(i.selection.get("problems")) for i in run.iterations]
         count = next((int(c) for c in counts if c), None)
         e = run.result.evaluation(run.task) if run.result is not None else None
@@ -253,7 +255,9 @@ def dataset_size(runs: Sequence[Run]) -> Chart | Missing:
         for index, ((method, task), line) in enumerate(shown.items()):
             base = base_evaluation([run for _, (run, _) in line], task)
             values = ([(0, base)] if base is not None else []) + [(x, e) for x, (_, e) in line]
-            plot_points(axes[0], values, f"{method} on {task}", plotting.series(index))
+            plot_points(
+                axes[0], values, f"{method} on {task}" if method else task, plotting.series(index)
+            )
         axes[0].set_xlabel("training problems (0 is the base policy)")
         axes[0].set_xlim(left=0)
         plotting.percent_axis(axes[0], "test pass@1, greedy")
@@ -261,7 +265,7 @@ def dataset_size(runs: Sequence[Run]) -> Chart | Missing:
         return figure
 
     rows = tuple(
-        (method, task, count, plotting.percent(e.pass1), interval(e))
+        (method or None, task, count, plotting.percent(e.pass1), interval(e))
         for (method, task), line in shown.items()
         for count, (_, e) in line
     )
@@ -334,50 +338,78 @@ def difficulty(runs: Sequence[Run]) -> Chart | Missing:
 
 
 def suite(runs: Sequence[Run]) -> Chart | Missing:
+    """Figure 9, of the first run that was evaluated on BIG-Bench Hard: a panel for each style of
+    prompt (chain of thought, direct)."""
     title, mirrors = "BIG-Bench Hard, task by task", "Figure 9"
     for run in runs:
-        columns = []
-        for i in before_and_after(run):
-            parts = {suite_part(e.task): e.pass1 for e in i.evals.values() if suite_part(e.task)}
-            inner = i.evals["bbh"].values.get("tasks") if "bbh" in i.evals else None
-            for name, value in (inner or {}).items() if isinstance(inner, dict) else ():
-                score = number(value.get("pass@1") if isinstance(value, dict) else value)
-                parts[str(name).replace("_", " ").capitalize()] = score
-            parts = {name: score for name, score in parts.items() if score is not None}
-            if parts:
-                columns.append((i, parts))
-        if columns:
-            return _suite_chart(run, columns, title, mirrors)
+        styles: dict[str, list[tuple[Iteration, dict[str, float]]]] = {}
+        for iteration in before_and_after(run):
+            scores: dict[str, dict[str, float]] = {}
+            for e in iteration.evals.values():
+                part = suite_part(e.task)
+                if part is not None and e.pass1 is not None:
+                    scores.setdefault(part[0], {})[part[1]] = e.pass1
+            for style, parts in scores.items():
+                styles.setdefault(style, []).append((iteration, parts))
+        if styles:
+            return _suite_chart(run, styles, title, mirrors)
     return Missing(title, mirrors, "No run was evaluated on BIG-Bench Hard.")
 
 
-def _suite_chart(run: Run, columns, title: str, mirrors: str) -> Chart:
-    names = sorted(set.intersection(*(set(parts) for _, parts in columns)) or columns[0][1])
-    means = [sum(parts[n] for n in names) / len(names) for _, parts in columns]
+def macro_average(scores: Mapping[str, float]) -> float:
+    """Mean over BBH's tasks: the files of a task that comes in three sizes count once together."""
+    tasks: dict[str, list[float]] = {}
+    for name, score in scores.items():
+        task = re.sub(r" (three|five|seven) objects$", "", name)
+        tasks.setdefault(task, []).append(score)
+    return sum(sum(of) / len(of) for of in tasks.values()) / len(tasks)
+
+
+def _suite_chart(run: Run, styles, title: str, mirrors: str) -> Chart:
+    names = {style: sorted(set.intersection(*(set(parts) for _, parts in columns)))
+             for style, columns in styles.items()}  # fmt: skip
+    styles = {style: columns for style, columns in styles.items() if names[style]}
+    words = {"cot": "chain of thought", "direct": "direct answer"}
+    bars = {
+        style: [
+            (i, [*(parts[n] for n in names[style]),
+                 macro_average({n: parts[n] for n in names[style]})])
+            for i, parts in columns
+        ]
+        for style, columns in styles.items()
+    }  # fmt: skip
 
     def draw(narrow: bool) -> Figure:
-        figure, (axis,) = plotting.panels(narrow, 1, height=1.0 + 0.27 * (len(names) + 1))
-        shown = [*names, "Macro average"]
-        for index, ((i, parts), mean) in enumerate(zip(columns, means, strict=True)):
-            width = 0.8 / len(columns)
-            ys = [y + (index - (len(columns) - 1) / 2) * width for y in range(len(shown))]
-            axis.barh(
-                ys, [*(parts[n] for n in names), mean], width * 0.94, label=policy(i),
-                color=plotting.BLUE if i.number else plotting.ORANGE, edgecolor=plotting.PAPER,
-                hatch=None if i.number else "///",
-            )  # fmt: skip
-        axis.set_yticks(range(len(shown)), shown)
-        axis.invert_yaxis()
-        axis.grid(axis="y", visible=False)
-        axis.grid(axis="x", color=plotting.RULE, linewidth=0.7)
-        axis.get_yticklabels()[-1].set_fontweight("bold")
-        plotting.percent_axis(axis, "accuracy, greedy", horizontal=True)
-        plotting.legend_above(figure, axis, narrow)
+        most = max(map(len, names.values()))
+        figure, axes = plotting.panels(narrow, len(styles), height=1.0 + 0.27 * (most + 1))
+        for axis, style in zip(axes, styles, strict=True):
+            shown = [*names[style], "Macro average"]
+            for index, (i, values) in enumerate(bars[style]):
+                width = 0.8 / len(bars[style])
+                shift = (index - (len(bars[style]) - 1) / 2) * width
+                axis.barh(
+                    [y + shift for y in range(len(shown))], values, width * 0.94, label=policy(i),
+                    color=plotting.BLUE if i.number else plotting.ORANGE, edgecolor=plotting.PAPER,
+                    hatch=None if i.number else "///",
+                )  # fmt: skip
+            axis.set_title(words.get(style, style))
+            axis.set_yticks(range(len(shown)), shown, fontsize=8 if len(styles) == 1 else 7)
+            axis.invert_yaxis()
+            axis.grid(axis="y", visible=False)
+            axis.grid(axis="x", color=plotting.RULE, linewidth=0.7)
+            axis.get_yticklabels()[-1].set_fontweight("bold")
+            plotting.percent_axis(axis, "accuracy, greedy", horizontal=True)
+        plotting.legend_above(figure, axes[0], narrow)
         return figure
 
-    rows = [(n, *(plotting.percent(parts[n]) for _, parts in columns)) for n in names]
-    rows.append(("Macro average", *map(plotting.percent, means)))
+    rows = tuple(
+        (name, words.get(style, style), policy(i), plotting.percent(value))
+        for style, columns in bars.items()
+        for i, values in columns
+        for name, value in zip([*names[style], "Macro average"], values, strict=True)
+    )
     return Chart(
-        "bbh", title, mirrors, f"Run {run.label}: base policy and result.", draw,
-        ("task", *(policy(i) for i, _ in columns)), tuple(rows),
+        "bbh", title, mirrors,
+        f"Run {run.label}: base policy and result. The average counts tasks that come in three"
+        " sizes once.", draw, ("task", "prompt", "policy", "accuracy"), rows,
     )  # fmt: skip

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from restem import metrics
-from restem.reporting.marks import interval, is_sft, policy, signed
+from restem.reporting.marks import interval, policy, signed
 from restem.reporting.plotting import Cell, percent
 from restem.reporting.runs import Evaluation, Iteration, Run, number
 
@@ -40,7 +40,7 @@ def headline(runs: Sequence[Run]) -> Headline:
     result = run.result
     final = result.evaluation(run.task) if result is not None and result.number else None
     notes = []
-    if not run.finished:
+    if run.in_progress:
         notes.append("This run is in progress: the page shows what is there so far.")
     if final is None:
         sentence = "No policy is evaluated yet."
@@ -50,7 +50,7 @@ def headline(runs: Sequence[Run]) -> Headline:
                 f"Greedy pass@1 of the base policy on {asked} (95% interval {interval(base)}); no"
                 " trained policy is evaluated yet."
             )
-            if result is not None and run.finished:
+            if result is not None and not run.in_progress:
                 sentence = (
                     f"Greedy pass@1 on {asked} (95% interval {interval(base)}). Validation chose"
                     " the base policy: no iteration improved it."
@@ -128,7 +128,6 @@ def _run_table(runs: Sequence[Run]):
         rows.append(
             (
                 run.label,
-                run.method,
                 run.task,
                 percent(base.pass1 if base is not None else None),
                 percent(final.pass1 if final is not None else None),
@@ -139,7 +138,7 @@ def _run_table(runs: Sequence[Run]):
                 duration(seconds) if seconds else None,
             )
         )
-    columns = ("run", "method", "task", "base", "pass@1", "95% interval", "gain, points", "p",
+    columns = ("run", "task", "base", "pass@1", "95% interval", "gain, points", "p",
                "policy", "time")  # fmt: skip
     caption = "The policy that validation chose in each run, on the test split, greedy"
     return caption, columns, tuple(rows), (0,)
@@ -153,7 +152,7 @@ def _iteration_table(run: Run):
     columns += [f"pass@{ks}", f"maj@{ks}"] if ks > 1 else []
     columns += others
     columns += ["cut off", "no answer", "solved", "examples", "time"]
-    if is_sft(run):
+    if run.human:
         columns.remove("solved")
     rows, chosen = [], []
     for i in run.iterations:
@@ -171,7 +170,7 @@ def _iteration_table(run: Run):
             row.append(percent(other.pass1 if other is not None else None))
         row += [percent(number(values.get(name))) for name in ("truncated", "unformatted")]
         solved, asked = (number(i.selection.get(k)) for k in ("problems_solved", "problems"))
-        if not is_sft(run):
+        if not run.human:
             known = solved is not None and asked is not None
             row.append(f"{int(solved):,} of {int(asked):,}" if known else None)
         kept = number(i.selection.get("kept"))

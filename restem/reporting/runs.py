@@ -159,12 +159,16 @@ class Run:
     label: str
     """What the figures call it."""
     method: str
+    """Where run.json or summary.json names it; else ""."""
     model: str
+    """Reference of the base policy."""
     task: str
     """The task it trains on."""
     seed: int | None
-    finished: bool
-    """summary.json is there."""
+    in_progress: bool
+    """An iteration has begun whose policy is not evaluated yet, or none has."""
+    human: bool
+    """It trains on human solutions (SFT), not on samples."""
     identity: Mapping[str, Any]
     """run.json."""
     iterations: tuple[Iteration, ...]
@@ -207,11 +211,12 @@ class Run:
         return found
 
 
-def suite_part(task: str) -> str | None:
-    """ "Date Understanding" of "bbh_date_understanding"; None for a task that is no part of BBH."""
-    if task.startswith("bbh") and len(task) > 4 and not task[3].isalnum():
-        return task[4:].replace("_", " ").strip().capitalize() or None
-    return None
+def suite_part(task: str) -> tuple[str, str] | None:
+    """("cot", "Date understanding") of "bbh_cot_date_understanding"; None for no part of BBH."""
+    parts = task.split("_", 2)
+    if len(parts) < 3 or parts[0] != "bbh":
+        return None
+    return parts[1], parts[2].replace("_", " ").capitalize()
 
 
 def number(value: Any) -> float | None:
@@ -249,16 +254,20 @@ def read_run(path: str, label: str | None = None) -> Run:
         _read_iteration(n, folders.get(n, root / f"iteration_{n:03d}"), entries.get(n, {}))
         for n in numbers
     )
-    known = {**_flat(identity), **{k: v for k, v in summary.items() if k != "iterations"}}
+    known = {**identity, **{k: v for k, v in summary.items() if k != "iterations"}}
+    text = lambda *names: next((v for n in names if isinstance(v := known.get(n), str)), "")
+    task = text("task") or _guess_task(root, iterations)
     seed = known.get("seed")
+    last = iterations[-1] if iterations else None
     return Run(
         path=root,
         label=label or root.resolve().name or str(root),
-        method=str(known.get("method") or "restem"),
-        model=str(known.get("model") or ""),
-        task=str(known.get("task") or _guess_task(root, iterations)),
+        method=text("method"),
+        model=text("model", "base"),
+        task=task,
         seed=seed if isinstance(seed, int) else None,
-        finished=bool(summary),
+        in_progress=last is None or last.number == 0 or last.evaluation(task) is None,
+        human=_is_human(text("method"), iterations),
         identity=identity,
         iterations=iterations,
     )
@@ -372,13 +381,16 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """The scalars of run.json, those of its inner objects too (outer ones win)."""
-    flat: dict[str, Any] = {}
-    for value in identity.values():
-        if isinstance(value, Mapping):
-            flat |= {k: v for k, v in value.items() if isinstance(v, str | int)}
-    return flat | {k: v for k, v in identity.items() if isinstance(v, str | int)}
+def _is_human(method: str, iterations: Sequence[Iteration]) -> bool:
+    """Where no method is named, the first samples tell: their source is "human" in SFT."""
+    if method:
+        return method.lower().startswith("sft")
+    for iteration in iterations:
+        for path in _files(iteration.path / "samples", "*.parquet")[:1]:
+            sources = workdir.read_table(path)
+            if "source" in sources.column_names and len(sources):
+                return set(sources.column("source").to_pylist()) == {"human"}
+    return False
 
 
 def _guess_task(root: epath.Path, iterations: Sequence[Iteration]) -> str:
