@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import Any
 
 from restem.errors import UserError
@@ -42,6 +42,8 @@ _KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PAT
 class _Job:
     payload: dict[str, Any]
     future: Future[Verdict]
+    begun: bool = False
+    """Whether a worker has had it; a future can be set running once only."""
 
 
 class Verifier:
@@ -162,7 +164,8 @@ class Verifier:
             self._queue.clear()
             self._changed.notify_all()
         for job in waiting:
-            job.future.cancel()
+            if not job.future.cancel():
+                job.future.set_exception(CancelledError())
         for thread in self._threads:
             thread.join()
         self._threads.clear()
@@ -210,7 +213,7 @@ class Verifier:
         finally:
             if worker is not None:
                 for job in worker.pending:
-                    job.future.cancel()
+                    job.future.set_exception(CancelledError())
                 worker.stop()
 
     def _closing(self) -> bool:
@@ -237,7 +240,8 @@ class Verifier:
                 job = self._queue.popleft()
                 if self._broken is not None:
                     job.future.set_exception(self._broken)
-                elif job.future.set_running_or_notify_cancel():
+                elif job.begun or job.future.set_running_or_notify_cancel():
+                    job.begun = True
                     taken.append(job)
         return taken
 

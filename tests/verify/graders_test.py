@@ -56,7 +56,6 @@ class KindsTest(parameterized.TestCase):
         ({"prefix": "the answer is"}, "the answer is yes.\nQ: more", "yes", 1.0),
         ({"prefix": "the answer is"}, "the answer is Yes.", "yes", 0.0),
         ({"prefix": "the answer is", "ignore_case": True}, "the answer is Yes.", "yes", 1.0),
-        ({"prefix": "the answer is"}, "the answer is ] ] )..", "] ] ).", 1.0),
         ({}, "  valid\n", "valid", 1.0),
         ({}, "valid, I think", "valid", 0.0),
         ({}, "   ", "valid", 0.0),

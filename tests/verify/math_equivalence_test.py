@@ -103,7 +103,7 @@ plus-minus ;; 1+\sqrt2, 1-\sqrt2 ;; 1\pm\sqrt2
 plus-minus in a set ;; \{-2, 1-\sqrt5, 1+\sqrt{5}\} ;; \{1\pm\sqrt{5},-2\}
 list of points ;; (2,15), (-4,27) ;; (-4, 27);(2, 15)
 matrix brackets ;; \begin{bmatrix}1\\2\end{bmatrix} ;; \begin{pmatrix}1\\2\end{pmatrix}
-matrix entries ;; \begin{pmatrix} 0.5 & 0 \\ 0 & 1 \end{pmatrix} ;; \begin{pmatrix}1/2&0\\0&1\end{pmatrix}
+matrix entries ;; \begin{pmatrix} 0.5 & 0 \end{pmatrix} ;; \begin{pmatrix}1/2&0\end{pmatrix}
 vector in angle brackets ;; \langle 1,2\rangle ;; \begin{pmatrix} 1 \\ 2 \end{pmatrix}
 line in another form ;; 2x-y+1=0 ;; y = 2x+1
 plane times a constant ;; 2x + 2y + 2z = 0 ;; x + y + z = 0
@@ -307,11 +307,12 @@ class HostileTest(parameterized.TestCase):
 
     def test_random_tokens_raise_nothing(self):
         numbers = random.Random(0)
-        tokens = (
+        words = (
             r"\frac \sqrt \sin \log \pi \infty \text{ab} \cup \{ \} \% \$ ^\circ \pm \binom "
             r"\begin{pmatrix} \end{pmatrix} \\ & { } ( ) [ ] , ; : = < > ^ _ ! | ' + - * / . "
             r"0 1 2 37 x y e i f( 0.5 1,000 and or \overline \le \in \mathbb{R} \setminus inches"
-        ).split()
+        )
+        tokens = words.split()
         golds = ("5", "x+1", "(1,2)", r"(0,\infty)", "1,2", "y=x", r"\text{A}", "101_2", "3:4")
         for _ in range(3000):
             text = "".join(numbers.choices(tokens, k=numbers.randint(1, 14)))
