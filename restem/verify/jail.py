@@ -21,6 +21,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 import traceback
 import types
 from collections.abc import Callable
@@ -110,24 +111,29 @@ def kill_name_space(child: int) -> None:
     """Kills all processes of the PID name space but its first, which is the caller."""
     if os.getpid() != 1:
         raise RuntimeError("only the first process of a PID name space may do this")
-    _kill_until_none(lambda: os.kill(-1, signal.SIGKILL))
-
-
-def kill_group(child: int) -> None:
-    """Kills the process group of `child`, which no member can leave (seccomp)."""
-    _kill_until_none(lambda: os.killpg(child, signal.SIGKILL))
-
-
-def _kill_until_none(kill: Callable[[], None]) -> None:
     while True:
         with contextlib.suppress(OSError):
-            kill()
+            os.kill(-1, signal.SIGKILL)
         try:
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
             os.waitpid(-1, 0)
         except ChildProcessError:
             return
+
+
+def kill_group(child: int) -> None:
+    """Kills the process group of `child`, which no member can leave where there is seccomp.
+
+    A process that could leave is killed by the zygote together with the jail.
+    """
+    for _ in range(50):
+        with contextlib.suppress(OSError):
+            os.killpg(child, signal.SIGKILL)
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+        time.sleep(0.001)
 
 
 def _compile(source: str) -> tuple[types.CodeType | None, str]:

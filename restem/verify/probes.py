@@ -28,7 +28,8 @@ _LAYERS: dict[str, tuple[str | None, tuple[str, ...], str]] = {
     "ipc_namespace": ("ipc_namespace", ("ipc_name_space",), "compare name spaces"),
     "uts_namespace": ("uts_namespace", ("uts_name_space",), "compare name spaces"),
     "own_user": ("own_user", ("root", "signal"), "become root; signal the supervisor"),
-    "capabilities": (None, ("root",), "use capabilities"),
+    "kill_at_end": (None, ("survivor",), "outlive the program"),
+    "capabilities": (None, ("capabilities",), "look for capabilities"),
     "no_new_privs": (None, ("no_new_privs",), "ask whether privileges can be gained"),
     "seccomp": ("seccomp", ("system_calls",), "ptrace, socket, unshare"),
     "landlock": (
@@ -71,9 +72,10 @@ def probe(worker: jails.Worker) -> dict[str, dict[str, Any]]:
     results = _attack(worker)
     statuses = {}
     for name, (note, attacks, what) in _LAYERS.items():
-        reason = noted.get(note, "") if note else ""
+        reason = noted.get(note, "a layer that it needs is off") if note else ""
         if not reason:
-            reason = "; ".join(filter(None, (results.get(a, results[""]) for a in attacks)))
+            found = dict.fromkeys(results.get(a, results[""]) for a in attacks)
+            reason = "; ".join(filter(None, found))
         statuses[name] = {"in_force": not reason, "probe": what, "reason": reason}
     return statuses
 
@@ -93,7 +95,6 @@ def _attack(worker: jails.Worker) -> dict[str, str]:
                 for kind in ("user", "mnt", "ipc", "uts", "net")
             },
             "file": canary,
-            "single_user": os.geteuid() != 0,
             "memory_mb": worker.limits.memory_mb,
             "processes": worker.limits.processes,
             "file_mb": worker.limits.file_mb,
@@ -106,7 +107,7 @@ def _attack(worker: jails.Worker) -> dict[str, str]:
                 output = judge.run_script(run, run.jail(source=source), json.dumps(facts), 10.0)
             results = json.loads(output)
         except (judge.Failure, ValueError) as error:
-            return {"": f"the probe failed: {error}"}
+            return {"": f"the probe failed ({': '.join(map(str, error.args))})"}
         results["survivor"] = _survivors(worker)
         return results | {"": "the probe gave no result"}
     finally:

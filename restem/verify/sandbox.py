@@ -8,6 +8,7 @@ programs that nobody has read, each by at least one layer:
     network     no socket
     processes   no signal to others, and nothing outlives the program
     memory      a bound for all processes of the program together
+    fork bombs  a bound on their number
 
 Name spaces give all of this to root and to users who may make user name spaces; where a container
 forbids them (the usual Kubernetes pod), users of their own, seccomp and Landlock still do. With
@@ -39,11 +40,13 @@ class LayerStatus:
     """Why the layer is not in force; empty where it is."""
 
 
+_HELD = ("seccomp", "kill_at_end")
 PROPERTIES = {
     "files": (("read_only_root",), ("landlock",)),
     "network": (("network_namespace",), ("seccomp",)),
-    "processes": (("pid_namespace",), ("own_user", "seccomp"), ("landlock_signals", "seccomp")),
+    "processes": (("pid_namespace",), ("own_user", *_HELD), ("landlock_signals", *_HELD)),
     "memory": (("cgroup_memory",), ("memory_watch",)),
+    "against fork bombs": (("process_limit",),),
 }
 """What must hold, and the sets of layers of which one must be in force for it."""
 
@@ -64,7 +67,10 @@ def check(layers: Mapping[str, LayerStatus], *, allow_weak_sandbox: bool) -> Non
     """UserError where isolation is too weak for programs that nobody has read."""
     lacking = missing(layers)
     if lacking and not allow_weak_sandbox:
-        off = "; ".join(f"{n}: {s.reason}" for n, s in layers.items() if not s.in_force)
+        wanted = {n for name in lacking for names in PROPERTIES[name] for n in names}
+        off = "; ".join(
+            f"{n}: {s.reason[:120]}" for n, s in layers.items() if n in wanted and not s.in_force
+        )
         raise UserError(
             f"the sandbox does not protect {', '.join(lacking)} on this machine ({off}); allow user"
             " name spaces or run as root in a container of your own, or pass --allow_weak_sandbox"

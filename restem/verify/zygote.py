@@ -170,11 +170,11 @@ class Zygote:
             self.own_pid_fd = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         else:
             linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
+        self.attempt("own_user", self._check_own_user)
         if not self.has("read_only_root"):
             os.mkdir(self._shared_scratch(), 0o700)
-            if self.root:
+            if self.has("own_user"):
                 os.chown(self._shared_scratch(), self.uid, self.uid)
-        self.attempt("own_user", self._check_own_user)
         self.attempt("seccomp", self._check_seccomp)
         self.attempt("landlock", self._check_landlock)
         linux.bound_capabilities()
@@ -336,6 +336,8 @@ class Zygote:
             except OSError:
                 # Where the container hides parts of /proc there is none: the zygote's is covered.
                 linux.mount("none", "/proc", "tmpfs", hardened | linux.MS_RDONLY, "size=4k")
+        if not self.root and self.has("user_namespace"):
+            uid = 0  # the one user that its map has: the caller's, seen from inside
         options = f"size={self.config.scratch_mb}m,nr_inodes=4096,mode=700,uid={uid},gid={uid}"
         linux.mount("scratch", "/scratch/tmp", "tmpfs", hardened, options)
         return "/tmp"
@@ -356,12 +358,17 @@ class Zygote:
     def _check_own_user(self) -> None:
         if not self.root:
             raise OSError("only root can give programs a user of their own")
-        _in_child(lambda: os.setresuid(self.uid, self.uid, self.uid))
+        _in_child(lambda: os.setresuid(self.uid, self.uid, self.uid), "no other user may be taken")
+        library = os.path.dirname(os.__file__)
+        _in_child(
+            lambda: (os.setresuid(self.uid, self.uid, self.uid), os.listdir(library)),
+            f"Python's library ({library}) is in a folder that only root can read",
+        )
 
     def _check_seccomp(self) -> None:
         if not seccomp.supported():
             raise OSError("no table of system calls for this processor")
-        _in_child(lambda: self._install_filter())
+        _in_child(self._install_filter, "the kernel refuses filters")
 
     def _install_filter(self) -> None:
         linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
@@ -439,16 +446,17 @@ def _map_users(pid: int, outer: int) -> str:
     return ""
 
 
-def _in_child(action: Callable[[], None]) -> None:
+def _in_child(action: Callable[[], object], problem: str) -> None:
     pid = os.fork()
     if pid == 0:
+        status = 1
         try:
             action()
-            os._exit(0)
+            status = 0
         finally:
-            os._exit(1)
+            os._exit(status)
     if os.waitpid(pid, 0)[1]:
-        raise OSError("refused by the kernel")
+        raise OSError(problem)
 
 
 def _kill_strays(live: Container[int]) -> None:
