@@ -11,6 +11,7 @@ import numpy as np
 from etils import epath
 
 from restem.checkpoints import names
+from restem.checkpoints.safetensors import SafetensorsFile
 from restem.errors import UserError
 from restem.models.config import ModelConfig, RopeScaling
 
@@ -20,7 +21,6 @@ class HFFolder:
 
     def __init__(self, path: epath.PathLike):
         self.path = epath.Path(path)
-        self._opened: dict[str, Any] = {}
         config_path = self.path / "config.json"
         if not config_path.exists():
             raise UserError(
@@ -33,7 +33,7 @@ class HFFolder:
             raise UserError(f"{config_path} is not JSON: {error}") from error
 
     @functools.cached_property
-    def _files(self) -> dict[str, tuple[str, str]]:
+    def _tensors(self) -> dict[str, tuple[SafetensorsFile, str]]:
         """Canonical tensor name -> (file, name in it)."""
         index_path = self.path / "model.safetensors.index.json"
         if index_path.exists():
@@ -48,48 +48,23 @@ class HFFolder:
             )
         found = {}
         for shard in shards:
-            for name in self._open(shard).offset_keys():
+            path = self.path / shard
+            if not path.exists():
+                raise UserError(f"{path} does not exist, but model.safetensors.index.json names it")
+            file = SafetensorsFile(path)
+            for name in file.shapes:
                 canonical = names.canonical_hf(name)
                 if canonical is not None:
-                    found[canonical] = (shard, name)
+                    found[canonical] = (file, name)
         return found
 
-    def _open(self, shard: str):
-        import safetensors
-
-        if shard in self._opened:
-            return self._opened[shard]
-        path = self.path / shard
-        if not path.exists():
-            raise UserError(f"{path} does not exist, but model.safetensors.index.json names it")
-        try:
-            self._opened[shard] = safetensors.safe_open(str(path), framework="np")
-        except safetensors.SafetensorError as error:
-            raise UserError(
-                f"{path} is not a whole safetensors file ({error}); copy or download it again"
-            ) from error
-        return self._opened[shard]
-
-    @functools.cached_property
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
-        return {
-            canonical: tuple(self._open(shard).get_slice(name).get_shape())
-            for canonical, (shard, name) in self._files.items()
-        }
-
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        return self._shapes
+        return {canonical: f.shapes[name] for canonical, (f, name) in self._tensors.items()}
 
     def read(self, name: str, rows: slice = slice(None)) -> np.ndarray:
         """Rows of a tensor in the dtype of the file (bfloat16 as `ml_dtypes` has it)."""
-        shard, stored = self._files[name]
-        part = self._open(shard).get_slice(stored)
-        if part.get_dtype() not in ("F64", "F32", "F16", "BF16"):
-            raise UserError(
-                f"{self.path / shard}: {stored} is of type {part.get_dtype()}; quantised Hugging "
-                "Face checkpoints are not supported (GGUF ones are)"
-            )
-        return part[rows]
+        file, stored = self._tensors[name]
+        return file.read(stored, rows)
 
 
 # What each family has where config.json does not say (the defaults of its class in transformers).

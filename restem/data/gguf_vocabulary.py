@@ -74,7 +74,13 @@ def from_gguf(metadata: Mapping[str, Any], *, source: str = "GGUF file") -> Voca
                 f"{source} splits text by {pre!r}, which restem does not know (it knows "
                 f"{', '.join(sorted(_PRE_TOKENIZERS))}): load the Hugging Face folder instead"
             )
-        return TokenizersVocabulary(_bpe(tokens, types, get("merges"), pre), specials)
+        try:
+            model = _bpe(tokens, types, get("merges") or (), pre)
+        except Exception as error:  # the library raises nothing narrower
+            raise UserError(
+                f"{source}: its merges do not fit its tokens ({error}); download it again"
+            ) from error
+        return TokenizersVocabulary(model, specials)
     if kind == "llama":
         model = _sentencepiece_model(
             tokens,

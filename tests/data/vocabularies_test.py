@@ -16,7 +16,7 @@ from restem.data import gguf_vocabulary, tokenizer_json, vocabularies
 from restem.errors import UserError
 
 TEXTS = {
-    "latex": r"$\frac{x^2+1}{2}=\sqrt{5}$; \boxed{\text{no}} \begin{align*} a&=b\\[2pt] \end{align*}",
+    "latex": r"$\frac{x^2+1}{2}=\sqrt{5}$; \boxed{\text{no}} \begin{align} a&=b\\[2pt] \end{align}",
     "digits": "1234567890 3.14159 1,000,000 2^10=1024 ½ ² ٣ 007",
     "cjk": "数学の問題を解きなさい。 答えは42です。한국어 문제 繁體中文",
     "emoji": "👩‍👩‍👧‍👦 🎉🏳️‍🌈 ok👍🏽 \U0001f9ee",
@@ -337,6 +337,9 @@ class ErrorTest(absltest.TestCase):
         }
         with self.assertRaisesRegex(UserError, "x.gguf splits text by 'from-the-future'"):
             gguf_vocabulary.from_gguf(metadata, source="x.gguf")
+        broken = {**metadata, "tokenizer.ggml.pre": "gpt-2", "tokenizer.ggml.merges": ["a c"]}
+        with self.assertRaisesRegex(UserError, "merges do not fit its tokens"):
+            gguf_vocabulary.from_gguf(broken)
         with self.assertRaisesRegex(UserError, "kind 'bert'"):
             gguf_vocabulary.from_gguf({**metadata, "tokenizer.ggml.model": "bert"})
         with self.assertRaisesRegex(UserError, "carries no vocabulary"):

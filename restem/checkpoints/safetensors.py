@@ -1,0 +1,73 @@
+"""Reads rows of tensors from a safetensors file, without mapping it.
+
+The safetensors package maps whole files into memory, which then count as the process's own until
+the kernel takes them back, and cannot open a bucket. The format is eight bytes of header length, a
+JSON header and the tensors (https://github.com/huggingface/safetensors#format).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+
+import ml_dtypes
+import numpy as np
+from etils import epath
+
+from restem.errors import UserError
+
+_DTYPES = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+}
+
+
+class SafetensorsFile:
+    """The header of a file, and its tensors a few rows at a time."""
+
+    def __init__(self, path: epath.PathLike):
+        self.path = epath.Path(path)
+        try:
+            with self.path.open("rb") as file:
+                size = int.from_bytes(file.read(8), "little")
+                if size > 10**8:
+                    raise ValueError("its header would be over 100 MB")
+                header = json.loads(file.read(size))
+            header.pop("__metadata__", None)
+            end = 8 + size + max((t["data_offsets"][1] for t in header.values()), default=0)
+            length = self.path.stat().length
+            if length < end:
+                raise ValueError(f"it has {length} bytes of {end}")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{self.path} is not a whole safetensors file ({error}); copy or download it again"
+            ) from error
+        self._begin = 8 + size
+        self._header = header
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(tensor["shape"]) for name, tensor in self._header.items()}
+
+    def read(self, name: str, rows: slice) -> np.ndarray:
+        """Rows of a tensor, in the dtype of the file.
+
+        Raises:
+          UserError: the tensor is quantised.
+        """
+        tensor = self._header[name]
+        if tensor["dtype"] not in _DTYPES:
+            raise UserError(
+                f"{self.path}: {name} is of type {tensor['dtype']}; quantised Hugging Face "
+                "checkpoints are not supported (GGUF ones are)"
+            )
+        dtype = _DTYPES[tensor["dtype"]]
+        length, *row = tensor["shape"]
+        start, stop, _ = rows.indices(length)
+        row_bytes = math.prod(row) * dtype.itemsize
+        with self.path.open("rb") as file:
+            file.seek(self._begin + tensor["data_offsets"][0] + start * row_bytes)
+            data = file.read((stop - start) * row_bytes)
+        return np.frombuffer(data, dtype).reshape(stop - start, *row)
