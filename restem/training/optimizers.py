@@ -12,11 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+import gin
 import jax
 import jax.numpy as jnp
 import optax
-
-import gin
 
 Schedule = Literal["constant", "cosine", "linear"]
 

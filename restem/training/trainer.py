@@ -246,10 +246,8 @@ class Trainer:
         if self.mesh is None:
             return batch
         whole = partitioning.replicated(self.mesh)
-        rows = jax.sharding.NamedSharding(
-            self.mesh,
-            jax.sharding.PartitionSpec(None, *partitioning.batch_sharding(self.mesh).spec),
-        )
+        spec = partitioning.batch_sharding(self.mesh).spec
+        rows = NamedSharding(self.mesh, PartitionSpec(None, *spec))
         return jax.tree.map(
             lambda x: partitioning.from_same_everywhere(rows if np.ndim(x) else whole, x), batch
         )
@@ -260,7 +258,7 @@ class Trainer:
             grads, metrics = self._value_and_gradients(state.params, batch)
             updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
-            metrics["grad_norm"] = optax.global_norm(grads)
+            metrics["grad_norm"] = optax.tree.norm(grads)
             return TrainState(params, opt_state, state.step + 1), metrics
 
         return jax.jit(step, donate_argnums=0)
@@ -272,9 +270,8 @@ class Trainer:
             block = self._prefix(params)
 
             def body(m, sums):
-                return jax.tree.map(
-                    jnp.add, sums, self._micro(params, block, coefficients, batch, m)
-                )
+                new = self._micro(params, block, coefficients, batch, m)
+                return jax.tree.map(jnp.add, sums, new)
 
             sums = jax.lax.fori_loop(0, batch.num_micro, body, losses.Sums.zero())
             return _metrics(sums, batch)
