@@ -3,6 +3,7 @@
 `restem.data.registry.names()` lists them.
 """
 
+from restem.data import jsonl, sources  # noqa: F401  so that gin knows their bindings
 from restem.tasks import (  # noqa: F401
     apps,
     arithmetic,
@@ -13,5 +14,3 @@ from restem.tasks import (  # noqa: F401
     math,
     mbpp,
 )
-
-from restem.data import jsonl, sources  # noqa: F401  so that gin knows their bindings

@@ -17,9 +17,9 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import gin
 from etils import epath
 
-import gin
 from restem.data import folder, prompts, registry, splits
 from restem.errors import UserError
 from restem.verify import program_tests

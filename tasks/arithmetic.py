@@ -18,12 +18,12 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from restem.tasks import arithmetic_stories as stories
-
 import gin
+
 from restem.data import prompts, registry
 from restem.data.splits import rank
 from restem.errors import UserError
+from restem.tasks import arithmetic_stories as stories
 
 # Of 20 parts of the operand tuples. Validation and test take more than their share of problems
 # because their tuples are few.

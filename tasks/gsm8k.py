@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 import gin
+
 from restem.data import folder, prompts, registry, splits
 from restem.errors import UserError
 

@@ -10,6 +10,7 @@ import hashlib
 from typing import Any
 
 import gin
+
 from restem.data import folder, prompts, registry, splits
 from restem.verify import math_answer
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
+import logging
 import os
 import pathlib
 import tempfile
@@ -140,12 +142,17 @@ def prepare(
     home = root / f"{builder.__name__.lower()}-{checksum[:16]}"
     with _lock(home.with_suffix(".lock")):
         made = builder(files=files, data_dir=str(home))
+        if made.data_path.exists():
+            return made
+        logging.info("preparing %s in %s", made.name, home)
         tfds.disable_progress_bar()
-        made.download_and_prepare(
-            download_config=tfds.download.DownloadConfig(
-                compute_stats=tfds.download.ComputeStatsMode.SKIP
-            ),
-        )
+        # TFDS prints that it downloads, which it does not.
+        with contextlib.redirect_stdout(io.StringIO()):
+            made.download_and_prepare(
+                download_config=tfds.download.DownloadConfig(
+                    compute_stats=tfds.download.ComputeStatsMode.SKIP
+                )
+            )
     return made
 
 

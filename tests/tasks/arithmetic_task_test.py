@@ -4,11 +4,11 @@ import collections
 import re
 
 from absl.testing import absltest, parameterized
-from restem.tasks import arithmetic
-from restem.tasks import arithmetic_stories as stories
 
 from restem.data import prompts
 from restem.errors import UserError
+from restem.tasks import arithmetic
+from restem.tasks import arithmetic_stories as stories
 
 SPLITS = ("train", "validation", "test")
 ALL = tuple(arithmetic.FAMILIES)
