@@ -200,6 +200,8 @@ class Run:
 
     def _watch_memory(self) -> None:
         if self.worker.cgroup is not None and self.worker.cgroup.memory:
+            if self.worker.out_of_memory_kills() > self.oom_before:
+                raise Failure("memory", f"more than {self.limits.memory_mb} MiB in all processes")
             return
         allowed = (self.limits.memory_mb + 64) << 20
         if process_tree.private_bytes(self.worker.pid) > allowed:

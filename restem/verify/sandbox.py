@@ -46,7 +46,7 @@ PROPERTIES = {
     "network": (("network_namespace",), ("seccomp",)),
     "processes": (("pid_namespace",), ("own_user", *_HELD), ("landlock_signals", *_HELD)),
     "memory": (("cgroup_memory",), ("memory_watch",)),
-    "against fork bombs": (("process_limit",),),
+    "process count": (("process_limit",),),
 }
 """What must hold, and the sets of layers of which one must be in force for it."""
 
