@@ -8,7 +8,8 @@ A policy's folder loads by itself:
 
 `params` is written last, and Orbax makes it appear whole or not at all: a folder with `params` is
 finished, whatever happened while it was written. Everything goes through `etils.epath`, so PATH may
-be in a bucket.
+be in a bucket. Orbax stores no checksum of array data (a flipped bit would go unnoticed), so one of
+ours is saved with every array and compared when it is read.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
@@ -65,8 +67,8 @@ def save(
         (path / _CONFIG).write_text(json.dumps(config.to_dict(), indent=1) + "\n")
         vocabulary.save(path / _VOCABULARY)
     if not wait:
-        return ocp.save_async(path / _PARAMS, params)
-    ocp.save(path / _PARAMS, params)
+        return ocp.save_async(path / _PARAMS, params, custom_metadata=_checksum_record(params))
+    save_tree(path / _PARAMS, params)
     return None
 
 
@@ -105,7 +107,8 @@ def load_policy(
 
 def save_tree(path: epath.PathLike, tree: Any, *, overwrite: bool = False) -> None:
     """Writes any tree of arrays and numbers to `path`, whole or not at all."""
-    ocp.save(epath.Path(path), tree, overwrite=overwrite)
+    metadata = _checksum_record(tree)
+    ocp.save(epath.Path(path), tree, overwrite=overwrite, custom_metadata=metadata)
 
 
 def restore_tree(path: epath.PathLike, abstract: Any, *, shardings: Any = None) -> Any:
@@ -124,7 +127,9 @@ def restore_tree(path: epath.PathLike, abstract: Any, *, shardings: Any = None) 
     if not path.exists():
         raise UserError(f"{path} does not exist; no checkpoint was written there")
     try:
-        return ocp.load(path, _targets(abstract, shardings))
+        tree = ocp.load(path, _targets(abstract, shardings))
+        _compare_checksums(tree, ocp.metadata(path).custom_metadata)
+        return tree
     except Exception as error:
         raise UserError(
             f"{path} cannot be read as a checkpoint of this model ({_first_line(error)}); it is "
@@ -184,7 +189,8 @@ class TrainingCheckpoints:
             self._unreadable.discard(step)
         if step in self.steps():
             return
-        self._checkpointer.save_async(step, tree, custom_metadata=dict(metadata or {}))
+        record = {**_checksum_record(tree), "metadata": dict(metadata or {})}
+        self._checkpointer.save_async(step, tree, custom_metadata=record)
         if wait:
             self._checkpointer.wait()
 
@@ -204,7 +210,7 @@ class TrainingCheckpoints:
         for step in reversed(self.steps()):
             tree, error = self._try(step, targets)
             if error is None:
-                metadata = self._checkpointer.metadata(step).custom_metadata or {}
+                metadata = self._checkpointer.metadata(step).custom_metadata["metadata"]
                 return Restored(step=step, tree=tree, metadata=metadata)
             self._unreadable.add(step)
             logging.error(
@@ -222,6 +228,7 @@ class TrainingCheckpoints:
         tree, error = None, None
         try:
             tree = jax.block_until_ready(self._checkpointer.load(step, targets))
+            _compare_checksums(tree, self._checkpointer.metadata(step).custom_metadata)
         except Exception as caught:
             error = _first_line(caught)
         if jax.process_count() > 1:
@@ -260,6 +267,47 @@ def _targets(abstract: Any, shardings: Any) -> Any:
     if shardings is None or isinstance(shardings, jax.sharding.Sharding):
         return jax.tree.map(lambda leaf: target(leaf, shardings), abstract)
     return jax.tree.map(target, abstract, shardings)
+
+
+def _checksum_record(tree: Any) -> dict[str, Any]:
+    """What is saved beside `tree` to know it again: dtype and checksum of every array."""
+    record = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if _has_bits(leaf):
+            value = int(_checksum(leaf))
+            record[jax.tree_util.keystr(path)] = [str(leaf.dtype), value]
+    return {"checksums": record}
+
+
+def _compare_checksums(tree: Any, saved: Mapping[str, Any] | None) -> None:
+    if not saved or "checksums" not in saved:
+        raise ValueError("its checksums are lost")
+    found = _checksum_record(tree)["checksums"]
+    for path, (dtype, value) in saved["checksums"].items():
+        # Where a leaf is read as another dtype, its bits differ by right.
+        if path in found and found[path][0] == dtype and found[path][1] != value:
+            raise ValueError(f"the bytes of {path} are not those that were saved")
+
+
+def _has_bits(leaf: Any) -> bool:
+    return isinstance(leaf, (jax.Array, np.ndarray)) and not jax.dtypes.issubdtype(
+        leaf.dtype, jax.dtypes.extended
+    )
+
+
+@jax.jit
+def _checksum(x: jax.Array) -> jax.Array:
+    """sum_i bits_i (2 h i + 1) mod 2^32: any change of one element changes it.
+
+    Integer sums do not depend on their order, so it is the same whatever the sharding, and it is
+    computed where the array lies.
+    """
+    bits = x if x.dtype == jnp.bool_ else x.view(f"uint{8 * x.dtype.itemsize}")
+    index = jnp.zeros(x.shape, jnp.uint32)
+    for axis, length in enumerate(x.shape):
+        index = index * np.uint32(length) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
+    odd = index * np.uint32(2 * 1_327_217_885 % 2**32) + np.uint32(1)
+    return jnp.sum(bits.astype(jnp.uint32) * odd, dtype=jnp.uint32)
 
 
 def _first_line(error: Exception) -> str:

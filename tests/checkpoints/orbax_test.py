@@ -65,6 +65,11 @@ class PolicyTest(absltest.TestCase):
         shutil.rmtree(params)
         with self.assertRaisesRegex(UserError, "is an unfinished checkpoint"):
             checkpoints.load(f"orbax:{path}")
+        shutil.copytree(self.folder / "copy", params)
+        flip_data(params)
+        with self.assertRaisesRegex(UserError, "cannot be read as a checkpoint of this model"):
+            checkpoints.load(f"orbax:{path}")
+        shutil.rmtree(params)
         # It can be written again.
         self.save(path)
         config = json.loads((path / "config.json").read_text())
@@ -121,7 +126,19 @@ def lose_metadata(folder):
     (folder / "state" / "_METADATA").unlink()
 
 
-DAMAGES = (lose_data, truncate_data, empty_data, flip_data, lose_manifest, lose_metadata)
+def lose_checksums(folder):
+    (folder / "_CHECKPOINT_METADATA").unlink()
+
+
+DAMAGES = (
+    lose_data,
+    truncate_data,
+    empty_data,
+    flip_data,
+    lose_manifest,
+    lose_metadata,
+    lose_checksums,
+)
 
 
 class TrainingCheckpointsTest(parameterized.TestCase):
