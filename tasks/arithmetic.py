@@ -274,5 +274,5 @@ registry.add(
     stop=("\nProblem:",),
     stop_after=("I hope it is correct.",),
     grader={"kind": "math", "extraction": "minerva"},
-    max_new_tokens=80,
+    max_new_tokens=64,
 )

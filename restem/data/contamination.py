@@ -1,7 +1,7 @@
 """Contamination: test problems whose words also stand in training problems.
 
 Two problems overlap if they share a run of `n` words (13: Brown et al., 2020, appendix C), or if
-all their words are the same, which also finds problems shorter than that.
+they are the same text, which also finds problems shorter than that.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Overlap:
     """The longest run of words that they share."""
     fraction: float
     """Share of the test problem's runs of n words that stand in this training problem; 1.0 where
-    all words are the same."""
+    the texts are equal."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Report:
     num_overlapping: int
     """Test problems that share a run with any training problem."""
     num_equal: int
-    """Those of them whose words are all the same, in order, as a training problem's."""
+    """Those of them whose text is a training problem's, white space, `$`, `\\` and case aside."""
     overlapping: tuple[Overlap, ...]
     """One for each, the largest fraction first."""
 
@@ -59,7 +59,7 @@ class Report:
         return (
             f"{self.num_overlapping} of {self.num_test} test problems ({self.fraction:.2%}) share "
             f"{self.n} words in a row with one of {self.num_train} training problems, "
-            f"{self.num_equal} of them word for word"
+            f"{self.num_equal} of them the whole text"
         )
 
 
@@ -99,24 +99,22 @@ def check(
     for position, grams in enumerate(train_grams):
         for gram in grams - common:
             index[gram].append(position)
-    wholes = collections.defaultdict(list)
-    for position, words in enumerate(train_words):
-        wholes[tuple(words)].append(position)
+    wholes = {_loose(problem): position for position, problem in enumerate(train)}
     overlapping = []
     num_equal = 0
     for problem, words, grams in zip(test, test_words, test_grams, strict=True):
         hits = collections.Counter(p for gram in grams - common for p in index.get(gram, ()))
-        equal = wholes.get(tuple(words), ()) if words else ()
-        num_equal += bool(equal)
-        if not hits and not equal:
+        equal = wholes.get(_loose(problem))
+        num_equal += equal is not None
+        if not hits and equal is None:
             continue
-        best = equal[0] if equal else max(hits, key=lambda p: (hits[p], -p))
+        best = equal if equal is not None else max(hits, key=lambda p: (hits[p], -p))
         overlapping.append(
             Overlap(
                 train_id=train[best].problem_id,
                 test_id=problem.problem_id,
                 shared=_longest_shared(train_words[best], words),
-                fraction=1.0 if equal else hits[best] / len(grams),
+                fraction=1.0 if equal is not None else hits[best] / len(grams),
             )
         )
     overlapping.sort(key=lambda o: (-o.fraction, o.test_id))
@@ -136,6 +134,11 @@ def _statements(problems: Sequence[Problem]) -> list[list[str]]:
     head = _shared_length(words)
     tail = _shared_length([list(reversed(text[head:])) for text in words])
     return [text[head : len(text) - tail] for text in words]
+
+
+def _loose(problem: Problem) -> str:
+    """A query without white space, dollar signs, backslashes and case, but with its operators."""
+    return re.sub(r"[\s$\\]", "", problem.inputs).casefold()
 
 
 def _shared_length(texts: Sequence[Sequence[str]]) -> int:

@@ -32,9 +32,9 @@ class ContaminationTest(parameterized.TestCase):
         self.assertEqual(report.fraction, 0.5)
         self.assertEqual(contamination.check(train, test, n=12).num_overlapping, 2)
 
-    def test_short_problems_count_when_all_their_words_are_the_same(self):
+    def test_short_problems_count_when_they_are_the_same_text(self):
         train = [problem("a", "What is 3 + 4?"), problem("b", "How many days has a week?")]
-        test = [problem("x", "what IS 3 +  4"), problem("y", "What is 4 + 3?")]
+        test = [problem("x", "what IS  $3+4$?"), problem("y", "What is 3 - 4?")]
         report = contamination.check(train, test)
         self.assertEqual([o.test_id for o in report.overlapping], ["x"])
         self.assertEqual(report.num_equal, 1)

@@ -8,10 +8,11 @@ import subprocess
 import sys
 from unittest import mock
 
+import gin
 from absl.testing import absltest, parameterized
 from etils import epath
 
-import gin
+import restem.tasks  # noqa: F401  so that gin knows jsonl_task
 from restem.data import folder, prompts, registry, splits
 from restem.errors import UserError
 

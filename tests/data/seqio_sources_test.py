@@ -5,12 +5,12 @@ import pathlib
 import threading
 from unittest import mock
 
+import gin
 import seqio
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 from etils import epath
 
-import gin
 from restem import records
 from restem.data import folder, registry, sources, tfds_builders
 from restem.data.seqio_vocabulary import SeqioVocabulary
