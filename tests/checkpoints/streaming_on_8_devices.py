@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from restem import checkpoints
+from restem.checkpoints import orbax
 from tests.models import small_models
 
 MIB = 2**20
@@ -59,10 +60,19 @@ def main() -> None:
         small_models.write(path, raw, tensors)
         whole = checkpoints.load(f"hf:{path}")
         sharded = checkpoints.load(f"hf:{path}", shardings=shardings)
+        for name, policy in (("whole", whole), ("sharded", sharded)):
+            orbax.save(path / name, policy.params, policy.config, policy.vocabulary)
+        # Written on one layout of devices, read on the other.
+        one = checkpoints.load(f"orbax:{path / 'sharded'}")
+        many = checkpoints.load(f"orbax:{path / 'whole'}", shardings=shardings)
     jax.tree.map(np.testing.assert_array_equal, sharded.params, whole.params)
+    jax.tree.map(np.testing.assert_array_equal, one.params, whole.params)
+    jax.tree.map(np.testing.assert_array_equal, many.params, whole.params)
     wanted = jax.tree.leaves(shardings(whole.config))
-    for leaf, sharding in zip(jax.tree.leaves(sharded.params), wanted, strict=True):
-        assert leaf.sharding.is_equivalent_to(sharding, leaf.ndim), (leaf.sharding, sharding)
+    for policy in (sharded, many):
+        for leaf, sharding in zip(jax.tree.leaves(policy.params), wanted, strict=True):
+            assert leaf.sharding.is_equivalent_to(sharding, leaf.ndim), (leaf.sharding, sharding)
+    assert all(len(leaf.devices()) == 1 for leaf in jax.tree.leaves(one.params))
     query = sharded.params["layers"]["attention"]["query"]
     assert query.addressable_shards[0].data.shape == (3, 16, 1, 16)
 
