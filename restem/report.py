@@ -62,6 +62,8 @@ def report(
         found = ((i.number, i.samples()) for i in run.iterations)
         tables.append({n: table for n, table in found if table is not None})
 
+    embedded = browser.embed(runs, tables, limit=max_samples, characters=max_characters)
+
     with plotting.house_style():
         missing: list[plotting.Missing] = []
 
@@ -111,7 +113,7 @@ def report(
         hero=hero,
         sections=sections,
         missing=missing,
-        embedded=browser.embed(runs, tables, limit=max_samples, characters=max_characters),
+        embedded=embedded,
         identities=[(run.label, dict(run.identity)) for run in runs if run.identity],
         version=restem.__version__,
     )

@@ -38,6 +38,22 @@ def tearDownModule():
     ROOT.rmdir()
 
 
+@functools.cache
+def main_page() -> str:
+    """One run, few and short samples embedded."""
+    return report(workdirs=[str(ROOT / "restem")], max_samples=60, max_characters=80)
+
+
+@functools.cache
+def hostile_page() -> str:
+    """Two runs, of which one attacks."""
+    return report(
+        workdirs=[str(ROOT / "hostile"), str(ROOT / "sft")],
+        labels=[synthetic_run.HOSTILE, "sft"],
+        max_samples=160,
+    )
+
+
 class Parsed(html.parser.HTMLParser):
     """What a page holds that matters here."""
 
@@ -85,7 +101,7 @@ class WholeReportTest(absltest.TestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.index = report(workdirs=[str(ROOT / "restem")], max_samples=60, max_characters=80)
+        cls.index = main_page()
         cls.html = pathlib.Path(cls.index).read_text("utf-8")
         cls.page = Parsed(cls.html)
         cls.subject = read_run(str(ROOT / "restem"))
@@ -409,11 +425,6 @@ class AnyStateTest(parameterized.TestCase):
             report(workdirs=[str(ROOT / "sft")], labels=["a", "b"])
 
 
-@functools.cache
-def hostile_page() -> str:
-    return report(workdirs=[str(ROOT / "hostile")], labels=[synthetic_run.HOSTILE], max_samples=80)
-
-
 class HostileTest(absltest.TestCase):
     """Model text, verdicts, queries, and even labels that try to become part of the page."""
 
@@ -435,11 +446,11 @@ class HostileTest(absltest.TestCase):
         data = self.page.data()
         attacked = [s for s in data["samples"] if synthetic_run.HOSTILE in s["text"]]
         self.assertNotEmpty(attacked)
-        self.assertEqual(data["runs"], [synthetic_run.HOSTILE])
+        self.assertEqual(data["runs"], [synthetic_run.HOSTILE[:39] + "…", "sft"])
         for sample in attacked:
             self.assertEqual(sample["extracted"], synthetic_run.HOSTILE)
-        for question in data["questions"].values():
-            self.assertIn(synthetic_run.HOSTILE, question["inputs"])
+        for sample in attacked:
+            self.assertIn(synthetic_run.HOSTILE, data["questions"][sample["problem"]]["inputs"])
 
     def test_only_our_script_may_run(self):
         policy = next(a["content"] for t, a in self.page.tags if t == "meta" and "content" in a
@@ -462,12 +473,7 @@ class BrowserTest(parameterized.TestCase):
     def setUpClass(cls):
         super().setUpClass()
         cls.browser = cls.enter_context(chromium.Chromium(chromium.find()))
-        index = report(
-            workdirs=[str(ROOT / "restem"), str(ROOT / "sft")],
-            output=str(ROOT / "compared"),
-            max_samples=120,
-        )
-        cls.paths = {"restem": pathlib.Path(index), "hostile": pathlib.Path(hostile_page())}
+        cls.paths = {"restem": pathlib.Path(main_page()), "hostile": pathlib.Path(hostile_page())}
         cls.urls = {name: path.as_uri() for name, path in cls.paths.items()}
 
     @parameterized.product(name=("restem", "hostile"), width=(1280, 390), dark=(False, True))
@@ -517,7 +523,7 @@ class BrowserTest(parameterized.TestCase):
         self.assertBetween(self.choose("reason", "numeric"), 1, total - 1)
         self.choose("reason", "")
         place = self.browser.evaluate("document.getElementById('filter-where').options[1].value")
-        self.assertEqual(place, "restem · E-step of iteration 1")
+        self.assertEqual(place, "E-step of iteration 1")
         self.assertBetween(self.choose("where", place), 1, total - 1)
         self.choose("where", "")
         problem = self.browser.evaluate("document.querySelector('.card b').textContent")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -72,7 +73,7 @@ def horizontal_bars(axis: Axes, entries: Sequence[tuple[str, Evaluation, str]]) 
         )  # fmt: skip
         ends.append(high)
     axis.set_xlim(0, max(ends) * 1.2 or 1)
-    axis.set_yticks(range(len(entries)), [label for label, *_ in entries])
+    axis.set_yticks(range(len(entries)), [textwrap.fill(label, 20) for label, *_ in entries])
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
     axis.grid(axis="x", color=plotting.RULE, linewidth=0.7)

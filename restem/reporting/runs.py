@@ -157,7 +157,7 @@ class Run:
 
     path: epath.Path
     label: str
-    """What the figures call it."""
+    """What the figures call it; short and printable."""
     method: str
     """Where run.json or summary.json names it; else ""."""
     model: str
@@ -261,7 +261,7 @@ def read_run(path: str, label: str | None = None) -> Run:
     last = iterations[-1] if iterations else None
     return Run(
         path=root,
-        label=label or root.resolve().name or str(root),
+        label=printable(label or root.resolve().name or str(root)),
         method=text("method"),
         model=text("model", "base"),
         task=task,
@@ -271,6 +271,12 @@ def read_run(path: str, label: str | None = None) -> Run:
         identity=identity,
         iterations=iterations,
     )
+
+
+def printable(label: str, characters: int = 40) -> str:
+    """A label that a figure has room for: without control characters, and cut with an ellipsis."""
+    text = "".join(c if c.isprintable() else " " for c in label)
+    return text if len(text) <= characters else text[: characters - 1] + "…"
 
 
 def read_samples(

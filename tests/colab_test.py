@@ -1,0 +1,109 @@
+"""The notebooks, cell by cell, on a run with a tiny policy."""
+
+import contextlib
+import importlib.util
+import io
+import json
+import os
+import pathlib
+import unittest
+import warnings
+from unittest import mock
+
+import matplotlib
+from absl.testing import absltest, parameterized
+
+from restem import workdir
+from tests import synthetic_run, tiny
+
+COLAB = pathlib.Path(__file__).parents[1] / "colab"
+NOTEBOOKS = ("browse_samples.ipynb", "inspect_checkpoint.ipynb")
+
+
+def execute(name: str, **environment: str) -> tuple[dict, str]:
+    """Runs the code cells of a notebook in one namespace; returns it and what was printed."""
+    namespace: dict = {"__name__": "__main__"}
+    output = io.StringIO()
+    with (
+        mock.patch.dict(os.environ, environment),
+        contextlib.redirect_stdout(output),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", "FigureCanvasAgg is non-interactive")
+        for number, cell in enumerate(json.loads((COLAB / name).read_text())["cells"]):
+            source = "".join(cell["source"])
+            if cell["cell_type"] == "code" and not source.startswith("%pip"):
+                exec(compile(source, f"{name}, cell {number}", "exec"), namespace)
+    return namespace, output.getvalue()
+
+
+class NotebookFileTest(parameterized.TestCase):
+    @parameterized.parameters(*NOTEBOOKS)
+    def test_is_a_clean_notebook(self, name):
+        notebook = json.loads((COLAB / name).read_text())
+        self.assertEqual((notebook["nbformat"], notebook["nbformat_minor"]), (4, 5))
+        identifiers = [cell["id"] for cell in notebook["cells"]]
+        self.assertLen(set(identifiers), len(identifiers))
+        for cell in notebook["cells"]:
+            self.assertIn(cell["cell_type"], ("code", "markdown"))
+            if cell["cell_type"] == "code":
+                self.assertEqual((cell["outputs"], cell["execution_count"]), ([], None))
+
+
+@unittest.skipUnless(importlib.util.find_spec("pandas"), "the notebooks use pandas: not installed")
+class NotebookRunTest(absltest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        matplotlib.use("Agg")
+        folder = pathlib.Path(absltest.TEST_TMPDIR.value) / "colab_test"
+        cls.run_folder = folder / "run"
+        synthetic_run.write_run(
+            cls.run_folder, skills=(-0.8, 0.5), problems=8, samples=4, tests=12, n=0, transfer=()
+        )
+        files = workdir.Workdir(cls.run_folder)
+        identity = workdir.read_json(files.identity) | {"base": tiny.save_policy(folder / "base")}
+        workdir.write_json(files.identity, identity)
+        directory = files.iteration(1)
+        tiny.save_policy(directory.checkpoint, seed=1)
+        report = workdir.read_json(directory.improvement) | {"improved": True}
+        workdir.write_json(directory.improvement, report)
+
+    def tearDown(self):
+        import matplotlib.pyplot as plt
+
+        plt.close("all")
+        super().tearDown()
+
+    def test_browse_samples(self):
+        names, output = execute("browse_samples.ipynb", RESTEM_WORKDIR=str(self.run_folder))
+        samples = names["samples"]
+        self.assertLen(samples, 8 * 4)
+        selection = workdir.read_json(workdir.Workdir(self.run_folder).iteration(1).selection)
+        self.assertEqual(int((samples.outcome == "kept").sum()), selection["kept"])
+        self.assertEqual(int(names["outcomes"].to_numpy().sum()), 8 * 4)
+        self.assertIn("32 samples of 8 problems", output)
+        self.assertIn("12 test problems:", output)
+        shown = io.StringIO()
+        with contextlib.redirect_stdout(shown):
+            names["show"](1, outcome="kept", iteration=1)
+        self.assertIn(f"{selection['kept']} samples match", shown.getvalue())
+        self.assertIn("Problem:", shown.getvalue())
+
+    def test_inspect_checkpoint(self):
+        names, output = execute("inspect_checkpoint.ipynb", RESTEM_WORKDIR=str(self.run_folder))
+        self.assertEqual(list(names["policies"]), [0, 1])
+        self.assertEqual(names["tree"].loc["embedding", "shape"], (264, 32))
+        change = names["change"]
+        self.assertLen(change, 2)  # layers
+        # Two random policies differ everywhere but in their norms, which begin at one.
+        self.assertTrue((change["attention/query"] > 0.5).all())
+        self.assertTrue((change["mlp_norm"] == 0).all())
+        self.assertGreater(names["divergence"].min(), 0)
+        for i in (0, 1):
+            self.assertIn(f"-- iteration {i}, sample 0", output)
+        self.assertIn("examples of", output)
+
+
+if __name__ == "__main__":
+    absltest.main()
