@@ -1,15 +1,17 @@
-r"""Measures the mathematical verifier; what came out is in verify_math.md.
+"""Measures the mathematical verifier; what came out is in verify_math.md.
 
-    export RESTEM_DATA_DIR=...   # the folder with math/train.jsonl.gz and math/test.jsonl.gz
+    export RESTEM_DATA_DIR=...   # the folder that holds math/train.jsonl.gz
+    export PYTHONPATH=.
     python benchmarks/verify_math.py self
     python benchmarks/verify_math.py cross
     python benchmarks/verify_math.py rewrites
     python benchmarks/verify_math.py compare --math_verify_python=/path/to/venv/bin/python
+    python benchmarks/verify_math.py forms --math_verify_python=/path/to/venv/bin/python
     python benchmarks/verify_math.py hostile
     python benchmarks/verify_math.py speed
 
-`compare` needs an interpreter of an environment of its own in which `pip install math-verify` was
-run; nothing else does.
+`compare` and `forms` need an interpreter of an environment of its own in which
+`pip install math-verify` was run; nothing else does.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ import json
 import os
 import pathlib
 import random
+import re
+import runpy
 import subprocess
 import sys
 import time
@@ -43,6 +47,31 @@ for line in sys.stdin:
     except Exception as error:
         result = type(error).__name__
     print(json.dumps(result), flush=True)
+"""
+
+# Other forms of the golds by a computer algebra system: one gold a line in, a list of forms out.
+FORMS = """
+import json, signal, sys
+import sympy
+from math_verify import parse
+def alarm(*_):
+    raise TimeoutError
+signal.signal(signal.SIGALRM, alarm)
+for line in sys.stdin:
+    forms = []
+    try:
+        node = parse("$" + json.loads(line) + "$")[0]
+        for change in (lambda x: x, sympy.expand, sympy.factor, sympy.simplify, sympy.together,
+                       sympy.radsimp, lambda x: x.rewrite(sympy.exp)):
+            signal.alarm(3)
+            try:
+                forms.append(sympy.latex(change(node)))
+            except (TimeoutError, Exception):
+                pass
+            signal.alarm(0)
+    except Exception:
+        pass
+    print(json.dumps(sorted(set(forms))), flush=True)
 """
 
 
@@ -123,18 +152,18 @@ def run_self(_: argparse.Namespace) -> None:
     empty = [row.place for row in rows if not row.answer]
     print(f"{len(rows)} solutions, {len(empty)} without an answer in the box: {empty}")
     print(f"correct: {len(rows) - len(wrong)}; incorrect: {wrong}; {seconds:.1f} s with one worker")
-    # The string path alone would say yes to anything; so once more with the text disguised.
+    # The string path alone would say yes to anything; so once more with 0 added to every number.
     start = time.process_time()
     methods = collections.Counter()
     failed = []
     for row in answered(rows):
-        disguised = row.answer.replace(r"\frac", r"\dfrac ").replace(" ", "  ")
-        verdict = compare(rf"0+{disguised}" if disguised[0].isdigit() else disguised, row.answer)
+        number = row.answer[0].isdigit() and "_" not in row.answer and "=" not in row.answer
+        verdict = compare("0+" + row.answer if number else row.answer, row.answer)
         methods[verdict.method] += 1
         if not verdict.reward:
             failed.append((row.place, row.answer, verdict.detail))
     seconds = time.process_time() - start
-    print(f"disguised (0 + ...): {dict(methods)}, {seconds:.1f} s of CPU time; not equal:")
+    print(f"0 + gold: {dict(methods)}, {seconds:.1f} s of CPU time; not equal:")
     for case in failed:
         print("  ", case)
 
@@ -176,11 +205,16 @@ def run_compare(arguments: argparse.Namespace) -> None:
     rows = answered(golds())
     numbers = random.Random(0)
     derived = derived_pairs(rows, 0)
+    tables = runpy.run_path("tests/verify/math_equivalence_test.py")
     by_kind = collections.defaultdict(list)
     for pair in derived:
         by_kind[pair.equal, pair.kind].append(pair)
-    pairs = [Pair("itself", row.answer, row.answer, True) for row in rows]
-    pairs += cross_pairs(rows, 0)
+    some = numbers.sample(rows, min(arguments.golds, len(rows)))
+    pairs = [Pair("itself", row.answer, row.answer, True) for row in some]
+    pairs += numbers.sample(cross_pairs(rows, 0), len(some))
+    for name, equal in (("EQUAL", True), ("DIFFERENT", False)):
+        for row in tables["rows"](tables[name]):
+            pairs.append(Pair(f"table of {name}", row["prediction"], row["gold"], equal))
     for same_kind in by_kind.values():
         pairs += numbers.sample(same_kind, min(arguments.per_kind, len(same_kind)))
     start = time.process_time()
@@ -198,9 +232,11 @@ def run_compare(arguments: argparse.Namespace) -> None:
     their_seconds = time.perf_counter() - start
     theirs = [json.loads(line) is True for line in done.stdout.splitlines()]
     table = collections.Counter()
+    by_kind_table = collections.Counter()
     differing = []
     for pair, us, them in zip(pairs, ours, theirs, strict=True):
-        table[pair.kind if pair.equal is None else pair.equal, us, them] += 1
+        table["not known" if pair.equal is None else pair.equal, us, them] += 1
+        by_kind_table[pair.kind, pair.equal, us, them] += 1
         if us != them:
             differing.append((pair, us, them))
     print(f"restem {our_seconds:.1f} s of CPU time, math-verify {their_seconds:.1f} s")
@@ -211,10 +247,30 @@ def run_compare(arguments: argparse.Namespace) -> None:
         for pair, us, them in differing:
             record = {**pair._asdict(), "restem": us, "math_verify": them}
             stream.write(json.dumps(record) + "\n")
-    kinds = collections.Counter((pair.kind, pair.equal, us) for pair, us, _ in differing)
-    for (kind, equal, us), number in kinds.most_common():
-        print(f"   {number:5}  {kind}: truth {equal}, restem {us}, math-verify {not us}")
+    print("by kind: pairs (truth; restem; math-verify)")
+    for (kind, equal, us, them), number in sorted(by_kind_table.items(), key=str):
+        print(f"   {kind:24} {number:6} ({equal}; {us}; {them})")
     print(f"{len(differing)} disagreements are in {arguments.out}")
+
+
+def run_forms(arguments: argparse.Namespace) -> None:
+    answers = {row.answer for row in answered(golds()) if not re.fullmatch(r"-?\d+", row.answer)}
+    chosen = random.Random(0).sample(sorted(answers), arguments.golds)
+    done = subprocess.run(
+        [arguments.math_verify_python, "-c", FORMS],
+        input="".join(json.dumps(answer) + "\n" for answer in chosen),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    count = 0
+    for answer, line in zip(chosen, done.stdout.splitlines(), strict=True):
+        for form in json.loads(line):
+            count += 1
+            verdict = compare(form, answer)
+            if not verdict.reward:
+                print(f"   {answer!r} <- {form!r}: {verdict.method}, {verdict.detail}")
+    print(f"{count} forms of {len(chosen)} golds; those not called equal are listed above")
 
 
 HOSTILE = {
@@ -314,6 +370,7 @@ def main() -> None:
         ("cross", run_cross),
         ("rewrites", run_rewrites),
         ("compare", run_compare),
+        ("forms", run_forms),
         ("hostile", run_hostile),
         ("speed", run_speed),
     ):
@@ -321,8 +378,12 @@ def main() -> None:
         command.set_defaults(run=run)
         if name == "cross":
             command.add_argument("--rounds", type=int, default=3, help="partners for each gold")
-        if name == "compare":
+        if name in ("compare", "forms"):
             command.add_argument("--math_verify_python", required=True)
+        if name == "forms":
+            command.add_argument("--golds", type=int, default=1500)
+        if name == "compare":
+            command.add_argument("--golds", type=int, default=12_500)
             command.add_argument("--per_kind", type=int, default=300)
             command.add_argument("--out", default="math_verify_disagreements.jsonl")
     arguments = parser.parse_args()

@@ -183,7 +183,7 @@ def near_misses(gold: str, numbers: random.Random) -> dict[str, str]:
         root = numbers.choice(roots)
         changed = rf"\sqrt{{{int(root[1]) + 1}}}"
         out["radicand"] = text[: root.start()] + changed + text[root.end() :]
-    if r"\pi" in text and "(" not in text and "[" not in text:
+    if r"\pi" in text and not re.search(r"[(\[]|\\frac ?\\pi", text):
         out["pi rounded"] = text.replace(r"\pi", r"\cdot 3.14159265358979").lstrip(r"\cdot ")
     if re.search(r"\^2(?!\d)", text) and "\\text" not in text and "mbox" not in text:
         out["exponent"] = re.sub(r"\^2(?!\d)", "^3", text, count=1)

@@ -367,4 +367,6 @@ class Atoms:
 def negative(node: Node) -> Node:
     if node[0] == "num":
         return ("num", -node[1])
+    if node[0] == "base" and node[1][0] != "-":
+        return ("base", "-" + node[1], node[2])
     return ("neg", node)

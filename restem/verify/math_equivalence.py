@@ -15,7 +15,8 @@ from fractions import Fraction
 from restem.records import Verdict
 from restem.verify import math_notation
 from restem.verify.math_balls import Refused, Undecided, Undefined
-from restem.verify.math_matching import Matcher, Options
+from restem.verify.math_matching import Matcher
+from restem.verify.math_options import Options
 from restem.verify.math_parser import Node, parse
 from restem.verify.math_tokens import ParseError
 
@@ -53,7 +54,7 @@ def compare(prediction: str, gold: str, *, options: Options = DEFAULT) -> Verdic
       "ratio", or "none" where the prediction could not be read), `normalized` the
       cleaned prediction, and `detail` the reason where the answer is not the gold one.
     """
-    if len(prediction) > 50 * math_notation.MAX_CHARS:
+    if len(prediction) > 4 * math_notation.MAX_CHARS:
         return _verdict(prediction[:100], False, "none", None, "the answer is too long")
     cleaned, target = math_notation.clean(prediction), math_notation.clean(gold)
     shown = cleaned.replace(math_notation.ROW, r"\\")

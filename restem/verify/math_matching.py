@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from fractions import Fraction
 
 from restem.verify import math_notation, math_sets, math_values
 from restem.verify.math_atoms import Node
 from restem.verify.math_evaluation import base_value
+from restem.verify.math_options import Options
 from restem.verify.math_trees import (
     choose_signs,
     has_sign,
@@ -19,36 +19,7 @@ from restem.verify.math_trees import (
 )
 
 MAX_LIST = 60
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What MATH's conventions leave open."""
-
-    percent: str = "either"
-    """How `50\\%` compares with an answer without the sign: "unit" (it is 50), "value" (it is
-    1/2) or "either". With the sign on both sides, numbers are compared; without, a factor of 100
-    is never forgiven."""
-    degrees: str = "either"
-    """Likewise for `45^\\circ`: 45, pi/4, or either. Inside sine and its kin always the angle."""
-    units: str = "check"
-    """"check": where both answers name a physical unit these must agree (`0.25` cm is `2.5` mm);
-    a unit on one side only, and words that measure nothing ("ways"), are dropped. "ignore": all
-    units are dropped."""
-    bases: str = "optional"
-    """"optional": `1011` is accepted for `1011_2`, digits compared as written; "required": it is
-    not. Another base is never accepted, though the number be the same: the conversion was the
-    question. "value": only the number counts."""
-    labels: bool = True
-    """Accept `x = 5` or `f(x) = 5` for `5`, and the reverse."""
-    bare_lists: bool = False
-    """Accept `1, 2` for the point or vector `(1, 2)`, and the reverse, in the same order."""
-    multiplicity: bool = True
-    """In lists, `1, 1, 2` differs from `1, 2`. Sets in braces never count multiplicity."""
-    ratios: bool = True
-    """Accept the fraction 3/5 for the ratio `3:5`, and the reverse."""
-    log_base: int = 10
-    """The base of `\\log` without one; `\\ln` is natural."""
+_SIGNS = ("percent", "degree")
 
 
 Result = tuple[bool, str, str]
@@ -94,9 +65,12 @@ class Matcher:
     # Scalars.
 
     def match_scalars(self, answer: Node, gold: Node) -> Result:
+        signs = [{kind for kind in _SIGNS if has_sign(node, kind)} for node in (answer, gold)]
+        if signs[0] and signs[1] and signs[0] != signs[1]:
+            return False, "symbolic", "another unit"
         readings = [(answer, gold)]
         for kind, choice in (("percent", self.options.percent), ("degree", self.options.degrees)):
-            given, wanted = has_sign(answer, kind), has_sign(gold, kind)
+            given, wanted = kind in signs[0], kind in signs[1]
             if given and wanted:
                 readings = [(without_sign(a, kind), without_sign(b, kind)) for a, b in readings]
             elif given or wanted:
@@ -127,9 +101,12 @@ class Matcher:
             a = _without_letter_unit(a, wanted)
         elif given and not wanted:
             b = _without_letter_unit(b, given)
-        if given and wanted and self.options.units == "check":
+        if self.options.units == "check":
             mine = [found for words, power in given if (found := math_notation.unit(words, power))]
             theirs = [found for w, power in wanted if (found := math_notation.unit(w, power))]
+            for units, other in ((mine, gold), (theirs, answer)):
+                if units and any(has_sign(other, kind) for kind in _SIGNS):
+                    return False, "symbolic", "another unit"
             if len(mine) == 1 and len(theirs) == 1:
                 if mine[0][0] != theirs[0][0]:
                     return False, "symbolic", "another unit"

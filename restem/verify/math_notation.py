@@ -76,7 +76,7 @@ def clean(answer: str) -> str:
     `\left( \dfrac12,\ 3 \right)` becomes `(\frac12,3)`.
     """
     text = answer.translate(_UNICODE_TABLE)
-    text = text.replace("\x00", "").replace(ROW, " ")
+    text = text.replace("\x00", " ").replace(ROW, " ")
     text = text.replace("\\\\$", "\\$")
     text = text.replace("\\\\", ROW)
     text = _THOUSANDS.sub("", text)

@@ -199,8 +199,9 @@ class _Parser(Atoms):
     def starts_factor(self) -> bool:
         token = self.token
         if token.kind == "num":
-            # Two numbers side by side are a mixed number or nothing.
-            return False
+            # Two numbers side by side are a mixed number or nothing; `(-1) 2` is a product.
+            before = self.tokens[self.at - 1]
+            return before.kind == "op" and before.value in ")]"
         if token.kind in ("sym", "base"):
             return True
         if token.kind == "op":

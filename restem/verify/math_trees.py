@@ -55,6 +55,20 @@ def grows(node: object) -> bool:
     return False
 
 
+def branches(node: object) -> bool:
+    """Whether a function of variables may change its formula with their signs."""
+    stack = [node]
+    while stack:
+        top = stack.pop()
+        if isinstance(top, tuple):
+            if top and top[0] == "pow" and top[2][0] not in ("num", "sym") and variables(top[1]):
+                return True
+            if top and top[0] == "fn" and top[1] in ("abs", "floor", "ceil", "max", "min"):
+                return True
+            stack.extend(top)
+    return False
+
+
 def choose_signs(node: Node, sign: int) -> Node:
     """The node with the upper or the lower of its double signs."""
     if node and node[0] == "pm":

@@ -10,16 +10,9 @@ had not begun go to another.
 from __future__ import annotations
 
 import collections
-import contextlib
-import dataclasses
 import os
-import selectors
-import signal
-import struct
-import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from typing import Any
@@ -27,23 +20,17 @@ from typing import Any
 from restem.errors import UserError
 from restem.records import Problem, Verdict
 from restem.verify import graders
-from restem.verify.worker import frame
+from restem.verify.process import Job, WorkerProcess
 
-START_LIMIT_S = 60.0
-"""A worker that says nothing for so long after its start is given up."""
-GRACE_S = 0.2
-"""Between SIGTERM and SIGKILL."""
 WINDOW = 8
 """Jobs in one worker's hands at a time, so that it never waits for the parent."""
 _KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
 
 
-@dataclasses.dataclass
-class _Job:
-    payload: dict[str, Any]
-    future: Future[Verdict]
-    begun: bool = False
-    """Whether a worker has had it; a future can be set running once only."""
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class Verifier:
@@ -82,13 +69,13 @@ class Verifier:
         if workers is not None and workers < 1:
             raise UserError(f"workers is {workers}; at least one is needed")
         self._grader = dict(grader)
-        self._count = workers or len(os.sched_getaffinity(0))
+        self._count = workers or _usable_cores()
         self._time_limit_s = time_limit_s
         self._memory_mb = memory_mb
         self._jobs_per_worker = jobs_per_worker
         self._programs = None
         self._threads: list[threading.Thread] = []
-        self._queue: collections.deque[_Job] = collections.deque()
+        self._queue: collections.deque[Job] = collections.deque()
         self._idle = 0
         self._closed = False
         self._broken: Exception | None = None
@@ -133,7 +120,7 @@ class Verifier:
                 "answer": problem.answer,
                 "solutions": (),
             }
-        job = _Job({"problem": fields, "text": text}, Future())
+        job = Job({"problem": fields, "text": text}, Future())
         with self._changed:
             if self._closed:
                 raise RuntimeError("the verifier is closed")
@@ -175,7 +162,7 @@ class Verifier:
     # One thread per worker.
 
     def _serve(self) -> None:
-        worker: _Worker | None = None
+        worker: WorkerProcess | None = None
         failures = 0
         try:
             while self._wait(worker):
@@ -219,7 +206,7 @@ class Verifier:
     def _closing(self) -> bool:
         return self._closed
 
-    def _wait(self, worker: _Worker | None) -> bool:
+    def _wait(self, worker: WorkerProcess | None) -> bool:
         """Blocks until there is something to do; False when the pool is closed."""
         with self._changed:
             if worker is None or not worker.pending:
@@ -228,7 +215,7 @@ class Verifier:
                 self._idle -= 1
             return not self._closed
 
-    def _take(self, worker: _Worker) -> list[_Job]:
+    def _take(self, worker: WorkerProcess) -> list[Job]:
         if worker.spent(self._jobs_per_worker):
             return []
         window = 1 if self._grader["kind"] == "function" else WINDOW
@@ -255,7 +242,7 @@ class Verifier:
             if not job.future.cancelled():
                 job.future.set_exception(error)
 
-    def _start(self) -> _Worker:
+    def _start(self) -> WorkerProcess:
         own = self._grader["kind"] == "function"
         environment = dict(os.environ) if own else {}
         for name in _KEPT_ENVIRONMENT:
@@ -274,158 +261,4 @@ class Verifier:
             "time_limit_s": self._time_limit_s,
             "parent": os.getpid(),
         }
-        return _Worker(setup, environment)
-
-
-class _Worker:
-    """One child process and what it has been given."""
-
-    def __init__(self, setup: dict[str, Any], environment: dict[str, str]):
-        self.time_limit_s: float = setup["time_limit_s"]
-        self.memory_mb: int = setup["memory_mb"]
-        self.pending: collections.deque[_Job] = collections.deque()
-        self.ready = False
-        self.refusal: Exception | None = None
-        self.done = 0
-        self.rss_mb = 0
-        self.output = bytearray(frame(setup))
-        self.input = bytearray()
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "restem.verify.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-            start_new_session=True,
-            bufsize=0,
-        )
-        self.to, self.back = self.process.stdin.fileno(), self.process.stdout.fileno()
-        os.set_blocking(self.to, False)
-        os.set_blocking(self.back, False)
-        self.deadline = time.monotonic() + START_LIMIT_S
-
-    def send(self, job: _Job) -> None:
-        if not self.pending and self.ready:
-            self.deadline = time.monotonic() + self.time_limit_s
-        self.pending.append(job)
-        self.output += frame(job.payload)
-
-    def spent(self, jobs: int) -> bool:
-        return self.done + len(self.pending) >= jobs or self.rss_mb > self.memory_mb // 2
-
-    def step(self, closing) -> str:
-        """Moves bytes until at least one verdict came: "ok", "gone" or "closing"."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.back, selectors.EVENT_READ)
-            writing = False
-            while True:
-                if bool(self.output) != writing:
-                    writing = not writing
-                    if writing:
-                        selector.register(self.to, selectors.EVENT_WRITE)
-                    else:
-                        selector.unregister(self.to)
-                left = self.deadline - time.monotonic()
-                if left <= 0:
-                    self._fail("timeout", f"ran past {self.time_limit_s:g} s")
-                    return "gone"
-                # Woken twice a second to notice that the pool is being closed.
-                events = selector.select(min(left, 0.5))
-                if closing():
-                    return "closing"
-                for key, _ in events:
-                    if key.fd == self.to:
-                        if not self._write():
-                            self._fail("error", "the verifier died")
-                            return "gone"
-                    elif not self._read():
-                        self._fail(*self._death())
-                        return "gone"
-                if self.refusal is not None:
-                    return "gone"
-                if any(key.fd == self.back for key, _ in events) and self._deliver():
-                    return "ok"
-
-    def _write(self) -> bool:
-        try:
-            sent = os.write(self.to, self.output[: 2**16])
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        del self.output[:sent]
-        return True
-
-    def _read(self) -> bool:
-        try:
-            data = os.read(self.back, 2**16)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        self.input += data
-        return bool(data)
-
-    def _deliver(self) -> bool:
-        """Hands out the verdicts that arrived; True if there was one."""
-        import json
-
-        delivered = False
-        while len(self.input) >= 4:
-            size = struct.unpack_from(">I", self.input)[0]
-            if len(self.input) < 4 + size:
-                break
-            message = json.loads(bytes(self.input[4 : 4 + size]))
-            del self.input[: 4 + size]
-            self.deadline = time.monotonic() + self.time_limit_s
-            if not self.ready:
-                if "user_error" in message:
-                    self.refusal = UserError(message["user_error"])
-                    return delivered
-                self.ready = True
-                continue
-            job = self.pending.popleft()
-            self.done += 1
-            delivered = True
-            self.rss_mb = message.get("rss_mb", 0)
-            if "user_error" in message:
-                job.future.set_exception(UserError(message["user_error"]))
-            else:
-                job.future.set_result(Verdict(**message["verdict"]))
-        return delivered
-
-    def _fail(self, method: str, detail: str) -> None:
-        """The head job is to blame for what happened to the worker, if it had begun."""
-        if self.ready and self.pending:
-            job = self.pending.popleft()
-            job.future.set_result(Verdict(0.0, method=method, detail=detail))
-
-    def _death(self) -> tuple[str, str]:
-        try:
-            code = self.process.wait(GRACE_S)
-        except subprocess.TimeoutExpired:
-            return "error", "the verifier closed its output"
-        if code == -signal.SIGXCPU:
-            return "timeout", f"used more than {self.time_limit_s:g} s of CPU time"
-        return "error", f"the verifier died with status {code}"
-
-    def stop(self) -> None:
-        """SIGTERM, then SIGKILL, to the whole group."""
-        if self.process.returncode is None:
-            self._signal(signal.SIGTERM)
-            end = time.monotonic() + GRACE_S
-            # Not reaped until the group is killed, so that its number cannot be another's by then.
-            while time.monotonic() < end and not self._exited():
-                time.sleep(0.005)
-            self._signal(signal.SIGKILL)
-            self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout):
-            with contextlib.suppress(OSError):
-                stream.close()
-
-    def _exited(self) -> bool:
-        flags = os.WEXITED | os.WNOWAIT | os.WNOHANG
-        return os.waitid(os.P_PID, self.process.pid, flags) is not None
-
-    def _signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, number)
+        return WorkerProcess(setup, environment)

@@ -12,6 +12,7 @@ answered by `{"ready": true}` or `{"user_error": message}`; then jobs `{"problem
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -64,7 +65,9 @@ class _Limits:
 
         self.resource = resource
         self.seconds = int(time_limit_s) + 2
-        resource.setrlimit(resource.RLIMIT_AS, (memory_mb * 2**20,) * 2)
+        # macOS has the name of this limit and refuses to set it.
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_AS, (memory_mb * 2**20,) * 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
     def start_job(self) -> None:
@@ -75,7 +78,8 @@ class _Limits:
         )
 
     def peak_mb(self) -> int:
-        return self.resource.getrusage(self.resource.RUSAGE_SELF).ru_maxrss // 1024
+        peak = self.resource.getrusage(self.resource.RUSAGE_SELF).ru_maxrss
+        return peak // (2**20 if sys.platform == "darwin" else 1024)
 
 
 def main() -> None:

@@ -174,6 +174,8 @@ value of an unknown function ;; 2f(1) ;; f(2)
 another unit ;; 12 \text{ m} ;; 12 \text{ cm}
 area and length ;; 15 \text{ cm} ;; 15\mbox{ cm}^2
 morning and afternoon ;; 4:51 \text{ a.m.} ;; 4\!:\!51 \text{ p.m.}
+degrees for per cent ;; 75^\circ ;; 75\%
+dollars for degrees ;; \$20 ;; 20^\circ
 another choice ;; \text{(D)} ;; \text{(C)}
 anagram ;; ABCD ;; \text{CBAD}
 anagram outside text ;; DCAB ;; CBAD
