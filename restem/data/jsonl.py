@@ -17,9 +17,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import gin
 from etils import epath
 
-import gin
 from restem.data import folder, prompts, registry, splits
 from restem.errors import UserError
 

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import gin
+
 from restem.data import prompts
 from restem.errors import UserError
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import gin
+
 from restem.data import folder, registry, splits
 from restem.data.registry import TaskSpec
 from restem.errors import UserError

@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import sys
+import textwrap
 import threading
 from unittest import mock
 
@@ -187,6 +189,18 @@ class MaterializeTest(SourcesTest):
         self.assertEqual([p.inputs for p in problems], ["1 + 0 =", "2 + 0 =", "3 + 0 ="])
         self.assertEqual([p.answer for p in problems], ["1", "2", "3"])
         self.assertLen({p.problem_id for p in problems}, 3)
+
+    def test_the_file_that_the_registry_shows_is_a_task(self):
+        example = registry.__doc__.split("a gin file:\n\n")[1].split("\n\nAdding")[0]
+        folder_of_user = self.create_tempdir().full_path
+        pathlib.Path(folder_of_user, "my_task.py").write_text(textwrap.dedent(example))
+        self.addCleanup(registry._TASKS.pop, "successor")
+        with mock.patch.object(sys, "path", [folder_of_user, *sys.path]):
+            gin.parse_config("import my_task")
+        card, problems = sources.materialize("successor")
+        self.assertLen(problems, 80)
+        self.assertEqual(problems[0].inputs, "Q: What is 0 + 1?\nA:")
+        self.assertEqual(card.prefix, "Q: What is 0 + 1?\nA: The answer is 1.\n\n")
 
     def test_a_jsonl_task_by_gin_alone(self):
         path = pathlib.Path(self.create_tempdir().full_path, "mine.jsonl")
