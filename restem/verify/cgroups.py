@@ -14,7 +14,7 @@ from collections.abc import Iterator
 _PREFIX = "restem-"
 
 
-def _hierarchies() -> Iterator[tuple[str, str]]:
+def hierarchies() -> Iterator[tuple[str, str]]:
     """(controller, folder) of this process: "memory" and "pids" (version 1) or "v2"."""
     mounts = {}
     with open("/proc/self/mounts") as lines:
@@ -54,7 +54,7 @@ class Cgroup:
         self.problems: list[str] = []
         self._folders: dict[str, str] = {}
         try:
-            found = list(_hierarchies())
+            found = list(hierarchies())
         except OSError as error:
             found = []
             self.problems.append(str(error))

@@ -13,6 +13,7 @@ import builtins
 import contextlib
 import fcntl
 import functools
+import io
 import json
 import os
 import resource
@@ -239,10 +240,20 @@ def _leave(body: Callable[[], None]) -> None:
         _say(lambda: traceback.print_exc())
     if not _say(threading._shutdown) or not _say(atexit._run_exitfuncs):
         status = status or CRASHED
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None and not _say(stream.flush) and stream is sys.stdout:
+    for stream in _open_streams():
+        if not _say(stream.flush) and stream is sys.stdout:
             status = status or 120
     os._exit(status)
+
+
+def _open_streams() -> list:
+    """What the interpreter would flush at its end: the standard streams, and files still held."""
+    streams = [sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__]
+    for name in ("__main__", "solution"):
+        module = sys.modules.get(name)
+        if isinstance(module, types.ModuleType):
+            streams += [v for v in list(vars(module).values()) if isinstance(v, io.IOBase)]
+    return [stream for stream in dict.fromkeys(streams) if stream is not None]
 
 
 def _say(action: Callable[[], object]) -> bool:

@@ -5,22 +5,23 @@ from __future__ import annotations
 import os
 
 
-def _parents() -> dict[int, int]:
-    parents = {}
+def parents() -> dict[int, int]:
+    """The parent of every process."""
+    found = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             try:
                 with open(f"/proc/{entry}/stat") as file:
-                    parents[int(entry)] = int(file.read().rpartition(")")[2].split()[1])
+                    found[int(entry)] = int(file.read().rpartition(")")[2].split()[1])
             except OSError:
                 continue  # it ended meanwhile
-    return parents
+    return found
 
 
 def below_children(root: int) -> list[int]:
     """All processes below the children of `root`: the programs of a zygote whose stage 0 it is."""
     children: dict[int, list[int]] = {}
-    for pid, parent in _parents().items():
+    for pid, parent in parents().items():
         children.setdefault(parent, []).append(pid)
     found: list[int] = []
     waiting = list(children.get(root, []))

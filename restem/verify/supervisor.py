@@ -47,6 +47,12 @@ def grade(worker: jails.Worker, job: dict[str, Any], hangup_fd: int | None) -> d
                     outcome = judge.judge(run, extracted, tests)
     except (UserError, codec.CodecError) as error:
         outcome = judge.Outcome(0.0, "error", str(error))
+    except (EOFError, OSError):
+        raise  # the caller or the zygote is gone: start anew
+    except Exception as error:
+        outcome = judge.Outcome(
+            0.0, "error", f"the verifier failed: {type(error).__name__}: {error}"
+        )
     return {
         "id": job["id"],
         **dataclasses.asdict(outcome),
