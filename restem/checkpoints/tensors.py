@@ -72,7 +72,8 @@ def stream(
 
     leaves, tree = jax.tree_util.tree_flatten_with_path(shapes)
     paths = ["/".join(key.key for key in path) for path, _ in leaves]
-    _check_names(config, source, paths, template)
+    ours = {path: leaf.shape for path, (_, leaf) in zip(paths, leaves, strict=True)}
+    _check_names(config, source, ours, template)
     arrays = []
     for path, (_, leaf), sharding in zip(paths, leaves, placed_leaves, strict=True):
         args = (source, template[path], path, leaf, sharding, transform(path))
@@ -80,10 +81,10 @@ def stream(
     return jax.tree.unflatten(tree, arrays)
 
 
-def _check_names(config, source, paths, template):
+def _check_names(config, source, ours, template):
     available = source.shapes()
     wanted = {}
-    for path in paths:
+    for path in ours:
         layers = range(config.num_layers) if path.startswith("layers/") else [0]
         wanted |= {template[path].format(layer=layer): path for layer in layers}
     missing = [name for name in wanted if name not in available]
@@ -99,11 +100,9 @@ def _check_names(config, source, paths, template):
             f"{source.path} has {len(unknown)} tensors that restem's family {config.family!r} "
             f"does not have, such as {unknown[0]}; this variant is not supported"
         )
-    shapes = models.param_shapes(config)
     for name, path in wanted.items():
-        leaf = functools.reduce(lambda tree, key: tree[key], path.split("/"), shapes)
-        ours = leaf.shape[1:] if path.startswith("layers/") else leaf.shape
-        stored = LAYOUTS[path].stored_shape(ours)
+        shape = ours[path][1:] if path.startswith("layers/") else ours[path]
+        stored = LAYOUTS[path].stored_shape(shape)
         if tuple(available[name]) != stored:
             raise UserError(
                 f"{source.path}: {name} has shape {list(available[name])}, but the config says "
