@@ -546,6 +546,8 @@ class BrowserTest(parameterized.TestCase):
         self.choose("text", "window.hacked = 2")
         shown = self.browser.evaluate("document.querySelector('.card').textContent")
         self.assertIn("<img src=x onerror='window.hacked = 2'>", shown)
+        self.assertIn("⟨U+202E⟩ reversed", shown)
+        self.assertNotIn("\u202e", shown)
         self.assertEqual(self.browser.evaluate("document.querySelectorAll('.card img').length"), 0)
         self.assertIsNone(self.browser.evaluate("window.hacked"))
 

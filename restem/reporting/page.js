@@ -42,10 +42,14 @@
   const rewards = distinct((s) => s.reward).filter((r) => r !== null).sort((a, b) => a - b);
   fill("reward", rewards.length <= 8 ? rewards.map(String) : ["0", "above 0"], "any");
 
+  // Characters that would turn or hide the text around them are shown by their number.
+  const visible = (text) =>
+    String(text).replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]/g,
+      (c) => "\u27e8U+" + c.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0") + "\u27e9");
   const add = (parent, tag, text, className) => {
     const element = document.createElement(tag);
     if (className) element.className = className;
-    if (text !== undefined) element.textContent = text;
+    if (text !== undefined) element.textContent = visible(text);
     parent.append(element);
     return element;
   };
