@@ -145,37 +145,47 @@ def _attend(config, query, query_positions, query_segments, sets, is_local):
     kv_heads = config.num_kv_heads
     query = query.reshape(batch, length, kv_heads, heads // kv_heads, head_dim)
     window = config.window if config.has_local_layers else None
+    # Against keys without a batch dimension the heads go first and the rows of the batch become
+    # rows of one matrix product a head. With the batch first, scores would be transposed, which
+    # takes longer than the product.
+    by_row = jnp.transpose(query, (0, 2, 3, 1, 4))
+    by_head = jnp.transpose(query, (2, 0, 3, 1, 4))
 
     scores = []
     for keys in sets:
         shared = keys.keys.ndim == 3
         s = jnp.einsum(
-            "btkgd,kds->bkgts" if shared else "btkgd,bkds->bkgts",
-            query,
+            "kbgtd,kds->kbgts" if shared else "bkgtd,bkds->bkgts",
+            by_head if shared else by_row,
             keys.keys.astype(query.dtype),
             preferred_element_type=jnp.float32,
         )
         if config.attention_softcap is not None:
             s = config.attention_softcap * jnp.tanh(s / config.attention_softcap)
         mask = visible(query_positions, query_segments, keys, window=window, is_local=is_local)
-        scores.append(jnp.where(mask[:, None, None], s, MASKED))
+        mask = mask[None, :, None] if shared else mask[:, None, None]
+        scores.append(jnp.where(mask, s, MASKED))
 
-    top = scores[0].max(axis=-1, keepdims=True)
-    for s in scores[1:]:
-        top = jnp.maximum(top, s.max(axis=-1, keepdims=True))
+    def rows_first(x, keys):
+        return jnp.swapaxes(x, 0, 1) if keys.keys.ndim == 3 else x
+
+    top = rows_first(scores[0].max(axis=-1), sets[0])
+    for s, keys in zip(scores[1:], sets[1:], strict=True):
+        top = jnp.maximum(top, rows_first(s.max(axis=-1), keys))
     top = jax.lax.stop_gradient(top)  # it cancels, so its gradient is zero: do not compute it
 
     total = 0.0
     out = 0.0
     for s, keys in zip(scores, sets, strict=True):
-        p = jnp.exp(s - top)
-        total = total + p.sum(axis=-1)
         shared = keys.values.ndim == 3
-        out = out + jnp.einsum(
-            "bkgts,ksd->btkgd" if shared else "bkgts,bksd->btkgd",
+        p = jnp.exp(s - (jnp.swapaxes(top, 0, 1) if shared else top)[..., None])
+        total = total + rows_first(p.sum(axis=-1), keys)
+        o = jnp.einsum(
+            "kbgts,ksd->kbgtd" if shared else "bkgts,bksd->bkgtd",
             p.astype(query.dtype),
             keys.values.astype(query.dtype),
             preferred_element_type=jnp.float32,
         )
-    out = out / jnp.moveaxis(total, 3, 1)[..., None]
-    return out.astype(query.dtype).reshape(batch, length, heads, head_dim)
+        out = out + rows_first(o, keys)
+    out = (out / total[..., None]).astype(query.dtype)
+    return jnp.transpose(out, (0, 3, 1, 2, 4)).reshape(batch, length, heads, head_dim)

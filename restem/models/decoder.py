@@ -111,7 +111,8 @@ class Attention(nn.Module):
             self, "out", (c.num_heads, c.head_dim, c.embed_dim), ("heads", "head", "embed"),
             fan_in=c.num_heads * c.head_dim,
         )  # fmt: skip
-        out = jnp.einsum("bthd,hde->bte", out, w.astype(x.dtype))
+        # As a plain matrix product: XLA's CPU backend transposes the weight for one over two axes.
+        out = out.reshape(*out.shape[:2], -1) @ w.astype(x.dtype).reshape(-1, c.embed_dim)
         return out, (own.keys, own.values)
 
 
@@ -222,7 +223,8 @@ def forward(
         order. A column is seen by every query of its row at or after the column's position.
 
     Returns:
-      `Forward`; nothing is written into `caches`. Its block has a tuple of layers where a cache has.
+      `Forward`; nothing is written into `caches`. Where a cache has a tuple of layers, so has its
+      block.
     """
     ends = {k: v for k, v in params.items() if k != "layers"}
     x = Ends(config).apply({"params": ends}, tokens, "embed")

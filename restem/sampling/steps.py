@@ -248,9 +248,12 @@ def decode(
         keys = jax.vmap(jax.random.fold_in)(slots.key, slots.count)
         logits = models.logits(params, config, out.hidden[:, 0])
         tokens, logprobs = filters.draw(sampling, logits, keys, slots.active)
-        # All reads of the cache come before the write, or the compiler would copy the cache.
-        block, tokens = jax.lax.optimization_barrier((out.block, tokens))
-        cache = kv_cache.write(slots.cache, block, first + (column + t) % ring)
+        at = first + (column + t) % ring
+        if isinstance(slots.cache.keys, tuple):
+            # Every read of the cache has to come before the write, or the compiler copies it. No
+            # token is negative, but the compiler cannot know and waits for the last of them.
+            at = at + jnp.minimum(tokens.min(), 0)
+        cache = kv_cache.write(slots.cache, out.block, at)
         emitted = jnp.where(slots.active, tokens, NO_TOKEN)
         count = slots.count + slots.active
         is_eos = functools.reduce(jnp.logical_or, [tokens == e for e in eos_ids], False)

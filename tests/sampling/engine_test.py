@@ -2,13 +2,12 @@
 
 import functools
 
-from absl.testing import absltest, parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl.testing import absltest, parameterized
 
 from restem import models
-from restem.errors import UserError
 from restem.sampling import Engine, Request, Sampling
 
 CONFIG = models.ModelConfig(
