@@ -35,13 +35,14 @@ def load(reference: str, *, dtype: str = "float32", shardings: tensors.Shardings
     if scheme == "hf":
         folder = hf.HFFolder(rest)
         config = hf.config(folder)
+        vocabulary = vocabularies.from_hf(rest)
         params = tensors.stream(
             config, folder, template=names.of(config).hf, dtype=dtype, shardings=shardings
         )
-        vocabulary = vocabularies.from_hf(rest)
     elif scheme in ("gguf", "pypi"):
         file = gguf.GGUFFile(rest if scheme == "gguf" else pypi.gguf_path(rest))
         config = gguf.config(file)
+        vocabulary = gguf_vocabulary.from_gguf(file.metadata, source=str(file.path))
         params = tensors.stream(
             config,
             file,
@@ -50,7 +51,6 @@ def load(reference: str, *, dtype: str = "float32", shardings: tensors.Shardings
             shardings=shardings,
             transform=gguf.transform(config),
         )
-        vocabulary = gguf_vocabulary.from_gguf(file.metadata, source=str(file.path))
     elif scheme == "orbax":
         return orbax.load_policy(rest, dtype=dtype, shardings=shardings)
     else:

