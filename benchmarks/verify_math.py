@@ -62,7 +62,7 @@ for line in sys.stdin:
     try:
         node = parse("$" + json.loads(line) + "$")[0]
         for change in (lambda x: x, sympy.expand, sympy.factor, sympy.simplify, sympy.together,
-                       sympy.radsimp, lambda x: x.rewrite(sympy.exp)):
+                       sympy.radsimp, lambda x: x.rewrite(sympy.exp) if x.atoms(sympy.sin) else x):
             signal.alarm(3)
             try:
                 forms.append(sympy.latex(change(node)))

@@ -54,6 +54,8 @@ class Atoms:
 
     def take(self) -> Token:
         token = self.tokens[self.at]
+        if token.kind == "end":
+            raise ParseError("the answer ends too early")
         self.at += 1
         return token
 
@@ -180,8 +182,6 @@ class Atoms:
         depth = 1
         while depth:
             token = self.take()
-            if token.kind == "end":
-                raise ParseError("an open subscript")
             depth += {"{": 1, "}": -1}.get(token.value, 0) if token.kind == "op" else 0
         return "".join(token.value for token in self.tokens[start : self.at - 1])
 

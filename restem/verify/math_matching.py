@@ -127,8 +127,9 @@ class Matcher:
             return self.match_scalars(answer, gold)
         if self.options.bases == "required" or answer[0] != "num":
             return False, "base", "no base given"
-        digits = gold[1].lstrip("0") or "0"
-        same = digits == str(answer[1])
+        # The digits as written, read in base ten on both sides.
+        digits = gold[1]
+        same = digits.strip("-").replace(".", "").isdigit() and Fraction(digits) == answer[1]
         return same, "base", "" if same else "other digits, and no base given"
 
     def match_ratios(self, answer: Node, gold: Node) -> Result:

@@ -78,22 +78,35 @@ def choose_signs(node: Node, sign: int) -> Node:
 
 
 def has_sign(node: Node, kind: str) -> bool:
-    """Whether a per cent or degree sign stands outside of every function."""
+    """Whether a per cent or degree sign (by its node kind) belongs to the whole of a scalar.
+
+    `50\\%`, `-45^\\circ` and `30^\\circ+15^\\circ` do, `\\sin 45^\\circ` and `1/(4\\%)` do not.
+    """
     if node[0] == kind:
         return True
-    if node[0] in ("fn", "app"):
-        return False
-    return any(isinstance(part, tuple) and part and has_sign(part, kind) for part in node)
+    if node[0] in ("neg", "unit"):
+        return has_sign(node[1], kind)
+    return node[0] == "add" and all(has_sign(term, kind) for term in node[1])
 
 
 def without_sign(node: Node, kind: str) -> Node:
+    """The node without the signs that `has_sign` sees, in every part of a set or a point."""
     if node[0] == kind:
         return without_sign(node[1], kind)
-    if node[0] in ("fn", "app", "num"):
+    if node[0] == "add" and not has_sign(node, kind):
         return node
-    return tuple(
-        without_sign(part, kind) if isinstance(part, tuple) and part else part for part in node
-    )
+    if node[0] in ("neg", "unit", "add", "tuple", "set", "union", "minus", "cap"):
+        return tuple(_without_sign(part, kind) for part in node)
+    return node
+
+
+def _without_sign(part: object, kind: str) -> object:
+    """A part of a node: a node, a tuple of nodes, or a bracket."""
+    if not isinstance(part, tuple) or not part:
+        return part
+    if isinstance(part[0], str):
+        return without_sign(part, kind)
+    return tuple(_without_sign(item, kind) for item in part)
 
 
 def substitute(node: Node, values: dict[str, Node]) -> Node:

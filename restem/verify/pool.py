@@ -124,6 +124,9 @@ class Verifier:
         with self._changed:
             if self._closed:
                 raise RuntimeError("the verifier is closed")
+            if self._broken is not None:
+                job.future.set_exception(self._broken)
+                return job.future
             self._queue.append(job)
             if not self._idle and len(self._threads) < self._count:
                 thread = threading.Thread(

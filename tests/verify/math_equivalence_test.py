@@ -76,9 +76,13 @@ unit squared in words ;; 15\text{ square cm} ;; 15\mbox{ cm}^2
 words that measure nothing ;; 14 ;; 14 \text{ right triangles}
 words outside text ;; 120 degrees ;; 120^\circ
 degrees dropped ;; 45 ;; 45^\circ
+interval of degrees ;; [0^\circ, 90^\circ) ;; [0,90)
+sum of degrees ;; 30^\circ+15^\circ ;; 45
 degrees as radians ;; \frac{\pi}{4} ;; 45^\circ
 base ;; 101_{2} ;; 101_2
 base dropped ;; 1011 ;; 1011_2
+base dropped, with a point ;; 0.0011 ;; 0.0011_{2}
+base dropped, negative ;; -37 ;; -37_8
 base ten ;; 24 ;; 24_{10}
 base with letters ;; 152A_{11} ;; \text{152A}_{11}
 point with other spacing ;; \left( 3, \frac{\pi}{2} \right) ;; (3,\pi/2)
@@ -174,6 +178,8 @@ value of an unknown function ;; 2f(1) ;; f(2)
 another unit ;; 12 \text{ m} ;; 12 \text{ cm}
 area and length ;; 15 \text{ cm} ;; 15\mbox{ cm}^2
 morning and afternoon ;; 4:51 \text{ a.m.} ;; 4\!:\!51 \text{ p.m.}
+per cent inside ;; \frac{1}{4\%} ;; \frac14
+subscript of nothing ;; x_ ;; x
 degrees for per cent ;; 75^\circ ;; 75\%
 dollars for degrees ;; \$20 ;; 20^\circ
 another choice ;; \text{(D)} ;; \text{(C)}
