@@ -69,5 +69,5 @@ if __name__ == "__main__":
     try:
         _child(json.loads(sys.stdin.read()))
     except UserError as e:
-        print(e)
+        print(str(e).partition("\n")[0])  # gin adds lines that name the configurables it passed
         sys.exit(2)
