@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pathlib
+import tempfile
 import unittest
 import warnings
 from unittest import mock
@@ -56,7 +57,7 @@ class NotebookRunTest(absltest.TestCase):
     def setUpClass(cls):
         super().setUpClass()
         matplotlib.use("Agg")
-        folder = pathlib.Path(absltest.TEST_TMPDIR.value) / "colab_test"
+        folder = pathlib.Path(cls.enter_context(tempfile.TemporaryDirectory()))
         cls.run_folder = folder / "run"
         synthetic_run.write_run(
             cls.run_folder, skills=(-0.8, 0.5), problems=8, samples=4, tests=12, n=0, transfer=()

@@ -394,10 +394,12 @@ def _suite_chart(run: Run, styles, title: str, mirrors: str) -> Chart:
                 )  # fmt: skip
             axis.set_title(words.get(style, style))
             axis.set_yticks(range(len(shown)), shown, fontsize=8 if len(styles) == 1 else 7)
-            axis.invert_yaxis()
+            axis.set_ylim(len(shown) - 0.4, -0.6)
             axis.grid(axis="y", visible=False)
             axis.grid(axis="x", color=plotting.RULE, linewidth=0.7)
             axis.get_yticklabels()[-1].set_fontweight("bold")
+            if not narrow and axis is not axes[0] and names[style] == next(iter(names.values())):
+                axis.tick_params(labelleft=False)  # the first panel's labels serve both
             plotting.percent_axis(axis, "accuracy, greedy", horizontal=True)
         plotting.legend_above(figure, axes[0], narrow)
         return figure

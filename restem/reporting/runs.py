@@ -393,9 +393,9 @@ def _is_human(method: str, iterations: Sequence[Iteration]) -> bool:
         return method.lower().startswith("sft")
     for iteration in iterations:
         for path in _files(iteration.path / "samples", "*.parquet")[:1]:
-            sources = workdir.read_table(path)
-            if "source" in sources.column_names and len(sources):
-                return set(sources.column("source").to_pylist()) == {"human"}
+            table = workdir.read_table(path)
+            if "source" in table.column_names and len(table):
+                return set(table.column("source").to_pylist()) == {"human"}
     return False
 
 
