@@ -65,8 +65,8 @@ HloModule jit_step
 ENTRY %main (a: f32[8]) -> f32[8] {
   %w = (s32[], f32[8]{0}) while(%t), condition=%cond, body=%body
   %v = (s32[], s32[]) while(%u), condition=%cond_dynamic, body=%body_dynamic
-  %ar = f32[10]{0} all-reduce(%a), channel_id=1, replica_groups=mesh['a'=2,'b'=4] {'b'}, to_apply=%add
-  ROOT %rs = f32[5]{0} reduce-scatter(%ar), channel_id=2, replica_groups={{0,1},{2,3}}, dimensions={0}
+  %ar = f32[10]{0} all-reduce(%a), channel_id=1, replica_groups=mesh['a'=2,'b'=4] {'b'}
+  ROOT %rs = f32[5]{0} reduce-scatter(%ar), channel_id=2, replica_groups={{0,1},{2,3}}
 }
 """
 

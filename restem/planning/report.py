@@ -163,6 +163,8 @@ def misfit(result: Mapping[str, Any]) -> str:
     kinds = {k: v for k, v in result["memory"].items() if k != "needed by the compiler"}
     largest = max(kinds, key=kinds.get)
     text = f"largest known buffer: {largest}, {_gib(kinds[largest])}"
+    if result.get("buffers"):
+        text += f"; largest temporaries: {', '.join(result['buffers'][:3])}"
     if "error" in result:
         start = result["error"].find("Ran out of memory")
         text += "; compiler: " + result["error"][max(start, 0) :].split(" HLO module")[0][:200]

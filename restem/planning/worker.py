@@ -11,6 +11,7 @@ import json
 import pathlib
 import re
 import sys
+import tempfile
 import time
 from typing import Any
 
@@ -24,8 +25,9 @@ def compile_program(job: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
       {"fits", "memory": bytes on a chip by kind, "flops": on a chip, "hbm_bytes",
-      "collective_bytes" by kind, "seconds": roofline, "compile_seconds", "notes"}, or
-      {"fits": False, "error", "memory"} where the compiler ran out of HBM.
+      "collective_bytes" by kind, "seconds": roofline, "buffers": the largest temporaries,
+      "compile_seconds", "notes"}, or {"fits": False, "error", "memory", "buffers"} where the
+      compiler ran out of HBM.
     """
     import jax
 
@@ -53,25 +55,34 @@ def compile_program(job: dict[str, Any]) -> dict[str, Any]:
         "flops": flops,
         "notes": partitioning.check_divisible(config, mesh),
     }
-    try:
-        with partitioning.use(mesh):
-            compiled = traced.lower().compile()
-    except jax.errors.JaxRuntimeError as e:
-        if "RESOURCE_EXHAUSTED" not in str(e):
-            raise
-        needed = re.search(r"\(([\d.]+)([KMG])\) exceeds available HBM", str(e))
+    with tempfile.TemporaryDirectory() as dump:
+        # The text that an executable gives of itself fails for some large modules; the dump has it,
+        # and the list of buffers, where compilation ran out of memory too.
+        options = {"xla_dump_to": dump, "xla_dump_hlo_as_text": True}
+        try:
+            with partitioning.use(mesh):
+                compiled = traced.lower().compile(compiler_options=options)
+            error = None
+        except jax.errors.JaxRuntimeError as e:
+            if "RESOURCE_EXHAUSTED" not in str(e):
+                raise
+            error = " ".join(str(e).split())[:2000]
+        result["compile_seconds"] = time.monotonic() - start
+        result["buffers"] = largest_buffers(_dumped(dump, "memory-usage-report.txt"))
+        hlo = _dumped(dump, "after_optimizations.txt")
+    if error is not None:
+        needed = re.search(r"\(([\d.]+)([KMG])\) exceeds available HBM", error)
         if needed:
             scale = {"K": 2**10, "M": 2**20, "G": 2**30}[needed[2]]
             memory["needed by the compiler"] = int(float(needed[1]) * scale)
-        result |= {"fits": False, "memory": memory, "error": " ".join(str(e).split())[:2000]}
-        return result | {"compile_seconds": time.monotonic() - start}
+        return result | {"fits": False, "memory": memory, "error": error}
     stats = compiled.memory_analysis()
     memory["padding"] = max(0, stats.argument_size_in_bytes - sum(memory.values()))
     memory["temporaries"] = stats.temp_size_in_bytes
     memory["results"] = max(0, stats.output_size_in_bytes - stats.alias_size_in_bytes)
     memory["code"] = stats.generated_code_size_in_bytes
     hbm = _hbm_bytes(name, config, shapes, program.kinds, mesh)
-    sent = costs.collective_bytes(compiled.as_text(), trips)
+    sent = costs.collective_bytes(hlo, trips)
     line = costs.Roofline.of(where.chip, flops, hbm, sum(sent.values()))
     return result | {
         "fits": sum(memory.values()) <= where.chip.hbm,
@@ -83,8 +94,20 @@ def compile_program(job: dict[str, Any]) -> dict[str, Any]:
         "interconnect_seconds": line.interconnect,
         "seconds": line.seconds,
         "bound": line.bound,
-        "compile_seconds": time.monotonic() - start,
     }
+
+
+def largest_buffers(report: str, count: int = 5) -> list[str]:
+    """The largest temporaries of XLA's memory usage report, each as "64.00GiB s32[131072,4096]"."""
+    temporaries = report.split("cumulative_size;")[1] if "cumulative_size;" in report else ""
+    rows = [line.split(";") for line in temporaries.splitlines() if line.count(";") >= 4]
+    return [f"{row[1].strip()} {row[-1].strip()[:100]}" for row in rows[:count]]
+
+
+def _dumped(folder: str, ending: str) -> str:
+    """The compiler's dump of the program: the largest file of that kind."""
+    files = sorted(pathlib.Path(folder).glob(f"*{ending}"), key=lambda p: p.stat().st_size)
+    return files[-1].read_text(encoding="utf-8") if files else ""
 
 
 def _hbm_bytes(name, config, shapes, kinds, mesh) -> float:
