@@ -199,3 +199,44 @@ def near_misses(gold: str, numbers: random.Random) -> dict[str, str]:
     if match := re.fullmatch(r"\\text\{\(?([A-Z])\)?\}", text):
         out["next letter"] = r"\text{(" + chr(ord("A") + (ord(match[1]) - 64) % 26) + ")}"
     return {kind: t for kind, t in out.items() if t is not None and t != text}
+
+
+HOSTILE = {
+    "a tower of powers": r"9^{9^{9^{9}}}",
+    "a double factorial": "10000!!",
+    "a binomial": r"\binom{10^9}{5}",
+    "10,000 fractions": r"\frac{" * 10_000 + "1" + "}{2}" * 10_000,
+    "a million digits": "1" * 10**6,
+    "a million letters": "x" * 10**6,
+    "a million brackets": "(" * 10**6,
+    "100,000 braces": "{" * 10**5,
+    "lone surrogates": "\ud800\udfff",
+    "NUL": "5\x006",
+    "an import": "__import__('os').system('id')",
+    "a dunder": "().__class__.__bases__[0].__subclasses__()",
+    "a large power of a sum": "(x+1)^{100000}",
+    "a power of a radical": r"(1+\sqrt{2})^{99999}",
+    "200 radicals": "+".join(rf"\sqrt{{{n}}}" for n in range(2, 202)),
+    "200 sines": "+".join(rf"\sin({n})" for n in range(2, 202)),
+    "a root of unity of large order": r"\cos\frac{\pi}{99991}",
+    "exponentials of exponentials": r"e^{e^{e^{e^{10}}}}",
+    "35 nested roots": r"\sqrt{2+" * 35 + "1" + "}" * 35,
+    "a list of 1,900": "1," * 1900 + "1",
+    "factorials of factorials": "5!!!!!!!!!",
+    "announcements": "Final Answer: The final answer is" * 10_000,
+}
+HOSTILE_GOLDS = ("5", "x+1", r"\sqrt{2}+\sqrt{3}", "(1,2)", r"\text{odd}")
+
+SYMBOLIC = (
+    (r"\sqrt{5+2\sqrt{6}}", r"\sqrt{2}+\sqrt{3}"),
+    ("(x+1)^2", "x^2+2x+1"),
+    (r"\frac{\sqrt{6}-\sqrt{2}}{4}", r"\sin 15^\circ"),
+    (r"\frac{2\pi}{\sqrt{3}}", r"\frac{2\pi\sqrt{3}}{3}"),
+    ("(2x+1)(x-3)", "2x^2-5x-3"),
+    (r"2\sin x\cos x", r"\sin 2x"),
+    (r"y=2x+1", r"4x-2y+2=0"),
+    (r"(-\infty,2]\cup(2,5)", "x<5"),
+    (r"\frac{1+3i}{1-i}", "-1+2i"),
+    (r"\log_2 12", r"2+\frac{\ln 3}{\ln 2}"),
+)
+"""Pairs that are equal and that neither text nor rational arithmetic shows to be."""

@@ -169,9 +169,13 @@ class Atoms:
             name += "_" + self.subscript()
         if name in ("e", "i"):
             return ("const", name)
-        if name in ("f", "g", "h") and self.is_op("(") and not self.token.spaced:
-            argument = self.bracket()
-            return ("app", name, argument)
+        if name in ("f", "g", "h"):
+            if self.is_op("("):
+                return ("app", name, self.bracket())
+            following = self.tokens[self.at + 1 : self.at + 2]
+            if self.is_op("{") and following and following[0].value == "(":
+                # Computer algebra systems write `f{\left(x\right)}`.
+                return ("app", name, self.group())
         return ("sym", name)
 
     def subscript(self) -> str:

@@ -114,6 +114,7 @@ plane times a constant ;; 2x + 2y + 2z = 0 ;; x + y + z = 0
 label dropped ;; 15 ;; k = 15
 label added ;; x=15 ;; 15
 function label ;; f(x)=2x ;; 2x
+unknown function ;; 2f(x)-3 ;; -3 + 2 f{\left(x \right)}
 true chain of numbers ;; \frac12+\frac13=\frac56 ;; \frac56
 number said twice ;; \frac{14}{25} ;; 0.56 = 56\%
 approximation dropped ;; \frac23 ;; \$\dfrac23 \approx \$0.67
