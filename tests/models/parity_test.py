@@ -34,15 +34,17 @@ def load(name: str) -> checkpoints.Policy:
         return checkpoints.load(f"hf:{small_models.write_folder(name, pathlib.Path(folder))}")
 
 
-def step_by_step(policy: checkpoints.Policy, tokens: np.ndarray, prefill: int) -> np.ndarray:
+def step_by_step(
+    policy: checkpoints.Policy, tokens: np.ndarray, prefill: int, *, optimize: bool = False
+) -> np.ndarray:
     """Logits when `prefill` tokens are read at once and the others one by one from the cache."""
     config, params = policy.config, policy.params
 
-    # Compiling, not running, is what takes time here.
+    # Compiling, not running, is what takes time on small models.
     @functools.partial(
         jax.jit,
         donate_argnums=0,
-        compiler_options={"xla_backend_optimization_level": 0},
+        compiler_options=None if optimize else {"xla_backend_optimization_level": 0},
     )
     def read(cache, block, position):
         positions = position + jnp.broadcast_to(jnp.arange(block.shape[1]), block.shape)
