@@ -10,7 +10,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-from restem.verify.math_notation import NUMBER_WORDS, ROW
+from restem.verify.math_notation import HEDGES, NUMBER_WORDS, ROW, SET_WORDS
 from restem.verify.math_tokens import FUNCTIONS, ParseError, Token
 
 Node = tuple[Any, ...]
@@ -83,6 +83,9 @@ class Atoms:
             raise ParseError("an empty group")
         bars, self.bars = self.bars, 0
         node = self.listing()
+        if self.is_cmd("choose"):
+            self.take()
+            node = ("fn", "binom", (node, self.listing()))
         self.bars = bars
         self.expect("}")
         return node
@@ -203,6 +206,10 @@ class Atoms:
         value = NUMBER_WORDS.get(words.lower())
         if value is not None:
             return ("num", Fraction(value))
+        if words.lower() in SET_WORDS:
+            return (SET_WORDS[words.lower()],)
+        if leading and words.lower() in HEDGES and self.starts_value():
+            return self.factor()
         if leading and not self.is_op("=") and self.starts_value():
             raise ParseError("words before a value")
         return ("text", words)

@@ -156,7 +156,7 @@ _UNIT_TABLES = {
 }  # fmt: skip
 _SHORT_WORDS = (
     "cm mm km ft yd mi mg kg gm lb lbs oz hr hrs sec min mph rpm usd deg sq cu am pm and or odd "
-    "yes no one two six ten red all none feet men day days ways"
+    "yes no one two six ten red all none feet men day days ways per"
 )
 SHORT_WORDS = frozenset(_SHORT_WORDS.split())
 """Words of two or three letters that are words, not products of variables, outside `\\text`."""
@@ -183,6 +183,18 @@ def unit(words: str, power: int) -> tuple[str, int] | None:
             return (f"{dimension}^{power}", size**power)
     return None
 
+
+SET_WORDS = {
+    "empty": "empty",
+    "empty set": "empty",
+    "all real numbers": "reals",
+    "all reals": "reals",
+    "real numbers": "reals",
+}
+"""Sets of numbers that are spelled out, by the kind of their node."""
+
+HEDGES = frozenset(("about", "approximately", "approx", "roughly", "exactly"))
+"""Words before a number that change nothing of it."""
 
 _NUMBERS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "

@@ -54,6 +54,9 @@ class _Parser(Atoms):
 
     def answer(self) -> Node:
         node = self.listing(top=True)
+        if self.is_cmd("choose"):
+            self.take()
+            node = ("fn", "binom", (node, self.listing()))
         if self.token.kind != "end":
             raise ParseError("something follows the answer")
         return node

@@ -126,6 +126,11 @@ word ;; odd ;; \text{odd}
 word with capitals ;; \text{Even} ;; \text{even}
 words ;; two lines ;; \text{two lines}
 list of letters ;; B, A ;; \text{A,B}
+empty set in words ;; \emptyset ;; \text{empty}
+reals in words ;; all real numbers ;; (-\infty,\infty)
+number hedged ;; approximately 8.24 ;; \approx 8.24 \text{ mph}
+binomial by choose ;; {5 \choose 2} ;; 10
+rate ;; \$12.50 per hour ;; 12.50
 time of day ;; 4:30 \text{ PM} ;; \text{4:30 p.m.}
 number word ;; 4 ;; \mbox{four}
 unicode ;; 2π − √3 ;; 2\pi-\sqrt{3}
