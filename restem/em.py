@@ -64,7 +64,8 @@ def em(
 def generate_samples(*, run: Run, iteration: int, problems_per_iteration: int | None = None):
     """E-step: samples of the policy of iteration - 1, with their rewards."""
     generate(
-        policy=run.policy(iteration - 1),
+        policy=run.sampler(iteration - 1),
+        source=run.teacher or "policy",
         card=run.card(iteration=iteration - 1),
         problems=minibatch(run.problems("train"), iteration, problems_per_iteration, run.seed),
         directory=run.directory(iteration),
@@ -85,13 +86,18 @@ def select_examples(*, run: Run, iteration: int, generated_at: int | None = None
         samples=samples,
         iteration=iteration,
         seed=run.seed,
+        step=iteration - (generated_at or iteration),
     )
     workdir.write_table(directory.dataset, records.examples_to_table(chosen.examples))
     workdir.write_json(directory.selection, chosen.report)
 
 
-def improve_policy(*, run: Run, iteration: int, start_from: str = "base"):
-    """M-step: fits the base (or the last) policy to the selected examples."""
+@gin.configurable
+def improve_policy(*, run: Run, iteration: int, start_from: str = "base", improve=improve):
+    """M-step: fits the base (or the last) policy to the selected examples.
+
+    `improve` is the step itself; reinforced ICL puts another in its place, which does not train.
+    """
     directory = run.directory(iteration)
     if directory.improvement.exists():
         return

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Protocol
 
 import gin
 from absl import logging
@@ -24,6 +24,31 @@ from restem.records import Problem, Sample, TaskCard, Verdict
 from restem.sampling import Engine, Request, Sampling
 
 gin.external_configurable(Sampling, module="restem")
+
+
+class Extend(Protocol):
+    """What else joins the samples of some problems once the policy has had its turn.
+
+    STaR's rationalization, human solutions and Markov chains are such; so is a search that makes an
+    expert of the policy (ExIt). See `restem.methods`.
+    """
+
+    def __call__(
+        self,
+        *,
+        problems: Sequence[Problem],
+        samples: Sequence[Sample],
+        settings: Mapping[str, Any],
+        directory: workdir.IterationDir,
+    ) -> list[Sample]:
+        """More verified samples of `problems`, of indices that `samples` do not have.
+
+        Args:
+          problems: of one shard.
+          samples: what the policy made of them, verified.
+          settings: of `sample_and_verify`, less `problems`, `num_samples` and `what`.
+          directory: of the iteration.
+        """
 
 
 @functools.lru_cache(maxsize=8)
@@ -155,7 +180,9 @@ def generate(
     max_new_tokens: int | None = None,
     slots: int | None = None,
     problems_per_shard: int = 64,
-    hint: Any = None,
+    source: str = "policy",
+    grading: Callable[[Any], Any] | None = None,
+    extend: Extend | None = None,
     mesh=None,
 ) -> dict[str, Any]:
     """Samples and verifies solutions of `problems` into `directory.samples`.
@@ -167,12 +194,15 @@ def generate(
       directory: where the shards go.
       verifier: gives rewards.
       key: of the run's seed and this iteration.
-      num_samples: solutions a problem (section 5: 32 for MATH, 64 for APPS).
+      num_samples: solutions a problem (section 5: 32 for MATH, 64 for APPS); 0 leaves the policy
+        out, for human solutions alone.
       sampling: section 5: temperature 0.7, top-k 40.
       max_new_tokens: None takes the task's.
       slots: rows of the decode batch; None lets the engine choose.
       problems_per_shard: a kill loses at most what is unfinished of the shards under way.
-      hint: a `Rationalization` asks problems without a rewarded sample again, with a hint (STaR).
+      source: written into the policy's samples.
+      grading: makes another verifier of `verifier`; `WithoutGold` hides the answers from it.
+      extend: adds to the samples; see `Extend`.
       mesh: devices to sample on.
 
     Returns:
@@ -180,6 +210,8 @@ def generate(
     """
     if directory.generation.exists():
         return workdir.read_json(directory.generation)
+    if grading is not None:
+        verifier = grading(verifier)
     shards = max(1, -(-len(problems) // problems_per_shard))
     shard_of = {p.problem_id: i % shards for i, p in enumerate(problems)}
     paths = {i: directory.sample_shard(i, shards) for i in range(shards)}
@@ -203,8 +235,13 @@ def generate(
 
     def finish(shard: int) -> None:
         samples = gathered.pop(shard)
-        if hint is not None:
-            samples += hint(problems=of_shard[shard], samples=samples, settings=pass_settings)
+        if extend is not None:
+            samples += extend(
+                problems=of_shard[shard],
+                samples=samples,
+                settings=pass_settings,
+                directory=directory,
+            )
         samples.sort(key=lambda s: (s.problem_id, s.sample_index))
         workdir.write_table(paths[shard], records.samples_to_table(samples))
 
@@ -212,12 +249,13 @@ def generate(
         **pass_settings,
         problems=todo,
         num_samples=num_samples,
+        source=source,
         what=f"{directory.path.name}: sampling",
     )
-    for sample in stream:
+    for sample in stream if num_samples else ():
         shard = shard_of[sample.problem_id]
         gathered[shard].append(sample)
-        if hint is None and len(gathered[shard]) == len(of_shard[shard]) * num_samples:
+        if extend is None and len(gathered[shard]) == len(of_shard[shard]) * num_samples:
             finish(shard)
     for shard in sorted(gathered):
         finish(shard)

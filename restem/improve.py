@@ -99,6 +99,49 @@ class _History:
         return cls(**fields)
 
 
+def keep_policy(
+    start,
+    directory: workdir.IterationDir,
+    *,
+    reward: float | None,
+    validation: Sequence[Sequence[float]] = (),
+    examples: int = 0,
+    seconds: float = 0.0,
+) -> dict[str, Any]:
+    """Ends an iteration without training: its policy is `start`.
+
+    Args:
+      start: the policy.
+      directory: of the iteration.
+      reward: its validation reward; None where it was not measured.
+      validation: [step, reward] of what was measured.
+      examples: that were looked at.
+      seconds: that it took.
+
+    Returns:
+      What `improvement.json` holds.
+    """
+    report = {
+        "improved": False,
+        "start": start.reference,
+        "best_validation": reward,
+        "best_step": 0,
+        "loss": [],
+        "validation": [list(v) for v in validation],
+        "steps": 0,
+        "examples": examples,
+        "too_long": 0,
+        "packing_efficiency": 1.0,
+        "epochs": 0.0,
+        "target_tokens": 0,
+        "tokens_per_second": 0.0,
+        "seconds_training": 0.0,
+        "seconds": seconds,
+    }
+    workdir.write_json(directory.improvement, report)
+    return report
+
+
 @gin.configurable
 def improve(
     *,
@@ -122,6 +165,7 @@ def improve(
     patience: int = 1,
     max_new_tokens: int | None = None,
     slots: int | None = None,
+    skip_empty: bool = False,
     mesh=None,
 ) -> dict[str, Any]:
     """Fits `start` to `examples` and writes the best policy to `directory.checkpoint`.
@@ -151,6 +195,8 @@ def improve(
       patience: stop at this many validations in a row without a better one.
       max_new_tokens: of validation; None takes the task's.
       slots: of validation.
+      skip_empty: where no example was kept, leave the policy as it is instead of failing: the next
+        mini-batch of problems may be luckier (IML, RAFT).
       mesh: devices to train on.
 
     Returns:
@@ -163,6 +209,9 @@ def improve(
         return workdir.read_json(directory.improvement)
     began = time.monotonic()
     where = directory.path.name
+    if not examples and skip_empty:
+        logging.warning("%s: no sample was kept; the policy stays %s", where, start.reference)
+        return keep_policy(start, directory, reward=start_reward)
     if not examples:
         raise UserError(
             f"{directory.dataset}: nothing to train on, since no sample was kept;"

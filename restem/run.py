@@ -39,6 +39,8 @@ class Run:
     """The task whose training problems are sampled."""
     evaluate_on: Sequence[str] = ()
     """Further tasks to evaluate each policy on (transfer); `task` is always evaluated."""
+    teacher: str | None = None
+    """Reference of the policy that writes the samples, not the current one (distillation)."""
     seed: int = 0
     """Of problem subsets, samples, selection and the order of training."""
     train_problems: int | None = None
@@ -128,6 +130,10 @@ class Run:
         """The policy that `iteration` ended with; 0 is the base policy."""
         return load_policy(self.files.policy_reference(iteration), self.dtype)
 
+    def sampler(self, iteration: int):
+        """Who writes the samples after `iteration`: its policy, or the teacher."""
+        return load_policy(self.teacher, self.dtype) if self.teacher else self.policy(iteration)
+
     def validation_reward(self, iteration: int) -> float | None:
         """The validation reward of a policy where an M-step has measured it already."""
         report = self.directory(iteration or 1).improvement
@@ -187,7 +193,7 @@ def gin_bindings() -> Mapping[str, str]:
 def versions() -> dict[str, str]:
     """Versions of what the numbers of a run depend on."""
     found = {}
-    for name in ("restem", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "sympy", "numpy"):
+    for name in ("restem", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "mpmath", "numpy"):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -28,6 +28,9 @@ class Keep(Protocol):
 
     def __call__(self, problem: Problem, samples: Sequence[Sample]) -> list[Sample]: ...
 
+    # One that changes over the Improve steps of a Generate step has a method `at(step)`, which
+    # gives the strategy of that step (`restem.methods.RisingThreshold`).
+
 
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +97,11 @@ def final_answer(sample: Sample) -> str | None:
 
 
 class Weight(Protocol):
-    """f(r) of section 3: the weight of a sample of reward r."""
+    """f(r) of section 3: the weight of a sample of reward r.
+
+    One that must see all samples at once has a method `of_all(kept, samples)` instead, which gives
+    the weights of `kept`; what it weighs 0 is left out (`restem.methods.ControlVariate`).
+    """
 
     def __call__(self, reward: float) -> float: ...
 
@@ -184,6 +191,7 @@ def select(
     samples: Sequence[Sample],
     iteration: int,
     seed: int,
+    step: int = 0,
     keep: Keep = RewardAbove(),
     distinct: str = "text",
     cap: int | None = 10,
@@ -201,6 +209,7 @@ def select(
       samples: verified samples of them.
       iteration: of the run; choices differ between iterations.
       seed: of the run.
+      step: which Improve step on these samples, from 0 (ReST takes several).
       keep: which samples are candidates.
       distinct: "none", "text" or "equations": which candidates count as the same solution; of
         equals the one of the lowest index stays.
@@ -217,9 +226,10 @@ def select(
         if sample.reward is None:
             raise ValueError(f"sample {sample.problem_id}/{sample.sample_index} has no reward")
         by_problem[sample.problem_id].append(sample)
+    keep = keep.at(step) if hasattr(keep, "at") else keep
     key_of = DISTINCT[distinct]
     buckets: collections.Counter[str] = collections.Counter()
-    examples: list[Example] = []
+    pairs: list[tuple[Problem, Sample]] = []
     for problem in problems:
         of_problem = sorted(by_problem[problem.problem_id], key=lambda s: s.sample_index)
         finished = [s for s in of_problem if s.finish_reason != "length"]
@@ -240,7 +250,13 @@ def select(
             buckets["over_cap"] += len(kept) - cap
             rng = random.Random(stable_key(seed, "cap", iteration, problem.problem_id))
             kept = sorted(rng.sample(kept, cap), key=lambda s: s.sample_index)
-        examples += [as_example(problem, sample, weight(sample.reward)) for sample in kept]
+        pairs += [(problem, sample) for sample in kept]
+    if hasattr(weight, "of_all"):
+        of_pairs = weight.of_all([sample for _, sample in pairs], samples)
+    else:
+        of_pairs = [weight(sample.reward) for _, sample in pairs]
+    buckets["rejected"] += sum(w == 0 for w in of_pairs)
+    examples = [as_example(*pair, w) for pair, w in zip(pairs, of_pairs, strict=True) if w != 0]
     if max_examples is not None and len(examples) > max_examples:
         buckets["over_total"] += len(examples) - max_examples
         rng = random.Random(stable_key(seed, "total", iteration))
@@ -281,7 +297,8 @@ def as_example(problem: Problem, sample: Sample, weight: float) -> Example:
         sample_index=sample.sample_index,
         inputs=problem.inputs,
         targets=sample.text,
-        target_ids=sample.token_ids,
+        # Ids of another policy are of another vocabulary: its text is tokenised again.
+        target_ids=() if ":" in sample.source else sample.token_ids,
         weight=float(weight),
     )
 

@@ -54,7 +54,7 @@ def _read(directory: IterationDir, path) -> Any:
 
 
 def chosen_iteration(iterations: list[dict[str, Any]]) -> int:
-    """The iteration of the highest validation reward, the earliest of equals.
+    """The iteration of the highest validation reward, the earliest of equals; else the last.
 
     The reward of the base policy is the one measured before the first step of an M-step that starts
     from it.
@@ -64,11 +64,12 @@ def chosen_iteration(iterations: list[dict[str, Any]]) -> int:
         train = entry.get("train")
         if train is None:
             continue
-        if entry["iteration"] == 1:
+        if entry["iteration"] == 1 and train["validation"]:
             rewards[0] = train["validation"][0][1]
-        rewards[entry["iteration"]] = train["best_validation"]
-    if not rewards:
-        return 0
+        if train["best_validation"] is not None:
+            rewards[entry["iteration"]] = train["best_validation"]
+    if not rewards:  # trained without validation problems
+        return max((e["iteration"] for e in iterations if "train" in e), default=0)
     return min(rewards, key=lambda i: (-rewards[i], i))
 
 
@@ -126,7 +127,8 @@ def table(summary: dict[str, Any]) -> rich.table.Table:
             low, high = report["ci95"]
             cells.append(f"{100 * report['pass@1']:.1f}% ({100 * low:.1f} to {100 * high:.1f})")
         train = entry.get("train")
-        cells.append(f"{100 * train['best_validation']:.1f}%" if train else "")
+        validated = train and train["best_validation"] is not None
+        cells.append(f"{100 * train['best_validation']:.1f}%" if validated else "")
         selection = entry.get("selection")
         cells.append(f"{selection['correct']} of {selection['sampled']}" if selection else "")
         cells.append(f"{selection['kept']}" if selection else "")
