@@ -20,7 +20,7 @@ CORE = [
     "tensorboardX>=2.6",
     "tokenizers>=0.21",
     "matplotlib>=3.9",
-    "sympy>=1.13,<2",
+    "mpmath>=1.3,<2",
 ]
 # SeqIO and TFDS bring TensorFlow: only the host that materialises a task needs them.
 SEQIO = ["seqio>=0.0.20,<0.1", "tensorflow-datasets>=4.9.9,<5"]
