@@ -99,7 +99,15 @@ class ParityTest(parameterized.TestCase):
                 logits = policy.logits(small_models.tokens(name))
                 self.assertGreater(difference(logits, np.load(GOLDEN)[name]), 10 * TOLERANCE)
 
-    @parameterized.parameters(*small_models.CONFIGS)
+    @parameterized.parameters(
+        "llama_tied_llama3_rope",
+        "mistral_windows",
+        "qwen2_windows",
+        "qwen3",
+        "gemma",
+        "gemma2",
+        "gemma3",
+    )
     def test_live(self, name):
         for package in ("torch", "transformers"):
             if importlib.util.find_spec(package) is None:
