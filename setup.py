@@ -13,6 +13,7 @@ CORE = [
     "numpy>=2",
     "optax>=0.2.6,<0.4",
     "orbax-checkpoint>=0.12,<0.14",
+    "protobuf>=5",
     "pyarrow>=18",
     "rich>=13",
     "safetensors>=0.5",
@@ -20,6 +21,7 @@ CORE = [
     "tensorboardX>=2.6",
     "tokenizers>=0.21",
     "matplotlib>=3.9",
+    "ml_dtypes>=0.5",
     "mpmath>=1.3,<2",
 ]
 # SeqIO and TFDS bring TensorFlow: only the host that materialises a task needs them.
