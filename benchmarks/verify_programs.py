@@ -142,8 +142,8 @@ def supervisor_kb(pool: programs.ProgramPool) -> int:
 
 def overlap(count: int) -> None:
     """A sampler that waits for its accelerator, and the verifier: alone, in turn, together."""
-    per_sample = 0.02
-    row = _SHORT["standard input, 10 tests"]
+    per_sample = 0.03
+    row = _SHORT["standard input"]
 
     def sample() -> None:
         time.sleep(per_sample)

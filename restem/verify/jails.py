@@ -11,7 +11,7 @@ import socket
 import subprocess
 import tempfile
 
-from restem.verify import bootstrap, cgroups, zygote
+from restem.verify import bootstrap, cgroups, users, zygote
 from restem.verify.limits import Limits
 
 _OURS = 8
@@ -98,7 +98,7 @@ class Worker:
         """Gives a pipe to the user that programs run as, so that /dev/stdout opens."""
         if os.geteuid() == 0:
             with contextlib.suppress(OSError):
-                os.fchown(fd, zygote.outer_user(self.slot), -1)
+                os.fchown(fd, users.outer(self.slot), -1)
 
     def out_of_memory_kills(self) -> int:
         return self.cgroup.out_of_memory_kills() if self.cgroup else 0

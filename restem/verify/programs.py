@@ -171,13 +171,7 @@ class _Worker:
 
     def meet(self) -> None:
         """Waits until the supervisor has started and probed its sandbox."""
-        try:
-            self.layers = sandbox.read_layers(self._channel)
-        except EOFError:
-            raise UserError(
-                "the sandbox does not start: its supervisor ended"
-                f" with status {self._process.wait()}; see the messages above"
-            ) from None
+        self.layers = sandbox.read_layers(self._channel)
 
     def grade(self, job: _Job) -> Verdict:
         message = json.dumps(

@@ -115,9 +115,12 @@ def start_supervisor(
 
 def read_layers(channel: codec.Channel) -> dict[str, LayerStatus]:
     """The first message of a supervisor."""
-    hello = json.loads(channel.receive())
-    if "problem" in hello:
-        raise UserError(f"the sandbox does not start: {hello['problem']}")
+    try:
+        hello = json.loads(channel.receive())
+    except EOFError:
+        raise UserError(
+            "the sandbox does not start: its supervisor ended; the messages above say why"
+        ) from None
     return {name: LayerStatus(**status) for name, status in hello["layers"].items()}
 
 

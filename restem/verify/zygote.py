@@ -22,10 +22,9 @@ import shutil
 import signal
 import socket
 import sys
-import sysconfig
 from collections.abc import Callable, Container
 
-from restem.verify import jail, landlock, linux, seccomp
+from restem.verify import jail, jail_root, landlock, linux, seccomp, users
 
 PRELOADED = (
     "bisect", "cmath", "collections", "copy", "dataclasses", "datetime", "decimal", "enum",
@@ -33,8 +32,6 @@ PRELOADED = (
     "re", "string", "sys", "time", "typing",
 )  # fmt: skip
 """Modules that programs import most often, loaded once for all."""
-_UID = 1000
-"""The user that programs run as inside the user name space of a root's zygote."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +64,7 @@ class Zygote:
         self.root = os.geteuid() == 0
         self.own_pid_fd = -1
         self.live: dict[int, int] = {}
-        self.uid = outer_user(config.slot) if self.root else os.geteuid()
+        self.uid = users.outer(config.slot) if self.root else os.geteuid()
 
     # ---- stage 0 ----
 
@@ -89,8 +86,8 @@ class Zygote:
 
     def start(self) -> None:
         """Enters the name spaces and runs stage 1 below them; does not return."""
-        if self.attempt("user_namespace", self._enter_user_namespace) and self.root:
-            self.uid = _UID
+        if self.attempt("user_namespace", lambda: users.enter(self.uid)) and self.root:
+            self.uid = users.INNER
         for layer, flag in (
             ("mount_namespace", linux.CLONE_NEWNS),
             ("network_namespace", linux.CLONE_NEWNET),
@@ -109,63 +106,19 @@ class Zygote:
         _, status = os.waitpid(child, 0)
         os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
 
-    def _enter_user_namespace(self) -> None:
-        uid, gid = os.geteuid(), os.getegid()
-        if not self.root:
-            linux.unshare(linux.CLONE_NEWUSER)
-            for name, text in (
-                ("setgroups", "deny"),
-                ("uid_map", f"0 {uid} 1"),
-                ("gid_map", f"0 {gid} 1"),
-            ):
-                with open(f"/proc/self/{name}", "w") as file:
-                    file.write(text)
-            return
-        # A map of several users can only be written from outside: by a child that stays there.
-        # It is tried on a second child first, because there is no way back for this process.
-        for target in (None, os.getpid()):
-            self._write_maps(target)
-
-    def _write_maps(self, target: int | None) -> None:
-        ready, go = os.pipe(), os.pipe()
-        trial = None
-        if target is None:
-            trial = os.fork()
-            if trial == 0:
-                try:
-                    linux.unshare(linux.CLONE_NEWUSER)
-                    os.write(ready[1], b"u")
-                    os.read(go[0], 1)
-                finally:
-                    os._exit(0)
-            os.close(ready[1])
-            unshared = os.read(ready[0], 1)
-            problem = _map_users(trial, self.uid) if unshared else "unshare is not permitted"
-            os.write(go[1], b"g")
-            os.waitpid(trial, 0)
-            for fd in (ready[0], *go):
-                os.close(fd)
-            if problem:
-                raise OSError(problem)
-            return
-        writer = os.fork()
-        if writer == 0:
-            os.read(go[0], 1)
-            os._exit(1 if _map_users(target, self.uid) else 0)
-        linux.unshare(linux.CLONE_NEWUSER)
-        os.write(go[1], b"g")
-        _, status = os.waitpid(writer, 0)
-        for fd in (*ready, *go):
-            os.close(fd)
-        if status:
-            raise RuntimeError("the user map could not be written")
-
     # ---- stage 1 ----
 
     def serve(self) -> None:
         """Forks, kills and reaps jails at the supervisor's word; does not return."""
         if self.has("mount_namespace"):
-            self.attempt("read_only_root", self._build_root)
+            self.attempt(
+                "read_only_root",
+                lambda: jail_root.build(
+                    self.config.folder,
+                    jail_root.readable(self.config.package_folders),
+                    with_proc=self.has("pid_namespace"),
+                ),
+            )
         if self.has("pid_namespace"):
             self.own_pid_fd = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         else:
@@ -339,7 +292,7 @@ class Zygote:
         if not self.root and self.has("user_namespace"):
             uid = 0  # the one user that its map has: the caller's, seen from inside
         options = f"size={self.config.scratch_mb}m,nr_inodes=4096,mode=700,uid={uid},gid={uid}"
-        linux.mount("scratch", "/scratch/tmp", "tmpfs", hardened, options)
+        linux.mount("scratch", jail_root.SCRATCH, "tmpfs", hardened, options)
         return "/tmp"
 
     def _shared_scratch(self) -> str:
@@ -378,72 +331,16 @@ class Zygote:
         if landlock.abi() < 1:
             raise OSError("the kernel has no Landlock")
         own_root = self.has("read_only_root")
-        readable = ["/"] if own_root else [*_readable(self.config), "/dev/zero", "/dev/urandom"]
+        shown = ["/"]
+        if not own_root:
+            shown = jail_root.readable(self.config.package_folders)
+            shown += ["/dev/zero", "/dev/urandom"]
         self.rules = landlock.ruleset(
-            readable=readable,
+            readable=shown,
             # A rule on the mount point itself would not reach the folder mounted there later.
             writable=["/scratch" if own_root else self._shared_scratch()],
             devices=["/dev/null", "/dev/full"],
         )
-
-    def _build_root(self) -> None:
-        """A root of our own: Python's files, read only, /dev, /proc, and /tmp; nothing else."""
-        linux.mount("none", "/", None, linux.MS_REC | linux.MS_PRIVATE)
-        new = self.config.folder
-        linux.mount("root", new, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "size=1m,mode=755")
-        for path in _readable(self.config):
-            target = new + path
-            if os.path.isdir(path):
-                os.makedirs(target, exist_ok=True)
-            else:
-                os.makedirs(os.path.dirname(target), exist_ok=True)
-                open(target, "x").close()
-            linux.bind_read_only(path, target)
-        for link in ("/lib", "/lib64", "/usr/lib64"):
-            if os.path.islink(link) and not os.path.lexists(new + link):
-                os.symlink(os.readlink(link), new + link)
-        for folder in ("/dev", "/proc", "/scratch", "/scratch/tmp", "/old"):
-            os.mkdir(new + folder)
-        os.symlink("scratch/tmp", new + "/tmp")
-        for device in ("null", "zero", "full", "random", "urandom"):
-            open(f"{new}/dev/{device}", "x").close()
-            linux.mount(f"/dev/{device}", f"{new}/dev/{device}", None, linux.MS_BIND)
-        for name, target in (
-            ("stdin", "/proc/self/fd/0"),
-            ("stdout", "/proc/self/fd/1"),
-            ("stderr", "/proc/self/fd/2"),
-            ("fd", "/proc/self/fd"),
-            ("shm", "/tmp"),
-        ):
-            os.symlink(target, f"{new}/dev/{name}")
-        if self.has("pid_namespace"):
-            # Also needed so that a jail may mount its own: the kernel wants to see one.
-            with contextlib.suppress(OSError):
-                hardened = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
-                linux.mount("proc", f"{new}/proc", "proc", hardened)
-        os.chdir(new)
-        linux.pivot_root(new, f"{new}/old")
-        os.chdir("/")
-        linux.unmount("/old")
-        os.rmdir("/old")
-        flags = linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY
-        linux.mount("none", "/", None, flags | linux.MS_NOSUID | linux.MS_NODEV)
-
-
-def outer_user(slot: int) -> int:
-    """The unprivileged user of a worker's programs; the next number is that of its test code."""
-    return 61184 + 2 * (slot % 2000)
-
-
-def _map_users(pid: int, outer: int) -> str:
-    """Root to root and two unprivileged users; returns what went wrong."""
-    try:
-        for name in ("uid_map", "gid_map"):
-            with open(f"/proc/{pid}/{name}", "w") as file:
-                file.write(f"0 0 1\n{_UID} {outer} 2\n")
-    except OSError as error:
-        return str(error)
-    return ""
 
 
 def _in_child(action: Callable[[], object], problem: str) -> None:
@@ -475,27 +372,6 @@ def _kill_strays(live: Container[int]) -> None:
                 os.kill(pid, signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
-
-
-def _readable(config: Config) -> list[str]:
-    """What a program may read: Python's library, installed packages, shared libraries."""
-    paths = sysconfig.get_paths()
-    wanted = [paths["stdlib"], paths["platstdlib"], "/etc/ld.so.cache", "/usr/share/zoneinfo"]
-    wanted += config.package_folders
-    with open("/proc/self/maps") as lines:
-        for line in lines:
-            name = line.rstrip("\n").partition("/")[2]
-            if ".so" in name:
-                wanted.append(os.path.dirname("/" + name))
-    wanted += [os.path.realpath("/lib64")]
-    home = os.path.expanduser("~")
-    kept: list[str] = []
-    for path in sorted({os.path.realpath(path) for path in wanted if os.path.exists(path)}):
-        if path in ("/", home, "/tmp", "/home", "/usr", "/root", "/var", "/etc"):
-            continue
-        if not any(path == above or path.startswith(above + "/") for above in kept):
-            kept.append(path)
-    return kept
 
 
 def start(arguments: list[str]) -> None:
