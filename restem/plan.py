@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import gin
+
 from restem import partitioning
 from restem.errors import UserError
 from restem.models import ModelConfig, RopeScaling

@@ -17,6 +17,9 @@ from restem import models, partitioning
 from restem.errors import UserError
 from restem.models import kv_cache
 
+# These programs run for milliseconds and compile for seconds: do not optimise them.
+jax.config.update("jax_disable_most_optimizations", True)
+
 CONFIG = models.ModelConfig(
     vocab_size=64,
     num_layers=2,

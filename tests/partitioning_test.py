@@ -1,7 +1,8 @@
 """Sharding on 8 simulated devices.
 
 The number of simulated devices is fixed when JAX starts, so the cases live in
-`partitioning_on_8_devices.py` and run in a process of their own.
+`partitioning_on_8_devices.py` (layouts) and `steps_on_8_devices.py` (sampler and trainer), which run
+in processes of their own.
 """
 
 import os
@@ -12,25 +13,26 @@ import sys
 
 import jax
 import numpy as np
-from absl.testing import absltest
+from absl.testing import absltest, parameterized
 
 from restem import models, partitioning
 
-CASES = pathlib.Path(__file__).with_name("partitioning_on_8_devices.py")
+HERE = pathlib.Path(__file__).parent
 
 
-class PartitioningTest(absltest.TestCase):
-    def test_cases_on_8_devices(self):
+class PartitioningTest(parameterized.TestCase):
+    @parameterized.parameters(("partitioning_on_8_devices.py", 25), ("steps_on_8_devices.py", 6))
+    def test_cases_on_8_devices(self, file, at_least):
         env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(CASES)],
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / file)],
             capture_output=True,
             text=True,
             env=env,
-            timeout=600,
+            timeout=1200,
         )
         self.assertEqual(done.returncode, 0, done.stdout[-8000:] + done.stderr[-2000:])
-        self.assertGreater(int(re.search(r"(\d+) passed", done.stdout).group(1)), 25)
+        self.assertGreater(int(re.search(r"(\d+) passed", done.stdout).group(1)), at_least - 1)
 
     def test_one_device_needs_no_hardware_file(self):
         mesh = partitioning.make_mesh(devices=jax.devices()[:1])

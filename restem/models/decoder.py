@@ -17,7 +17,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from restem.models import attention, sharding
+from restem.models import attention, kv_cache, sharding
 from restem.models.config import ModelConfig
 from restem.models.kv_cache import KVCache
 
@@ -233,6 +233,7 @@ def forward(
     if config.rope_local_theta is not None:
         local_frequencies = attention.inverse_frequencies(config, local=True)
         local_angles = positions.astype(jnp.float32)[..., None] * local_frequencies
+    caches = tuple(kv_cache.constrain(c) for c in caches)
     cache_arrays = tuple((c.keys, c.values) for c in caches)
     cache_positions = tuple(c.positions for c in caches)
 

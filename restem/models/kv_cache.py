@@ -12,6 +12,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from restem.models import sharding
 from restem.models.config import ModelConfig
 
 INVALID_POSITION = 2**30
@@ -57,12 +58,29 @@ def empty(config: ModelConfig, batch: int, length: int, dtype=None) -> KVCache:
     )
 
 
+def constrain(cache: KVCache) -> KVCache:
+    """Holds a cache to its layout on the mesh in force.
+
+    Where attention splits key heads further than the rules do, the compiler would carry that split
+    back into the cache, and gather the whole of it where it is written.
+    """
+    layers = () if isinstance(cache.keys, tuple) else ("layers",)
+    batch = () if cache.is_prefix else ("batch",)
+    hold = lambda tree, *axes: jax.tree.map(lambda a: sharding.constrain(a, axes), tree)
+    return KVCache(
+        keys=hold(cache.keys, *layers, *batch, "kv_heads", "head", "cache_length"),
+        values=hold(cache.values, *layers, *batch, "kv_heads", "cache_length", "head"),
+        positions=hold(cache.positions, *batch, "cache_length"),
+    )
+
+
 def write(cache: KVCache, block: KVCache, column: jax.Array | int) -> KVCache:
     """Puts the columns of `block` into `cache`, for all rows from `column` on."""
 
     def put(into, what, axis):
         return jax.lax.dynamic_update_slice_in_dim(into, what.astype(into.dtype), column, axis=axis)
 
+    cache, block = constrain(cache), constrain(block)
     return KVCache(
         keys=jax.tree.map(lambda a, b: put(a, b, -1), cache.keys, block.keys),
         values=jax.tree.map(lambda a, b: put(a, b, -2), cache.values, block.values),
