@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import gin
+from absl import logging
 
 from restem import partitioning
 from restem.errors import UserError
@@ -40,8 +41,8 @@ def local_layers(*, num_layers: int, global_every: int) -> tuple[bool, ...]:
 @gin.configurable
 def plan(
     *,
-    model: ModelConfig,
-    topology: str,
+    model: ModelConfig | None = None,
+    topology: str | None = None,
     e_mesh: Mapping[str, int] | None = None,
     m_mesh: Mapping[str, int] | None = None,
     problems: int = 7500,
@@ -69,7 +70,7 @@ def plan(
     steps: tuple[str, ...] = ("prefill", "decode", "train"),
     search: str = "misfit",
     cache_dir: str | None = None,
-    on_progress: Callable[[str], None] | None = None,
+    on_progress: Callable[[str], None] = logging.info,
 ) -> Plan:
     """Compiles the run's programs for a slice and puts together memory, time and chip-hours.
 
@@ -111,9 +112,13 @@ def plan(
       on_progress: told what is compiled.
 
     Raises:
-      UserError: libtpu is missing, the topology is unknown, or the model does not divide over
-        the mesh.
+      UserError: no model or topology is named, libtpu is missing, the topology is unknown, or the
+        model does not divide over the mesh.
     """
+    if model is None:
+        raise UserError("plan: which policy? add --gin_file=models/NAME.gin, such as gemma3_27b")
+    if topology is None:
+        raise UserError("plan: which slice? add --gin_file=hardware/NAME.gin, such as v5p_64")
     where = Slice.parse(topology)
     run, tuning = _settings("generate"), _settings("improve")
     pick = lambda given, settings, name, otherwise: _first(given, settings.get(name), otherwise)
@@ -170,9 +175,8 @@ def plan(
             "topology": topology,
             "mesh": meshes[step],
         }
-        if on_progress is not None:
-            size = f"{rows} rows" if name == "train" else f"{slots} slots"
-            on_progress(f"compiling {name} for {topology}, {size}")
+        size = f"{rows} rows" if name == "train" else f"{slots} slots"
+        on_progress(f"compiling {name} for {topology}, {size}")
         result = _compile(job, cache_dir)
         return result | {"slots": slots, "rows": rows}
 

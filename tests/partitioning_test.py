@@ -1,8 +1,8 @@
 """Sharding on 8 simulated devices.
 
 The number of simulated devices is fixed when JAX starts, so the cases live in
-`partitioning_on_8_devices.py` (layouts) and `steps_on_8_devices.py` (sampler and trainer), which run
-in processes of their own.
+`partitioning_on_8_devices.py` (layouts) and `steps_on_8_devices.py` (sampler and trainer), which
+run in processes of their own.
 """
 
 import os

@@ -168,6 +168,11 @@ class GinFilesTest(parameterized.TestCase):
                     sizes = plan_lib._settings("make_mesh", scope=step)
                     plan_lib.partitioning.mesh_shape(chips, **sizes)
 
+    @parameterized.parameters(({}, "which policy"), ({"model": TINY}, "which slice"))
+    def test_what_is_missing_is_named(self, options, message):
+        with self.assertRaisesRegex(UserError, f"{message}.*--gin_file"):
+            plan_lib.plan(**options)
+
     def test_run_settings_are_taken_from_the_run(self):
         gin.parse_config(
             "generate.num_samples = 5\nimprove.epochs = %EPOCHS\nEPOCHS = 2\n"
