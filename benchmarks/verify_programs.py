@@ -48,7 +48,7 @@ _HOSTILE = (
     "import os\nos.kill(1, 9)\nos.kill(-1, 9)",
     "import os\nfor n in range(50): open(str(n), 'w').write('x' * 10000)\nos.kill(0, 9)",
     "import os\nwhile True: os.write(1, b'x' * 65536)",
-    "import sys\nsys.setrecursionlimit(10**6)\ndef f(): f()\nf()",
+    "def f(): f()\nf()",
     "import os\nfor fd in range(64):\n  try: os.close(fd)\n  except OSError: pass",
     "(" * 5000,
     "import socket\nsocket.create_connection(('127.0.0.1', 80))",
@@ -106,30 +106,32 @@ def throughput(count: int) -> None:
 
 
 def hostile(count: int) -> None:
-    """One pool: honest programs, `count` attacks, the same honest programs again."""
+    """A pool that went through `count` attacks against a fresh one, in turn."""
     limits = Limits(time_limit_s=1.0, memory_mb=256, output_mb=1, processes=16)
-    honest = [_SHORT["standard input"]] * 300
+    honest = [_SHORT["standard input"]] * 150
     workers = len(os.sched_getaffinity(0))
 
     with programs.ProgramPool(workers=workers, limits=limits) as pool:
 
-        def rate(texts: list[tuple[str, dict]]) -> tuple[float, collections.Counter]:
+        def rate(pool: programs.ProgramPool, texts: list) -> tuple[float, collections.Counter]:
             start = time.perf_counter()
             futures = [pool.submit(*row) for row in texts]
             verdicts = [future.result() for future in futures]
             found = collections.Counter((v.method, v.reward) for v in verdicts)
             return len(texts) / (time.perf_counter() - start), found
 
-        rate(honest)
+        rate(pool, honest)
         memory = supervisor_kb(pool)
-        before = [rate(honest)[0] for _ in range(3)]
         attacks = [(_HOSTILE[n % len(_HOSTILE)], _ECHO) for n in range(count)]
-        speed, methods = rate(attacks)
-        after = [rate(honest)[0] for _ in range(3)]
-        print(f"honest programs/s before: {', '.join(f'{r:.0f}' for r in before)}")
-        print(f"{count} attacks at {speed:.0f} a second: {dict(methods)}")
-        print(f"honest programs/s after:  {', '.join(f'{r:.0f}' for r in after)}")
+        speed, methods = rate(pool, attacks)
+        print(f"{count} attacks at {speed:.0f} a second: {dict(methods)}", flush=True)
         print(f"memory of the supervisors: {memory} kB before, {supervisor_kb(pool)} kB after")
+        with programs.ProgramPool(workers=workers, limits=limits) as fresh:
+            for _ in range(5):
+                print(
+                    f"honest programs/s: {rate(pool, honest)[0]:.0f} after the attacks,"
+                    f" {rate(fresh, honest)[0]:.0f} in a fresh pool"
+                )
 
 
 def supervisor_kb(pool: programs.ProgramPool) -> int:
