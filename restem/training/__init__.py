@@ -1,6 +1,6 @@
 """The M-step's machinery: packing, the weighted loss, optimizers and the trainer."""
 
-from restem.training.packing import Batch, PackedEpoch, TokenExample, pack
+from restem.training.packing import Batch, PackedEpoch, TokenExample, choose_shape, pack
 from restem.training.trainer import DivergenceError, Progress, Trainer, TrainState
 
 __all__ = [
@@ -11,5 +11,6 @@ __all__ = [
     "TokenExample",
     "TrainState",
     "Trainer",
+    "choose_shape",
     "pack",
 ]

@@ -83,7 +83,7 @@ class Trainer:
         batch_examples: int = 64,
         normalisation: losses.Normalisation = "token",
         param_dtype: str | None = "float32",
-        head_chunk: int = 512,
+        head_chunk: int = 256,
         mesh: Mesh | None = None,
         rules: partitioning.Rules = partitioning.RULES,
     ):
