@@ -14,7 +14,7 @@ from absl.testing import absltest, parameterized
 from restem import models, verbs
 from restem import plan as plan_lib
 from restem.errors import UserError
-from restem.planning import costs, report
+from restem.planning import costs, report, worker
 from restem.planning.chips import CHIPS, Slice
 
 del verbs  # registers make_mesh with gin, as the command line does
@@ -110,6 +110,19 @@ class CostsTest(parameterized.TestCase):
                 "reduce-scatter": 0.5 * 2 * 5 * 4,
             },
         )
+
+    def test_the_largest_temporaries_are_named(self):
+        header = "  cumulative_size;  size;  offset; used_by_n_values; shapes_list\n  ------\n"
+        report = (
+            "Memory Space: default (color=0)\nTotal bytes: 9 (9.00GiB)\n"
+            f"{header}    5.00GiB(100%);    5.00GiB;   0;   1; bf16[62,5376,5376]\n\n"
+            f"{header}    3.00GiB( 75%);    3.00GiB;   0;   2; 2×f32[1024,1024]\n"
+            "    4.00GiB(100%);    1.00GiB;   3;   1; s32[7]\n"
+        )
+        self.assertEqual(
+            worker.largest_buffers(report), ["3.00GiB 2×f32[1024,1024]", "1.00GiB s32[7]"]
+        )
+        self.assertEqual(worker.largest_buffers(""), [])
 
     def test_roofline_names_its_bound(self):
         line = costs.Roofline.of(CHIPS["v5e"], flops=197e12, hbm=819e9 * 2, sent=100e9 * 0.5)

@@ -98,9 +98,16 @@ def compile_program(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def largest_buffers(report: str, count: int = 5) -> list[str]:
-    """The largest temporaries of XLA's memory usage report, each as "64.00GiB s32[131072,4096]"."""
-    temporaries = report.split("cumulative_size;")[1] if "cumulative_size;" in report else ""
-    rows = [line.split(";") for line in temporaries.splitlines() if line.count(";") >= 4]
+    """The largest temporaries of XLA's memory usage report, each as "64.00GiB s32[131072,4096]".
+
+    The report has a section for every allocation; arguments are one value each, and temporaries
+    share the allocation with the most values.
+    """
+    sections = [
+        [line.split(";") for line in section.splitlines() if line.count(";") >= 4]
+        for section in report.split("cumulative_size;")[1:]
+    ]
+    rows = max(sections, key=len, default=[])
     return [f"{row[1].strip()} {row[-1].strip()[:100]}" for row in rows[:count]]
 
 
