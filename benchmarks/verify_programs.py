@@ -197,7 +197,7 @@ def real(time_limit_s: float) -> None:
         "MBPP": [(row["task_id"], row["code"], row) for row in rows("mbpp/mbpp.jsonl.gz")],
         "APPS": [
             (f"{row['problem_id']}/{n}", text, row["input_output"])
-            for row in solved for n, text in enumerate(json.loads(row["solutions"])[:3])
+            for row in solved for n, text in enumerate(json.loads(row["solutions"]))
         ],
     }  # fmt: skip
     limits = Limits(time_limit_s=time_limit_s)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import json
 import os
 import shutil
 import socket
 import subprocess
 import tempfile
+import time
 
 from restem.verify import bootstrap, cgroups, users, zygote
 from restem.verify.limits import Limits
@@ -20,14 +22,36 @@ _OURS_MB = 128
 """Memory of theirs."""
 
 
+_FOLDER = "restem-jail-"
+
+
+def _remove_stale_folders() -> None:
+    """Removes the folders of supervisors that were killed: nobody holds the lock on them."""
+    with os.scandir(tempfile.gettempdir()) as entries:
+        found = [entry.path for entry in entries if entry.name.startswith(_FOLDER)]
+    for path in found:
+        with contextlib.suppress(OSError):
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_DIRECTORY)
+            try:
+                # A folder that another supervisor has only just made is not locked yet.
+                if os.fstat(fd).st_uid == os.geteuid() and time.time() - os.fstat(fd).st_ctime > 60:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(fd)
+
+
 class Worker:
     """A zygote, the control group of its programs, and the folder that it lives in."""
 
     def __init__(self, *, slot: int, limits: Limits, without: tuple[str, ...], packages: list[str]):
         self.limits = limits
         self.slot = slot
-        self.folder = tempfile.mkdtemp(prefix="restem-jail-")
+        _remove_stale_folders()
+        self.folder = tempfile.mkdtemp(prefix=_FOLDER)
         os.chmod(self.folder, 0o711)
+        self._lock = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
         self.cgroup: cgroups.Cgroup | None = None
         if "cgroup" not in without:
             self.cgroup = cgroups.Cgroup(
@@ -113,6 +137,7 @@ class Worker:
         if self.cgroup:
             self.cgroup.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+        os.close(self._lock)
 
 
 class Jail:
