@@ -167,6 +167,11 @@ def verifier(card: TaskCard, allow_weak_sandbox: bool):
 
     key = repr((sorted(card.grader.items()), allow_weak_sandbox))
     if key not in _VERIFIERS:
+        if card.grader.get("kind") == "program":
+            from restem.verify import sandbox
+
+            for line in sandbox.describe():
+                logging.info("sandbox: %s", line)
         _VERIFIERS[key] = verify.Verifier(grader=card.grader, allow_weak_sandbox=allow_weak_sandbox)
     return _VERIFIERS[key]
 

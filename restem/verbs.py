@@ -7,6 +7,7 @@ import logging as python_logging
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import gin
 import jax
@@ -80,6 +81,14 @@ def _next_iteration(run: Run, arguments: argparse.Namespace, *, finished: str) -
     return i
 
 
+def _of_the_loop(name: str, default: Any) -> Any:
+    """A setting of the loop, for a step that runs by itself."""
+    try:
+        return gin.query_parameter(f"em.{name}")
+    except ValueError:  # not bound
+        return default
+
+
 def run(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     from restem import report
 
@@ -113,7 +122,8 @@ def generate(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     if arguments.dry_run:
         return _dry_run(this)
     this.open()
-    em.generate_samples(run=this, iteration=iteration)
+    size = _of_the_loop("problems_per_iteration", None)
+    em.generate_samples(run=this, iteration=iteration, problems_per_iteration=size)
     samples = this.directory(iteration).read_samples()
     correct = sum(s.reward > 0 for s in samples)
     CONSOLE.print(f"{this.directory(iteration).samples}: {len(samples)} samples, {correct} correct")
@@ -168,7 +178,9 @@ def select(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     if arguments.dry_run:
         return _dry_run(this)
     this.open()
-    em.select_examples(run=this, iteration=iteration)
+    every = _of_the_loop("generate_every", 1)
+    generated_at = iteration - (iteration - 1) % every
+    em.select_examples(run=this, iteration=iteration, generated_at=generated_at)
     CONSOLE.print_json(data=workdir.read_json(this.directory(iteration).selection))
     return 0
 
@@ -179,7 +191,8 @@ def improve(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     if arguments.dry_run:
         return _dry_run(this)
     this.open()
-    em.improve_policy(run=this, iteration=iteration)
+    start_from = _of_the_loop("start_from", "base")
+    em.improve_policy(run=this, iteration=iteration, start_from=start_from)
     result = workdir.read_json(this.directory(iteration).improvement)
     CONSOLE.print(
         f"validation reward {result['best_validation']}: {this.files.policy_reference(iteration)}"
