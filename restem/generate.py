@@ -17,8 +17,8 @@ from typing import Any, Protocol
 import gin
 from absl import logging
 
+from restem import partitioning, records, workdir
 from restem import prompts as prompts_lib
-from restem import records, workdir
 from restem.progress import progress
 from restem.records import Problem, Sample, TaskCard, Verdict
 from restem.sampling import Engine, Request, Sampling
@@ -143,7 +143,10 @@ def sample_and_verify(
         waiting = later
 
     with progress(what, total=len(problems) * num_samples, unit="samples") as bar:
-        for completion in engine.sample(policy.params, tokens.prefix, requests, key=key):
+        params = policy.params
+        if mesh is not None:
+            params = partitioning.reshard(params, partitioning.param_shardings(policy.config, mesh))
+        for completion in engine.sample(params, tokens.prefix, requests, key=key):
             problem = problems[completion.request_index]
             generated += len(completion.token_ids)
             sample = Sample(

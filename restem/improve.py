@@ -17,7 +17,7 @@ import optax
 from absl import logging
 from etils import epath
 
-from restem import prompts, workdir
+from restem import partitioning, prompts, workdir
 from restem.checkpoints import orbax
 from restem.errors import UserError
 from restem.evaluate import GREEDY
@@ -25,7 +25,7 @@ from restem.generate import sample_and_verify
 from restem.progress import progress
 from restem.records import Example, Problem, TaskCard
 from restem.sampling.stopping import training_ids
-from restem.training import DivergenceError, TokenExample, Trainer, optimizers
+from restem.training import DivergenceError, TokenExample, Trainer, choose_shape, optimizers
 
 
 def token_examples(card: TaskCard, examples: Sequence[Example], vocabulary) -> list[TokenExample]:
@@ -46,15 +46,6 @@ def token_examples(card: TaskCard, examples: Sequence[Example], vocabulary) -> l
         question = prompts.question_ids(card, example.inputs, vocabulary)
         made.append(TokenExample(question, ids, example.weight))
     return made
-
-
-def row_length_for(examples: Sequence[TokenExample], *, at_least: int = 256) -> int:
-    """A row length that holds the longest example, in steps that keep compiled shapes few."""
-    longest = max((e.length for e in examples), default=1)
-    length = at_least
-    while length < longest:
-        length *= 2
-    return length
 
 
 @dataclasses.dataclass
@@ -156,8 +147,9 @@ def improve(
     optimizer: Callable[..., optax.GradientTransformation] = optimizers.adamw,
     epochs: int = 8,
     batch_examples: int = 64,
-    rows_per_batch: int = 8,
+    rows_per_batch: int | None = None,
     row_length: int | None = None,
+    micro_batch_tokens: int = 4096,
     normalisation: str = "token",
     param_dtype: str | None = "float32",
     remat: str = "full",
@@ -186,8 +178,10 @@ def improve(
       optimizer: called with `total_steps`.
       epochs: at most so many passes over the examples.
       batch_examples: examples an optimizer step.
-      rows_per_batch: packed rows computed at once; what fits in memory.
-      row_length: tokens a packed row; None: what the longest example needs, at least 256.
+      rows_per_batch: packed rows computed at once; None: chosen with the row length.
+      row_length: tokens a packed row; None: the length that costs the fewest products.
+      micro_batch_tokens: most tokens of rows computed at once, where these are chosen: what fits in
+        memory.
       normalisation: how the sum over examples becomes the loss; see `losses.Normalisation`.
       param_dtype: of the trained parameters; None keeps the policy's.
       remat: what the backward pass computes again; see `ModelConfig.remat`.
@@ -220,12 +214,21 @@ def improve(
         )
     vocabulary = start.vocabulary
     data = token_examples(card, examples, vocabulary)
+    prefix = prompts.prefix_ids(card, vocabulary)
+    length, rows = choose_shape(
+        data,
+        config=start.config,
+        batch_examples=batch_examples,
+        prefix_length=len(prefix),
+        max_tokens=micro_batch_tokens,
+        rows_multiple=1 if mesh is None else partitioning.batch_parts(mesh),
+    )
     trainer = Trainer(
         start.config.replace(remat=remat),
         optimizer=optimizer(total_steps=epochs * -(-len(data) // batch_examples)),
-        prefix_ids=prompts.prefix_ids(card, vocabulary),
-        row_length=row_length or row_length_for(data),
-        rows_per_batch=rows_per_batch,
+        prefix_ids=prefix,
+        row_length=row_length or length,
+        rows_per_batch=rows_per_batch or rows,
         batch_examples=batch_examples,
         normalisation=normalisation,
         param_dtype=param_dtype,

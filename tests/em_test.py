@@ -5,8 +5,10 @@ import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
+import numpy as np
 from absl.testing import absltest, parameterized
 from etils import epath
 
@@ -49,11 +51,11 @@ class LoopTest(absltest.TestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.folder = pathlib.Path(absltest.TEST_TMPDIR.value) / "em_test"
-        cls.folder.mkdir(parents=True, exist_ok=True)
+        temporary = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(temporary.cleanup)
+        cls.folder = pathlib.Path(temporary.name)
         tiny.write_problems(cls.folder / "problems.jsonl")
-        if not (cls.folder / "base").exists():
-            tiny.save_policy(cls.folder / "base")
+        tiny.save_policy(cls.folder / "base")
         text = GIN.format(base=f"orbax:{cls.folder}/base", problems=cls.folder / "problems.jsonl")
         (cls.folder / "tiny.gin").write_text(text)
 
@@ -80,10 +82,8 @@ class LoopTest(absltest.TestCase):
         killed = epath.Path(self.create_tempdir().full_path)
         # One sign for each step that it is under way.
         signs = [
-            "problems/letters.parquet",
             "iteration_000/evals/letters.json",
             "iteration_001/samples/00000-of-00003.parquet",
-            "iteration_001/selection.json",
             "iteration_001/training/*",
             "iteration_001/candidates/*",
             "iteration_001/improvement.json",
@@ -98,7 +98,7 @@ class LoopTest(absltest.TestCase):
                 os.killpg(process.pid, signal.SIGKILL)
                 deaths += 1
             process.communicate()
-        self.assertGreaterEqual(deaths, 5)
+        self.assertGreaterEqual(deaths, 4)
         self.finish(killed)
         one, two = workdir.Workdir(whole), workdir.Workdir(killed)
         for i in (1, 2):
@@ -109,10 +109,10 @@ class LoopTest(absltest.TestCase):
             )
             self.assertLen({(s.problem_id, s.sample_index) for s in b.read_samples()}, 12 * 8)
             self.assertEqual(workdir.read_json(a.selection), workdir.read_json(b.selection))
-            for key in ("best_validation", "validation", "loss", "steps"):
-                self.assertEqual(
-                    workdir.read_json(a.improvement)[key], workdir.read_json(b.improvement)[key]
-                )
+            ends = [workdir.read_json(d.improvement) for d in (a, b)]
+            for key in ("best_validation", "best_step", "validation", "steps"):
+                self.assertEqual(ends[0][key], ends[1][key])
+            np.testing.assert_allclose(ends[0]["loss"], ends[1]["loss"], rtol=1e-5)
             passes = [workdir.read_json(d.evaluation("letters"))["pass@1"] for d in (a, b)]
             self.assertEqual(passes[0], passes[1])
             self.assertFalse(b.training.exists())
