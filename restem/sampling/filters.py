@@ -7,7 +7,8 @@ keeps exactly as many tokens as it says.
 
 Filters see logits in descending order, which makes each of them a line. Sorting a whole vocabulary
 for every token would cost more than the model does, so only as many candidates are ranked as the
-filters can keep (`most_likely`), and all of it only in the rare case that top-p needs more.
+filters can keep (`most_likely`); where top-p needs more, it finds its least probability by
+bisection.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ REMOVED = -1e30
 """Logit of a token that a filter took out."""
 
 _GROUP = 128
-# Top-p alone ranks this many candidates first. Their mass nearly always suffices.
-_CANDIDATES = 1024
+# Top-p without top-k ranks this many candidates first. Their mass nearly always suffices.
+_CANDIDATES = 64
 
 
 class Filter(Protocol):
@@ -151,31 +152,37 @@ def draw(
         tokens = jnp.argmax(logits, axis=-1).astype(jnp.int32)
     else:
         uniforms = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(keys)
-        tempered = logits / sampling.temperature
         if sampling.filters:
-            tokens = _draw_filtered(sampling, tempered, uniforms, active)
+            tokens = _draw_filtered(sampling, logits, uniforms, active)
         else:
-            tokens = _draw_grouped(tempered, uniforms)
+            tokens = _draw_grouped(logits / sampling.temperature, uniforms)
     picked = jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]
     return tokens, picked - log_norm
 
 
 def _draw_filtered(sampling, logits, uniforms, active) -> jax.Array:
-    vocab = logits.shape[-1]
+    vocab, temperature = logits.shape[-1], sampling.temperature
+    # The temperature does not change the ranks: the few that are ranked are divided by it, and the
+    # array of all of them need not be written once more.
+    values, ids = most_likely(logits, min(sampling.top_k or _CANDIDATES, vocab))
+    values = values / temperature
     if sampling.top_k:
-        values, ids = most_likely(logits, min(sampling.top_k, vocab))
         return _draw_ranked(sampling, values, ids, jax.nn.logsumexp(values, axis=-1), uniforms)
 
-    log_total = jax.nn.logsumexp(logits, axis=-1)
+    log_total = jax.nn.logsumexp(logits / temperature, axis=-1)
+    tokens = _draw_ranked(sampling, values, ids, log_total, uniforms)
     if vocab <= _CANDIDATES:
-        return _draw_ranked(sampling, *most_likely(logits, vocab), log_total, uniforms)
-    values, ids = most_likely(logits, _CANDIDATES)
+        return tokens
+    # Rows whose candidates do not reach p need another way. Each row's own logits decide which way
+    # it goes, so that its token does not depend on its neighbours.
     mass = jnp.exp(values - log_total[:, None]).sum(axis=-1)
-    return jax.lax.cond(
-        jnp.all((mass >= sampling.top_p) | ~active),
-        lambda: _draw_ranked(sampling, values, ids, log_total, uniforms),
-        lambda: _draw_ranked(sampling, *most_likely(logits, vocab), log_total, uniforms),
-    )
+    enough = mass >= sampling.top_p
+
+    def search():
+        found = _draw_nucleus(sampling.top_p, logits / temperature, uniforms)
+        return jnp.where(enough, tokens, found)
+
+    return jax.lax.cond(jnp.all(enough | ~active), lambda: tokens, search)
 
 
 def _draw_ranked(sampling, values, ids, log_total, uniforms) -> jax.Array:
@@ -187,6 +194,37 @@ def _draw_ranked(sampling, values, ids, log_total, uniforms) -> jax.Array:
     # A running sum may round differently past the last token kept: never step over it.
     at = jnp.minimum(at, kept - 1)
     return jnp.take_along_axis(ids, at[:, None], axis=-1)[:, 0].astype(jnp.int32)
+
+
+def _draw_nucleus(top_p, logits, uniforms) -> jax.Array:
+    """Draw after `TopP` from a whole vocabulary, without sorting it.
+
+    The least weight that stays is found by bisection over the bit patterns of float32, which for
+    numbers that are not negative are in the order of the numbers.
+    """
+    weights = jnp.exp(logits - logits.max(axis=-1, keepdims=True))
+    bits = jax.lax.bitcast_convert_type(weights, jnp.int32)
+    target = top_p * weights.sum(axis=-1)
+
+    def mass_from(least):
+        return jnp.where(bits >= least[:, None], weights, 0.0).sum(axis=-1)
+
+    def halve(_, bounds):
+        low, high = bounds
+        middle = low + (high - low) // 2
+        reached = mass_from(middle) >= target
+        return jnp.where(reached, middle, low), jnp.where(reached, high, middle)
+
+    one = jax.lax.bitcast_convert_type(jnp.float32(1), jnp.int32)
+    low = jnp.zeros(logits.shape[:1], jnp.int32)
+    low, _ = jax.lax.fori_loop(0, 31, halve, (low, jnp.full_like(low, one + 1)))
+    least = jax.lax.bitcast_convert_type(low, jnp.float32)
+    # Of equal weights at the edge the lowest ids stay, as many as it takes.
+    missing = jnp.ceil((target - mass_from(low + 1)) / least)
+    equal = bits == low[:, None]
+    stays = (bits > low[:, None]) | (equal & (jnp.cumsum(equal, axis=-1) <= missing[:, None]))
+    stays |= (low == 0)[:, None]
+    return _draw_grouped(jnp.where(stays, logits, -jnp.inf), uniforms)
 
 
 def _draw_grouped(logits, uniforms) -> jax.Array:

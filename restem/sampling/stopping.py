@@ -137,8 +137,7 @@ def training_ids(token_ids: Sequence[int], text: str, vocabulary: TokenBytes) ->
     ends = [0]
     for piece in pieces:
         ends.append(ends[-1] + len(piece))
-    # The ids of the text: all tokens that end within it, and of tokens without bytes those before
-    # its end only.
+    # All tokens that end within the text, but none without bytes at its end.
     whole = max(n for n, e in enumerate(ends) if e <= end)
     while whole and not pieces[whole - 1]:
         whole -= 1
@@ -170,7 +169,7 @@ def _text_bytes(data: bytes, text: str) -> int:
     if data.startswith(encoded):
         return len(encoded)
     # Half a character was decoded to U+FFFD, which is longer than what it stands for.
-    for end in range(len(data) + 1):
+    for end in range(len(data), -1, -1):
         if data[:end].decode("utf-8", errors="replace") == text:
             return end
     raise ValueError(f"the tokens do not begin with the text {text!r}")
