@@ -85,6 +85,7 @@ class Engine:
         slots: int | None = None,
         decode_steps: int | None = None,
         prefill_tokens: int | None = None,
+        ring: int = 128,
         unstacked: bool | None = None,
         mesh: jax.sharding.Mesh | None = None,
     ):
@@ -97,12 +98,15 @@ class Engine:
           max_new_tokens: samples are cut off here; a request may ask for less.
           stop: a sample ends at the first of these strings, which is not part of its text.
           stop_after: a sample ends right after the first of these, which is the last of its text.
-          slots: samples decoded at a time; None chooses by device. Fewer are used where fewer
-            samples are asked for.
+          slots: samples decoded at a time; None is 128 on a CPU, and elsewhere as many as the
+            device has memory for, at most 1024 for each part that rows are split in. Fewer are
+            used where fewer samples are asked for.
           decode_steps: tokens sampled between visits of the host, which is when finished slots
             get new samples; None is 1 on a CPU and 8 elsewhere.
           prefill_tokens: question tokens prefilled at a time, padding included; None chooses by
             device.
+          ring: columns for sampled tokens to begin with. They are doubled when a sample needs more,
+            so that attention does not look at columns no sample has reached.
           unstacked: run the layers as a Python loop over separate arrays instead of a scan over
             stacked ones; None does so on a CPU, where it is faster and compiles slower.
           mesh: slots are split over its data and fsdp axes, heads over tensor; None is one device.
@@ -115,9 +119,10 @@ class Engine:
         self.sampling = sampling
         self.max_new_tokens = max_new_tokens
         self.stops = Stops.of(stop, stop_after)
-        self.slots = slots or (128 if on_cpu else 256)
+        self.slots = slots or (128 if on_cpu else None)
         self.decode_steps = decode_steps or (1 if on_cpu else 8)
         self.prefill_tokens = prefill_tokens or (512 if on_cpu else 8192)
+        self.ring = min(_round_up(ring, _BUCKET), _round_up(max_new_tokens, _BUCKET))
         self.unstacked = on_cpu if unstacked is None else unstacked
         self.mesh = mesh
         self.stats = Stats()
@@ -180,6 +185,7 @@ class _Call:
 
     def __init__(self, engine: Engine, params, prefix: list[int], requests: list[Request], key):
         self.engine = engine
+        self.params = params
         self.requests = requests
         self.questions = [tuple(request.tokens) for request in requests]
         if any(not question for question in self.questions):
@@ -193,22 +199,23 @@ class _Call:
             for request in requests
         ]
         self._check_length(len(prefix))
+        self.question_columns = _round_up(max(map(len, self.questions), default=1) - 1, _BUCKET)
+        self.parts = 1 if engine.mesh is None else partitioning.batch_parts(engine.mesh)
+        slots = engine.slots or self._slots_that_fit()
+        wanted = _round_up(sum(request.num_samples for request in requests), 8)
         self.scheduler = Scheduler(
             requests,
-            slots=min(engine.slots, _round_up(sum(r.num_samples for r in requests), 8)),
+            slots=_round_up(min(slots, wanted), self.parts),
             vocabulary=engine.vocabulary,
             stops=engine.stops,
             limits=self.limits,
         )
         if self.scheduler.done:
             return
-        self.params = params
         self.prefix_length = jnp.asarray(len(prefix), jnp.int32)
         self.seed = jax.random.key(key) if isinstance(key, int) else _typed(key)
-        # Of the engine, not of these requests: fewer shapes to compile.
-        self.ring = _round_up(engine.max_new_tokens, _BUCKET)
+        self.ring = engine.ring
         self.column = 0
-        self.question_columns = _round_up(max(map(len, self.questions)) - 1, _BUCKET)
         with self._timed("prefill_seconds"):
             self.prefix = self._prefill_prefix(prefix)
             self.decode_params = device.prepare_params(params, engine.config, engine.unstacked)
@@ -225,6 +232,7 @@ class _Call:
             while scheduler.wants_questions():
                 self._prefill_questions()
             self._fork(scheduler.place())
+            self._grow()
             jax.block_until_ready(self.slots)
         with self._timed("decode_seconds"):
             keep = np.array([row is not None for row in scheduler.rows])
@@ -255,6 +263,44 @@ class _Call:
                     "fewer few-shot examples"
                 )
 
+    def _slots_that_fit(self) -> int:
+        """A power of two of slots whose caches and logits fit beside the parameters.
+
+        Computed from what is the same on every host, and not from what is free at the moment.
+        """
+        config, mesh = self.engine.config, self.engine.mesh
+        device_ = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
+        memory = (device_.memory_stats() or {}).get("bytes_limit")
+        if not memory:
+            return 256 * self.parts
+        tensor = 1 if mesh is None else mesh.shape["tensor"]
+        params = sum(leaf.nbytes for leaf in jax.tree.leaves(self.params))
+        if mesh is not None:
+            params /= mesh.shape["fsdp"] * tensor
+        heads = config.num_kv_heads
+        heads = heads // tensor if heads % tensor == 0 else heads
+        columns = self.question_columns + _round_up(self.engine.max_new_tokens, _BUCKET)
+        width = 2 * config.num_layers * heads * config.head_dim * jnp.dtype(config.dtype).itemsize
+        # Growing the ring holds two caches for a moment; sampling holds some copies of the logits.
+        row = 2 * columns * width + 6 * 4 * config.vocab_size
+        fit = max(8, int(0.8 * (memory - params) / row))
+        return self.parts * min(1024, 2 ** (fit.bit_length() - 1))
+
+    def _grow(self) -> None:
+        """Doubles the ring until no sample runs out of columns in the coming steps."""
+        engine = self.engine
+        oldest = max(len(row.token_ids) for row in self.scheduler.rows if row is not None)
+        needed = min(oldest + engine.decode_steps, engine.max_new_tokens)
+        ring = self.ring
+        while ring < needed:
+            ring = min(2 * ring, _round_up(engine.max_new_tokens, _BUCKET))
+        if ring > self.ring:
+            self.slots = engine.run(
+                _grow, self.slots, np.asarray(self.column, np.int32),
+                ring=self.ring, more=ring - self.ring,
+            )  # fmt: skip
+            self.column, self.ring = self.ring, ring
+
     def _timed(self, name: str):
         return _Timer(self.engine.stats, name)
 
@@ -280,6 +326,7 @@ class _Call:
         width = int(widths[number - 1])
         # The number of rows is fixed by the width, so that few shapes are compiled.
         rows = max(number, min(budget // width, len(self.scheduler.rows)))
+        rows = _round_up(rows, self.parts)
         tokens = np.zeros((rows, width), np.int32)
         lengths = np.zeros((rows,), np.int32)
         for row, index in enumerate(indices):
@@ -340,6 +387,10 @@ def _prefill_prefix(params, tokens, length, *, config):
 
 def _prefill_questions(params, prefix, prefix_length, tokens, lengths, *, config):
     return device.prefill_questions(params, config, prefix, prefix_length, tokens, lengths)
+
+
+def _grow(slots, column, *, ring, more):
+    return device.grow(slots, ring, more, column)
 
 
 def _decode(params, prefix, slots, column, keep, *, config, sampling, eos_ids, steps, ring):

@@ -212,6 +212,32 @@ def fork(
     return _constrain(jax.lax.fori_loop(0, number, one, slots))
 
 
+def grow(slots: Slots, ring: int, more: int, column: jax.Array) -> Slots:
+    """Appends `more` empty columns to the ring of `ring` columns.
+
+    The ring is opened where it is oldest, at `column`, so that what it holds lies in the order in
+    which it was written and the next step writes into the first of the new columns:
+
+        7 8 | 5 6        column 2  ->  5 6 7 8 | - -        next column 4
+    """
+    first = slots.cache.length - ring
+
+    def widen(x, axis, fill):
+        question, old = jnp.split(x, [first], axis=axis)
+        pad = [(0, 0)] * x.ndim
+        pad[axis] = (0, more)
+        old = jnp.pad(jnp.roll(old, -column, axis=axis), pad, constant_values=fill)
+        return jnp.concatenate([question, old], axis=axis)
+
+    cache = slots.cache
+    cache = KVCache(
+        keys=jax.tree.map(lambda k: widen(k, k.ndim - 1, 0), cache.keys),
+        values=jax.tree.map(lambda v: widen(v, v.ndim - 2, 0), cache.values),
+        positions=widen(cache.positions, 1, INVALID_POSITION),
+    )
+    return _constrain(slots.replace(cache=cache))
+
+
 def decode(
     params: models.Params,
     config: models.ModelConfig,

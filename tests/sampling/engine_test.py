@@ -139,6 +139,10 @@ class EngineTest(parameterized.TestCase):
         # in a stack. The ring of 16 columns goes round many times.
         few = engine_of(sampling=sampling, slots=3, decode_steps=5, unstacked=False)
         self.assertLen(check(few, requests), 15)
+        # A ring that has to grow while samples are under way.
+        growing = engine_of(sampling=sampling, slots=3, max_new_tokens=40, ring=16)
+        long = Request(tuple(prefix_of(3)), 2, problem_key=1, max_new_tokens=40)
+        self.assertLen(check(growing, [long, *requests]), 17)
         # Another order, and neighbours with much longer questions: another bucket.
         longer = [
             Request(tuple(prefix_of(20)), 2, problem_key=1, max_new_tokens=3),
