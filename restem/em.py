@@ -100,6 +100,7 @@ def improve_policy(*, run: Run, iteration: int, start_from: str = "base", improv
     """
     directory = run.directory(iteration)
     if directory.improvement.exists():
+        directory.discard_training()
         return
     table = workdir.read_table(directory.dataset)
     start = 0 if start_from == "base" else iteration - 1

@@ -330,8 +330,7 @@ def improve(
         "seconds": seconds_before + time.monotonic() - began,
     }
     workdir.write_json(directory.improvement, report)
-    for leftover in (directory.training, directory.candidates):
-        leftover.rmtree(missing_ok=True)
+    directory.discard_training()
     return report
 
 

@@ -117,6 +117,11 @@ class IterationDir:
         """Written when the M-step is finished: losses, validation rewards, seconds."""
         return self.path / "improvement.json"
 
+    def discard_training(self) -> None:
+        """Removes what an M-step needs only until it is finished; a kill may have left it."""
+        for leftover in (self.training, self.candidates):
+            leftover.rmtree(missing_ok=True)
+
     def evaluation(self, name: str) -> epath.Path:
         return self.path / "evals" / f"{name}.json"
 
