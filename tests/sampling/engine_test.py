@@ -25,6 +25,15 @@ LOCAL = CONFIG.replace(
 NEW = 12
 
 
+def setUpModule():
+    # These programs run for milliseconds and compile for seconds: do not optimise them.
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+def tearDownModule():
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 class Letters:
     """Ids 0..60; 0 ends a text, id i says one letter, ids from 55 on say two."""
 

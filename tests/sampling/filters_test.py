@@ -19,6 +19,15 @@ COMBINATIONS = [
 ]
 
 
+def setUpModule():
+    # These programs run for milliseconds and compile for seconds: do not optimise them.
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+def tearDownModule():
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def exact(sampling, logits):
     """The distribution after all filters, by sorting, in float64: [vocab]."""
     x = np.asarray(logits, np.float64) / sampling.temperature
