@@ -25,7 +25,7 @@ class PartitioningTest(parameterized.TestCase):
     def test_cases_on_8_devices(self, file, at_least):
         env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / file)],
+            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(HERE / file)],
             capture_output=True,
             text=True,
             env=env,

@@ -53,7 +53,8 @@ def build(new: str, shown: Sequence[str], *, with_proc: bool) -> None:
             os.symlink(os.readlink(link), new + link)
     for folder in ("/dev", "/proc", "/scratch", SCRATCH, "/old"):
         os.mkdir(new + folder)
-    os.symlink(SCRATCH[1:], new + "/tmp")
+    if not os.path.lexists(new + "/tmp"):  # there where restem itself lies under /tmp
+        os.symlink(SCRATCH[1:], new + "/tmp")
     for device in ("null", "zero", "full", "random", "urandom"):
         open(f"{new}/dev/{device}", "x").close()
         linux.mount(f"/dev/{device}", f"{new}/dev/{device}", None, linux.MS_BIND)
