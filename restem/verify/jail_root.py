@@ -63,7 +63,7 @@ def build(new: str, shown: Sequence[str], *, with_proc: bool) -> None:
         ("stdout", "/proc/self/fd/1"),
         ("stderr", "/proc/self/fd/2"),
         ("fd", "/proc/self/fd"),
-        ("shm", "/tmp"),
+        ("shm", SCRATCH),
     ):
         os.symlink(target, f"{new}/dev/{name}")
     if with_proc:

@@ -293,7 +293,7 @@ class Zygote:
             uid = 0  # the one user that its map has: the caller's, seen from inside
         options = f"size={self.config.scratch_mb}m,nr_inodes=4096,mode=700,uid={uid},gid={uid}"
         linux.mount("scratch", jail_root.SCRATCH, "tmpfs", hardened, options)
-        return "/tmp"
+        return "/tmp" if os.path.islink("/tmp") else jail_root.SCRATCH
 
     def _shared_scratch(self) -> str:
         return os.path.join(self.config.folder, "scratch")
