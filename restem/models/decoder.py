@@ -9,6 +9,7 @@ it, because XLA's CPU backend copies a slice of the stack out before it multipli
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from restem.models import attention, kv_cache, sharding
+from restem.models import attention, sharding
 from restem.models.config import ModelConfig
 from restem.models.kv_cache import KVCache
 
@@ -49,6 +50,18 @@ def _weight(module: nn.Module, name: str, shape, axes, *, fan_in: int | None = N
     return module.param(name, nn.with_logical_partitioning(init, axes), shape)
 
 
+def _dense(x: jax.Array, w: jax.Array, *, inputs: int = 1) -> jax.Array:
+    """x [batch, length, *in] times w [*in, *out] -> [batch, length, *out]; `inputs` axes of `in`.
+
+    As one product of two matrices: over [batch, length] or over two axes of a weight XLA's CPU
+    backend transposes copies, in the backward pass most of all.
+    """
+    batch, length = x.shape[:2]
+    size = math.prod(w.shape[:inputs])
+    y = x.reshape(batch * length, size) @ w.astype(x.dtype).reshape(size, -1)
+    return y.reshape(batch, length, *w.shape[inputs:])
+
+
 def _norm(
     module: nn.Module, name: str, x: jax.Array, *, axis: str = "embed", centred: bool = False
 ) -> jax.Array:
@@ -77,7 +90,7 @@ class Attention(nn.Module):
                 self, name, (c.embed_dim, heads, c.head_dim), ("embed", axis, "head"),
                 fan_in=c.embed_dim,
             )  # fmt: skip
-            y = jnp.einsum("bte,ehd->bthd", x, w.astype(x.dtype))
+            y = _dense(x, w)
             if c.qkv_bias:
                 bias = _weight(self, f"{name}_bias", (heads, c.head_dim), (axis, "head"))
                 y = y + bias.astype(x.dtype)
@@ -111,8 +124,7 @@ class Attention(nn.Module):
             self, "out", (c.num_heads, c.head_dim, c.embed_dim), ("heads", "head", "embed"),
             fan_in=c.num_heads * c.head_dim,
         )  # fmt: skip
-        # As a plain matrix product: XLA's CPU backend transposes the weight for one over two axes.
-        out = out.reshape(*out.shape[:2], -1) @ w.astype(x.dtype).reshape(-1, c.embed_dim)
+        out = _dense(out, w, inputs=2)
         return out, (own.keys, own.values)
 
 
@@ -128,7 +140,7 @@ class Mlp(nn.Module):
 
         def project(name):
             w = _weight(self, name, (c.embed_dim, c.mlp_dim), ("embed", "mlp"), fan_in=c.embed_dim)
-            y = jnp.einsum("bte,em->btm", x, w.astype(x.dtype))
+            y = _dense(x, w)
             return sharding.constrain(y, ("batch", "length", "mlp"))
 
         if c.gated_mlp:
@@ -136,7 +148,7 @@ class Mlp(nn.Module):
         else:
             hidden = act(project("up"))
         w = _weight(self, "down", (c.mlp_dim, c.embed_dim), ("mlp", "embed"), fan_in=c.mlp_dim)
-        return jnp.einsum("btm,me->bte", hidden, w.astype(x.dtype))
+        return _dense(hidden, w)
 
 
 class Layer(nn.Module):
@@ -233,7 +245,6 @@ def forward(
     if config.rope_local_theta is not None:
         local_frequencies = attention.inverse_frequencies(config, local=True)
         local_angles = positions.astype(jnp.float32)[..., None] * local_frequencies
-    caches = tuple(kv_cache.constrain(c) for c in caches)
     cache_arrays = tuple((c.keys, c.values) for c in caches)
     cache_positions = tuple(c.positions for c in caches)
 

@@ -36,12 +36,22 @@ def flops(jaxpr: jax.extend.core.Jaxpr, trips: Sequence[int] = ()) -> float:
             rounds = trips[0] if trips else 1
             total += rounds * flops(eqn.params["body_jaxpr"].jaxpr, trips[1:])
         elif name == "cond":
-            total += max(flops(b.jaxpr, trips) for b in eqn.params["branches"])
+            branches = _branches_on_tpu(eqn.params)
+            total += max(flops(b.jaxpr, trips) for b in branches)
         else:
             rounds = eqn.params["length"] if name == "scan" else 1
             for inner in _inner(eqn.params):
                 total += rounds * flops(inner, trips)
     return total
+
+
+def _branches_on_tpu(params):
+    """The branches a TPU may take: where a platform decides, the one for TPUs or all others."""
+    platforms = params.get("branches_platforms")
+    if platforms is None:
+        return params["branches"]
+    ours = [b for b, p in zip(params["branches"], platforms, strict=True) if p and "tpu" in p]
+    return ours or [params["branches"][platforms.index(None)]]
 
 
 def _inner(params):
