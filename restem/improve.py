@@ -275,8 +275,7 @@ def improve(
     done, total = int(state.step), epochs * len(packed)
     try:
         with progress(f"{where}: training", total=total, unit="steps", done=done) as bar:
-            steps = trainer.fit(state, data, epochs=epochs, seed=key)
-            while history.stale < patience and (item := next(steps, None)) is not None:
+            for item in trainer.fit(state, data, epochs=epochs, seed=key):
                 history.loss.append([item.step, item.metrics["loss"]])
                 history.tokens += int(item.metrics["target_tokens"])
                 history.training_seconds += item.seconds
@@ -292,6 +291,8 @@ def improve(
                     path = _candidate(directory, item.step)
                     orbax.save(path, item.state.params, start.config, vocabulary, overwrite=True)
                 history.seconds = seconds_before + time.monotonic() - began
+                if item.step == total or history.stale == patience:
+                    break  # nothing is left to go on with
                 checkpoints.save(item.step, item.state, metadata=history.to_dict(), wait=True)
                 # Only now: a kill before this line must find the policy that the state speaks of.
                 if 0 < before < history.best_step:
