@@ -106,7 +106,7 @@ class Sample:
     truncated, in nats."""
     finish_reason: str
     """"eos", "stop" (a stop string) or "length" (cut off; never trained on)."""
-    reward: float | None = None
+    reward: float = None  # type: ignore[assignment]  # a float wherever samples are read
     """None until verified."""
     verdict: Verdict | None = None
     inputs: str | None = None

@@ -29,7 +29,7 @@ def _open(arguments: argparse.Namespace, bindings: Sequence[str]) -> Run:
     parse_gin(arguments.gin_file, bindings)
     if arguments.workdir is None:
         raise UserError("--workdir=DIR is missing: the folder where the run's files go")
-    weak = {"allow_weak_sandbox": True} if arguments.allow_weak_sandbox else {}
+    weak: dict[str, Any] = {"allow_weak_sandbox": True} if arguments.allow_weak_sandbox else {}
     try:
         run = Run(workdir=arguments.workdir, **weak)
     except RuntimeError as e:
