@@ -46,7 +46,7 @@ setup(
     },
     install_requires=CORE + SEQIO,
     extras_require={
-        "test": ["pytest>=8", "pandas>=2", "ruff>=0.15", "mypy>=1.18"],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "pandas>=2", "ruff>=0.15", "mypy>=1.18"],
         "parity": ["torch>=2.8", "transformers>=5.0"],
         "plan": ["libtpu"],
         "xm": ["xmanager>=0.7"],
