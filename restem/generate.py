@@ -266,7 +266,7 @@ def generate(
 
     samples = directory.read_samples()
     seconds = timing.get("seconds", 0.0)
-    report = {
+    report: dict[str, Any] = {
         "problems": len(problems),
         "samples": len(samples),
         "num_samples": num_samples,
