@@ -18,8 +18,8 @@ import signal
 import socket
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import gin
 import jax
@@ -81,7 +81,7 @@ def initialize(
     """
     if jax.distributed.is_initialized():
         return jax.process_count() > 1
-    environment = os.environ.get
+    environment: Callable[[str], Any] = os.environ.get
     coordinator = coordinator or environment("RESTEM_COORDINATOR")
     if num_processes is None and environment("RESTEM_NUM_PROCESSES"):
         num_processes = int(environment("RESTEM_NUM_PROCESSES"))

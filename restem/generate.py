@@ -22,6 +22,7 @@ from restem import prompts as prompts_lib
 from restem.progress import progress
 from restem.records import Problem, Sample, TaskCard, Verdict
 from restem.sampling import Engine, Request, Sampling
+from restem.verify import sandbox
 
 gin.external_configurable(Sampling, module="restem")
 
@@ -265,7 +266,7 @@ def generate(
 
     samples = directory.read_samples()
     seconds = timing.get("seconds", 0.0)
-    report = {
+    report: dict[str, Any] = {
         "problems": len(problems),
         "samples": len(samples),
         "num_samples": num_samples,
@@ -277,5 +278,7 @@ def generate(
         # A resumed step timed only what it sampled itself.
         "resumed_from_shard": shards - len(missing) or None,
     }
+    if card.grader.get("kind") == "program":
+        report["sandbox"] = sandbox.in_force()
     workdir.write_json(directory.generation, report)
     return report

@@ -26,6 +26,7 @@ from restem.progress import progress
 from restem.records import Example, Problem, TaskCard
 from restem.sampling.stopping import training_ids
 from restem.training import DivergenceError, TokenExample, Trainer, choose_shape, optimizers
+from restem.training.losses import Normalisation
 
 
 def token_examples(card: TaskCard, examples: Sequence[Example], vocabulary) -> list[TokenExample]:
@@ -76,7 +77,7 @@ class _History:
         """
         if reward is not None:
             self.validation.append([step, reward])
-            if reward <= self.best_reward:
+            if self.best_reward is not None and reward <= self.best_reward:
                 self.stale += 1
                 return False
         self.best_reward, self.best_step, self.stale = reward, step, 0
@@ -150,7 +151,7 @@ def improve(
     rows_per_batch: int | None = None,
     row_length: int | None = None,
     micro_batch_tokens: int = 4096,
-    normalisation: str = "token",
+    normalisation: Normalisation = "token",
     param_dtype: str | None = "float32",
     remat: str = "full",
     validate_every: int | None = None,
@@ -268,7 +269,7 @@ def improve(
         if validation and start_reward is None:
             start_reward = validate(start.params, 0)
         history = _History(best_reward=start_reward)
-        if validation:
+        if validation and start_reward is not None:
             history.validation.append([0, start_reward])
     seconds_before = history.seconds
 

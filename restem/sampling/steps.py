@@ -20,6 +20,7 @@ sampled token comes out of the same program as all others.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -122,7 +123,9 @@ def prefill_prefix(
     at = jnp.arange(tokens.shape[0], dtype=jnp.int32)
     block = models.forward(params, config, tokens[None], at[None]).block
     positions = jnp.where(at < length, at, INVALID_POSITION)
-    return _constrain_cache(kv_cache.as_prefix(block.replace(positions=positions[None])))
+    return _constrain_cache(
+        kv_cache.as_prefix(dataclasses.replace(block, positions=positions[None]))
+    )
 
 
 def prefill_questions(
@@ -144,7 +147,7 @@ def prefill_questions(
     caches = () if prefix is None else (prefix,)
     block = models.forward(params, config, tokens, positions, caches=caches).block
     positions = jnp.where(at < lengths[:, None], positions, INVALID_POSITION)
-    return _constrain_cache(block.replace(positions=positions))
+    return _constrain_cache(dataclasses.replace(block, positions=positions))
 
 
 def fork(
@@ -235,7 +238,7 @@ def grow(slots: Slots, ring: int, more: int, column: jax.Array) -> Slots:
         values=jax.tree.map(lambda v: widen(v, v.ndim - 2, 0), cache.values),
         positions=widen(cache.positions, 1, INVALID_POSITION),
     )
-    return _constrain(slots.replace(cache=cache))
+    return _constrain(dataclasses.replace(slots, cache=cache))
 
 
 def read(
@@ -281,8 +284,11 @@ def write(
         column = column + jnp.minimum(tokens.min(), 0)
     emitted = jnp.where(slots.active, tokens, NO_TOKEN)
     count = slots.count + slots.active
-    is_eos = functools.reduce(jnp.logical_or, [tokens == e for e in eos_ids], False)
-    slots = slots.replace(
+    is_eos = functools.reduce(
+        jnp.logical_or, [tokens == e for e in eos_ids], jnp.zeros_like(slots.active)
+    )
+    slots = dataclasses.replace(
+        slots,
         cache=kv_cache.write(slots.cache, block, column),
         token=tokens,
         position=slots.position + 1,
@@ -317,7 +323,7 @@ def decode(
       The state; tokens [steps, slots] int32 with `NO_TOKEN` where a slot was not active; and
       log p(token) [steps, slots] float32.
     """
-    slots = slots.replace(active=slots.active & keep)
+    slots = dataclasses.replace(slots, active=slots.active & keep)
     first = slots.cache.length - ring
 
     def step(slots, t):
