@@ -182,8 +182,8 @@ def launch(made: Sequence[Job], *, title: str, base_image: str) -> None:
         from xmanager import xm, xm_local
     except ImportError as e:
         raise UserError(
-            f"XManager is not installed ({e}): pip install 'restem[xm]'; or start without it:"
-            " launch/tpu_vm.sh for TPU VMs, launch/gke.yaml for Kubernetes, --dry_run to see the"
+            f"XManager is not installed ({e}): pip install --no-deps -r launch/requirements.txt; or"
+            " start without it: launch/tpu_vm.sh for TPU VMs, launch/gke.yaml for Kubernetes, --dry_run to see the"
             " commands"
         ) from e
 
