@@ -203,7 +203,11 @@ def launch(made: Sequence[Job], *, title: str, base_image: str) -> None:
                     xm.python_container(
                         spec,
                         entrypoint=xm.CommandList(
-                            ["cd /restem", "pip install --no-cache-dir '.[xm]'", 'restem "$@"']
+                            [
+                                "cd /restem",
+                                f"pip install --no-cache-dir . '{_jax_for(made[0])}'",
+                                'restem "$@"',
+                            ]
                         ),
                         path=str(ROOT),
                         base_image=base_image,
@@ -233,6 +237,11 @@ def launch(made: Sequence[Job], *, title: str, base_image: str) -> None:
                     executable, xm_local.Local(), args=arguments, env_vars=env
                 )
             experiment.add(xm.JobGroup(**group))
+
+
+def _jax_for(job: Job) -> str:
+    """The package that brings JAX the job's accelerator."""
+    return "jax[tpu]" if "tpu" in job.resources else "jax[cuda12]"
 
 
 def _vertex_requirements(job: Job, xm):
