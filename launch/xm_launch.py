@@ -183,8 +183,8 @@ def launch(made: Sequence[Job], *, title: str, base_image: str) -> None:
     except ImportError as e:
         raise UserError(
             f"XManager is not installed ({e}): pip install --no-deps -r launch/requirements.txt; or"
-            " start without it: launch/tpu_vm.sh for TPU VMs, launch/gke.yaml for Kubernetes, --dry_run to see the"
-            " commands"
+            " start without it: launch/tpu_vm.sh for TPU VMs, launch/gke.yaml for Kubernetes,"
+            " --dry_run to see the commands"
         ) from e
 
     executor = made[0].executor
