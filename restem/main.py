@@ -151,7 +151,7 @@ def parse_gin(files: Sequence[str], bindings: Sequence[str]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one verb; returns the exit code (0; 2 for bad input)."""
+    """Runs one verb; returns the exit code: 0; 2 for bad input; see also `restem.distributed`."""
     argv = list(sys.argv[1:] if argv is None else argv)
     flags.FLAGS.mark_as_parsed()  # absl's logging asks its flags, which nothing else here uses
     try:
@@ -171,4 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def console() -> None:
     """The `restem` command."""
-    sys.exit(main())
+    code = main()
+    if distributed := sys.modules.get("restem.distributed"):  # not imported for --help
+        code = distributed.end(code)
+    sys.exit(code)

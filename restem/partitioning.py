@@ -94,6 +94,19 @@ def make_mesh(
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
+def local_mesh(*, data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
+    """A mesh of this host's devices: it samples by itself, and waits for no other host.
+
+    See `make_mesh`; the axes multiply to the number of devices of one host.
+    """
+    return make_mesh(data=data, fsdp=fsdp, tensor=tensor, devices=jax.local_devices())
+
+
+def is_shared(mesh: Mesh | None) -> bool:
+    """Whether a mesh holds devices of other hosts, so that all hosts run one program on it."""
+    return mesh is not None and mesh.is_multi_process
+
+
 def mesh_shape(count: int, *, data: int = -1, fsdp: int = 1, tensor: int = 1) -> tuple[int, ...]:
     """The sizes of the axes for `count` devices, -1 filled in."""
     sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
@@ -275,12 +288,24 @@ def _factor_spec(spec, shape, leaf_shape) -> PartitionSpec:
 
 
 def reshard(tree: Any, shardings: Any) -> Any:
-    """Moves arrays to other shardings, of another mesh too, from device to device.
+    """Moves arrays to other shardings, of another mesh too.
 
-    Both meshes cover the same devices (to a mesh of one host's devices: `localize`); parts that
-    stay where they are are not copied, and no host holds more than its devices' parts.
+    Between meshes of the same devices they go from device to device; parts that stay where they are
+    are not copied, and no host holds more than its devices' parts. Between a mesh of all hosts and
+    one of each host see `localize`; the other way every host has the whole array on its devices,
+    and gives its part of it, an array at a time.
     """
-    return jax.device_put(tree, shardings)
+
+    def move(leaf, target):
+        if target.is_fully_addressable == leaf.is_fully_addressable:
+            return jax.device_put(leaf, target)
+        if target.is_fully_addressable:
+            return localize(leaf, target.mesh, target)
+        return jax.make_array_from_callback(
+            leaf.shape, target, lambda index: np.asarray(leaf[index])
+        )
+
+    return jax.tree.map(move, tree, shardings)
 
 
 def localize(tree: Any, local_mesh: Mesh, shardings: Any) -> Any:

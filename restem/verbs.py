@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging as python_logging
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ import gin
 import jax
 from absl import logging
 
-from restem import checkpoints, em, partitioning, records, summary, workdir
+from restem import checkpoints, distributed, em, partitioning, records, summary, workdir
 from restem.data import jsonl, registry, sources  # noqa: F401  gin binds what is in them
 from restem.errors import UserError
 from restem.main import parse_gin
@@ -22,11 +23,14 @@ from restem.run import Run, close_verifiers, gin_bindings, versions
 
 registry.names()  # adds the built-in tasks, so that gin knows their names
 gin.external_configurable(partitioning.make_mesh, module="restem")
+gin.external_configurable(partitioning.local_mesh, module="restem")
 
 
 def _open(arguments: argparse.Namespace, bindings: Sequence[str]) -> Run:
-    """The run that the flags name, with logging and the compilation cache set up."""
+    """The run that the flags name, with the other hosts, logging and compilation cache set up."""
     parse_gin(arguments.gin_file, bindings)
+    if not arguments.dry_run:
+        distributed.initialize()
     if arguments.workdir is None:
         raise UserError("--workdir=DIR is missing: the folder where the run's files go")
     weak = {"allow_weak_sandbox": True} if arguments.allow_weak_sandbox else {}
@@ -50,7 +54,10 @@ def _start_logging(run: Run) -> None:
     if "://" in str(run.files.path):
         return
     run.files.path.mkdir(parents=True, exist_ok=True)
-    handler = python_logging.FileHandler(run.files.log)
+    log = run.files.log
+    if not distributed.is_first():
+        log = log.with_suffix(f".{jax.process_index()}{log.suffix}")
+    handler = python_logging.FileHandler(log)
     handler.setFormatter(logging.PythonFormatter())
     python_logging.getLogger().addHandler(handler)
     for each in (handler, logging.get_absl_handler()):
@@ -97,8 +104,12 @@ def run(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
         return _dry_run(this)
     em.em(run=this)
     result = summary.write(this)
-    _save_operative_config(this)
-    page = report.report(workdirs=[str(this.files.path)])
+
+    def write() -> str:
+        _save_operative_config(this)
+        return report.report(workdirs=[str(this.files.path)])
+
+    page = distributed.on_first("report", write)
     CONSOLE.print(summary.table(result))
     CONSOLE.print(f"Report: {page}", soft_wrap=True)
     return 0
@@ -131,8 +142,10 @@ def generate(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
 
 
 def verify(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
-    """Grades samples again, in place, and shows every kind of change."""
+    """Grades samples again, in place, and shows every kind of change; one host does it all."""
     this = _open(arguments, bindings)
+    if not distributed.is_first():
+        return 0
     iteration = arguments.iteration or max(this.files.iterations(), default=1)
     directory = this.directory(iteration)
     shards = sorted(directory.samples.glob("*-of-*.parquet"))
@@ -282,8 +295,17 @@ VERBS: dict[str, Callable[[argparse.Namespace, Sequence[str]], int]] = {
 
 
 def dispatch(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
-    """Runs a verb and ends every process that it started."""
+    """Runs a verb and ends every process that it started; returns the exit code."""
     try:
-        return VERBS[arguments.verb](arguments, bindings)
+        with distributed.PREEMPTION:
+            return VERBS[arguments.verb](arguments, bindings)
+    except distributed.PreemptedError as e:
+        return e.code
+    except Exception as e:
+        late = distributed.as_late_host(e)
+        if late is None:
+            raise
+        print(f"restem: {' '.join(str(late).split())}", file=sys.stderr)
+        return late.exit_code
     finally:
         close_verifiers()
