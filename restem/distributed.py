@@ -285,9 +285,7 @@ def _name(host: int) -> str:
     return f"host {host} ({_job.names.get(host, 'unknown name')})"
 
 
-def _wait(
-    what: str, place: str, awaited: Sequence[int], timeout_s: float | None
-) -> dict[int, str]:
+def _wait(what: str, place: str, awaited: Sequence[int], timeout_s: float | None) -> dict[int, str]:
     """What the awaited hosts left at a place."""
     limit = _job.barrier_timeout_s if timeout_s is None else timeout_s
     deadline = time.monotonic() + limit

@@ -6,9 +6,10 @@
             maximise  sum over D_i of  r(x, y) log p(y | x)                 select, improve
 
 Each step writes files and does nothing where they are there, so the loop below is also how a run
-resumes. Many hosts run it alike; the steps share out the work between them. What a method of the family changes is bound by gin: `start_from`,
-`problems_per_iteration` and `generate_every` here, who proposes in `generate`, what is kept and
-with what weight in `select`, how the policy is fitted in `improve`.
+resumes. Many hosts run it alike; the steps share out the work between them. What a method of the
+family changes is bound by gin: `start_from`, `problems_per_iteration` and `generate_every` here,
+who proposes in `generate`, what is kept and with what weight in `select`, how the policy is fitted
+in `improve`.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from etils import epath
 
 from restem import distributed, partitioning, records, workdir
 from restem import prompts as prompts_lib
+from restem.profiles import PROFILE
 from restem.progress import progress
 from restem.records import Problem, Sample, TaskCard, Verdict
 from restem.sampling import Engine, Request, Sampling
@@ -140,12 +141,14 @@ def sample_and_verify(
         params = policy.params
         if mesh is not None:
             params = partitioning.reshard(params, partitioning.param_shardings(policy.config, mesh))
-        for completion in engine.sample(params, tokens.prefix, requests, key=key):
-            problem = problems[completion.request_index]
-            generated += len(completion.token_ids)
-            yield (
-                problem,
-                Sample(
+        with PROFILE.traced("decode") as advance:
+            completions = engine.sample(
+                params, tokens.prefix, requests, key=key, on_progress=advance
+            )
+            for completion in completions:
+                problem = problems[completion.request_index]
+                generated += len(completion.token_ids)
+                sample = Sample(
                     problem_id=problem.problem_id,
                     sample_index=completion.sample_index,
                     text=completion.text,
@@ -154,8 +157,8 @@ def sample_and_verify(
                     finish_reason=completion.finish_reason,
                     inputs=None if inputs is None else inputs[completion.request_index],
                     source=source,
-                ),
-            )
+                )
+                yield problem, sample
         sampled = time.monotonic()
 
     verified = _verified_together if partitioning.is_shared(mesh) else _verified

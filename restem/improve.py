@@ -23,6 +23,7 @@ from restem.checkpoints import orbax
 from restem.errors import UserError
 from restem.evaluate import GREEDY
 from restem.generate import sample_and_verify
+from restem.profiles import PROFILE
 from restem.progress import progress
 from restem.records import Example, Problem, TaskCard
 from restem.sampling.stopping import training_ids
@@ -296,13 +297,17 @@ def improve(
 
     done, total = int(state.step), epochs * len(packed)
     try:
-        with progress(f"{where}: training", total=total, unit="steps", done=done) as bar:
+        with (
+            progress(f"{where}: training", total=total, unit="steps", done=done) as bar,
+            PROFILE.traced("train") as advance,
+        ):
             steps = trainer.fit(state, data, epochs=epochs, seed=key)
             while history.stale < patience and (item := next(steps, None)) is not None:
                 history.loss.append([item.step, item.metrics["loss"]])
                 history.tokens += int(item.metrics["target_tokens"])
                 history.training_seconds += item.seconds
                 bar.advance(1, note=f"loss {item.metrics['loss']:.3f}")
+                advance()
                 due = (
                     item.is_epoch_end if validate_every is None else item.step % validate_every == 0
                 )

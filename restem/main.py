@@ -70,6 +70,11 @@ def parser() -> argparse.ArgumentParser:
             "--allow_weak_sandbox", action="store_true",
             help="run programs that the model wrote even where this machine cannot isolate them",
         )  # fmt: skip
+        if verb in ("run", "generate", "improve", "evaluate"):
+            p.add_argument(
+                "--profile", action="store_true",
+                help="trace some decode and training steps into DIR/profile",
+            )  # fmt: skip
         if verb in ("generate", "verify", "select", "improve", "evaluate", "export"):
             p.add_argument("--iteration", type=int, help="which; default: the last, or the next")
         if verb == "evaluate":

@@ -18,6 +18,7 @@ from restem import checkpoints, distributed, em, partitioning, records, summary,
 from restem.data import jsonl, registry, sources  # noqa: F401  gin binds what is in them
 from restem.errors import UserError
 from restem.main import parse_gin
+from restem.profiles import PROFILE
 from restem.progress import CONSOLE
 from restem.run import Run, close_verifiers, gin_bindings, versions
 
@@ -43,8 +44,12 @@ def _open(arguments: argparse.Namespace, bindings: Sequence[str]) -> Run:
         ) from e
     if not arguments.dry_run:
         _start_logging(run)
+        if getattr(arguments, "profile", False):
+            PROFILE.folder = run.files.path / "profile"
         jax.config.update("jax_compilation_cache_dir", str(run.files.compilation_cache))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        # Small programs too: a restarted run is to compile nothing again.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     return run
 
 
