@@ -82,7 +82,7 @@ class RunTest(absltest.TestCase):
         files = workdir.Workdir(epath.Path(folder / name))
         files.write_problems(*problems())
         (folder / "compiled").mkdir(exist_ok=True)
-        files.compilation_cache.symlink_to(folder / "compiled")
+        pathlib.Path(files.compilation_cache).symlink_to(folder / "compiled")
         return files
 
     @staticmethod

@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import string
 import subprocess
 import sys
@@ -195,7 +196,10 @@ class GkeTest(absltest.TestCase):
             (job["spec"]["completions"], job["spec"]["completionMode"]), (4, "Indexed")
         )
         ignored = job["spec"]["podFailurePolicy"]["rules"][1]["onExitCodes"]["values"]
-        self.assertEqual(ignored, [distributed.EXIT_PREEMPTED, distributed.EXIT_LATE_HOST])
+        aborted = 128 + signal.SIGABRT
+        self.assertEqual(
+            ignored, [distributed.EXIT_PREEMPTED, distributed.EXIT_LATE_HOST, aborted]
+        )
         self.assertIn("--gin_file=hardware/x.gin", pod["containers"][0]["args"])
 
 
