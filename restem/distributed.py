@@ -21,7 +21,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import signal
 import socket
 import sys
 import threading
@@ -33,30 +32,13 @@ from typing import Any, TypeVar
 import gin
 import jax
 from absl import logging
-from jax.experimental import multihost_utils
 
+from restem import coordination
+from restem.coordination import EXIT_LATE_HOST, LateHostError, put, several
 from restem.errors import UserError
-
-EXIT_PREEMPTED = 75
-"""Exit code after SIGTERM or a preemption notice, once the work is saved."""
-
-EXIT_LATE_HOST = 76
-"""Exit code where another host was late or died."""
+from restem.preemption import DONE, EXIT_PREEMPTED, LEFT, PREEMPTED, PREEMPTION
 
 T = TypeVar("T")
-
-
-class PreemptedError(SystemExit):
-    """Leaves the process with `EXIT_PREEMPTED`; raise it only when the work is saved."""
-
-    def __init__(self):
-        super().__init__(EXIT_PREEMPTED)
-
-
-class LateHostError(RuntimeError):
-    """Other hosts did not come in time, or died; the message names them."""
-
-    exit_code = EXIT_LATE_HOST
 
 
 @dataclasses.dataclass
@@ -164,18 +146,6 @@ def _is_cluster() -> bool:
     )
 
 
-def _client():
-    """The coordination service; JAX has no public name for it."""
-    from jax._src import distributed
-
-    return distributed.global_state.client
-
-
-def several() -> bool:
-    """Whether this process is one of a job of several."""
-    return jax.distributed.is_initialized() and jax.process_count() > 1
-
-
 def is_first() -> bool:
     """Whether this host writes what only one host writes."""
     return jax.process_index() == 0
@@ -203,10 +173,10 @@ def gather(what: str, value: Any = None, *, timeout_s: float | None = None) -> l
     if not several():
         return [value]
     place = _place(what)
-    _set(f"{place}/{jax.process_index()}", json.dumps(value))
+    put(f"{place}/{jax.process_index()}", json.dumps(value))
     found = _wait(what, place, range(jax.process_count()), timeout_s)
     if is_first() and _job.uses[what] > 1:  # all have read what lay there the time before
-        _client().key_value_delete(f"restem/place/{what}/{_job.uses[what] - 1}")
+        coordination.client().key_value_delete(f"restem/place/{what}/{_job.uses[what] - 1}")
     return [json.loads(found[i]) for i in range(jax.process_count())]
 
 
@@ -250,10 +220,10 @@ def on_first(
             told = {"error": f"{type(e).__name__}: {e}"}
             if isinstance(e, UserError):
                 told = {"user_error": str(e)}
-            _set(f"{place}/0", json.dumps(told))
+            put(f"{place}/0", json.dumps(told))
             raise
         told["leave"] = may_leave and PREEMPTION.noticed()
-        _set(f"{place}/0", json.dumps(told))
+        put(f"{place}/0", json.dumps(told))
     else:
         told = json.loads(_wait(what, place, [0], timeout_s)[0])
     if "user_error" in told:
@@ -269,18 +239,6 @@ def _place(what: str) -> str:
     return f"restem/place/{what}/{_job.uses[what]}"
 
 
-def _set(key: str, value: str) -> None:
-    _client().key_value_set(key, value, allow_overwrite=True)
-
-
-def _read(place: str) -> dict[int, str]:
-    """What lies at a place, by process."""
-    try:
-        return {int(k.rsplit("/", 1)[1]): v for k, v in _client().key_value_dir_get(place + "/")}
-    except jax.errors.JaxRuntimeError as e:
-        raise LateHostError(f"{_name(0)}, which coordinates, cannot be reached: {e}") from e
-
-
 def _name(host: int) -> str:
     return f"host {host} ({_job.names.get(host, 'unknown name')})"
 
@@ -292,13 +250,13 @@ def _wait(what: str, place: str, awaited: Sequence[int], timeout_s: float | None
     pause = 0.002
     while True:
         # Who has left is read first: what a host put down before it left is then seen.
-        gone = _read("restem/left")
-        found = _read(place)
+        gone = coordination.read(LEFT)
+        found = coordination.read(place)
         late = [host for host in awaited if host not in found]
         if not late:
             return found
         for host in late:
-            PREEMPTION.leave_if(gone.get(host) == _PREEMPTED)
+            PREEMPTION.leave_if(gone.get(host) == PREEMPTED)
             if host in gone:
                 raise LateHostError(
                     f"{what}: {_name(host)} is no longer here ({gone[host]}); look at its log"
@@ -327,16 +285,16 @@ class _Heartbeat(threading.Thread):
         me, beat = jax.process_index(), 0
         last: dict[int, str] = {}
         heard = dict.fromkeys(range(jax.process_count()), time.monotonic())
-        while _client() is not None:
+        while coordination.client() is not None:
             beat += 1
             now = time.monotonic()
             try:
-                _set(f"restem/beat/{me}", str(beat))
-                beats, gone = _read("restem/beat"), _read("restem/left")
-            except Exception:  # JAX notices as well where the first host is dead
-                beats, gone = {}, {}
+                put(f"restem/beat/{me}", str(beat))
+                beats, gone = coordination.read("restem/beat"), coordination.read(LEFT)
+            except (LateHostError, jax.errors.JaxRuntimeError):
+                beats, gone = last, {}  # the first host is silent, or on its way out
             for host in heard:
-                left_well = gone.get(host) in (_DONE, _PREEMPTED)
+                left_well = gone.get(host) in (DONE, PREEMPTED)
                 if left_well or beats.get(host) != last.get(host):
                     heard[host] = now
                 elif now - heard[host] > self._timeout_s and host != me:
@@ -348,9 +306,6 @@ class _Heartbeat(threading.Thread):
                     os._exit(EXIT_LATE_HOST)
             last = {**last, **beats}
             time.sleep(min(5.0, self._timeout_s / 10))
-
-
-_DONE, _PREEMPTED = "done", "preempted"
 
 
 def as_late_host(error: Exception) -> LateHostError | None:
@@ -375,86 +330,14 @@ def end(code: int) -> int:
     sys.stderr.flush()
     if code == EXIT_LATE_HOST:
         os._exit(code)
-    reasons = {0: _DONE, EXIT_PREEMPTED: _PREEMPTED}
+    reasons = {0: DONE, EXIT_PREEMPTED: PREEMPTED}
     deadline = time.monotonic() + _job.shutdown_timeout_s
     try:
-        _set(f"restem/left/{jax.process_index()}", reasons.get(code, f"exit code {code}"))
-        while len(_read("restem/left")) < jax.process_count():
+        put(f"{LEFT}/{jax.process_index()}", reasons.get(code, f"exit code {code}"))
+        while len(coordination.read(LEFT)) < jax.process_count():
             if time.monotonic() > deadline:
                 os._exit(code)
             time.sleep(0.05)
     except (LateHostError, jax.errors.JaxRuntimeError):
         os._exit(code)
     return code
-
-
-class Preemption:
-    """Whether this job is about to be taken off its machines.
-
-    One process: SIGTERM sets a flag. Many: a notice to any host (SIGTERM, or the machine's own)
-    reaches all through JAX's coordination service. In a loop that all hosts run in step with one
-    another it picks a round that no host has passed, so that all stop at the same one:
-
-        with PREEMPTION:
-            for batch in batches:
-                state = step(state, batch)
-                if PREEMPTION.reached():
-                    save(state)
-                    PREEMPTION.leave()
-
-    A host in a loop of its own (its share of the samples) leaves when it has `noticed`; those that
-    wait for it then leave as well.
-    """
-
-    def __init__(self):
-        self._flag = threading.Event()
-        self._rounds = 0
-        self._previous: Any = None
-
-    def __enter__(self) -> Preemption:
-        # With many processes JAX has its own handler; and only a main thread may install one.
-        if not several() and threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGTERM, lambda *_: self._flag.set())
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self._previous is not None:
-            # The handler that JAX installs since then, at the start of a job of many, stays.
-            if not several():
-                signal.signal(signal.SIGTERM, self._previous)
-            self._previous = None
-        self._flag.clear()
-
-    def noticed(self) -> bool:
-        """Whether this host knows of a notice."""
-        if several() and not self._flag.is_set():
-            try:
-                _client().key_value_try_get("RECEIVED_PREEMPTION_NOTICE")
-            except jax.errors.JaxRuntimeError:  # NOT_FOUND
-                return False
-            return True
-        return self._flag.is_set()
-
-    def reached(self) -> bool:
-        """Whether to save and leave now; in a loop in which every host asks once a round.
-
-        It stays True once it was.
-        """
-        if several() and not self._flag.is_set():
-            # The service wants rounds to rise over the whole life of a job, over several loops.
-            self._rounds += 1
-            if multihost_utils.reached_preemption_sync_point(self._rounds):
-                self._flag.set()
-        return self._flag.is_set()
-
-    def leave_if(self, condition: bool) -> None:
-        """Leaves with `EXIT_PREEMPTED` where `condition` holds; the work is on disk already."""
-        if condition:
-            logging.warning("preempted: the work so far is saved; the same command goes on")
-            if several():
-                _set(f"restem/left/{jax.process_index()}", _PREEMPTED)
-            raise PreemptedError
-
-
-PREEMPTION = Preemption()
-"""This process's."""

@@ -25,6 +25,7 @@ from etils import epath
 
 from restem import distributed, partitioning, records, workdir
 from restem import prompts as prompts_lib
+from restem.preemption import PREEMPTION
 from restem.profiles import PROFILE
 from restem.progress import progress
 from restem.records import Problem, Sample, TaskCard, Verdict
@@ -273,9 +274,8 @@ def sample_shards(
         samples.sort(key=lambda s: (s.problem_id, s.sample_index))
         if shard in own:
             workdir.write_table(paths[shard], records.samples_to_table(samples))
-        preemption = distributed.PREEMPTION
         # Together all hosts finish the same shards in the same order.
-        preemption.leave_if(preemption.reached() if together else preemption.noticed())
+        PREEMPTION.leave_if(PREEMPTION.reached() if together else PREEMPTION.noticed())
 
     stream = sample_and_verify(
         problems=[p for i in of_shard for p in of_shard[i]],

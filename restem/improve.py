@@ -23,6 +23,7 @@ from restem.checkpoints import orbax
 from restem.errors import UserError
 from restem.evaluate import GREEDY
 from restem.generate import sample_and_verify
+from restem.preemption import PREEMPTION
 from restem.profiles import PROFILE
 from restem.progress import progress
 from restem.records import Example, Problem, TaskCard
@@ -312,9 +313,9 @@ def improve(
                     item.is_epoch_end if validate_every is None else item.step % validate_every == 0
                 )
                 if not due and item.step < total:
-                    if distributed.PREEMPTION.reached():
+                    if PREEMPTION.reached():
                         save(item)
-                        distributed.PREEMPTION.leave_if(True)
+                        PREEMPTION.leave_if(True)
                     continue
                 before = history.best_step
                 reward = validate(item.state.params, item.step) if validation else None
@@ -325,7 +326,7 @@ def improve(
                 # Only now: a kill before this line must find the policy that the state speaks of.
                 if 0 < before < history.best_step and distributed.is_first():
                     _candidate(directory, before).rmtree(missing_ok=True)
-                distributed.PREEMPTION.leave_if(distributed.PREEMPTION.reached())
+                PREEMPTION.leave_if(PREEMPTION.reached())
     except DivergenceError as e:
         kept = f"step {history.best_step}" if history.best_step else "none better than the start"
         raise UserError(

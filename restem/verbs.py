@@ -18,6 +18,7 @@ from restem import checkpoints, distributed, em, partitioning, records, summary,
 from restem.data import jsonl, registry, sources  # noqa: F401  gin binds what is in them
 from restem.errors import UserError
 from restem.main import parse_gin
+from restem.preemption import PREEMPTION, PreemptedError
 from restem.profiles import PROFILE
 from restem.progress import CONSOLE
 from restem.run import Run, close_verifiers, gin_bindings, versions
@@ -302,9 +303,9 @@ VERBS: dict[str, Callable[[argparse.Namespace, Sequence[str]], int]] = {
 def dispatch(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     """Runs a verb and ends every process that it started; returns the exit code."""
     try:
-        with distributed.PREEMPTION:
+        with PREEMPTION:
             return VERBS[arguments.verb](arguments, bindings)
-    except distributed.PreemptedError as e:
+    except PreemptedError as e:
         return e.code
     except Exception as e:
         late = distributed.as_late_host(e)

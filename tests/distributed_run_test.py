@@ -10,8 +10,10 @@ import numpy as np
 from absl.testing import absltest
 from etils import epath
 
-from restem import distributed, workdir
+from restem import workdir
 from restem.checkpoints import orbax
+from restem.coordination import EXIT_LATE_HOST
+from restem.preemption import EXIT_PREEMPTED
 from restem.records import Problem, TaskCard
 from tests import tiny
 from tests.distributed_hosts import Machine
@@ -35,8 +37,6 @@ improve.patience = 4
 initialize.heartbeat_timeout_s = 15
 """
 KILL, TERM = signal.SIGKILL, signal.SIGTERM
-LATE = distributed.EXIT_LATE_HOST
-PREEMPTED = distributed.EXIT_PREEMPTED
 
 
 def setUpModule():
@@ -131,13 +131,13 @@ class RunTest(absltest.TestCase):
         files = self.new_run("killed")
         for sign in ("samples/*", "training/*"):
             codes, output = self.interrupted(files, 2, host=1, number=KILL, sign=sign)
-            self.assertEqual(codes, [LATE, -KILL], output)
+            self.assertEqual(codes, [EXIT_LATE_HOST, -KILL], output)
             self.assertRegex(output, r"restem: host 1 \(.+\) has not been heard of for 15 s")
         with self.subTest("one host goes on with the training state of two"):
             codes, output = self.interrupted(
                 files, 1, host=0, number=TERM, sign="evals/letters.parts/greedy/*"
             )
-            self.assertEqual(codes, [PREEMPTED], output)
+            self.assertEqual(codes, [EXIT_PREEMPTED], output)
             self.assertIn("goes on at step", output)
         job = self.start(files, 2)
         self.assertEqual(job.codes(), [0, 0], job.output())
@@ -147,14 +147,14 @@ class RunTest(absltest.TestCase):
         files = self.new_run("preempted")
         for sign in ("samples/*", "training/*"):
             codes, output = self.interrupted(files, 1, host=0, number=TERM, sign=sign)
-            self.assertEqual(codes, [PREEMPTED], output)
+            self.assertEqual(codes, [EXIT_PREEMPTED], output)
             self.assertIn("the same command goes on", output)
         with self.subTest("two go on with the training state of one; the coordinator dies"):
             codes, output = self.interrupted(
                 files, 2, host=0, number=KILL, sign="evals/letters.parts/greedy/*"
             )
             self.assertEqual(codes[0], -KILL)
-            self.assertIn(codes[1], (LATE, -signal.SIGABRT), output)
+            self.assertIn(codes[1], (EXIT_LATE_HOST, -signal.SIGABRT), output)
             self.assertIn("goes on at step", output)
         job = self.start(files, 1)
         self.assertEqual(job.codes(), [0], job.output())
@@ -163,9 +163,9 @@ class RunTest(absltest.TestCase):
     def test_four_hosts_after_two_were_preempted(self):
         files = self.new_run("more")
         codes, output = self.interrupted(files, 2, host=1, number=TERM, sign="samples/*")
-        self.assertEqual(codes, [PREEMPTED] * 2, output)
+        self.assertEqual(codes, [EXIT_PREEMPTED] * 2, output)
         codes, output = self.interrupted(files, 4, host=2, number=TERM, sign="training/*")
-        self.assertEqual(codes, [PREEMPTED] * 4, output)
+        self.assertEqual(codes, [EXIT_PREEMPTED] * 4, output)
         job = self.start(files, 4)
         self.assertEqual(job.codes(), [0] * 4, job.output())
         self.assert_same(files)

@@ -70,7 +70,7 @@ def save(
         (path / _CONFIG).write_text(json.dumps(config.to_dict(), indent=1) + "\n")
         vocabulary.save(path / _VOCABULARY)
 
-    distributed.on_first(f"checkpoint {path}", prepare, may_leave=False)
+    distributed.on_first(f"saving {path.name}", prepare, may_leave=False)
     if not wait:
         record = _checksum_record(params)
         with _context():

@@ -14,8 +14,9 @@ import tempfile
 import yaml
 from absl.testing import absltest, parameterized
 
-from restem import distributed
+from restem.coordination import EXIT_LATE_HOST
 from restem.errors import UserError
+from restem.preemption import EXIT_PREEMPTED
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 SCRIPT = ROOT / "launch" / "xm_launch.py"
@@ -197,9 +198,7 @@ class GkeTest(absltest.TestCase):
         )
         ignored = job["spec"]["podFailurePolicy"]["rules"][1]["onExitCodes"]["values"]
         aborted = 128 + signal.SIGABRT
-        self.assertEqual(
-            ignored, [distributed.EXIT_PREEMPTED, distributed.EXIT_LATE_HOST, aborted]
-        )
+        self.assertEqual(ignored, [EXIT_PREEMPTED, EXIT_LATE_HOST, aborted])
         self.assertIn("--gin_file=hardware/x.gin", pod["containers"][0]["args"])
 
 
