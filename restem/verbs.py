@@ -14,7 +14,16 @@ import gin
 import jax
 from absl import logging
 
-from restem import checkpoints, distributed, em, partitioning, records, summary, workdir
+from restem import (
+    checkpoints,
+    compilation,
+    distributed,
+    em,
+    partitioning,
+    records,
+    summary,
+    workdir,
+)
 from restem.data import jsonl, registry, sources  # noqa: F401  gin binds what is in them
 from restem.errors import UserError
 from restem.main import parse_gin
@@ -47,10 +56,7 @@ def _open(arguments: argparse.Namespace, bindings: Sequence[str]) -> Run:
         _start_logging(run)
         if getattr(arguments, "profile", False):
             PROFILE.folder = run.files.path / "profile"
-        jax.config.update("jax_compilation_cache_dir", str(run.files.compilation_cache))
-        # Small programs too: a restarted run is to compile nothing again.
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+        compilation.use_cache(str(run.files.compilation_cache))
     return run
 
 
@@ -314,4 +320,5 @@ def dispatch(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
         print(f"restem: {' '.join(str(late).split())}", file=sys.stderr)
         return late.exit_code
     finally:
+        compilation.log_counts()
         close_verifiers()

@@ -26,6 +26,7 @@ Run.seed = 1
 em.iterations = 1
 generate.num_samples = 8
 generate.problems_per_shard = 2
+generate.slots = 8
 evaluate.problems_per_shard = 2
 select.cap = 3
 adamw.learning_rate = 1e-2
@@ -34,7 +35,7 @@ improve.batch_examples = 8
 improve.row_length = 64
 improve.rows_per_batch = 4
 improve.patience = 4
-initialize.heartbeat_timeout_s = 15
+initialize.heartbeat_timeout_s = 30
 """
 KILL, TERM = signal.SIGKILL, signal.SIGTERM
 
@@ -132,7 +133,7 @@ class RunTest(absltest.TestCase):
         for sign in ("samples/*", "training/*"):
             codes, output = self.interrupted(files, 2, host=1, number=KILL, sign=sign)
             self.assertEqual(codes, [EXIT_LATE_HOST, -KILL], output)
-            self.assertRegex(output, r"restem: host 1 \(.+\) has not been heard of for 15 s")
+            self.assertRegex(output, r"restem: host 1 \(.+\) has not been heard of for 30 s")
         with self.subTest("one host goes on with the training state of two"):
             codes, output = self.interrupted(
                 files, 1, host=0, number=TERM, sign="evals/letters.parts/greedy/*"
@@ -149,6 +150,8 @@ class RunTest(absltest.TestCase):
             codes, output = self.interrupted(files, 1, host=0, number=TERM, sign=sign)
             self.assertEqual(codes, [EXIT_PREEMPTED], output)
             self.assertIn("the same command goes on", output)
+            # The run that was not interrupted has left its programs in the cache.
+            self.assertRegex(output, r" 0 programs compiled, [1-9]\d* taken from the cache")
         with self.subTest("two go on with the training state of one; the coordinator dies"):
             codes, output = self.interrupted(
                 files, 2, host=0, number=KILL, sign="evals/letters.parts/greedy/*"

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "restem"
 
 # Lower rooms first; a room imports only rooms of lower or equal rank.
 RANKS = {
-    "errors": 0, "records": 0, "metrics": 0, "progress": 0, "profiles": 0,
+    "errors": 0, "records": 0, "metrics": 0, "progress": 0, "profiles": 0, "compilation": 0,
     "verify": 1, "models": 1, "data": 1, "distributed": 1, "coordination": 0,
     "preemption": 0, "workdir": 1, "tasks": 1,
     "partitioning": 2,
