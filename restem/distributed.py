@@ -148,12 +148,13 @@ def _is_cluster() -> bool:
 
 def is_first() -> bool:
     """Whether this host writes what only one host writes."""
-    return jax.process_index() == 0
+    # A process alone is not to take hold of its devices just to ask.
+    return not several() or jax.process_index() == 0
 
 
 def share(items: Sequence[T]) -> Sequence[T]:
     """The items that this host works on: every `process_count`-th, so that sizes differ by one."""
-    return items[jax.process_index() :: jax.process_count()]
+    return items[jax.process_index() :: jax.process_count()] if several() else items
 
 
 def gather(what: str, value: Any = None, *, timeout_s: float | None = None) -> list[Any]:
@@ -331,7 +332,9 @@ def end(code: int) -> int:
     if code == EXIT_LATE_HOST:
         os._exit(code)
     reasons = {0: DONE, EXIT_PREEMPTED: PREEMPTED}
-    deadline = time.monotonic() + _job.shutdown_timeout_s
+    # A preempted host has nothing else to do, and others may still be saving.
+    limit = _job.barrier_timeout_s if code == EXIT_PREEMPTED else _job.shutdown_timeout_s
+    deadline = time.monotonic() + limit
     try:
         put(f"{LEFT}/{jax.process_index()}", reasons.get(code, f"exit code {code}"))
         while len(coordination.read(LEFT)) < jax.process_count():

@@ -375,10 +375,5 @@ def _keep(candidate: epath.Path, checkpoint: epath.Path) -> None:
     if "://" not in str(candidate):
         candidate.rename(checkpoint)
         return
-    # Buckets cannot rename a folder. What a kill leaves half copied is copied again: the M-step is
-    # not finished before its report is there.
-    for file in candidate.rglob("*"):
-        if not file.is_dir():
-            copy = checkpoint / file.relative_to(candidate)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            file.copy(copy)
+    # What a kill leaves half copied is copied again: without its report no M-step is finished.
+    workdir.copy_folder(candidate, checkpoint)

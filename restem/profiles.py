@@ -16,6 +16,8 @@ import jax
 from absl import logging
 from etils import epath
 
+from restem import workdir
+
 SKIP = 4
 """Rounds before a trace begins: the first ones compile."""
 
@@ -71,12 +73,7 @@ class Profile:
         jax.profiler.stop_trace()
         kind, self._kind = self._kind, None
         self._traced.add(kind)
-        local = epath.Path(self._local.name)
-        for file in local.rglob("*"):
-            if not file.is_dir():
-                place = self.folder / kind / file.relative_to(local)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                file.copy(place, overwrite=True)
+        workdir.copy_folder(epath.Path(self._local.name), self.folder / kind)
         self._local.cleanup()
         logging.info("a trace of %s is in %s", kind, self.folder / kind)
 

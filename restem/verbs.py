@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging as python_logging
 import os
 import sys
@@ -308,8 +309,9 @@ VERBS: dict[str, Callable[[argparse.Namespace, Sequence[str]], int]] = {
 
 def dispatch(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     """Runs a verb and ends every process that it started; returns the exit code."""
+    resumable = arguments.verb in ("run", "generate", "improve", "evaluate")
     try:
-        with PREEMPTION:
+        with PREEMPTION if resumable else contextlib.nullcontext():
             return VERBS[arguments.verb](arguments, bindings)
     except PreemptedError as e:
         return e.code

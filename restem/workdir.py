@@ -68,6 +68,16 @@ def read_table(path: epath.Path):
         raise UserError(f"{path}: not a Parquet file ({e}); remove it and run again") from None
 
 
+def copy_folder(source: epath.Path, target: epath.Path) -> None:
+    """Copies a folder file by file: buckets cannot rename one."""
+    target.mkdir(parents=True, exist_ok=True)
+    for entry in source.iterdir():
+        if entry.is_dir():
+            copy_folder(entry, target / entry.name)
+        else:
+            entry.copy(target / entry.name, overwrite=True)
+
+
 def shard_path(folder: epath.Path, shard: int, shards: int) -> epath.Path:
     """The file of one of `shards` shards of samples."""
     return folder / f"{shard:05d}-of-{shards:05d}.parquet"

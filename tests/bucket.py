@@ -39,10 +39,6 @@ class BucketFileSystem(MemoryFileSystem):
     def glob(self, path, **kwargs):
         return [found.lstrip("/") for found in super().glob(path, **kwargs)]
 
-    def walk(self, path, **kwargs):
-        for root, folders, files in super().walk(path, **kwargs):
-            yield root.lstrip("/"), folders, files
-
 
 class _Server(http.server.BaseHTTPRequestHandler):
     """The part of the JSON API of Cloud Storage that TensorStore uses."""
