@@ -34,7 +34,7 @@ class Machine:
             # These programs run for milliseconds and compile for seconds.
             env={
                 **os.environ, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-                "XLA_FLAGS": "", "PYTHONPATH": str(ROOT),
+                "PYTHONPATH": str(ROOT),
             },
         )  # fmt: skip
 
@@ -43,16 +43,16 @@ class Machine:
         self._server.stdin.flush()
         return json.loads(self._server.stdout.readline())
 
-    def start(self, hosts: int, argv: Sequence[str], log: pathlib.Path) -> Job:
+    def start(self, hosts: int, argv: Sequence[str], log: pathlib.Path, *, devices: int = 1) -> Job:
         """A job of `hosts` processes of `restem ARGV`; host i writes LOG.i."""
         with socket.socket() as s:
             s.bind(("localhost", 0))
             port = s.getsockname()[1]
         pids = []
         for i in range(hosts):
-            environment = {}
+            environment = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
             if hosts > 1:
-                environment = {
+                environment |= {
                     "RESTEM_COORDINATOR": f"localhost:{port}",
                     "RESTEM_NUM_PROCESSES": str(hosts),
                     "RESTEM_PROCESS_ID": str(i),
@@ -78,7 +78,7 @@ class Job:
         while not when():
             if not os.path.exists(f"/proc/{self.pids[host]}"):
                 raise AssertionError(f"host {host} ended before its signal:\n{self.output()}")
-            time.sleep(0.005)
+            time.sleep(0.02)
         os.kill(self.pids[host], number)
 
     def codes(self) -> list[int]:

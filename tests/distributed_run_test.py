@@ -87,9 +87,9 @@ class RunTest(absltest.TestCase):
         return files
 
     @staticmethod
-    def start(files: workdir.Workdir, hosts: int):
-        argv = ["run", f"--gin_file={folder}/tiny.gin", f"--workdir={files.path}"]
-        return machine.start(hosts, argv, folder / f"{files.path.name}.log")
+    def start(files: workdir.Workdir, hosts: int, *flags: str, devices: int = 1):
+        argv = ["run", f"--gin_file={folder}/tiny.gin", f"--workdir={files.path}", *flags]
+        return machine.start(hosts, argv, folder / f"{files.path.name}.log", devices=devices)
 
     def interrupted(self, files, hosts, *, host, number, sign) -> tuple[list[int], str]:
         """Exit codes and logs of a job of which one host gets a signal when a file is there."""
@@ -140,8 +140,8 @@ class RunTest(absltest.TestCase):
             )
             self.assertEqual(codes, [EXIT_PREEMPTED], output)
             self.assertIn("goes on at step", output)
-        job = self.start(files, 2)
-        self.assertEqual(job.codes(), [0, 0], job.output())
+        job = self.start(files, 1)
+        self.assertEqual(job.codes(), [0], job.output())
         self.assert_same(files)
 
     def test_one_host_is_preempted_in_every_step(self):
@@ -163,14 +163,20 @@ class RunTest(absltest.TestCase):
         self.assertEqual(job.codes(), [0], job.output())
         self.assert_same(files)
 
-    def test_four_hosts_after_two_were_preempted(self):
-        files = self.new_run("more")
-        codes, output = self.interrupted(files, 2, host=1, number=TERM, sign="samples/*")
-        self.assertEqual(codes, [EXIT_PREEMPTED] * 2, output)
+    def test_four_hosts_are_preempted_and_one_goes_on(self):
+        files = self.new_run("four")
         codes, output = self.interrupted(files, 4, host=2, number=TERM, sign="training/*")
         self.assertEqual(codes, [EXIT_PREEMPTED] * 4, output)
-        job = self.start(files, 4)
-        self.assertEqual(job.codes(), [0] * 4, job.output())
+        job = self.start(files, 1)
+        self.assertEqual(job.codes(), [0], job.output())
+        self.assert_same(files)
+
+    def test_two_hosts_on_one_mesh(self):
+        """8 devices: samples over `data`, training over `fsdp`, policies loaded onto the mesh."""
+        files = self.new_run("mesh")
+        flags = ["--gin_file=hardware/cpu_8.gin", "--gin.improve.rows_per_batch=8"]
+        job = self.start(files, 2, *flags, devices=4)
+        self.assertEqual(job.codes(), [0, 0], job.output())
         self.assert_same(files)
 
 
