@@ -113,8 +113,9 @@ def initialize(
         jax.distributed.initialize(
             coordinator, num_processes, process_id,
             initialization_timeout=initialization_timeout_s,
-            # JAX aborts the process without a word to us, so our own heartbeats come first.
-            heartbeat_timeout_seconds=2 * heartbeat_timeout_s,
+            # JAX aborts the process without a word to us, so our own heartbeats come first. (Its
+            # own come twice in this time, so a host may have been silent for half of it already.)
+            heartbeat_timeout_seconds=3 * heartbeat_timeout_s,
             shutdown_timeout_seconds=shutdown_timeout_s,
         )  # fmt: skip
     except (RuntimeError, ValueError) as e:

@@ -105,6 +105,9 @@ def _start(request) -> int:
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
         os.environ.update(request["environment"])
+        # A core each: one worker verifies, where there would be one for every core.
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[os.getpid() % len(cores)]})
         sys.argv = ["restem", *request["argv"]]
         main.console()
     except SystemExit as e:

@@ -35,9 +35,11 @@ improve.batch_examples = 8
 improve.row_length = 64
 improve.rows_per_batch = 4
 improve.patience = 4
-initialize.heartbeat_timeout_s = 30
+initialize.heartbeat_timeout_s = 15
 """
 KILL, TERM = signal.SIGKILL, signal.SIGTERM
+ANSWERS = "evals/letters.parts/greedy/*"
+LOST = r"restem: host %d \(.+\) has not been heard of for 15 s"
 
 
 def setUpModule():
@@ -130,21 +132,30 @@ class RunTest(absltest.TestCase):
 
     def test_two_hosts_one_of_which_dies(self):
         files = self.new_run("killed")
-        for sign in ("samples/*", "training/*"):
-            codes, output = self.interrupted(files, 2, host=1, number=KILL, sign=sign)
-            self.assertEqual(codes, [EXIT_LATE_HOST, -KILL], output)
-            self.assertRegex(output, r"restem: host 1 \(.+\) has not been heard of for 30 s")
-        with self.subTest("one host goes on with the training state of two"):
-            codes, output = self.interrupted(
-                files, 1, host=0, number=TERM, sign="evals/letters.parts/greedy/*"
-            )
-            self.assertEqual(codes, [EXIT_PREEMPTED], output)
-            self.assertIn("goes on at step", output)
+        codes, output = self.interrupted(files, 2, host=1, number=KILL, sign="samples/*")
+        self.assertEqual(codes, [EXIT_LATE_HOST, -KILL], output)
+        self.assertRegex(output, LOST % 1)
+        with self.subTest("the coordinator"):
+            codes, output = self.interrupted(files, 2, host=0, number=KILL, sign=ANSWERS)
+            self.assertEqual(codes[0], -KILL)
+            self.assertIn(codes[1], (EXIT_LATE_HOST, -signal.SIGABRT), output)
+            self.assertRegex(output, "coordinat|another task died")
         job = self.start(files, 1)
         self.assertEqual(job.codes(), [0], job.output())
         self.assert_same(files)
 
-    def test_one_host_is_preempted_in_every_step(self):
+    def test_four_hosts_one_of_which_dies(self):
+        files = self.new_run("four")
+        codes, output = self.interrupted(files, 4, host=2, number=KILL, sign="training/*")
+        self.assertEqual(codes, [EXIT_LATE_HOST] * 2 + [-KILL, EXIT_LATE_HOST], output)
+        self.assertRegex(output, LOST % 2)
+        # One host goes on with the training state of four.
+        job = self.start(files, 1)
+        self.assertEqual(job.codes(), [0], job.output())
+        self.assertIn("goes on at step", job.output())
+        self.assert_same(files)
+
+    def test_preempted_in_every_step(self):
         files = self.new_run("preempted")
         for sign in ("samples/*", "training/*"):
             codes, output = self.interrupted(files, 1, host=0, number=TERM, sign=sign)
@@ -152,21 +163,10 @@ class RunTest(absltest.TestCase):
             self.assertIn("the same command goes on", output)
             # The run that was not interrupted has left its programs in the cache.
             self.assertRegex(output, r" 0 programs compiled, [1-9]\d* taken from the cache")
-        with self.subTest("two go on with the training state of one; the coordinator dies"):
-            codes, output = self.interrupted(
-                files, 2, host=0, number=KILL, sign="evals/letters.parts/greedy/*"
-            )
-            self.assertEqual(codes[0], -KILL)
-            self.assertIn(codes[1], (EXIT_LATE_HOST, -signal.SIGABRT), output)
-            self.assertIn("goes on at step", output)
-        job = self.start(files, 1)
-        self.assertEqual(job.codes(), [0], job.output())
-        self.assert_same(files)
-
-    def test_four_hosts_are_preempted_and_one_goes_on(self):
-        files = self.new_run("four")
-        codes, output = self.interrupted(files, 4, host=2, number=TERM, sign="training/*")
-        self.assertEqual(codes, [EXIT_PREEMPTED] * 4, output)
+        # Two hosts go on with the training state of one.
+        codes, output = self.interrupted(files, 2, host=1, number=TERM, sign=ANSWERS)
+        self.assertEqual(codes, [EXIT_PREEMPTED] * 2, output)
+        self.assertIn("goes on at step", output)
         job = self.start(files, 1)
         self.assertEqual(job.codes(), [0], job.output())
         self.assert_same(files)
