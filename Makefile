@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 SEED ?= 0
 WORKDIR ?= runs/demo
+TEST_PROCESSES ?= 2
 BIN := $(VENV)/bin
 
 .PHONY: demo test check clean
@@ -12,7 +13,7 @@ demo: $(VENV)/.installed
 	$(BIN)/restem run --gin_file=restem_demo.gin --gin.SEED=$(SEED) --workdir=$(WORKDIR)
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -1,5 +1,7 @@
 """Installs restem: `tasks/` goes in as `restem.tasks`, `gin/` as its data."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 # Ranges known to work; Python 3.11 resolves to jax 0.10 and flax 0.12, newer Pythons to newer ones.
@@ -31,7 +33,7 @@ setup(
     name="restem",
     version="0.1.0",
     description="ReST-EM (arXiv 2312.06585): expectation-maximization self-training in JAX",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
@@ -44,7 +46,7 @@ setup(
     },
     install_requires=CORE + SEQIO,
     extras_require={
-        "test": ["pytest>=8", "pandas>=2", "ruff>=0.15", "mypy>=1.18"],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "pandas>=2", "ruff>=0.15", "mypy>=1.18"],
         "parity": ["torch>=2.8", "transformers>=5.0"],
         "plan": ["libtpu"],
         "xm": ["xmanager>=0.7"],

@@ -90,7 +90,7 @@ def initialize(
     """
     if jax.distributed.is_initialized():
         return several()
-    environment = os.environ.get
+    environment: Callable[[str], Any] = os.environ.get
     coordinator = coordinator or environment("RESTEM_COORDINATOR")
     if num_processes is None and environment("RESTEM_NUM_PROCESSES"):
         num_processes = int(environment("RESTEM_NUM_PROCESSES"))

@@ -73,7 +73,7 @@ def stored_tensors(
     target = np.dtype(jax.numpy.dtype(dtype))
     for path, template in family.hf.items():
         try:
-            leaf = functools.reduce(lambda tree, key: tree[key], path.split("/"), params)
+            leaf: Any = functools.reduce(lambda tree, key: tree[key], path.split("/"), params)
         except KeyError:  # an optional leaf, such as the head of a tied model
             continue
         layout = names.LAYOUTS[path]
@@ -107,7 +107,7 @@ def _write_tensors(policy: Policy, folder: Path, dtype: str, shard_bytes: int) -
     if len(shards) == 1:
         (folder / "0.part").rename(folder / "model.safetensors")
         return
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for i, shard in enumerate(shards):
         file_name = f"model-{i + 1:05}-of-{len(shards):05}.safetensors"
         (folder / f"{i}.part").rename(folder / file_name)

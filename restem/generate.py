@@ -30,6 +30,7 @@ from restem.profiles import PROFILE
 from restem.progress import progress
 from restem.records import Problem, Sample, TaskCard, Verdict
 from restem.sampling import Engine, Request, Sampling
+from restem.verify import sandbox
 
 gin.external_configurable(Sampling, module="restem")
 
@@ -370,7 +371,7 @@ def generate(
     def report() -> dict[str, Any]:
         samples = directory.read_samples()
         seconds = timing.get("seconds", 0.0)
-        counts = {
+        counts: dict[str, Any] = {
             "problems": len(problems),
             "samples": len(samples),
             "num_samples": num_samples,
@@ -382,6 +383,8 @@ def generate(
             # A resumed step timed only what it sampled itself.
             "resumed_from_shard": resumed or None,
         }
+        if card.grader.get("kind") == "program":
+            counts["sandbox"] = sandbox.in_force()
         workdir.write_json(directory.generation, counts)
         return counts
 

@@ -29,6 +29,7 @@ from restem.progress import progress
 from restem.records import Example, Problem, TaskCard
 from restem.sampling.stopping import training_ids
 from restem.training import DivergenceError, TokenExample, Trainer, choose_shape, optimizers
+from restem.training.losses import Normalisation
 
 
 def token_examples(card: TaskCard, examples: Sequence[Example], vocabulary) -> list[TokenExample]:
@@ -79,7 +80,7 @@ class _History:
         """
         if reward is not None:
             self.validation.append([step, reward])
-            if reward <= self.best_reward:
+            if self.best_reward is not None and reward <= self.best_reward:
                 self.stale += 1
                 return False
         self.best_reward, self.best_step, self.stale = reward, step, 0
@@ -163,7 +164,7 @@ def improve(
     rows_per_batch: int | None = None,
     row_length: int | None = None,
     micro_batch_tokens: int = 4096,
-    normalisation: str = "token",
+    normalisation: Normalisation = "token",
     param_dtype: str | None = "float32",
     remat: str = "full",
     validate_every: int | None = None,
@@ -288,7 +289,7 @@ def improve(
         if validation and start_reward is None:
             start_reward = validate(start.params, 0)
         history = _History(best_reward=start_reward)
-        if validation:
+        if validation and start_reward is not None:
             history.validation.append([0, start_reward])
     seconds_before = history.seconds
 
@@ -302,8 +303,7 @@ def improve(
             progress(f"{where}: training", total=total, unit="steps", done=done) as bar,
             PROFILE.traced("train") as advance,
         ):
-            steps = trainer.fit(state, data, epochs=epochs, seed=key)
-            while history.stale < patience and (item := next(steps, None)) is not None:
+            for item in trainer.fit(state, data, epochs=epochs, seed=key):
                 history.loss.append([item.step, item.metrics["loss"]])
                 history.tokens += int(item.metrics["target_tokens"])
                 history.training_seconds += item.seconds
@@ -322,6 +322,8 @@ def improve(
                 if history.note(item.step, reward):
                     path = _candidate(directory, item.step)
                     orbax.save(path, item.state.params, start.config, vocabulary, overwrite=True)
+                if item.step == total or history.stale == patience:
+                    break  # nothing is left to go on with
                 save(item)
                 # Only now: a kill before this line must find the policy that the state speaks of.
                 if 0 < before < history.best_step and distributed.is_first():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -125,25 +124,26 @@ def parse_gin(files: Sequence[str], bindings: Sequence[str]) -> None:
     """Reads gin files and bindings; raises `UserError` naming the file or name that is wrong."""
     import gin
 
-    for folder in gin_folders():
-        gin.add_config_file_search_path(folder)
+    folders = gin_folders()
+    # gin takes a file that it does not find at once for one of a Python package, and imports what
+    # here has the package's name: with a folder models/, `models/x.gin` would be lost. Its search
+    # path would keep the folders of an earlier call, too.
+    gin.config._FILE_READERS[:] = [(open, os.path.isfile)]
+    gin.config._LOCATION_PREFIXES[:] = folders
     if os.getcwd() not in sys.path:  # gin files import tasks and rewards of the user's own
         sys.path.append(os.getcwd())
     for file in files:
-        found = [os.path.join(folder, file) for folder in gin_folders()]
-        if not any(map(os.path.isfile, found)):
+        if not any(os.path.isfile(os.path.join(folder, file)) for folder in folders):
             known = sorted(
                 os.path.relpath(os.path.join(root, name), folder)
-                for folder in gin_folders()[2:]
+                for folder in folders[2:]
                 for root, _, names in os.walk(folder)
                 for name in names
                 if name.endswith(".gin")
             )
             near = difflib.get_close_matches(file, known, n=3, cutoff=0.3)
             hint = f"; is it {' or '.join(near)}?" if near else ""
-            raise UserError(f"--gin_file={file}: no such file in {', '.join(gin_folders())}{hint}")
-    # gin reports every folder in which it did not find a file as an error, found elsewhere or not.
-    logging.disable(logging.ERROR)
+            raise UserError(f"--gin_file={file}: no such file in {', '.join(folders)}{hint}")
     try:
         gin.parse_config_files_and_bindings(list(files), list(bindings), finalize_config=False)
     except UserError:
@@ -151,8 +151,6 @@ def parse_gin(files: Sequence[str], bindings: Sequence[str]) -> None:
     except Exception as e:  # gin raises ValueError, SyntaxError, RuntimeError, ImportError, ...
         message = " ".join(str(e).split())
         raise UserError(f"gin: {message}; correct the gin file or the --gin.NAME=VALUE") from e
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -156,7 +156,9 @@ def _binomial(n: int, p: float) -> np.ndarray:
 
 
 def mean_maj_at_k(
-    keys: Sequence[Sequence[Hashable | None]], correct: Sequence[Sequence[bool]], k: int
+    keys: Sequence[Sequence[Hashable | None]],
+    correct: Sequence[Sequence[bool]] | np.ndarray,
+    k: int,
 ) -> float:
     """Mean over problems of `maj_at_k`; both arguments are [problems][samples]."""
     if len(keys) == 0:
@@ -291,7 +293,7 @@ def mcnemar(only_a: int, only_b: int) -> float:
     return min(1.0, (2 * tail) / 2**n)
 
 
-def difficulty(success_rates: Sequence[float] | np.ndarray) -> list[str]:
+def difficulty(success_rates: Sequence[float | np.floating] | np.ndarray) -> list[str]:
     """The paper's bucket (`DIFFICULTIES`) of each problem, from the base policy's success rate.
 
     Args:
@@ -357,7 +359,7 @@ def _newcombe(both: int, only_b: int, only_a: int, n: int, level: float) -> tupl
     low_b, high_b = wilson(both + only_b, n, level)
     low_a, high_a = wilson(both + only_a, n, level)
     margins = (both + only_b) * (only_a + neither) * (both + only_a) * (only_b + neither)
-    product = both * neither - only_a * only_b
+    product = float(both * neither - only_a * only_b)
     if product > 0:
         product = max(0.0, product - n / 2)
     phi = product / math.sqrt(margins) if margins else 0.0

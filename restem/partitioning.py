@@ -364,7 +364,7 @@ def to_host_rows(array: jax.Array) -> np.ndarray:
     for shard in array.addressable_shards:
         start = shard.index[0].start or 0
         if shard.data.shape[1:] != array.shape[1:]:
-            raise ValueError(f"only rows may be split, not {array.sharding.spec}")
+            raise ValueError(f"only rows may be split, not {array.sharding}")
         parts[start] = shard.data
     return np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])
 

@@ -106,13 +106,19 @@ class Sample:
     truncated, in nats."""
     finish_reason: str
     """"eos", "stop" (a stop string) or "length" (cut off; never trained on)."""
-    reward: float | None = None
+    reward: float = None  # type: ignore[assignment]  # a float wherever samples are read
     """None until verified."""
     verdict: Verdict | None = None
     inputs: str | None = None
     """The query, where it differs from the problem's (STaR's hinted queries); else None."""
     source: str = "policy"
-    """Who wrote it: "policy", "human", "rationalization", or a policy reference."""
+    """Who wrote it: "policy", "human", "rationalization", "search", "chain" (the state of a Markov
+    chain, a copy of an earlier sample), or a policy reference."""
+
+
+UNVERIFIED_SOURCES = ("human", "chain")
+"""Sources of samples whose reward is not the verifier's: people's solutions are correct by decree,
+and a chain's state keeps the reward that it was accepted with."""
 
 
 @dataclasses.dataclass(frozen=True)

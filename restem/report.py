@@ -59,8 +59,8 @@ def report(
 
     tables = []
     for run in runs:
-        found = ((i.number, i.samples()) for i in run.iterations)
-        tables.append({n: table for n, table in found if table is not None})
+        sampled = ((i.number, i.samples()) for i in run.iterations)
+        tables.append({n: table for n, table in sampled if table is not None})
 
     embedded = browser.embed(runs, tables, limit=max_samples, characters=max_characters)
 

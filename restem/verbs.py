@@ -13,6 +13,7 @@ from typing import Any
 
 import gin
 import jax
+import numpy as np
 from absl import logging
 
 from restem import (
@@ -45,7 +46,7 @@ def _open(arguments: argparse.Namespace, bindings: Sequence[str]) -> Run:
         distributed.initialize()
     if arguments.workdir is None:
         raise UserError("--workdir=DIR is missing: the folder where the run's files go")
-    weak = {"allow_weak_sandbox": True} if arguments.allow_weak_sandbox else {}
+    weak: dict[str, Any] = {"allow_weak_sandbox": True} if arguments.allow_weak_sandbox else {}
     try:
         run = Run(workdir=arguments.workdir, **weak)
     except RuntimeError as e:
@@ -159,42 +160,57 @@ def verify(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     this = _open(arguments, bindings)
     if not distributed.is_first():
         return 0
-    iteration = arguments.iteration or max(this.files.iterations(), default=1)
+    sampled = [i for i in this.files.iterations() if this.directory(i).samples.exists()]
+    iteration = arguments.iteration or max(sampled, default=1)
     directory = this.directory(iteration)
     shards = sorted(directory.samples.glob("*-of-*.parquet"))
     if not shards:
         raise UserError(f"{directory.samples}: no samples to verify; run `restem generate` first")
+    this.open()  # refuses another run's settings, under which rewards would be others
     problems = {p.problem_id: p for p in this.problems("train")}
     verifier = this.verifier()
+    grading = gin.get_bindings("generate").get("grading")
+    if grading is not None:
+        verifier = grading(verifier)
     changes: Counter[str] = Counter()
+    rewards: list[float] = []
     shown = 0
     for path in shards:
-        before = records.samples_from_table(workdir.read_table(path))
-        verdicts = verifier.grade(
-            [problems[s.problem_id] for s in before], [s.text for s in before]
-        )
-        after = []
-        for sample, verdict in zip(before, verdicts, strict=True):
-            after.append(records.regraded(sample, verdict))
-            if sample.reward == verdict.reward:
+        samples = records.samples_from_table(workdir.read_table(path))
+        futures = {
+            index: verifier.submit(problems[sample.problem_id], sample.text)
+            for index, sample in enumerate(samples)
+            if sample.source not in records.UNVERIFIED_SOURCES
+        }
+        for index, future in futures.items():
+            before, verdict = samples[index], future.result()
+            samples[index] = records.regraded(before, verdict)
+            if before.reward == np.float32(verdict.reward):  # as it is stored
                 changes["same"] += 1
                 continue
-            changes[f"{sample.reward} -> {verdict.reward}"] += 1
+            changes[f"{before.reward:g} -> {verdict.reward:g}"] += 1
             if shown < 20:
                 shown += 1
                 CONSOLE.print(
-                    f"{sample.problem_id}/{sample.sample_index}: {sample.reward} -> "
-                    f"{verdict.reward} ({verdict.method}; extracted {verdict.extracted!r}; gold "
-                    f"{problems[sample.problem_id].answer!r})",
+                    f"{before.problem_id}/{before.sample_index}: {before.reward:g} -> "
+                    f"{verdict.reward:g} ({verdict.method}; extracted {verdict.extracted!r}; gold "
+                    f"{problems[before.problem_id].answer!r})",
                     markup=False, soft_wrap=True,
                 )  # fmt: skip
+        if len(futures) < len(samples):
+            changes["not the verifier's"] += len(samples) - len(futures)
+        rewards += [sample.reward for sample in samples]
         if not arguments.dry_run:
-            workdir.write_table(path, records.samples_to_table(after))
+            workdir.write_table(path, records.samples_to_table(samples))
     for change, count in sorted(changes.items()):
         CONSOLE.print(f"{change}: {count} samples")
-    if len(changes) > 1 or "same" not in changes:
+    if changes.keys() - {"same", "not the verifier's"}:
         where = "nothing was written (dry run)" if arguments.dry_run else "samples are rewritten"
         CONSOLE.print(f"{where}; later steps of iteration {iteration} keep their old results")
+    if directory.generation.exists() and not arguments.dry_run:
+        report = workdir.read_json(directory.generation)
+        report["mean_reward"] = sum(rewards) / max(1, len(rewards))
+        workdir.write_json(directory.generation, report)
     return 0
 
 

@@ -80,7 +80,7 @@ def apps(
             dropped[reason] += 1
         else:
             kept.append(row)
-    notes = {
+    notes: dict[str, Any] = {
         "layout": layout.name,
         f"{part}_filter": {"read": len(rows), "kept": len(kept), "dropped": dict(dropped)},
     }

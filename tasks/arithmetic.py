@@ -246,15 +246,21 @@ def _triples(low: int, high: int) -> Callable[[], Iterator[Operands]]:
     return lambda: itertools.product(range(low, high + 1), repeat=3)
 
 
+# A model that knows a story only half has to meet it more than once or twice to learn from it.
+_PLAIN = 4
+
 _plus, _minus, _times = operator.add, operator.sub, operator.mul
 
 FAMILIES = {
     family.name: family
     for family in (
-        Family("add", 1, _pairs(2, 20), _story(stories.ADD, "+", _plus)),
-        Family("subtract", 1, _larger_first(2, 20), _story(stories.SUBTRACT, "-", _minus)),
-        Family("multiply", 1, _pairs(2, 12), _story(stories.MULTIPLY, "\\cdot ", _times)),
+        Family("add", 1, _pairs(2, 20), _story(stories.ADD[:_PLAIN], "+", _plus)),
+        Family("subtract", 1, _larger_first(2, 20), _story(stories.SUBTRACT[:_PLAIN], "-", _minus)),
+        Family("multiply", 1, _pairs(2, 12), _story(stories.MULTIPLY[:_PLAIN], "\\cdot ", _times)),
         Family("sums", 1, _pairs(2, 99), _plain("+", _plus)),
+        Family("varied_add", 2, _pairs(2, 20), _story(stories.ADD, "+", _plus)),
+        Family("varied_subtract", 2, _larger_first(2, 20), _story(stories.SUBTRACT, "-", _minus)),
+        Family("varied_multiply", 2, _pairs(2, 12), _story(stories.MULTIPLY, "\\cdot ", _times)),
         Family("divide", 2, _pairs(2, 12, ordered=True), _share),
         Family("differences", 2, _larger_first(2, 99), _plain("-", _minus)),
         Family("products", 2, _pairs(2, 20), _plain("\\cdot ", _times)),

@@ -3,7 +3,7 @@
 In a template `{a}` and `{b}` are the operands and `{c}` the result; `{n}` and `{m}` are two people,
 `{he}`, `{He}`, `{him}` and `{his}` pronouns of the first; `{o}` is a plural noun. A template is
 (question, reasoning), and an equation follows the reasoning. Operands are at least 2, so that
-plurals are right.
+plurals are right. The plainest stories come first.
 """
 
 PEOPLE = (
@@ -31,13 +31,22 @@ ADD = (
         "{n} starts with {a} {o} and gets {b} more.",
     ),
     (
-        "There are {a} {o} in a box and {b} {o} in a bag. How many {o} are there in all?",
-        "There are {a} in the box and {b} in the bag.",
-    ),
-    (
         "{n} collected {a} {o} on Monday and {b} {o} on Tuesday. "
         "How many {o} did {he} collect in all?",
         "{n} collected {a} on the first day and {b} on the second.",
+    ),
+    (
+        "{n} bought {a} red {o} and {b} blue {o}. How many {o} did {he} buy?",
+        "{n} bought {a} red and {b} blue {o}.",
+    ),
+    (
+        "{n} put {a} {o} on a shelf. Then {he} put {b} more there. "
+        "How many {o} are on the shelf now?",
+        "There were {a} {o} on the shelf and {b} were added.",
+    ),
+    (
+        "There are {a} {o} in a box and {b} {o} in a bag. How many {o} are there in all?",
+        "There are {a} in the box and {b} in the bag.",
     ),
     (
         "{n} has {a} {o} and {m} has {b} {o}. How many {o} do they have together?",
@@ -47,10 +56,6 @@ ADD = (
         "A shop sold {a} {o} on Saturday and {b} {o} on Sunday. "
         "How many {o} did it sell on the two days?",
         "The shop sold {a} on one day and {b} on the other.",
-    ),
-    (
-        "{n} bought {a} red {o} and {b} blue {o}. How many {o} did {he} buy?",
-        "{n} bought {a} red and {b} blue {o}.",
     ),
     (
         "There were {a} people on a bus. At the next stop {b} more people got on. "
@@ -75,11 +80,6 @@ ADD = (
         "{n} walked {a} miles and then {b} miles.",
     ),
     (
-        "{n} put {a} {o} on a shelf. Then {he} put {b} more there. "
-        "How many {o} are on the shelf now?",
-        "There were {a} {o} on the shelf and {b} were added.",
-    ),
-    (
         "After giving {b} {o} to {m}, {n} has {a} left. How many {o} did {n} have at first?",
         "{n} has {a} now and gave away {b}.",
     ),
@@ -99,10 +99,6 @@ ADD = (
 
 SUBTRACT = (
     (
-        "{n} has {a} {o}. {He} gives {b} of them to {m}. How many {o} are left for {n}?",
-        "{n} had {a} {o} and gave away {b}.",
-    ),
-    (
         "There were {a} {o} on a table. {n} took {b} of them. How many {o} are still there?",
         "There were {a} {o} and {b} were taken.",
     ),
@@ -113,6 +109,14 @@ SUBTRACT = (
     (
         "A shop had {a} {o}. It sold {b} of them today. How many {o} were not sold?",
         "The shop had {a} {o} and sold {b}.",
+    ),
+    (
+        "A rope is {a} meters long. {n} cuts off {b} meters. How many meters of rope are left?",
+        "The rope was {a} meters long and {b} meters are cut off.",
+    ),
+    (
+        "{n} has {a} {o}. {He} gives {b} of them to {m}. How many {o} are left for {n}?",
+        "{n} had {a} {o} and gave away {b}.",
     ),
     (
         "{n} has {a} {o} and {m} has {b} {o}. How many more {o} does {n} have than {m}?",
@@ -130,10 +134,6 @@ SUBTRACT = (
     (
         "{n} is {a} years old and {m} is {b} years old. How many years older is {n}?",
         "{n} is {a} and {m} is {b}.",
-    ),
-    (
-        "A rope is {a} meters long. {n} cuts off {b} meters. How many meters of rope are left?",
-        "The rope was {a} meters long and {b} meters are cut off.",
     ),
     (
         "{n} had ${a} and spent ${b}. How many dollars does {he} have now?",
@@ -171,20 +171,24 @@ MULTIPLY = (
         "There are {a} boxes of {b} {o}.",
     ),
     (
-        "{n} buys {a} bags of {o}. Each bag holds {b} {o}. How many {o} does {he} buy?",
-        "{n} buys {a} bags with {b} {o} each.",
-    ),
-    (
         "{n} reads {b} pages a day. How many pages does {he} read in {a} days?",
         "{n} reads {b} pages on each of {a} days.",
     ),
     (
-        "A ticket costs ${b}. How many dollars do {a} tickets cost?",
-        "There are {a} tickets at {b} dollars each.",
-    ),
-    (
         "{a} children have {b} {o} each. How many {o} do they have together?",
         "There are {a} children with {b} {o} each.",
+    ),
+    (
+        "A hall has {a} tables with {b} chairs at each table. How many chairs are there?",
+        "There are {a} tables with {b} chairs each.",
+    ),
+    (
+        "{n} buys {a} bags of {o}. Each bag holds {b} {o}. How many {o} does {he} buy?",
+        "{n} buys {a} bags with {b} {o} each.",
+    ),
+    (
+        "A ticket costs ${b}. How many dollars do {a} tickets cost?",
+        "There are {a} tickets at {b} dollars each.",
     ),
     (
         "A garden has {a} rows of {b} trees. How many trees are in the garden?",
@@ -201,10 +205,6 @@ MULTIPLY = (
     (
         "{n} has {b} {o}. {m} has {a} times as many. How many {o} does {m} have?",
         "{m} has {a} times {b} {o}.",
-    ),
-    (
-        "A hall has {a} tables with {b} chairs at each table. How many chairs are there?",
-        "There are {a} tables with {b} chairs each.",
     ),
     (
         "{n} fills {a} plates with {b} {o} on each plate. How many {o} are on the plates?",

@@ -1,14 +1,36 @@
-"""Lets pytest run absltest classes: absl's flags are parsed as absl's own main would."""
+"""Lets pytest run absltest classes, on the CPU, and in several processes (`make test`)."""
 
 import os
+import tempfile
 
+import pytest
 from absl import flags
 
 # Before any test imports JAX: tests are written for the CPU, and libtpu, where it is installed for
 # `restem plan`, would look for a TPU first.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Classes of the same name in two files would share their folders.
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "all")
+os.environ.setdefault("TEST_TMPDIR", f"{tempfile.gettempdir()}/absl_testing_{_WORKER}")
+
+# One process takes all that run programs in jails: some count what is left behind on the machine.
+_JAILS = ("verify/", "apps_run_test.py", "data_sets_test.py")
+# Longest first, so that no process is left alone with one of them at the end.
+_LONGEST = ("em_test.py", "distributed_test.py", "methods_test.py", "partitioning_test.py")
 
 
 def pytest_configure(config):
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
+
+
+def pytest_collection_modifyitems(config, items):
+    """Gives each file to one process of pytest-xdist, where there are several."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    for item in items:
+        file = item.nodeid.split("::")[0]
+        group = "jails" if any(name in file for name in _JAILS) else file
+        item.add_marker(pytest.mark.xdist_group(group))
+    rank = {name: i for i, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))

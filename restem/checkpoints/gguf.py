@@ -186,18 +186,21 @@ def config(file: GGUFFile) -> ModelConfig:
     Raises:
       UserError: the architecture, or a variant of it, is not supported.
     """
-    architecture = file.metadata.get("general.architecture")
+    architecture: Any = file.metadata.get("general.architecture")
     if architecture not in _ARCHITECTURES:
         raise UserError(
             f"{file.path} is of architecture {architecture!r}; restem reads "
             f"{', '.join(_ARCHITECTURES)}"
         )
-    get = lambda key, default=None: file.metadata.get(f"{architecture}.{key}", default)
+
+    def get(key: str, default: Any = None) -> Any:
+        return file.metadata.get(f"{architecture}.{key}", default)
+
     needed = ("embedding_length", "block_count", "attention.head_count", "feed_forward_length")
     for key in needed:
         if get(key) is None:
             raise UserError(f"{file.path} lacks {architecture}.{key}; its header is not complete")
-    embed_dim, num_layers, num_heads, mlp_dim = map(get, needed)
+    embed_dim, num_layers, num_heads, mlp_dim = (get(key) for key in needed)
     if "token_embd.weight" not in file.tensors:
         raise UserError(f"{file.path} has no token_embd.weight; is it a part of a split file?")
     fields = {
@@ -207,7 +210,7 @@ def config(file: GGUFFile) -> ModelConfig:
     if get("attention.layer_norm_rms_epsilon") is not None:
         # float32 in the file: take the decimal that was meant.
         fields["norm_eps"] = float(f"{get('attention.layer_norm_rms_epsilon'):.6g}")
-    local_layers = ()
+    local_layers: tuple[bool, ...] = ()
     window = get("attention.sliding_window") or None
     if window and architecture == "gemma2":
         local_layers = tuple(layer % 2 == 0 for layer in range(num_layers))

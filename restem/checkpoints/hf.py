@@ -13,7 +13,7 @@ from etils import epath
 from restem.checkpoints import names
 from restem.checkpoints.safetensors import SafetensorsFile
 from restem.errors import UserError
-from restem.models.config import ModelConfig, RopeScaling
+from restem.models.config import Activation, ModelConfig, RopeScaling
 
 
 class HFFolder:
@@ -117,7 +117,7 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 _MODEL_TYPES = {**{family: family for family in _DEFAULTS}, "gemma3_text": "gemma3"}
-_ACTIVATIONS = {
+_ACTIVATIONS: Mapping[str, Activation] = {
     "silu": "silu",
     "swish": "silu",
     "gelu": "gelu",

@@ -85,7 +85,9 @@ def is_saved(path: epath.PathLike) -> bool:
     return params.exists() and ocp.is_orbax_checkpoint(params)
 
 
-def load_policy(path: epath.PathLike, *, dtype: str = "float32", shardings: Any = None) -> Policy:
+def load_policy(
+    path: epath.PathLike, *, dtype: str | None = "float32", shardings: Any = None
+) -> Policy:
     """Reads what `save` wrote, on any number of hosts and with any sharding.
 
     Args:

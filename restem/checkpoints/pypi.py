@@ -98,7 +98,7 @@ class _Hashed:
         self._file = file
         self._digest = digest
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int = -1, /) -> bytes:
         data = self._file.read(size)
         self._digest.update(data)
         return data

@@ -83,7 +83,7 @@ def stream(
 
 def _check_names(config, source, ours, template):
     available = source.shapes()
-    wanted = {}
+    wanted: dict[str, str] = {}
     for path in ours:
         layers = range(config.num_layers) if path.startswith("layers/") else [0]
         wanted |= {template[path].format(layer=layer): path for layer in layers}

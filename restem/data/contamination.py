@@ -102,7 +102,7 @@ def check(
     wholes = {_loose(problem): position for position, problem in enumerate(train)}
     overlapping = []
     num_equal = 0
-    for problem, words, grams in zip(test, test_words, test_grams, strict=True):
+    for problem, of_test, grams in zip(test, test_words, test_grams, strict=True):
         hits = collections.Counter(p for gram in grams - common for p in index.get(gram, ()))
         equal = wholes.get(_loose(problem))
         num_equal += equal is not None
@@ -113,7 +113,7 @@ def check(
             Overlap(
                 train_id=train[best].problem_id,
                 test_id=problem.problem_id,
-                shared=_longest_shared(train_words[best], words),
+                shared=_longest_shared(train_words[best], of_test),
                 fraction=1.0 if equal is not None else hits[best] / len(grams),
             )
         )

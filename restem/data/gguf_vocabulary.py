@@ -106,13 +106,13 @@ def _bpe(tokens: Sequence[str], types: Sequence[int], merges: Sequence[str], pre
     tokenizer = tokenizers.Tokenizer(
         models.BPE(
             vocab={token: i for i, token in enumerate(tokens)},
-            merges=[tuple(merge.split(" ")) for merge in merges],
+            merges=[(left, right) for left, right in (merge.split(" ") for merge in merges)],
             ignore_merges=ignore_merges,
         )
     )
     if nfc:
         tokenizer.normalizer = normalizers.NFC()
-    stages = []
+    stages: list[pre_tokenizers.PreTokenizer] = []
     if split_digits:
         stages.append(pre_tokenizers.Digits(individual_digits=True))
     if expression is not None:

@@ -98,7 +98,8 @@ def jsonl_task(
 
 
 def _read(file: epath.Path, *, template: str, solution_template: str) -> list[dict[str, Any]]:
-    records, seen = [], {}
+    records: list[dict[str, Any]] = []
+    seen: dict[str, int] = {}
     for number, raw in folder.read_jsonl(file, required=("problem",)):
         where = f"{file}, line {number}"
         split = raw.get("split", "train")

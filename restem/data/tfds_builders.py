@@ -13,7 +13,7 @@ import logging
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -57,6 +57,7 @@ class _FolderBuilder(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, files: Sequence[epath.Path]) -> Iterator[tuple[int, dict]]:
         required = [field for field in self.FIELDS if field not in self.OPTIONAL]
         key = 0
+        records: Iterable[tuple[int, dict]]
         for file in files:
             if file.name.endswith(".json"):
                 records = [(1, folder.read_json(file, required=required))]

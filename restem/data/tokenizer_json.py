@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from restem.data.vocabularies import SPACE, SentencePieceVocabulary, TokenizersVocabulary
+from restem.data.vocabularies import SPACE, SentencePieceVocabulary, Vocabulary
 from restem.errors import UserError
 
 
-def of(vocabulary: TokenizersVocabulary | SentencePieceVocabulary) -> bytes:
+def of(vocabulary: Vocabulary) -> bytes:
     """tokenizer.json that tokenises as `vocabulary` does, with its BOS where it adds one.
 
     Raises:
@@ -19,15 +19,16 @@ def of(vocabulary: TokenizersVocabulary | SentencePieceVocabulary) -> bytes:
         tokenizer = _from_sentencepiece(vocabulary)
     else:
         tokenizer = tokenizers.Tokenizer.from_str(vocabulary.model.decode())
-    if vocabulary.start_ids and not tokenizer.encode("").ids:
-        bos = vocabulary.token(vocabulary.bos_id)
+    bos_id = vocabulary.bos_id
+    if vocabulary.start_ids and bos_id is not None and not tokenizer.encode("").ids:
+        bos = vocabulary.token(bos_id)
         tokenizer.post_processor = processors.Sequence(
             [
                 *([tokenizer.post_processor] if tokenizer.post_processor is not None else []),
                 processors.TemplateProcessing(
                     single=f"{bos} $A",
                     pair=f"{bos} $A {bos}:1 $B:1",
-                    special_tokens=[(bos, vocabulary.bos_id)],
+                    special_tokens=[(bos, bos_id)],
                 ),
             ]
         )

@@ -279,18 +279,19 @@ def from_hf(folder: epath.PathLike) -> Vocabulary:
         eos_ids.update(named if isinstance(named, list) else [] if named is None else [named])
 
     if (folder / "tokenizer.json").exists():
-        kind, model = TokenizersVocabulary, (folder / "tokenizer.json").read_bytes()
+        kind: type[TokenizersVocabulary | SentencePieceVocabulary] = TokenizersVocabulary
+        model = (folder / "tokenizer.json").read_bytes()
         spec = json.loads(model)
         tokenizer = _tokenizer(spec)
         to_id = tokenizer.token_to_id
-        specials = {t["content"]: t["id"] for t in spec.get("added_tokens", ()) if t["special"]}
+        special_ids = {t["content"]: t["id"] for t in spec.get("added_tokens", ()) if t["special"]}
         starts = tokenizer.encode("a", add_special_tokens=True).ids
     elif (folder / "tokenizer.model").exists():
         kind, model = SentencePieceVocabulary, (folder / "tokenizer.model").read_bytes()
         proto = _parse_proto(model)
         to_id = {p.piece: i for i, p in enumerate(proto.pieces)}.get
         special_kinds = (_CONTROL, _USER_DEFINED)
-        specials = {p.piece: i for i, p in enumerate(proto.pieces) if p.type in special_kinds}
+        special_ids = {p.piece: i for i, p in enumerate(proto.pieces) if p.type in special_kinds}
         starts = [proto.trainer_spec.bos_id]
     else:
         raise UserError(
@@ -309,7 +310,7 @@ def from_hf(folder: epath.PathLike) -> Vocabulary:
     if named_id("eos") is not None:
         eos_ids.add(named_id("eos"))
     # Only where it is a special token: Qwen has an ordinary one that is written "</s>".
-    eos_ids.update(i for token, i in specials.items() if token in END_TOKENS)
+    eos_ids.update(i for token, i in special_ids.items() if token in END_TOKENS)
     if not eos_ids:
         raise UserError(f"{folder}: nothing names an end-of-text token; add eos_token_id to its "
                         "generation_config.json")  # fmt: skip

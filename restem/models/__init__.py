@@ -3,6 +3,7 @@
 from restem.models.config import ModelConfig, RopeScaling
 from restem.models.decoder import (
     Forward,
+    Params,
     forward,
     init_params,
     logits,
@@ -17,6 +18,7 @@ __all__ = [
     "Forward",
     "KVCache",
     "ModelConfig",
+    "Params",
     "RopeScaling",
     "forward",
     "init_params",

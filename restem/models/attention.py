@@ -118,6 +118,7 @@ def visible(
     distance = query_positions[:, :, None] - key_positions[:, None, :]
     mask = distance >= 0
     if keys.segments is not None:
+        assert query_segments is not None
         mask &= query_segments[:, :, None] == keys.segments[:, None, :]
     if window is not None:
         mask &= (distance < window) | jnp.logical_not(is_local)
@@ -197,8 +198,7 @@ def _attend(config, query, query_positions, query_segments, sets, is_local):
         top = jnp.maximum(top, rows_first(s.max(axis=-1), keys))
     top = jax.lax.stop_gradient(top)  # it cancels, so its gradient is zero: do not compute it
 
-    total = 0.0
-    out = 0.0
+    total = out = jnp.zeros((), jnp.float32)
     for s, keys in zip(scores, sets, strict=True):
         shared = keys.values.ndim == 3
         p = jnp.exp(s - (jnp.swapaxes(top, 0, 1) if shared else top)[..., None])

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
+Activation = Literal["silu", "gelu_tanh", "gelu"]
+
 
 @dataclasses.dataclass(frozen=True)
 class RopeScaling:
@@ -55,7 +57,7 @@ class ModelConfig:
     """Added to the variance."""
     norm_offset: float = 0.0
     """Norms multiply by `norm_offset + scale`; 1 for Gemma, which stores scale - 1."""
-    activation: Literal["silu", "gelu_tanh", "gelu"] = "silu"
+    activation: Activation = "silu"
     """Non-linearity of the feed-forward block."""
     gated_mlp: bool = True
     """down(act(gate(x)) * up(x)), else down(act(up(x)))."""

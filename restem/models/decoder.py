@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -24,7 +24,7 @@ from restem.models.kv_cache import KVCache
 
 Params = Mapping[str, Any]
 
-_ACTIVATIONS = {
+_ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
     "silu": jax.nn.silu,
     "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
     "gelu": functools.partial(jax.nn.gelu, approximate=False),
@@ -47,7 +47,13 @@ def _weight(module: nn.Module, name: str, shape, axes, *, fan_in: int | None = N
         init = nn.initializers.zeros_init()
     else:
         init = nn.initializers.normal(fan_in**-0.5)
-    return module.param(name, nn.with_logical_partitioning(init, axes), shape)
+    return _param(module, name, init, axes, shape)
+
+
+def _param(module: nn.Module, name: str, init: Any, axes, shape) -> jax.Array:
+    # Modules are applied to unboxed parameters: what comes is the array that the box would hold.
+    boxed: Any = nn.with_logical_partitioning(init, axes)
+    return module.param(name, boxed, shape)
 
 
 def _dense(x: jax.Array, w: jax.Array, *, inputs: int = 1) -> jax.Array:
@@ -68,7 +74,7 @@ def _norm(
     """RMS norm over the last axis, computed in float32; `centred` subtracts the mean first."""
     config = module.config
     init = nn.initializers.constant(1.0 - config.norm_offset)
-    scale = module.param(name, nn.with_logical_partitioning(init, (axis,)), (x.shape[-1],))
+    scale = _param(module, name, init, (axis,), (x.shape[-1],))
     y = x.astype(jnp.float32)
     if centred:
         y = y - y.mean(axis=-1, keepdims=True)
@@ -188,11 +194,7 @@ class Ends(nn.Module):
         """`end` is "embed" (tokens to embeddings), "norm" (the final norm) or "logits"."""
         c = self.config
         normal = nn.initializers.normal(c.embed_dim**-0.5)
-        table = self.param(
-            "embedding",
-            nn.with_logical_partitioning(normal, ("vocab", "embed")),
-            (c.vocab_size, c.embed_dim),
-        )
+        table = _param(self, "embedding", normal, ("vocab", "embed"), (c.vocab_size, c.embed_dim))
         if end == "embed":
             x = jnp.take(table, x, axis=0).astype(c.dtype)
             if c.scale_embedding:
@@ -203,15 +205,16 @@ class Ends(nn.Module):
         spec = "...e,ve->...v"
         if not c.tied_head:
             spec = "...e,ev->...v"
-            table = self.param(
-                "head",
-                nn.with_logical_partitioning(normal, ("embed", "vocab")),
-                (c.embed_dim, c.vocab_size),
-            )
+            table = _param(self, "head", normal, ("embed", "vocab"), (c.embed_dim, c.vocab_size))
         y = jnp.einsum(spec, x, table.astype(x.dtype), preferred_element_type=jnp.float32)
         if c.final_softcap is not None:
             y = c.final_softcap * jnp.tanh(y / c.final_softcap)
         return y
+
+
+def _end(params: Params, config: ModelConfig, x: jax.Array, end: str) -> jax.Array:
+    result: Any = Ends(config).apply({"params": params}, x, end)
+    return result
 
 
 def forward(
@@ -239,7 +242,7 @@ def forward(
       block.
     """
     ends = {k: v for k, v in params.items() if k != "layers"}
-    x = Ends(config).apply({"params": ends}, tokens, "embed")
+    x = _end(ends, config, tokens, "embed")
     angles = positions.astype(jnp.float32)[..., None] * attention.inverse_frequencies(config)
     local_angles = angles
     if config.rope_local_theta is not None:
@@ -269,7 +272,8 @@ def forward(
             of_layer = tuple((k[i], v[i]) for k, v in cache_arrays)
             x, block = layer(x, (layer_params, local_layers[i], of_layer))
             blocks.append(block)
-        keys, values = (tuple(b[0] for b in blocks), tuple(b[1] for b in blocks))
+        keys: Any = tuple(b[0] for b in blocks)
+        values: Any = tuple(b[1] for b in blocks)
         if not any(isinstance(c.keys, tuple) for c in caches):
             keys, values = jnp.stack(keys), jnp.stack(values)
     else:
@@ -281,14 +285,14 @@ def forward(
             }[config.remat]
             body = jax.checkpoint(layer, policy=policy, prevent_cse=False)
         x, (keys, values) = jax.lax.scan(body, x, (layers, jnp.asarray(local_layers), cache_arrays))
-    hidden = Ends(config).apply({"params": ends}, x, "norm")
+    hidden = _end(ends, config, x, "norm")
     return Forward(hidden=hidden, block=KVCache(keys=keys, values=values, positions=positions))
 
 
 def logits(params: Params, config: ModelConfig, hidden: jax.Array) -> jax.Array:
     """[..., embed] -> [..., vocab] float32, soft-capped where the family does so."""
     ends = {k: v for k, v in params.items() if k != "layers"}
-    return Ends(config).apply({"params": ends}, hidden, "logits")
+    return _end(ends, config, hidden, "logits")
 
 
 def _boxed_params(config: ModelConfig, key: jax.Array) -> Params:
@@ -297,7 +301,7 @@ def _boxed_params(config: ModelConfig, key: jax.Array) -> Params:
     hidden = jnp.zeros((1, 1, config.embed_dim), config.dtype)
 
     def ends(key):
-        variables = {}
+        variables: dict[str, Any] = {}
         for end, x in (("embed", tokens), ("norm", hidden), ("logits", hidden)):
             variables |= Ends(config).init(key, x, end)["params"]
         return variables

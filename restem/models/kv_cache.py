@@ -8,6 +8,9 @@ of a scatter, although its rows started at different times.
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -17,6 +20,10 @@ from restem.models.config import ModelConfig
 
 INVALID_POSITION = 2**30
 """Later than any query, so that causality alone hides a column that holds nothing."""
+
+
+Arrays = Any
+"""An array or a tuple with one a layer; in trees that describe a cache, its shape or sharding."""
 
 
 @flax.struct.dataclass
@@ -30,12 +37,12 @@ class KVCache:
     be copied.
     """
 
-    keys: jax.Array
+    keys: Arrays
     """[layers, batch?, kv_heads, head_dim, length]; time is minor, as the product with queries
     wants it."""
-    values: jax.Array
+    values: Arrays
     """[layers, batch?, kv_heads, length, head_dim]."""
-    positions: jax.Array
+    positions: Arrays
     """[batch?, length] int32, the position of each column in its row or INVALID_POSITION."""
 
     @property
@@ -90,7 +97,7 @@ def write(cache: KVCache, block: KVCache, column: jax.Array | int) -> KVCache:
 
 def unstack(cache: KVCache) -> KVCache:
     """The same cache with a tuple of layers instead of a stack."""
-    return cache.replace(keys=tuple(cache.keys), values=tuple(cache.values))
+    return dataclasses.replace(cache, keys=tuple(cache.keys), values=tuple(cache.values))
 
 
 def as_prefix(cache: KVCache) -> KVCache:

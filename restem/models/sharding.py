@@ -32,7 +32,7 @@ def partition_spec(
     """
     table = dict(rules)
     taken: set[str] = set()
-    entries = []
+    entries: list[str | tuple[str, ...] | None] = []
     for name, size in zip(axes, shape, strict=True):
         wanted = table.get(name) if name is not None else None
         wanted = (wanted,) if isinstance(wanted, str) else tuple(wanted or ())

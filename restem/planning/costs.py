@@ -11,13 +11,14 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-import jax
+from jax.extend import core
 
 from restem.planning.chips import Chip
 
 
-def flops(jaxpr: jax.extend.core.Jaxpr, trips: Sequence[int] = ()) -> float:
+def flops(jaxpr: core.Jaxpr, trips: Sequence[int] = ()) -> float:
     """FLOPs of the matrix products of a jaxpr, recomputation included, over all chips.
 
     Args:
@@ -25,6 +26,7 @@ def flops(jaxpr: jax.extend.core.Jaxpr, trips: Sequence[int] = ()) -> float:
       trips: rounds of loops whose length is known only at run time, outermost first; 1 beyond.
     """
     total = 0.0
+    eqn: Any
     for eqn in jaxpr.eqns:
         name = eqn.primitive.name
         if name == "dot_general":

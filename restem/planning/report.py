@@ -93,7 +93,8 @@ class Plan:
         from rich.console import Console
         from rich.table import Table
 
-        console = Console(file=io.StringIO(), width=110)
+        written = io.StringIO()
+        console = Console(file=written, width=110)
         mesh = lambda step: " ".join(f"{k}={v}" for k, v in self.meshes[step].items())
         console.print(
             f"{self.topology}: {self.chips} chips, {self.hosts} hosts,"
@@ -155,13 +156,13 @@ class Plan:
             f" chip-hours at the roofline; peaks from {self.peaks_source}",
             highlight=False,
         )
-        return console.file.getvalue().rstrip()
+        return written.getvalue().rstrip()
 
 
 def misfit(result: Mapping[str, Any]) -> str:
     """Which buffer is in the way."""
     kinds = {k: v for k, v in result["memory"].items() if k != "needed by the compiler"}
-    largest = max(kinds, key=kinds.get)
+    largest = max(kinds, key=kinds.__getitem__)
     text = f"largest known buffer: {largest}, {_gib(kinds[largest])}"
     if result.get("buffers"):
         text += f"; largest temporaries: {', '.join(result['buffers'][:3])}"

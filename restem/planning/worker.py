@@ -43,7 +43,7 @@ def compile_program(job: dict[str, Any]) -> dict[str, Any]:
     program = programs.PROGRAMS[name](config, shapes, mesh)
     start = time.monotonic()
     traced = program.trace()
-    trips = ()
+    trips: tuple[int, ...] = ()
     if name == "train":
         chips_rows = shapes.rows // partitioning.batch_parts(mesh)
         trips = (shapes.micro_batches, -(-chips_rows * shapes.row_length // shapes.head_chunk))

@@ -95,7 +95,7 @@ def embed(
                 }
             )
     wanted = {sample["problem"] for sample in samples}
-    questions = {}
+    questions: dict[str, dict[str, str]] = {}
     for run in runs:
         for name, problem in run.problems().items():
             if name in wanted:

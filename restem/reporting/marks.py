@@ -40,8 +40,7 @@ def plot_points(
 
     `shift` moves it sideways, so that the intervals of several lines do not cover each other.
     """
-    line = [(x + shift, e) for x, e in line]
-    xs = [x for x, _ in line]
+    xs = [x + shift for x, _ in line]
     ys = [e.pass1 for _, e in line]
     axis.plot(xs, ys, label=label, clip_on=False, zorder=3, **style)
     bars = [(x, e.pass1, e.interval) for x, e in line if e.interval is not None]

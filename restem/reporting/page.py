@@ -134,7 +134,7 @@ def table(
 ) -> str:
     """An HTML table; columns of words are set left, those of numbers right."""
     words = [
-        index > 0 and any(isinstance(row[index], str) and row[index][:1].isalpha() for row in rows)
+        index > 0 and any(isinstance(c := row[index], str) and c[:1].isalpha() for row in rows)
         for index in range(len(columns))
     ]
     mark = lambda index: ' class="text"' if words[index] else ""

@@ -14,11 +14,13 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 # Okabe-Ito less its yellow, which paper swallows. The page maps each to a variable of its theme.
 BLUE, VERMILION, GREEN = "#0072b2", "#d55e00", "#009e73"
@@ -81,7 +83,7 @@ def series(index: int) -> dict:
 @contextlib.contextmanager
 def house_style() -> Iterator[None]:
     """Matplotlib as the report wants it, for as long as figures are drawn and written."""
-    settings = {
+    settings: Any = {
         "svg.fonttype": "none",
         "svg.hashsalt": "restem",
         # Labels carry task and folder names: a dollar sign in one is no formula.
@@ -133,8 +135,8 @@ def panels(
     """
     columns = 1 if narrow else min(count, 2 if count % 3 else 3)
     rows = math.ceil(count / columns)
-    figure = Figure(figsize=(3.6 if narrow else 7.2, height * rows), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06, wspace=0.04, hspace=0.06)
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06, wspace=0.04, hspace=0.06)
+    figure = Figure(figsize=(3.6 if narrow else 7.2, height * rows), layout=layout)
     axes = figure.subplots(rows, columns, squeeze=False, sharey=share_y).flatten().tolist()
     for spare in axes[count:]:
         spare.remove()

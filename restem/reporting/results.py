@@ -154,7 +154,8 @@ def _iteration_table(run: Run):
     columns += ["cut off", "no answer", "solved", "examples", "time"]
     if run.human:
         columns.remove("solved")
-    rows, chosen = [], []
+    rows: list[tuple[Cell, ...]] = []
+    chosen: list[int] = []
     for i in run.iterations:
         e = i.evaluation(run.task)
         if e is None and not i.selection:

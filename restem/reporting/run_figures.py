@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -362,7 +363,7 @@ def m_step(run: Run, suffix: str) -> Chart | Missing:
     found = [(n, loss, reward) for n, loss, reward in found if loss or reward]
     if not found:
         return Missing(title, "", "No M-step has logged a loss yet.")
-    shown = [found[j] for j in spread(range(len(found)), 6)]
+    shown: list[Any] = [found[j] for j in spread(range(len(found)), 6)]
     parts = [(which, name) for which, name in
              ((1, "Loss on solution tokens"), (2, "Reward on validation problems"))
              if any(entry[which] for entry in shown)]  # fmt: skip

@@ -69,9 +69,9 @@ class SampleTable:
 
     def texts(self, rows: Sequence[int]) -> Iterator[tuple[int, records.Sample]]:
         """(position in this table, whole sample) of some rows, one file in memory at a time."""
-        rows = np.asarray(rows, np.int64)
-        for index in np.unique(self.file[rows]) if len(rows) else ():
-            inside = rows[self.file[rows] == index]
+        wanted = np.asarray(rows, np.int64)
+        for index in np.unique(self.file[wanted]) if len(wanted) else ():
+            inside = wanted[self.file[wanted] == index]
             table = workdir.read_table(self.paths[index]).take(self.row[inside])
             yield from zip(inside.tolist(), records.samples_from_table(table), strict=True)
 
@@ -138,7 +138,7 @@ class Iteration:
         paths = _files(self.path / "samples", "*.parquet")
         if not paths:
             return None
-        kept = set()
+        kept: set[tuple[str, int]] = set()
         for path in _files(self.path / "dataset", "*.parquet"):
             table = workdir.read_table(path)
             ids = table.column("problem_id").to_pylist()

@@ -29,6 +29,10 @@ from restem.sampling.requests import Completion, Request
 from restem.sampling.scheduler import Placement, Scheduler
 from restem.sampling.stopping import Stops
 
+_PROGRAMS: dict[Any, Any] = {}
+"""Compiled programs of all engines: those of other settings sample with the same model."""
+_KEPT_PROGRAMS = 64
+
 _BUCKET = 16  # columns of prefix, questions and ring are multiples of this
 
 
@@ -126,7 +130,6 @@ class Engine:
         self.unstacked = on_cpu if unstacked is None else unstacked
         self.mesh = mesh
         self.stats = Stats()
-        self._programs: dict[Any, Any] = {}
 
     def sample(
         self,
@@ -166,17 +169,19 @@ class Engine:
                 on_progress(call.scheduler.finished, call.scheduler.total)
 
     def run(self, function: Callable, *args: Any, donate: tuple[int, ...] = (), **static: Any):
-        """Calls a function of `sampling.steps`, compiled once a set of shapes."""
+        """Calls a function of `sampling.steps`, compiled once a set of shapes for all engines."""
         leaves, tree = jax.tree.flatten(args)
         shapes = tuple((a.shape, a.dtype, getattr(a, "sharding", None)) for a in leaves)
-        signature = (function, tuple(static.items()), tree, shapes)
-        program = self._programs.get(signature)
+        signature = (function, tuple(static.items()), tree, shapes, self.mesh)
+        program = _PROGRAMS.get(signature)
         if program is None:
             start = time.perf_counter()
             jitted = jax.jit(functools.partial(function, **static), donate_argnums=donate)
             program = jitted.lower(*args).compile()
             self.stats.compile_seconds += time.perf_counter() - start
-            self._programs[signature] = program
+            while len(_PROGRAMS) >= _KEPT_PROGRAMS:
+                del _PROGRAMS[next(iter(_PROGRAMS))]  # the oldest
+            _PROGRAMS[signature] = program
         return program(*args)
 
 
@@ -235,14 +240,7 @@ class _Call:
             self._grow()
             jax.block_until_ready(self.slots)
         with self._timed("decode_seconds"):
-            keep = np.array([row is not None for row in scheduler.rows])
-            self.slots, tokens, logprobs = engine.run(
-                _decode, self.decode_params, self.prefix, self.slots,
-                np.asarray(self.column, np.int32), keep, donate=(2,),
-                config=engine.config, sampling=engine.sampling,
-                eos_ids=tuple(sorted(engine.vocabulary.eos_ids)), steps=engine.decode_steps,
-                ring=self.ring,
-            )  # fmt: skip
+            tokens, logprobs = self._decode()
             self.column = (self.column + engine.decode_steps) % self.ring
             tokens, logprobs = partitioning.to_all_hosts((tokens, logprobs))
             completions = scheduler.record(tokens, logprobs)
@@ -251,6 +249,29 @@ class _Call:
         stats.samples += len(completions)
         stats.tokens += sum(len(c.token_ids) for c in completions)
         return completions
+
+    def _decode(self) -> tuple[jax.Array, jax.Array]:
+        """Tokens and their log-probabilities [decode_steps, slots] of all slots."""
+        engine = self.engine
+        keep = np.array([row is not None for row in self.scheduler.rows])
+        column = np.asarray(self.column, np.int32)
+        drawn = dict(sampling=engine.sampling, eos_ids=tuple(sorted(engine.vocabulary.eos_ids)))
+        if engine.unstacked and engine.decode_steps == 1:
+            # Two programs: the larger one, slow to compile with its layers unrolled, is the same
+            # for every way of drawing.
+            block, logits = engine.run(
+                _read, self.decode_params, self.prefix, self.slots, config=engine.config
+            )
+            self.slots, tokens, logprobs = engine.run(
+                _write, self.slots, block, logits, column, keep, donate=(0,), ring=self.ring,
+                **drawn,
+            )  # fmt: skip
+        else:
+            self.slots, tokens, logprobs = engine.run(
+                _decode, self.decode_params, self.prefix, self.slots, column, keep, donate=(2,),
+                config=engine.config, steps=engine.decode_steps, ring=self.ring, **drawn,
+            )  # fmt: skip
+        return tokens, logprobs
 
     def _check_length(self, prefix: int) -> None:
         limit = self.engine.config.max_length
@@ -391,6 +412,17 @@ def _prefill_questions(params, prefix, prefix_length, tokens, lengths, *, config
 
 def _grow(slots, column, *, ring, more):
     return device.grow(slots, ring, more, column)
+
+
+def _read(params, prefix, slots, *, config):
+    return device.read(params, config, prefix, slots)
+
+
+def _write(slots, block, logits, column, keep, *, sampling, eos_ids, ring):
+    slots = slots.replace(active=slots.active & keep)
+    column = slots.cache.length - ring + column
+    slots, *drawn = device.write(sampling, eos_ids, slots, block, logits, column)
+    return slots, *(x[None] for x in drawn)
 
 
 def _decode(params, prefix, slots, column, keep, *, config, sampling, eos_ids, steps, ring):

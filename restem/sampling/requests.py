@@ -32,6 +32,9 @@ class Request:
             raise ValueError(f"max_new_tokens={self.max_new_tokens} is not positive")
 
 
+FinishReason = Literal["eos", "stop", "length"]
+
+
 @dataclasses.dataclass(frozen=True)
 class Completion:
     """One finished sample."""
@@ -52,5 +55,5 @@ class Completion:
     logprob: float
     """Sum over all `token_ids` of log p(token | before) under the policy's own distribution,
     neither tempered nor truncated, in nats."""
-    finish_reason: Literal["eos", "stop", "length"]
+    finish_reason: FinishReason
     """EOS was sampled, a stop string completed, or the cut-off was reached."""

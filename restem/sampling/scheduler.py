@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from restem.sampling.requests import Completion, Request
+from restem.sampling.requests import Completion, FinishReason, Request
 from restem.sampling.stopping import Stops, StopScanner, text_token_count
 
 
@@ -152,7 +152,7 @@ class Scheduler:
         return None
 
     @staticmethod
-    def _complete(row: Row, reason: str) -> Completion:
+    def _complete(row: Row, reason: FinishReason) -> Completion:
         scanner = row.scanner
         end = len(scanner.data) if scanner.text_bytes is None else scanner.text_bytes
         return Completion(

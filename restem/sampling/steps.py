@@ -20,6 +20,7 @@ sampled token comes out of the same program as all others.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -122,7 +123,9 @@ def prefill_prefix(
     at = jnp.arange(tokens.shape[0], dtype=jnp.int32)
     block = models.forward(params, config, tokens[None], at[None]).block
     positions = jnp.where(at < length, at, INVALID_POSITION)
-    return _constrain_cache(kv_cache.as_prefix(block.replace(positions=positions[None])))
+    return _constrain_cache(
+        kv_cache.as_prefix(dataclasses.replace(block, positions=positions[None]))
+    )
 
 
 def prefill_questions(
@@ -144,7 +147,7 @@ def prefill_questions(
     caches = () if prefix is None else (prefix,)
     block = models.forward(params, config, tokens, positions, caches=caches).block
     positions = jnp.where(at < lengths[:, None], positions, INVALID_POSITION)
-    return _constrain_cache(block.replace(positions=positions))
+    return _constrain_cache(dataclasses.replace(block, positions=positions))
 
 
 def fork(
@@ -235,7 +238,64 @@ def grow(slots: Slots, ring: int, more: int, column: jax.Array) -> Slots:
         values=jax.tree.map(lambda v: widen(v, v.ndim - 2, 0), cache.values),
         positions=widen(cache.positions, 1, INVALID_POSITION),
     )
-    return _constrain(slots.replace(cache=cache))
+    return _constrain(dataclasses.replace(slots, cache=cache))
+
+
+def read(
+    params: models.Params, config: models.ModelConfig, prefix: KVCache | None, slots: Slots
+) -> tuple[KVCache, jax.Array]:
+    """Reads the next token of every slot: the model's part of a step.
+
+    Returns:
+      Its keys and values, one column a slot; and logits [slots, vocab] float32.
+    """
+    caches = (slots.cache,) if prefix is None else (prefix, slots.cache)
+    out = models.forward(
+        params, config, slots.token[:, None], slots.position[:, None], caches=caches
+    )
+    return out.block, models.logits(params, config, out.hidden[:, 0])
+
+
+def write(
+    sampling: filters.Sampling,
+    eos_ids: tuple[int, ...],
+    slots: Slots,
+    block: KVCache,
+    logits: jax.Array,
+    column: jax.Array,
+) -> tuple[Slots, jax.Array, jax.Array]:
+    """Draws the token that follows in every active slot, and keeps what was read.
+
+    Args:
+      slots: the state.
+      block: as `read` gives it.
+      logits: likewise.
+      column: scalar int32, the column of the cache that `block` goes to.
+
+    Returns:
+      The state; tokens [slots] int32 with `NO_TOKEN` where a slot was not active; and
+      log p(token) [slots] float32.
+    """
+    keys = jax.vmap(jax.random.fold_in)(slots.key, slots.count)
+    tokens, logprobs = filters.draw(sampling, logits, keys, slots.active)
+    if isinstance(slots.cache.keys, tuple):
+        # Every read of the cache has to come before the write, or the compiler copies it. No
+        # token is negative, but the compiler cannot know and waits for the last of them.
+        column = column + jnp.minimum(tokens.min(), 0)
+    emitted = jnp.where(slots.active, tokens, NO_TOKEN)
+    count = slots.count + slots.active
+    is_eos = functools.reduce(
+        jnp.logical_or, [tokens == e for e in eos_ids], jnp.zeros_like(slots.active)
+    )
+    slots = dataclasses.replace(
+        slots,
+        cache=kv_cache.write(slots.cache, block, column),
+        token=tokens,
+        position=slots.position + 1,
+        count=count,
+        active=slots.active & ~is_eos & (count < slots.limit),
+    )
+    return _constrain(slots), emitted, logprobs
 
 
 def decode(
@@ -250,7 +310,7 @@ def decode(
     column: jax.Array,
     keep: jax.Array,
 ) -> tuple[Slots, jax.Array, jax.Array]:
-    """Samples up to `steps` tokens in every active slot.
+    """Samples up to `steps` tokens in every active slot: `read` and `write` in turn.
 
     Args:
       ring: columns of the ring, the last ones of the cache.
@@ -263,34 +323,14 @@ def decode(
       The state; tokens [steps, slots] int32 with `NO_TOKEN` where a slot was not active; and
       log p(token) [steps, slots] float32.
     """
-    slots = slots.replace(active=slots.active & keep)
+    slots = dataclasses.replace(slots, active=slots.active & keep)
     first = slots.cache.length - ring
 
     def step(slots, t):
-        caches = (slots.cache,) if prefix is None else (prefix, slots.cache)
-        out = models.forward(
-            params, config, slots.token[:, None], slots.position[:, None], caches=caches
-        )
-        keys = jax.vmap(jax.random.fold_in)(slots.key, slots.count)
-        logits = models.logits(params, config, out.hidden[:, 0])
-        tokens, logprobs = filters.draw(sampling, logits, keys, slots.active)
+        block, logits = read(params, config, prefix, slots)
         at = first + (column + t) % ring
-        if isinstance(slots.cache.keys, tuple):
-            # Every read of the cache has to come before the write, or the compiler copies it. No
-            # token is negative, but the compiler cannot know and waits for the last of them.
-            at = at + jnp.minimum(tokens.min(), 0)
-        cache = kv_cache.write(slots.cache, out.block, at)
-        emitted = jnp.where(slots.active, tokens, NO_TOKEN)
-        count = slots.count + slots.active
-        is_eos = functools.reduce(jnp.logical_or, [tokens == e for e in eos_ids], False)
-        slots = slots.replace(
-            cache=cache,
-            token=tokens,
-            position=slots.position + 1,
-            count=count,
-            active=slots.active & ~is_eos & (count < slots.limit),
-        )
-        return _constrain(slots), (emitted, logprobs)
+        slots, tokens, logprobs = write(sampling, eos_ids, slots, block, logits, at)
+        return slots, (tokens, logprobs)
 
     slots, (tokens, logprobs) = jax.lax.scan(step, slots, jnp.arange(steps))
     return slots, tokens, logprobs

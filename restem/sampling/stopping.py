@@ -52,7 +52,7 @@ class Stops:
         """Bytes of the longest string; 0 if there are none."""
         return max(map(len, self.before + self.after), default=0)
 
-    def find(self, data: bytes, start: int) -> int | None:
+    def find(self, data: bytes | bytearray, start: int) -> int | None:
         """Where the text ends in `data`, if a string completes at byte `start` or later.
 
         Args:

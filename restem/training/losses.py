@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import flax.struct
 import jax
@@ -79,7 +79,7 @@ def coefficients(
     elif normalisation == "none":
         z = num_examples.astype(jnp.float32)
     else:
-        raise ValueError(f"normalisation={normalisation!r} is none of {Normalisation.__args__}")
+        raise ValueError(f"normalisation={normalisation!r} is none of {get_args(Normalisation)}")
     scaled = weights * share if normalisation == "example_mean" else weights
     return scaled / jnp.where(z > 0, z, 1.0)
 

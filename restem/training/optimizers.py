@@ -10,7 +10,7 @@ The step that trains gives `total_steps`; all else has a default or comes from g
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import gin
 import jax
@@ -34,8 +34,8 @@ def learning_rates(
     peak, so no step is wasted at zero; the decay reaches `final_fraction` of the peak after
     the last step.
     """
-    if schedule not in Schedule.__args__:
-        raise ValueError(f"schedule={schedule!r} is none of {Schedule.__args__}")
+    if schedule not in get_args(Schedule):
+        raise ValueError(f"schedule={schedule!r} is none of {get_args(Schedule)}")
     if total_steps < 1:
         raise ValueError(f"total_steps={total_steps} must be positive")
     warmup = round(warmup_fraction * total_steps)
@@ -221,7 +221,7 @@ def master_weights(inner: optax.GradientTransformation) -> optax.GradientTransfo
 class StochasticRoundingState(NamedTuple):
     key: jax.Array
     """Key data; a step's own key is folded from it and the count."""
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # hides tuple.count
     inner: optax.OptState
 
 
@@ -268,7 +268,8 @@ def round_stochastically(key: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def _float32(tree, *, copy=False):
-    return jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=copy or None), tree)
+    cast = jnp.array if copy else jnp.asarray
+    return jax.tree.map(lambda x: cast(x, jnp.float32), tree)
 
 
 def _differences(new, params):

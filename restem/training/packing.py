@@ -18,6 +18,7 @@ SeqIO's packer is not used: it casts to int32 and drops zeros, which destroys re
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 
 import flax.struct
@@ -129,7 +130,7 @@ class PackedEpoch(Sequence):
     def __len__(self) -> int:
         return -(-len(self.examples) // self.batch_examples)
 
-    def __getitem__(self, index: int) -> Batch:
+    def __getitem__(self, index: int) -> Batch:  # type: ignore[override]  # no slices
         if not 0 <= index < len(self):
             raise IndexError(f"batch {index} of {len(self)}")
         return self._fill(self._rows(index))
@@ -224,7 +225,7 @@ def choose_shape(
         return -(-x // step) * step
 
     shortest = rounded(max(sizes), multiple)
-    best = None
+    best: tuple[float, int, int] = (math.inf, 0, 0)
     for length in range(shortest, max(shortest, min(4 * shortest, max_tokens)) + 1, multiple):
         counts = [len(first_fit_decreasing(group, length)) for group in groups]
         most = max(rows_multiple, max_tokens // length // rows_multiple * rows_multiple)
@@ -232,7 +233,7 @@ def choose_shape(
         rows = rounded(-(-max(counts) // micro), rows_multiple)
         computed = sum(rounded(count, rows) for count in counts) * length
         cost = computed * (layer + key * (prefix_length + length))
-        if best is None or cost < best[0]:
+        if cost < best[0]:
             best = cost, length, rows
     return best[1], best[2]
 

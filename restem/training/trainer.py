@@ -45,7 +45,7 @@ class TrainState:
     """Of the decoder, layers stacked."""
     opt_state: Any
     """Of the optimizer."""
-    step: jax.Array
+    step: Any
     """[] int32, optimizer steps taken."""
 
 
@@ -327,7 +327,7 @@ class Trainer:
         def of_micro(x):
             return jax.lax.dynamic_index_in_dim(x, m, keepdims=False)
 
-        caches = ()
+        caches: tuple[KVCache, ...] = ()
         if self.prefix_ids:
             positions = jnp.arange(len(self.prefix_ids), dtype=jnp.int32)
             caches = (KVCache(keys=block[0], values=block[1], positions=positions),)
@@ -351,7 +351,7 @@ class Trainer:
         )
 
 
-def _metrics(sums: losses.Sums, batch: Batch) -> dict[str, jax.Array]:
+def _metrics(sums: losses.Sums, batch: Batch) -> dict[str, Any]:
     tokens = jnp.maximum(sums.tokens, 1.0)
     share = jnp.where(batch.lengths > 0, batch.weights / jnp.maximum(batch.lengths, 1), 0.0)
     return {

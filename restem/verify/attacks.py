@@ -15,7 +15,7 @@ import sys
 
 FACTS = json.load(sys.stdin)
 LIBC = ctypes.CDLL(None, use_errno=True)
-RESULTS = {}
+RESULTS: dict[str, str] = {}
 
 
 def attack(name):

@@ -16,7 +16,7 @@ _PREFIX = "restem-"
 
 def hierarchies() -> Iterator[tuple[str, str]]:
     """(controller, folder) of this process: "memory" and "pids" (version 1) or "v2"."""
-    mounts = {}
+    mounts: dict[str, str] = {}
     with open("/proc/self/mounts") as lines:
         for line in lines:
             _, where, kind, options = line.split()[:4]

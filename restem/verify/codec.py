@@ -96,6 +96,7 @@ def _pack(value: Any, handle: Callable[[Any], int] | None) -> Any:
 def _pack_subclass(value: Any, handle: Callable[[Any], int] | None) -> Any:
     """Sets, and subclasses of built-in types read through the built-in type's own methods."""
     kind = type(value)
+    base: Any
     for base, tag in ((set, "s"), (frozenset, "z")):
         if issubclass(kind, base):
             return {tag: [_pack(item, handle) for item in base.__iter__(value)]}
@@ -155,9 +156,14 @@ def _unpack(node: Any, handle: Callable[[int], Any] | None) -> Any:
     raise CodecError(f"unknown tag {tag[:20]!r}")
 
 
-_SEQUENCES = {"t": tuple, "s": set, "z": frozenset, "q": collections.deque}
-_MAPPINGS = {"o": collections.OrderedDict, "c": _counts}
-_SCALARS = {
+_SEQUENCES: dict[str, Callable[[Any], Any]] = {
+    "t": tuple,
+    "s": set,
+    "z": frozenset,
+    "q": collections.deque,
+}
+_MAPPINGS: dict[str, Callable[[Any], Any]] = {"o": collections.OrderedDict, "c": _counts}
+_SCALARS: dict[str, Callable[[Any], Any]] = {
     "i": lambda text: int(text, 16),
     "f": float.fromhex,
     "b": bytes.fromhex,

@@ -191,7 +191,8 @@ def _standard_streams(fds: list[int]) -> None:
     sys.stdin = text(0, errors="surrogateescape")
     sys.stdout = text(1, "w", errors="surrogateescape")
     sys.stderr = text(2, "w", buffering=1, errors="backslashreplace")
-    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
+    for name in ("stdin", "stdout", "stderr"):
+        setattr(sys, f"__{name}__", getattr(sys, name))
 
 
 def _new_module(name: str) -> types.ModuleType:
@@ -238,7 +239,8 @@ def _leave(body: Callable[[], None]) -> None:
     except BaseException:
         status = CRASHED
         _say(lambda: traceback.print_exc())
-    if not _say(threading._shutdown) or not _say(atexit._run_exitfuncs):
+    shutdown = threading._shutdown  # type: ignore[attr-defined]  # as Python's own exit calls it
+    if not _say(shutdown) or not _say(atexit._run_exitfuncs):
         status = status or CRASHED
     for stream in _open_streams():
         if not _say(stream.flush) and stream is sys.stdout:

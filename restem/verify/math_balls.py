@@ -19,6 +19,7 @@ import dataclasses
 import functools
 import math
 from fractions import Fraction
+from typing import Any
 
 import mpmath
 
@@ -55,7 +56,7 @@ class Algebraic:
     """log2 of a bound on the conjugates of U, at least 0."""
     log_l: float
     """log2 of a bound on the conjugates of L, at least 0."""
-    radicals: frozenset[tuple[object, int]]
+    radicals: frozenset[tuple[Any, int]]
     """The radicals adjoined, each with the degree it adds at most."""
     order: int
     """The order of the roots of unity adjoined."""
@@ -74,7 +75,7 @@ class Algebraic:
 class Ball:
     """A real or complex number known to within 2**error."""
 
-    centre: object
+    centre: Any
     """An mpf or mpc of `MP`."""
     error: int
     """log2 of the error bound, rounded up."""
@@ -114,14 +115,14 @@ def log2(n: int) -> float:
     return math.log2(n >> shift) + shift + 1e-9
 
 
-def magnitude(centre: object) -> int:
+def magnitude(centre: Any) -> int:
     """An exponent m with |centre| < 2**m, and not much less; EXACT for zero."""
     if not centre:
         return EXACT
     return int(MP.mag(centre))
 
 
-def make(centre: object, error: int, algebraic: Algebraic | None, span: int) -> Ball:
+def make(centre: Any, error: int, algebraic: Algebraic | None, span: int) -> Ball:
     size = magnitude(centre)
     if size > MAX_MAGNITUDE or (-MAX_MAGNITUDE > size > EXACT):
         raise Refused("a number of that size is not computed")
@@ -231,7 +232,7 @@ def integer_power(a: Value, n: int) -> Value:
     size = magnitude(a.centre)
     if a.error > size - 4 or abs(size) * n > MAX_MAGNITUDE:
         if n <= 16:
-            result = a
+            result: Value = a
             for _ in range(n - 1):
                 result = multiply(result, a)
             return result

@@ -259,13 +259,14 @@ def _factorial(value: Value, step: int) -> Fraction:
 
 
 def _of_several(name: str, values: list[Value]) -> Value:
-    if not all(isinstance(value, Fraction) for value in values):
+    exact = [value for value in values if isinstance(value, Fraction)]
+    if len(exact) < len(values):
         raise Undefined(f"{name} of inexact numbers")
     if name in ("max", "min"):
-        return max(values) if name == "max" else min(values)
-    if any(value.denominator != 1 for value in values):
+        return max(exact) if name == "max" else min(exact)
+    if any(value.denominator != 1 for value in exact):
         raise Undefined(f"{name} of fractions")
-    integers = [int(value) for value in values]
+    integers = [int(value) for value in exact]
     if name in ("gcd", "lcm"):
         return Fraction(math.gcd(*integers) if name == "gcd" else math.lcm(*integers))
     if len(integers) != 2:

@@ -351,7 +351,7 @@ def _name(node: Node) -> str:
 
 
 def _items(node: Node) -> list[Node]:
-    items = []
+    items: list[Node] = []
     for item in node[1]:
         spread = _spread(item)
         items.extend(spread[1] if spread[0] == "list" else [spread])

@@ -11,6 +11,8 @@ and two sets are equal if their cells are:
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 from restem.verify import math_values
 from restem.verify.math_atoms import Node
@@ -129,7 +131,8 @@ class _Line:
             if place is None:
                 raise NotASet
             placed.append((place, end))
-        placed.sort(key=functools.cmp_to_key(lambda x, y: (x[0] > y[0]) - (x[0] < y[0])))
+        order: Callable[[Any, Any], int] = lambda x, y: (x[0] > y[0]) - (x[0] < y[0])
+        placed.sort(key=functools.cmp_to_key(order))
         cut = -1
         last: Node | None = None
         for _, end in placed:

@@ -155,7 +155,7 @@ def _text_tokens(inner: str, spaced: bool, applied: bool) -> list[Token]:
         pieces += [words[last : match.start()], None]
         last = match.end()
     pieces.append(words[last:])
-    tokens = []
+    tokens: list[Token] = []
     for piece in pieces:
         if piece is None:
             # ", and" is one separator; so is a comma that ends one text and starts the next.

@@ -222,7 +222,7 @@ class Verifier:
         if worker.spent(self._jobs_per_worker):
             return []
         window = 1 if self._grader["kind"] == "function" else WINDOW
-        taken = []
+        taken: list[Job] = []
         with self._changed:
             # No more than a fair share, or the last samples would all wait in one worker's hands.
             share = 1 + len(self._queue) // self._count

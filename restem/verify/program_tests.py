@@ -131,7 +131,8 @@ def _asserts(statements: list[str], entry_point: str | None, prompt: str, where:
     free = _free_names(tree)
     unknown = sorted(name for name in free if not hasattr(builtins, name))
     # `math.pi` takes a module; `bisect(x)` calls a function of the program by that name.
-    called = {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and _is_name(n.func)}
+    calls = [n.func for n in ast.walk(tree) if isinstance(n, ast.Call)]
+    called = {f.id for f in calls if isinstance(f, ast.Name)}
     known = sys.stdlib_module_names | set(typing.__all__)
     modules = tuple(name for name in unknown if name in known - called)
     names = [n for n in unknown if n not in modules and n != entry_point]
@@ -147,7 +148,7 @@ def _asserts(statements: list[str], entry_point: str | None, prompt: str, where:
     if not names:
         # The function under test has the name of a built-in one (MBPP 126 asks for `sum`): it is
         # what the assertions call outermost. Any other built-in name stays Python's own.
-        names = sorted({n.func.id for n in _outermost_calls(tree)})
+        names = sorted(_outermost_calls(tree))
     return Asserts(
         statements=tuple(s.replace("\r\n", "\n") for s in statements),
         entry_point=None,
@@ -158,7 +159,8 @@ def _asserts(statements: list[str], entry_point: str | None, prompt: str, where:
 
 
 def _free_names(tree: ast.AST) -> set[str]:
-    loaded, bound = set(), set()
+    loaded: set[str] = set()
+    bound: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
             (loaded if isinstance(node.ctx, ast.Load) else bound).add(node.id)
@@ -173,18 +175,14 @@ def _free_names(tree: ast.AST) -> set[str]:
     return loaded - bound
 
 
-def _is_name(node: ast.AST) -> bool:
-    return isinstance(node, ast.Name)
-
-
-def _outermost_calls(tree: ast.Module) -> list[ast.Call]:
-    found = []
+def _outermost_calls(tree: ast.Module) -> set[str]:
+    found = set()
     for statement in tree.body:
         if isinstance(statement, ast.Assert):
             test = statement.test
             left = test.left if isinstance(test, ast.Compare) else test
             if isinstance(left, ast.Call) and isinstance(left.func, ast.Name):
-                found.append(left)
+                found.add(left.func.id)
     return found
 
 

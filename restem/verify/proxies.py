@@ -92,7 +92,8 @@ def _perform(request: list, names: dict[str, Any], objects: _Objects) -> tuple:
     if operation == "get":
         return (getattr(request[1], request[2]),)
     if operation == "set":
-        return (setattr(request[1], request[2], request[3]),)
+        setattr(request[1], request[2], request[3])
+        return (None,)
     if operation == "iter":
         return (iter(request[1]),)
     if operation == "next":

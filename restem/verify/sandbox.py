@@ -20,6 +20,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import os
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -85,7 +86,7 @@ def layers(*, without: Iterable[str] = ()) -> Mapping[str, LayerStatus]:
 
 @functools.lru_cache(maxsize=8)
 def _probed(without: tuple[str, ...]) -> Mapping[str, LayerStatus]:
-    process = start_supervisor(slot=1999, limits=Limits(), without=without)
+    process = start_supervisor(slot=16 * os.getpid() + 15, limits=Limits(), without=without)
     try:
         return read_layers(codec.Channel(process.stdout.fileno(), -1))
     finally:
@@ -137,7 +138,12 @@ def describe(found: Mapping[str, LayerStatus] | None = None) -> list[str]:
     return [*lines, "strong enough to run programs that nobody has read"]
 
 
+def in_force(found: Mapping[str, LayerStatus] | None = None) -> list[str]:
+    """Names of the layers in force."""
+    found = layers() if found is None else found
+    return [name for name, status in found.items() if status.in_force]
+
+
 def summary(found: Mapping[str, LayerStatus]) -> str:
     """The layers in force in one line, which goes with every verdict."""
-    names = [name for name, status in found.items() if status.in_force]
-    return ",".join(names) or "none"
+    return ",".join(in_force(found)) or "none"

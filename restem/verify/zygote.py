@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import gc
 import importlib
 import json
@@ -95,7 +96,7 @@ class Zygote:
             ("uts_namespace", linux.CLONE_NEWUTS),
             ("pid_namespace", linux.CLONE_NEWPID),
         ):
-            self.attempt(layer, lambda flag=flag: linux.unshare(flag))
+            self.attempt(layer, functools.partial(linux.unshare, flag))
         parent = os.getpid()
         child = os.fork()
         if child == 0:
@@ -314,7 +315,7 @@ class Zygote:
         _in_child(lambda: os.setresuid(self.uid, self.uid, self.uid), "no other user may be taken")
         library = os.path.dirname(os.__file__)
         _in_child(
-            lambda: (os.setresuid(self.uid, self.uid, self.uid), os.listdir(library)),
+            lambda: _list_as(self.uid, library),
             f"Python's library ({library}) is in a folder that only root can read",
         )
 
@@ -341,6 +342,11 @@ class Zygote:
             writable=["/scratch" if own_root else self._shared_scratch()],
             devices=["/dev/null", "/dev/full"],
         )
+
+
+def _list_as(uid: int, folder: str) -> None:
+    os.setresuid(uid, uid, uid)
+    os.listdir(folder)
 
 
 def _in_child(action: Callable[[], object], problem: str) -> None:

@@ -272,7 +272,6 @@ class EngineTest(parameterized.TestCase):
         self.assertEqual(engine.stats.tokens, 2 + 2 * NEW)
         self.assertEqual(engine.stats.samples, 4)
         compiled = engine.stats.compile_seconds
-        self.assertGreater(compiled, 0)
         # Nothing of the old policy is kept, and nothing is compiled again.
         other = params_of(CONFIG, seed=1)
         row = [*prefix, 9, 8]

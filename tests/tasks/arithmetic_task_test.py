@@ -97,7 +97,7 @@ class ArithmeticTest(parameterized.TestCase):
                 self.assertContainsSubset(pronouns, set(stories.PRONOUNS[gender]), text)
 
     def test_stories_vary(self):
-        records = [r for r in generate("train") if r["metadata"]["family"] == "add"]
+        records = generate("train", families=("varied_add",), sizes={"train": 120})
         blanks = "|".join((r"\d+", *stories.THINGS, *(name for name, _ in stories.PEOPLE)))
         shapes = {re.sub(blanks, "_", question(r).replace("She", "He")) for r in records}
         self.assertGreater(len(shapes), 12)
@@ -146,9 +146,10 @@ class ArithmeticTest(parameterized.TestCase):
 
 
 GOLDEN = [
-    "Grace has 7 cookies. Victor has 18 more than Grace. How many cookies does Victor have?",
-    "Elena had $13 and spent $12. How many dollars does she have now?",
-    "A train runs 11 miles in an hour. How many miles does it run in 5 hours?",
+    "Grace put 7 cookies on a shelf. Then she put 18 more there. "
+    "How many cookies are on the shelf now?",
+    "A shop had 13 flowers. It sold 12 of them today. How many flowers were not sold?",
+    "5 children have 11 postcards each. How many postcards do they have together?",
     "What is 94 + 2?",
 ]
 

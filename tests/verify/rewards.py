@@ -62,3 +62,8 @@ def misbehave(problem: Problem, text: str) -> float:
     elif text == "imports":
         return float("jax" in sys.modules or "tensorflow" in sys.modules)
     return 0.5
+
+
+def third(problem, text):
+    """No number that float32 holds."""
+    return 1 / 3

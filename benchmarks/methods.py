@@ -1,0 +1,110 @@
+"""Runs every method on the demo's task at one budget of samples; what came out is in methods.md.
+
+    python benchmarks/methods.py --workdir=runs/methods --teacher=orbax:FOLDER  # of another run
+    python benchmarks/methods.py --workdir=runs/methods --table         # of what is there
+
+SmolLM2-135M-Instruct on `arithmetic`: --problems training problems, --problems x --samples samples
+in all, however a method spends them; 16 examples an optimizer step at a learning rate of 5e-5. All
+runs share the problems and the evaluation of the base policy. A run that was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+
+def settings(problems: int, samples: int) -> dict[str, list[str]]:
+    """Gin bindings of each method that spend `problems` x `samples` samples."""
+    half, batch = samples // 2, problems // 3
+
+    def loop(iterations, number):
+        return [f"em.iterations={iterations}", f"generate.num_samples={number}"]
+
+    minibatches = [*loop(samples, half), f"em.problems_per_iteration={batch}"]
+    minibatches += [f"em.evaluate_every={samples}"]
+    return {
+        "restem": [*loop(2, half), "select.cap=2"],
+        "rest": [*loop(2, samples), "em.generate_every=2", "select.cap=2"],
+        "rft": loop(1, samples),
+        "star": loop(half, 1),  # and at most as many with a hint
+        "iml": minibatches,
+        "raft": minibatches,
+        "rwr": loop(2, half),
+        "exit": loop(2, half),
+        "self_improve": loop(1, samples),
+        "trice": [
+            *loop(samples, 1), f"em.problems_per_iteration={problems}",
+            f"em.evaluate_every={samples}",
+        ],
+        "sft": ["em.iterations=1"],
+        "distill": [*loop(1, samples), "select.cap=2"],
+        "reinforced_icl": loop(1, samples),
+    }  # fmt: skip
+
+
+def run(name: str, bindings: list[str], arguments, folder: pathlib.Path) -> None:
+    base = arguments.workdir / "restem" / "iteration_000"
+    if base.exists() and not folder.exists():  # the base policy is the same: evaluated once
+        folder.mkdir(parents=True)
+        shutil.copytree(base, folder / "iteration_000")
+    bindings = [
+        f"Run.train_problems={arguments.problems}", f"Run.test_problems={arguments.test}",
+        "adamw.learning_rate=5e-5", "improve.batch_examples=16", "improve.epochs=2", *bindings,
+    ]  # fmt: skip
+    if name not in ("iml", "raft", "self_improve", "trice"):
+        bindings.append("Run.validation_problems=32")
+    if name in ("iml", "raft", "trice"):
+        bindings.append("improve.epochs=1")
+    if name == "distill":
+        bindings.append(f"TEACHER={arguments.teacher}")
+    files = ["restem_demo.gin", f"methods/{name}.gin"]
+    command = [
+        sys.executable, "-m", "restem", "run", f"--workdir={folder}",
+        *(f"--gin_file={file}" for file in files), *(f"--gin.{b}" for b in bindings),
+    ]  # fmt: skip
+    print(f"{name}: {' '.join(command[1:])}", flush=True)
+    subprocess.run(command, check=True)
+
+
+def row(name: str, folder: pathlib.Path) -> str:
+    iterations = json.loads((folder / "summary.json").read_text())["iterations"]
+    generated = [i["generate"] for i in iterations if "generate" in i]
+    trained = [i["train"] for i in iterations if "train" in i]
+    seconds = sum(g["seconds"] for g in generated) + sum(t["seconds"] for t in trained)
+    last = [i["evals"]["arithmetic"] for i in iterations if "arithmetic" in i["evals"]][-1]
+    low, high = last["ci95"]
+    return (
+        f"| `{name}` | {len(trained)} | {sum(g['samples'] for g in generated)} "
+        f"| {sum(t['examples'] for t in trained)} | {seconds:.0f} "
+        f"| **{last['pass@1']:.1%}** ({low:.1%} to {high:.1%}) |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--workdir", type=pathlib.Path, required=True)
+    parser.add_argument("--teacher", help="reference of the policy that `distill` learns from")
+    parser.add_argument("--methods", nargs="*")
+    parser.add_argument("--problems", type=int, default=48)
+    parser.add_argument("--samples", type=int, default=6)
+    parser.add_argument("--test", type=int, default=160)
+    parser.add_argument("--table", action="store_true", help="only print the table")
+    arguments = parser.parse_args()
+    methods = settings(arguments.problems, arguments.samples)
+    names = arguments.methods or [m for m in methods if m != "distill" or arguments.teacher]
+    for name in [] if arguments.table else names:
+        run(name, methods[name], arguments, arguments.workdir / name)
+    print("| method | iterations | samples | examples | seconds | test pass@1 (95% interval) |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for name in names:
+        if (arguments.workdir / name / "summary.json").exists():
+            print(row(name, arguments.workdir / name))
+
+
+if __name__ == "__main__":
+    main()
