@@ -62,7 +62,7 @@ install() {
   run tar --exclude=.git --exclude=.venv --exclude=runs -C "$SOURCE" -czf "$archive" .
   run gcloud compute tpus tpu-vm scp "$archive" "$NAME:restem.tar.gz" "${WHERE[@]}" --worker=all
   run rm -f "$archive"
-  on_all_workers 'mkdir -p restem && tar -xzf restem.tar.gz -C restem && python3 -m venv restem-env && restem-env/bin/pip install -q -U pip "jax[tpu]" ./restem'
+  on_all_workers 'mkdir -p restem && tar -xzf restem.tar.gz -C restem && python3 -m venv restem-env && restem-env/bin/pip install -q -U pip "jax[tpu]" "./restem[gcs]"'
 }
 
 start() {
