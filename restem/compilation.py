@@ -19,6 +19,9 @@ def use_cache(folder: str) -> None:
     # Small programs too: a restarted run is to compile nothing again.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    # XLA's own caches put the folder, and whether a host writes it, into the key of a program: the
+    # other hosts, and a folder that was moved, would find nothing.
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
     if not _events:
         _events[_REQUESTS] = _events[_HITS] = 0
         jax.monitoring.register_event_listener(_count)
