@@ -34,7 +34,7 @@ class Machine:
             # These programs run for milliseconds and compile for seconds.
             env={
                 **os.environ, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-                "PYTHONPATH": str(ROOT),
+                "XLA_FLAGS": "", "PYTHONPATH": str(ROOT),
             },
         )  # fmt: skip
 
@@ -50,7 +50,7 @@ class Machine:
             port = s.getsockname()[1]
         pids = []
         for i in range(hosts):
-            environment = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+            environment = {}
             if hosts > 1:
                 environment |= {
                     "RESTEM_COORDINATOR": f"localhost:{port}",

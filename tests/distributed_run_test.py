@@ -37,6 +37,15 @@ improve.rows_per_batch = 4
 improve.patience = 4
 initialize.heartbeat_timeout_s = 15
 """
+MESHES = """
+Run.mesh = @e_step/make_mesh
+generate.mesh = @e_step/make_mesh()
+evaluate.mesh = @e_step/make_mesh()
+improve.mesh = @m_step/make_mesh()
+e_step/make_mesh.data = 2
+m_step/make_mesh.data = 1
+m_step/make_mesh.fsdp = 2
+"""
 KILL, TERM = signal.SIGKILL, signal.SIGTERM
 ANSWERS = "evals/letters.parts/greedy/*"
 LOST = r"restem: host %d \(.+\) has not been heard of for 15 s"
@@ -89,9 +98,9 @@ class RunTest(absltest.TestCase):
         return files
 
     @staticmethod
-    def start(files: workdir.Workdir, hosts: int, *flags: str, devices: int = 1):
+    def start(files: workdir.Workdir, hosts: int, *flags: str):
         argv = ["run", f"--gin_file={folder}/tiny.gin", f"--workdir={files.path}", *flags]
-        return machine.start(hosts, argv, folder / f"{files.path.name}.log", devices=devices)
+        return machine.start(hosts, argv, folder / f"{files.path.name}.log")
 
     def interrupted(self, files, hosts, *, host, number, sign) -> tuple[list[int], str]:
         """Exit codes and logs of a job of which one host gets a signal when a file is there."""
@@ -172,10 +181,10 @@ class RunTest(absltest.TestCase):
         self.assert_same(files)
 
     def test_two_hosts_on_one_mesh(self):
-        """8 devices: samples over `data`, training over `fsdp`, policies loaded onto the mesh."""
+        """Samples over `data`, training over `fsdp`, policies loaded onto the mesh."""
         files = self.new_run("mesh")
-        flags = ["--gin_file=hardware/cpu_8.gin", "--gin.improve.rows_per_batch=8"]
-        job = self.start(files, 2, *flags, devices=4)
+        (folder / "mesh.gin").write_text(MESHES)
+        job = self.start(files, 2, f"--gin_file={folder}/mesh.gin")
         self.assertEqual(job.codes(), [0, 0], job.output())
         self.assert_same(files)
 
