@@ -11,6 +11,7 @@ dimension of the feed-forward block and the vocabulary. Rows are split over data
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -375,10 +376,15 @@ def to_all_hosts(tree: Any) -> Any:
     def whole(leaf):
         if leaf.is_fully_addressable:
             return np.asarray(leaf)
-        spread = jax.jit(lambda x: x, out_shardings=replicated(leaf.sharding.mesh))(leaf)
-        return np.asarray(spread.addressable_data(0))
+        return np.asarray(_spread(leaf.sharding.mesh)(leaf).addressable_data(0))
 
     return jax.tree.map(whole, tree)
+
+
+@functools.lru_cache(maxsize=8)
+def _spread(mesh: Mesh):
+    """Copies an array to all devices. Kept, since the sampler does it at every visit."""
+    return jax.jit(lambda x: x, out_shardings=replicated(mesh))
 
 
 def _is_axes(leaf: Any) -> bool:
