@@ -49,6 +49,8 @@ setup(
         "test": ["pytest>=8", "pytest-xdist>=3.6", "pandas>=2", "ruff>=0.15", "mypy>=1.18"],
         "parity": ["torch>=2.8", "transformers>=5.0"],
         "plan": ["libtpu"],
+        # Orbax asks buckets of Google Cloud Storage through it; others it does not know.
+        "gcs": ["google-cloud-storage>=2"],
         "xm": ["xmanager>=0.7"],
     },
     entry_points={"console_scripts": ["restem = restem.main:console"]},

@@ -12,7 +12,8 @@
 #       --gin_file=restem_math.gin --gin_file=hardware/v5p_64.gin \
 #       --gin.MODEL=hf:/models/gemma-3-27b-pt --workdir=gs://bucket/runs/math
 #
-# A worker that is preempted leaves with exit code 75; `run` again with the same arguments goes on.
+# Workers that are preempted, or lose another one, start again by themselves and go on. Where the
+# slice itself was taken away, `create`, `install` and `run` with the same arguments go on.
 set -euo pipefail
 
 NAME=${NAME:-restem}
@@ -61,7 +62,7 @@ install() {
   run tar --exclude=.git --exclude=.venv --exclude=runs -C "$SOURCE" -czf "$archive" .
   run gcloud compute tpus tpu-vm scp "$archive" "$NAME:restem.tar.gz" "${WHERE[@]}" --worker=all
   run rm -f "$archive"
-  on_all_workers 'mkdir -p restem && tar -xzf restem.tar.gz -C restem && python3 -m venv restem-env && restem-env/bin/pip install -q -U pip "jax[tpu]" ./restem'
+  on_all_workers 'mkdir -p restem && tar -xzf restem.tar.gz -C restem && python3 -m venv restem-env && restem-env/bin/pip install -q -U pip "jax[tpu]" "./restem[gcs]"'
 }
 
 start() {
@@ -69,7 +70,8 @@ start() {
   local quoted
   quoted=$(printf '%q ' "${ARGUMENTS[@]}")
   # Detached, so that a lost connection does not end the run; its exit code is the log's last line.
-  on_all_workers "cd restem && nohup sh -c '../restem-env/bin/restem run $quoted; echo exit code \$?' >> ../restem.log 2>&1 < /dev/null & echo \$! > restem.pid"
+  # 75, 76, 134: preempted, or another worker was lost; all start again.
+  on_all_workers "cd restem && nohup sh -c 'while :; do ../restem-env/bin/restem run $quoted; code=\$?; echo exit code \$code; case \$code in 75|76|134) sleep 10 ;; *) break ;; esac; done' >> ../restem.log 2>&1 < /dev/null & echo \$! > restem.pid"
 }
 
 logs() {
@@ -81,7 +83,8 @@ case $VERB in
   install) install ;;
   run) start ;;
   logs) logs ;;
-  stop) on_all_workers 'pkill -TERM -f restem-env/bin/restem || true' ;;
+  # [r] so that the pattern does not match the shell that holds it; the loop around restem ends too.
+  stop) on_all_workers 'pkill -TERM -f "[r]estem-env/bin/restem" || true' ;;
   delete) run gcloud compute tpus tpu-vm delete "$NAME" "${WHERE[@]}" --quiet ;;
   all) create; install; start ;;
   *) echo "tpu_vm.sh: unknown verb $VERB" >&2; usage >&2; exit 2 ;;

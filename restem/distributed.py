@@ -1,4 +1,9 @@
-"""Many hosts: start-up, barriers that name the host that is late, and preemption.
+"""Many hosts: start-up, waiting for one another, and preemption.
+
+Every host runs the same program on the same folder. What only one host may do, the first does and
+tells the others (`on_first`); what can be divided is divided (`share`); a step that was divided
+ends with a `barrier`. A host that dies is noticed by the others' heartbeats, whatever they are
+waiting in.
 
 Exit codes of `restem`, for whatever starts it again:
 
@@ -7,47 +12,48 @@ Exit codes of `restem`, for whatever starts it again:
     75   preempted: the step's work is saved, and the same command goes on (`EXIT_PREEMPTED`)
     76   another host was late or died; restart all hosts with the same command (`EXIT_LATE_HOST`)
 
-75 is EX_TEMPFAIL of sysexits.h, "try again". JAX itself ends a process with SIGABRT (exit code
-134 in a shell) where its coordination service finds that a host no longer answers.
+75 is EX_TEMPFAIL of sysexits.h, "try again". Where the host that coordinates (the first) dies, JAX
+itself ends the others with SIGABRT, exit code 134 in a shell; it is to be treated like 76.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
-import signal
 import socket
+import sys
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import gin
 import jax
 from absl import logging
-from jax.experimental import multihost_utils
 
+from restem import coordination
+from restem.coordination import EXIT_LATE_HOST, LateHostError, put, several
 from restem.errors import UserError
-
-EXIT_PREEMPTED = 75
-"""Exit code after SIGTERM or a preemption notice, once the work is saved."""
-
-EXIT_LATE_HOST = 76
-"""Exit code after a barrier that a host did not reach in time."""
+from restem.preemption import DONE, EXIT_PREEMPTED, LEFT, PREEMPTED, PREEMPTION
 
 T = TypeVar("T")
 
 
-class PreemptedError(SystemExit):
-    """Leaves the process with `EXIT_PREEMPTED`; raise it only when the work is saved."""
+@dataclasses.dataclass
+class _Job:
+    """What this process knows of the job it belongs to."""
 
-    def __init__(self):
-        super().__init__(EXIT_PREEMPTED)
+    barrier_timeout_s: float = 3600.0
+    shutdown_timeout_s: float = 60.0
+    names: dict[int, str] = dataclasses.field(default_factory=dict)
+    """Host names by process."""
+    uses: Counter[str] = dataclasses.field(default_factory=Counter)
+    """How often each meeting place was used: all hosts come to the same ones in the same order."""
 
 
-class LateHostError(RuntimeError):
-    """A barrier was not reached by all hosts in time; the message names those that are missing."""
-
-    exit_code = EXIT_LATE_HOST
+_job = _Job()
 
 
 @gin.configurable
@@ -58,6 +64,7 @@ def initialize(
     process_id: int | None = None,
     initialization_timeout_s: int = 300,
     heartbeat_timeout_s: int = 100,
+    barrier_timeout_s: float = 3600.0,
     shutdown_timeout_s: int = 60,
 ) -> bool:
     """Joins the hosts of a job, if there are several; call it before any other use of JAX.
@@ -71,6 +78,8 @@ def initialize(
       process_id: of this process, from 0.
       initialization_timeout_s: seconds to wait for all hosts.
       heartbeat_timeout_s: seconds after which a silent host counts as dead.
+      barrier_timeout_s: seconds that a host waits for others that are alive, at the end of a step
+        that they share or for what the first host does alone.
       shutdown_timeout_s: seconds that a host which is done waits for the others.
 
     Returns:
@@ -80,7 +89,7 @@ def initialize(
       UserError: only some of the three are given, or a host did not come.
     """
     if jax.distributed.is_initialized():
-        return jax.process_count() > 1
+        return several()
     environment: Callable[[str], Any] = os.environ.get
     coordinator = coordinator or environment("RESTEM_COORDINATOR")
     if num_processes is None and environment("RESTEM_NUM_PROCESSES"):
@@ -104,7 +113,9 @@ def initialize(
         jax.distributed.initialize(
             coordinator, num_processes, process_id,
             initialization_timeout=initialization_timeout_s,
-            heartbeat_timeout_seconds=heartbeat_timeout_s,
+            # JAX aborts the process without a word to us, so our own heartbeats come first. (Its
+            # own come twice in this time, so a host may have been silent for half of it already.)
+            heartbeat_timeout_seconds=3 * heartbeat_timeout_s,
             shutdown_timeout_seconds=shutdown_timeout_s,
         )  # fmt: skip
     except (RuntimeError, ValueError) as e:
@@ -113,13 +124,18 @@ def initialize(
             f"cannot join the other hosts at {coordinator or 'the detected coordinator'}: {text};"
             " start all of them with the same coordinator and number of processes"
         ) from e
-    _client().key_value_set(f"restem/host/{jax.process_index()}", socket.gethostname())
+    if not several():
+        return False
+    _job.barrier_timeout_s, _job.shutdown_timeout_s = barrier_timeout_s, shutdown_timeout_s
+    names = gather("start", socket.gethostname())
+    _job.names = dict(enumerate(names))
+    _Heartbeat(heartbeat_timeout_s).start()
     logging.info(
         "host %d of %d (%s), %d of %d devices",
         jax.process_index(), jax.process_count(), socket.gethostname(),
         jax.local_device_count(), jax.device_count(),
     )  # fmt: skip
-    return jax.process_count() > 1
+    return True
 
 
 def _is_cluster() -> bool:
@@ -131,132 +147,201 @@ def _is_cluster() -> bool:
     )
 
 
-def _client():
-    """The coordination service; JAX has no public name for it."""
-    from jax._src import distributed
-
-    return distributed.global_state.client
-
-
-_uses: Counter[str] = Counter()
-
-
-@gin.configurable
-def barrier(name: str, *, timeout_s: float = 600.0) -> None:
-    """Waits until every host is here; nothing to do where there is one.
-
-    All hosts come to the same barriers in the same order; a name may be used again.
-
-    Args:
-      name: what the hosts have finished, for the error message.
-      timeout_s: seconds to wait for the slowest host.
-
-    Raises:
-      LateHostError: names the hosts that did not come.
-    """
-    if not jax.distributed.is_initialized() or jax.process_count() == 1:
-        return
-    client = _client()
-    _uses[name] += 1
-    place = f"restem/barrier/{name}/{_uses[name]}"
-    me = str(jax.process_index())
-    client.key_value_set(f"{place}/{me}", "here")
-    try:
-        client.wait_at_barrier(place, int(timeout_s * 1000))
-    except Exception as e:  # jaxlib raises types of its own
-        try:
-            arrived = {key.rsplit("/", 1)[1] for key, _ in client.key_value_dir_get(place)}
-            names = {
-                key.rsplit("/", 1)[1]: host for key, host in client.key_value_dir_get("restem/host")
-            }
-        except Exception:
-            arrived, names = {me}, {}
-        late = [i for i in map(str, range(jax.process_count())) if i not in arrived]
-        who = ", ".join(f"host {i} ({names.get(i, 'unknown name')})" for i in late)
-        raise LateHostError(
-            f"barrier {name!r}: {who or 'a host'} did not come within {timeout_s:g} s; look at its"
-            f" log, then start all hosts again with the same command"
-        ) from e
-
-
 def is_first() -> bool:
     """Whether this host writes what only one host writes."""
-    return jax.process_index() == 0
+    # A process alone is not to take hold of its devices just to ask.
+    return not several() or jax.process_index() == 0
 
 
 def share(items: Sequence[T]) -> Sequence[T]:
     """The items that this host works on: every `process_count`-th, so that sizes differ by one."""
-    return items[jax.process_index() :: jax.process_count()]
+    return items[jax.process_index() :: jax.process_count()] if several() else items
 
 
-class Preemption:
-    """Whether this job is about to be taken off its machines.
+def gather(what: str, value: Any = None, *, timeout_s: float | None = None) -> list[Any]:
+    """Every host's value, by process; returns once all hosts are here.
 
-    One process: SIGTERM sets a flag. Many: a notice to any host (SIGTERM, or the machine's own)
-    reaches all through JAX's coordination service, which picks a step that no host has passed, so
-    that all hosts stop at the same one.
+    All hosts come to the same places in the same order; a name may be used again.
 
-        with Preemption() as preemption:
-            for batch in batches:
-                state = step(state, batch)
-                if preemption.reached():
-                    save(state)
-                    raise PreemptedError
+    Args:
+      what: what the hosts have done, for the error message.
+      value: anything JSON can hold, at most some megabytes over all hosts.
+      timeout_s: seconds to wait for the slowest host; None: `initialize.barrier_timeout_s`.
+
+    Raises:
+      LateHostError: names the hosts that did not come.
+      PreemptedError: a host that did not come was preempted and has left.
+    """
+    if not several():
+        return [value]
+    place = _place(what)
+    put(f"{place}/{jax.process_index()}", json.dumps(value))
+    found = _wait(what, place, range(jax.process_count()), timeout_s)
+    if is_first() and _job.uses[what] > 1:  # all have read what lay there the time before
+        coordination.client().key_value_delete(f"restem/place/{what}/{_job.uses[what] - 1}")
+    return [json.loads(found[i]) for i in range(jax.process_count())]
+
+
+def barrier(what: str, *, timeout_s: float | None = None) -> None:
+    """Waits until every host is here; nothing to do where there is one. See `gather`."""
+    gather(what, timeout_s=timeout_s)
+
+
+def on_first(
+    what: str,
+    function: Callable[[], T],
+    *,
+    may_leave: bool = True,
+    timeout_s: float | None = None,
+) -> T:
+    """What `function` gives on the first host, where alone it is called; every host gets it.
+
+    Steps begin and end with it, so this is also where a preempted job leaves between steps: the
+    first host decides for all.
+
+    Args:
+      what: names it in error messages.
+      function: gives anything JSON can hold.
+      may_leave: whether a preempted job leaves here; not inside a step that has more to save.
+      timeout_s: seconds that the others wait; None: `initialize.barrier_timeout_s`.
+
+    Raises:
+      UserError: `function` raised it.
+      LateHostError: the first host did not come, or `function` failed in another way.
+      PreemptedError: this job is to leave.
+    """
+    if not several():
+        value = function()
+        PREEMPTION.leave_if(may_leave and PREEMPTION.noticed())
+        return value
+    place = _place(what)
+    if is_first():
+        try:
+            told = {"value": function()}
+        except Exception as e:
+            told = {"error": f"{type(e).__name__}: {e}"}
+            if isinstance(e, UserError):
+                told = {"user_error": str(e)}
+            put(f"{place}/0", json.dumps(told))
+            raise
+        told["leave"] = may_leave and PREEMPTION.noticed()
+        put(f"{place}/0", json.dumps(told))
+    else:
+        told = json.loads(_wait(what, place, [0], timeout_s)[0])
+    if "user_error" in told:
+        raise UserError(told["user_error"])
+    if "error" in told:
+        raise LateHostError(f"{what}: {_name(0)} failed: {told['error']}")
+    PREEMPTION.leave_if(told["leave"])
+    return told["value"]
+
+
+def _place(what: str) -> str:
+    _job.uses[what] += 1
+    return f"restem/place/{what}/{_job.uses[what]}"
+
+
+def _name(host: int) -> str:
+    return f"host {host} ({_job.names.get(host, 'unknown name')})"
+
+
+def _wait(what: str, place: str, awaited: Sequence[int], timeout_s: float | None) -> dict[int, str]:
+    """What the awaited hosts left at a place."""
+    limit = _job.barrier_timeout_s if timeout_s is None else timeout_s
+    deadline = time.monotonic() + limit
+    pause = 0.002
+    while True:
+        # Who has left is read first: what a host put down before it left is then seen.
+        gone = coordination.read(LEFT)
+        found = coordination.read(place)
+        late = [host for host in awaited if host not in found]
+        if not late:
+            return found
+        for host in late:
+            PREEMPTION.leave_if(gone.get(host) == PREEMPTED)
+            if host in gone:
+                raise LateHostError(
+                    f"{what}: {_name(host)} is no longer here ({gone[host]}); look at its log"
+                )
+        if time.monotonic() > deadline:
+            raise LateHostError(
+                f"barrier {what!r}: {', '.join(map(_name, late))} did not come within {limit:g} s;"
+                " look at its log, then start all hosts again with the same command"
+            )
+        time.sleep(pause)
+        pause = min(1.0, 1.5 * pause)
+
+
+class _Heartbeat(threading.Thread):
+    """Says that this host is alive, and ends it where another one is not.
+
+    A host that waits in a collective for a dead one would wait for ever, and cannot be woken up:
+    the process ends here, on the spot. Nothing is lost by it but the unfinished unit of work.
     """
 
-    def __init__(self):
-        self._flag = threading.Event()
-        self._steps = 0
-        self._previous = None
-        self._many = jax.distributed.is_initialized() and jax.process_count() > 1
+    def __init__(self, timeout_s: float):
+        super().__init__(name="heartbeat", daemon=True)
+        self._timeout_s = timeout_s
 
-    def __enter__(self) -> Preemption:
-        # With many processes JAX has its own handler; and only a main thread may install one.
-        if not self._many and threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGTERM, self._on_signal)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGTERM, self._previous)
-            self._previous = None
-
-    def _on_signal(self, number: int, frame: object) -> None:
-        self._flag.set()
-
-    def reached(self) -> bool:
-        """Whether to save and leave now; every host asks once a step.
-
-        It stays True once it was.
-        """
-        if self._many and not self._flag.is_set():
-            _steps_of_job.advance()
-            if multihost_utils.reached_preemption_sync_point(_steps_of_job.value):
-                self._flag.set()
-        return self._flag.is_set()
-
-    def stop_if_reached(self) -> None:
-        """Raises `PreemptedError` where `reached`: for steps whose work is on disk already."""
-        if self.reached():
-            logging.warning("preempted: the work so far is saved; the same command goes on")
-            raise PreemptedError
-
-    def watch(self, items: Iterator[T]) -> Iterator[T]:
-        """Passes items on until preempted, then raises `PreemptedError` between two of them."""
-        for item in items:
-            yield item
-            self.stop_if_reached()
+    def run(self) -> None:
+        me, beat = jax.process_index(), 0
+        last: dict[int, str] = {}
+        heard = dict.fromkeys(range(jax.process_count()), time.monotonic())
+        while coordination.client() is not None:
+            beat += 1
+            now = time.monotonic()
+            try:
+                put(f"restem/beat/{me}", str(beat))
+                beats, gone = coordination.read("restem/beat"), coordination.read(LEFT)
+            except (LateHostError, jax.errors.JaxRuntimeError):
+                beats, gone = last, {}  # the first host is silent, or on its way out
+            for host in heard:
+                left_well = gone.get(host) in (DONE, PREEMPTED)
+                if left_well or beats.get(host) != last.get(host):
+                    heard[host] = now
+                elif now - heard[host] > self._timeout_s and host != me:
+                    print(
+                        f"restem: {_name(host)} has not been heard of for {self._timeout_s:g} s;"
+                        " look at its log, then start all hosts again with the same command",
+                        file=sys.stderr, flush=True,
+                    )  # fmt: skip
+                    os._exit(EXIT_LATE_HOST)
+            last = {**last, **beats}
+            time.sleep(min(5.0, self._timeout_s / 10))
 
 
-class _Steps:
-    """Steps that this process has asked about: the coordination service wants them to rise over
-    the whole life of a job, across several uses of `Preemption`."""
+def as_late_host(error: Exception) -> LateHostError | None:
+    """The error as one that another host is to blame for; None where it is not."""
+    if isinstance(error, LateHostError):
+        return error
+    text = " ".join(str(error).split())
+    signs = ("gloo", "nccl", "unavailable", "deadline_exceeded", "barrier", "connection")
+    if several() and isinstance(error, RuntimeError) and any(s in text.lower() for s in signs):
+        return LateHostError(f"another host was lost ({text[:300]}); start all hosts again")
+    return None
 
-    def __init__(self):
-        self.value = 0
 
-    def advance(self) -> None:
-        self.value += 1
+def end(code: int) -> int:
+    """The last call of a process: tells the other hosts how it ended, and waits for them.
 
-
-_steps_of_job = _Steps()
+    Returns `code`, unless others are lost: JAX would wait for them, so the process ends at once.
+    """
+    if not several():
+        return code
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if code == EXIT_LATE_HOST:
+        os._exit(code)
+    reasons = {0: DONE, EXIT_PREEMPTED: PREEMPTED}
+    # A preempted host has nothing else to do, and others may still be saving.
+    limit = _job.barrier_timeout_s if code == EXIT_PREEMPTED else _job.shutdown_timeout_s
+    deadline = time.monotonic() + limit
+    try:
+        put(f"{LEFT}/{jax.process_index()}", reasons.get(code, f"exit code {code}"))
+        while len(coordination.read(LEFT)) < jax.process_count():
+            if time.monotonic() > deadline:
+                os._exit(code)
+            time.sleep(0.05)
+    except (LateHostError, jax.errors.JaxRuntimeError):
+        os._exit(code)
+    return code

@@ -6,9 +6,10 @@
             maximise  sum over D_i of  r(x, y) log p(y | x)                 select, improve
 
 Each step writes files and does nothing where they are there, so the loop below is also how a run
-resumes. What a method of the family changes is bound by gin: `start_from`,
-`problems_per_iteration` and `generate_every` here, who proposes in `generate`, what is kept and
-with what weight in `select`, how the policy is fitted in `improve`.
+resumes. Many hosts run it alike; the steps share out the work between them. What a method of the
+family changes is bound by gin: `start_from`, `problems_per_iteration` and `generate_every` here,
+who proposes in `generate`, what is kept and with what weight in `select`, how the policy is fitted
+in `improve`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Literal
 
 import gin
 
-from restem import records, summary, workdir
+from restem import distributed, records, summary, workdir
 from restem.evaluate import evaluate
 from restem.generate import generate
 from restem.improve import improve
@@ -77,19 +78,23 @@ def generate_samples(*, run: Run, iteration: int, problems_per_iteration: int | 
 def select_examples(*, run: Run, iteration: int, generated_at: int | None = None):
     """What of the samples the policy is trained on."""
     directory = run.directory(iteration)
-    if directory.selection.exists():
-        return
-    samples = run.directory(generated_at or iteration).read_samples()
-    sampled = {s.problem_id for s in samples}
-    chosen = select(
-        problems=[p for p in run.problems("train") if p.problem_id in sampled],
-        samples=samples,
-        iteration=iteration,
-        seed=run.seed,
-        step=iteration - (generated_at or iteration),
-    )
-    workdir.write_table(directory.dataset, records.examples_to_table(chosen.examples))
-    workdir.write_json(directory.selection, chosen.report)
+
+    def write() -> None:
+        if directory.selection.exists():
+            return
+        samples = run.directory(generated_at or iteration).read_samples()
+        sampled = {s.problem_id for s in samples}
+        chosen = select(
+            problems=[p for p in run.problems("train") if p.problem_id in sampled],
+            samples=samples,
+            iteration=iteration,
+            seed=run.seed,
+            step=iteration - (generated_at or iteration),
+        )
+        workdir.write_table(directory.dataset, records.examples_to_table(chosen.examples))
+        workdir.write_json(directory.selection, chosen.report)
+
+    distributed.on_first("selection", write)
 
 
 @gin.configurable
@@ -99,8 +104,13 @@ def improve_policy(*, run: Run, iteration: int, start_from: str = "base", improv
     `improve` is the step itself; reinforced ICL puts another in its place, which does not train.
     """
     directory = run.directory(iteration)
-    if directory.improvement.exists():
-        directory.discard_training()
+
+    def finished() -> bool:
+        if directory.improvement.exists():
+            directory.discard_training()
+        return directory.improvement.exists()
+
+    if distributed.on_first("start of the M-step", finished):
         return
     table = workdir.read_table(directory.dataset)
     start = 0 if start_from == "base" else iteration - 1
@@ -120,7 +130,7 @@ def evaluate_policy(*, run: Run, iteration: int):
     """Evaluates the policy that `iteration` ended with on every task of the run."""
     directory = run.directory(iteration)
     for task in run.evaluations:
-        if directory.evaluation(task).exists():
+        if distributed.on_first(f"is {task} evaluated", directory.evaluation(task).exists):
             continue
         base = run.directory(0).answers(task)
         base_answers = None

@@ -8,8 +8,8 @@ from typing import Any
 import gin
 import numpy as np
 
-from restem import metrics, records, workdir
-from restem.generate import sample_and_verify
+from restem import distributed, metrics, records, workdir
+from restem.generate import sample_shards
 from restem.records import Problem, Sample, TaskCard
 from restem.sampling import Sampling
 from restem.select import final_answer
@@ -32,6 +32,7 @@ def evaluate(
     sampling: Sampling = Sampling(temperature=1.0, top_p=0.95),
     max_new_tokens: int | None = None,
     slots: int | None = None,
+    problems_per_shard: int = 64,
     mesh=None,
 ) -> dict[str, Any]:
     """Evaluates a policy on one task and writes `evals/NAME.json` and `.parquet`.
@@ -50,49 +51,58 @@ def evaluate(
       sampling: of those (section 5.2: temperature 1.0, top-p 0.95).
       max_new_tokens: None takes the task's.
       slots: rows of the decode batch; None lets the engine choose.
-      mesh: devices to sample on.
+      problems_per_shard: answers are kept so many problems at a time while it is under way.
+      mesh: devices to sample on; see `generate`.
 
     Returns:
       What the JSON file holds.
     """
     path = directory.evaluation(name)
-    if path.exists():
+    if distributed.on_first(f"start of the evaluation on {name}", path.exists):
         return workdir.read_json(path)
     timing: dict[str, float] = {}
     settings = dict(
         policy=policy, card=card, problems=problems, max_new_tokens=max_new_tokens, slots=slots,
-        verifier=verifier, key=key, mesh=mesh, timing=timing,
+        verifier=verifier, key=key, mesh=mesh, timing=timing, problems_per_shard=problems_per_shard,
     )  # fmt: skip
     what = f"{directory.path.name}: evaluating {name}"
-    answers = list(sample_and_verify(**settings, sampling=GREEDY, num_samples=1, what=what))
-    report = greedy_report(answers)
+    parts = directory.evaluation_parts(name)
+    sample_shards(parts / "greedy", **settings, sampling=GREEDY, num_samples=1, what=what)
     if num_samples:
-        sampled = list(
-            sample_and_verify(
-                **settings,
-                sampling=sampling,
-                num_samples=num_samples,
-                first_sample=1,  # sample 0 is the greedy one
-                what=f"{what} ({num_samples} samples)",
-            )
+        sample_shards(
+            parts / "sampled",
+            **settings,
+            sampling=sampling,
+            num_samples=num_samples,
+            first_sample=1,  # sample 0 is the greedy one
+            what=f"{what} ({num_samples} samples)",
         )
-        report |= sampled_report(sampled)
-        report["difficulty"] = difficulty_report(sampled, base_answers or sampled)
-        answers += sampled
-    split = problems[0].split if problems else "test"
-    report |= {
-        "task": card.task,
-        "split": split,
-        "policy": policy.reference,
-        "seconds": timing["seconds"],
-        "tokens_per_second": timing["tokens"] / timing["seconds"],
-        "prompt_source": card.prompt_source,
-        "prefix_sha256": card.prefix_sha256,
-    }
-    answers.sort(key=lambda s: (s.problem_id, s.sample_index))
-    workdir.write_table(directory.answers(name), records.samples_to_table(answers))
-    workdir.write_json(path, report)
-    return report
+
+    def merge() -> dict[str, Any]:
+        answers = workdir.read_shards(parts / "greedy") or []
+        report = greedy_report(answers)
+        if num_samples:
+            sampled = workdir.read_shards(parts / "sampled") or []
+            report |= sampled_report(sampled)
+            report["difficulty"] = difficulty_report(sampled, base_answers or sampled)
+            answers += sampled
+        seconds = timing.get("seconds", 0.0)
+        report |= {
+            "task": card.task,
+            "split": problems[0].split if problems else "test",
+            "policy": policy.reference,
+            "seconds": seconds,
+            "tokens_per_second": timing.get("tokens", 0) / seconds if seconds else None,
+            "prompt_source": card.prompt_source,
+            "prefix_sha256": card.prefix_sha256,
+        }
+        answers.sort(key=lambda s: (s.problem_id, s.sample_index))
+        workdir.write_table(directory.answers(name), records.samples_to_table(answers))
+        workdir.write_json(path, report)
+        parts.rmtree(missing_ok=True)
+        return report
+
+    return distributed.on_first(f"end of the evaluation on {name}", merge)
 
 
 def greedy_report(answers: Sequence[Sample]) -> dict[str, Any]:

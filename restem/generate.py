@@ -4,21 +4,29 @@ The samples of an iteration lie in shards of a fixed number of problems. A shard
 of its samples are verified; a resumed step samples the missing shards only. Since a sample is a
 function of (policy, problem, sample index, seed), it does not matter in which shard, on which host
 or beside which neighbours it is made.
+
+Many hosts sample in one of two ways. On devices of its own (no mesh, or `local_mesh`) each host
+takes a share of the shards and waits for no other. On one mesh of all hosts, where the policy does
+not fit a host's devices, all run one schedule and each verifies and writes its share.
 """
 
 from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
 import gin
+import jax
 from absl import logging
+from etils import epath
 
-from restem import partitioning, records, workdir
+from restem import distributed, partitioning, records, workdir
 from restem import prompts as prompts_lib
+from restem.preemption import PREEMPTION
+from restem.profiles import PROFILE
 from restem.progress import progress
 from restem.records import Problem, Sample, TaskCard, Verdict
 from restem.sampling import Engine, Request, Sampling
@@ -79,7 +87,8 @@ def sample_and_verify(
     """Samples `num_samples` solutions of every problem and yields each once it is verified.
 
     Verification runs on other processes meanwhile, so the time of a pass is that of the slower of
-    the two, not their sum.
+    the two, not their sum. Where the mesh is of all hosts, every host calls this alike and gets all
+    samples, in the same order.
 
     Args:
       policy: who writes the solutions.
@@ -92,7 +101,7 @@ def sample_and_verify(
       verifier: a `restem.verify.Verifier` of the task's grader.
       what: the step's name on the progress bar.
       slots: rows of the decode batch; None lets the engine choose.
-      mesh: devices; None is the first device.
+      mesh: devices; None is this host's first device.
       inputs: queries to ask instead of the problems' own.
       first_sample: index of the first sample of each problem.
       source: written into the samples.
@@ -126,48 +135,169 @@ def sample_and_verify(
         )
         for problem, question in zip(problems, tokens.questions, strict=True)
     ]
-    began = time.monotonic()
+    began = sampled = time.monotonic()
     generated = rewarded = 0
-    waiting: list[tuple[Sample, Future[Verdict]]] = []
 
-    def verified(block: bool) -> Iterator[Sample]:
-        nonlocal waiting, rewarded
-        later = []
-        for sample, future in waiting:
-            if block or future.done():
-                verdict = future.result()
-                rewarded += verdict.reward > 0
-                bar.advance(1, note=f"{rewarded} correct")
-                yield records.regraded(sample, verdict)
-            else:
-                later.append((sample, future))
-        waiting = later
-
-    with progress(what, total=len(problems) * num_samples, unit="samples") as bar:
+    def completed() -> Iterator[tuple[Problem, Sample]]:
+        nonlocal generated, sampled
         params = policy.params
         if mesh is not None:
             params = partitioning.reshard(params, partitioning.param_shardings(policy.config, mesh))
-        for completion in engine.sample(params, tokens.prefix, requests, key=key):
-            problem = problems[completion.request_index]
-            generated += len(completion.token_ids)
-            sample = Sample(
-                problem_id=problem.problem_id,
-                sample_index=completion.sample_index,
-                text=completion.text,
-                token_ids=tuple(completion.token_ids),
-                logprob=completion.logprob,
-                finish_reason=completion.finish_reason,
-                inputs=None if inputs is None else inputs[completion.request_index],
-                source=source,
+        with PROFILE.traced("decode") as advance:
+            completions = engine.sample(
+                params, tokens.prefix, requests, key=key, on_progress=advance
             )
-            waiting.append((sample, verifier.submit(problem, completion.text)))
-            yield from verified(block=False)
+            for completion in completions:
+                problem = problems[completion.request_index]
+                generated += len(completion.token_ids)
+                sample = Sample(
+                    problem_id=problem.problem_id,
+                    sample_index=completion.sample_index,
+                    text=completion.text,
+                    token_ids=tuple(completion.token_ids),
+                    logprob=completion.logprob,
+                    finish_reason=completion.finish_reason,
+                    inputs=None if inputs is None else inputs[completion.request_index],
+                    source=source,
+                )
+                yield problem, sample
         sampled = time.monotonic()
-        yield from verified(block=True)
+
+    verified = _verified_together if partitioning.is_shared(mesh) else _verified
+    with progress(what, total=len(problems) * num_samples, unit="samples") as bar:
+        for sample in verified(completed(), verifier):
+            rewarded += sample.reward > 0
+            bar.advance(1, note=f"{rewarded} correct")
+            yield sample
     if timing is not None:
         timing["seconds"] = timing.get("seconds", 0.0) + time.monotonic() - began
         timing["seconds_sampling"] = timing.get("seconds_sampling", 0.0) + sampled - began
         timing["tokens"] = timing.get("tokens", 0) + generated
+
+
+def _verified(completed: Iterable[tuple[Problem, Sample]], verifier) -> Iterator[Sample]:
+    """Each sample as soon as its verdict is there."""
+    waiting: list[tuple[Sample, Future[Verdict]]] = []
+    for problem, sample in completed:
+        waiting.append((sample, verifier.submit(problem, sample.text)))
+        later = []
+        for sample, future in waiting:
+            if future.done():
+                yield records.regraded(sample, future.result())
+            else:
+                later.append((sample, future))
+        waiting = later
+    for sample, future in waiting:
+        yield records.regraded(sample, future.result())
+
+
+_BLOCK = 512
+"""Verdicts that hosts tell each other at a time: some 100 kB."""
+
+
+def _verified_together(completed: Iterable[tuple[Problem, Sample]], verifier) -> Iterator[Sample]:
+    """The same on hosts that all have the same samples: each verifies its share of them.
+
+    Verdicts are exchanged a block late, so that verification goes on beside sampling.
+    """
+
+    def exchange(block: list[tuple[Sample, Future[Verdict] | None]]) -> Iterator[Sample]:
+        own = {i: vars(future.result()) for i, (_, future) in enumerate(block) if future}
+        verdicts: dict[str, Any] = {}
+        for part in distributed.gather("verification", own):
+            verdicts |= part
+        for i, (sample, _) in enumerate(block):
+            yield records.regraded(sample, Verdict(**verdicts[str(i)]))
+
+    before: list[tuple[Sample, Future[Verdict] | None]] = []
+    block: list[tuple[Sample, Future[Verdict] | None]] = []
+    for problem, sample in completed:
+        own = len(block) % jax.process_count() == jax.process_index()
+        block.append((sample, verifier.submit(problem, sample.text) if own else None))
+        if len(block) == _BLOCK:
+            yield from exchange(before)
+            before, block = block, []
+    yield from exchange(before)
+    yield from exchange(block)
+
+
+def sample_shards(
+    folder: epath.Path,
+    *,
+    problems: Sequence[Problem],
+    num_samples: int,
+    problems_per_shard: int,
+    what: str,
+    extend: Callable[[Sequence[Problem], Sequence[Sample]], list[Sample]] | None = None,
+    mesh=None,
+    timing: dict[str, float],
+    **settings: Any,
+) -> int:
+    """Samples the shards of `problems` that `folder` lacks; returns when all hosts' are there.
+
+    A preempted job leaves between two shards.
+
+    Args:
+      folder: of the shards.
+      problems: what is asked.
+      num_samples: solutions a problem.
+      problems_per_shard: a kill loses at most what is unfinished of the shards under way.
+      what: the step's name.
+      extend: called with the problems of a shard and their samples; gives more samples.
+      mesh: as in `sample_and_verify`; decides how hosts share the work.
+      timing: receives seconds (of the slowest host) and tokens (of all).
+      **settings: of `sample_and_verify`.
+
+    Returns:
+      How many shards were there already.
+    """
+    shards = max(1, -(-len(problems) // problems_per_shard))
+    paths = [workdir.shard_path(folder, i, shards) for i in range(shards)]
+    shard_of = {p.problem_id: i % shards for i, p in enumerate(problems)}
+    missing = distributed.on_first(
+        f"{what}: shards", lambda: [i for i, path in enumerate(paths) if not path.exists()]
+    )
+    if len(missing) < shards:
+        logging.info("%s: %d of %d shards are there", folder, shards - len(missing), shards)
+    own = distributed.share(missing)
+    together = partitioning.is_shared(mesh)
+    # Shard after shard, so that a kill finds as many finished as possible.
+    of_shard = {
+        i: [p for p in problems if shard_of[p.problem_id] == i]
+        for i in (missing if together else own)
+    }
+    gathered: dict[int, list[Sample]] = {i: [] for i in of_shard}
+
+    def finish(shard: int) -> None:
+        samples = gathered.pop(shard)
+        if extend is not None:
+            samples += extend(of_shard[shard], samples)
+        samples.sort(key=lambda s: (s.problem_id, s.sample_index))
+        if shard in own:
+            workdir.write_table(paths[shard], records.samples_to_table(samples))
+        # Together all hosts finish the same shards in the same order.
+        PREEMPTION.leave_if(PREEMPTION.reached() if together else PREEMPTION.noticed())
+
+    stream = sample_and_verify(
+        problems=[p for i in of_shard for p in of_shard[i]],
+        num_samples=num_samples,
+        what=what,
+        mesh=mesh,
+        timing=timing,
+        **settings,
+    )
+    for sample in stream if num_samples and of_shard else ():
+        shard = shard_of[sample.problem_id]
+        gathered[shard].append(sample)
+        if extend is None and len(gathered[shard]) == len(of_shard[shard]) * num_samples:
+            finish(shard)
+    for shard in sorted(gathered):
+        finish(shard)
+    timings = distributed.gather(what, timing)
+    for name in set().union(*timings):
+        merge = max if together or name != "tokens" else sum
+        timing[name] = merge(t.get(name, 0) for t in timings)
+    return shards - len(missing)
 
 
 @gin.configurable
@@ -207,78 +337,55 @@ def generate(
       source: written into the policy's samples.
       grading: makes another verifier of `verifier`; `WithoutGold` hides the answers from it.
       extend: adds to the samples; see `Extend`.
-      mesh: devices to sample on.
+      mesh: devices to sample on: None, each host's first; `local_mesh`, each host's own; of
+        `make_mesh`, those of all hosts together.
 
     Returns:
       What `generation.json` holds: counts, seconds and rates.
     """
-    if directory.generation.exists():
+    if distributed.on_first("start of the E-step", directory.generation.exists):
         return workdir.read_json(directory.generation)
     if grading is not None:
         verifier = grading(verifier)
-    shards = max(1, -(-len(problems) // problems_per_shard))
-    shard_of = {p.problem_id: i % shards for i, p in enumerate(problems)}
-    paths = {i: directory.sample_shard(i, shards) for i in range(shards)}
-    missing = {i for i, path in paths.items() if not path.exists()}
-    if len(missing) < shards:
-        logging.info(
-            "%s: %d of %d shards are there", directory.samples, shards - len(missing), shards
-        )
-    # Shard after shard, so that a kill finds as many finished as possible.
-    todo = sorted(
-        (p for p in problems if shard_of[p.problem_id] in missing),
-        key=lambda p: shard_of[p.problem_id],
-    )
-    of_shard = {i: [p for p in todo if shard_of[p.problem_id] == i] for i in missing}
-    gathered: dict[int, list[Sample]] = {i: [] for i in missing}
     timing: dict[str, float] = {}
-    pass_settings = dict(
+    settings = dict(
         policy=policy, card=card, sampling=sampling, max_new_tokens=max_new_tokens, slots=slots,
         verifier=verifier, key=key, mesh=mesh, timing=timing,
     )  # fmt: skip
-
-    def finish(shard: int) -> None:
-        samples = gathered.pop(shard)
-        if extend is not None:
-            samples += extend(
-                problems=of_shard[shard],
-                samples=samples,
-                settings=pass_settings,
-                directory=directory,
-            )
-        samples.sort(key=lambda s: (s.problem_id, s.sample_index))
-        workdir.write_table(paths[shard], records.samples_to_table(samples))
-
-    stream = sample_and_verify(
-        **pass_settings,
-        problems=todo,
+    more = None
+    if extend is not None:
+        more = lambda problems, samples: extend(
+            problems=problems, samples=samples, settings=settings, directory=directory
+        )
+    resumed = sample_shards(
+        directory.samples,
+        **settings,
+        problems=problems,
         num_samples=num_samples,
+        problems_per_shard=problems_per_shard,
         source=source,
+        extend=more,
         what=f"{directory.path.name}: sampling",
     )
-    for sample in stream if num_samples else ():
-        shard = shard_of[sample.problem_id]
-        gathered[shard].append(sample)
-        if extend is None and len(gathered[shard]) == len(of_shard[shard]) * num_samples:
-            finish(shard)
-    for shard in sorted(gathered):
-        finish(shard)
 
-    samples = directory.read_samples()
-    seconds = timing.get("seconds", 0.0)
-    report: dict[str, Any] = {
-        "problems": len(problems),
-        "samples": len(samples),
-        "num_samples": num_samples,
-        "tokens": sum(len(s.token_ids) for s in samples),
-        "mean_reward": sum(s.reward for s in samples) / max(1, len(samples)),
-        "seconds": seconds,
-        "seconds_sampling": timing.get("seconds_sampling", 0.0),
-        "tokens_per_second": timing.get("tokens", 0) / seconds if seconds else None,
-        # A resumed step timed only what it sampled itself.
-        "resumed_from_shard": shards - len(missing) or None,
-    }
-    if card.grader.get("kind") == "program":
-        report["sandbox"] = sandbox.in_force()
-    workdir.write_json(directory.generation, report)
-    return report
+    def report() -> dict[str, Any]:
+        samples = directory.read_samples()
+        seconds = timing.get("seconds", 0.0)
+        counts: dict[str, Any] = {
+            "problems": len(problems),
+            "samples": len(samples),
+            "num_samples": num_samples,
+            "tokens": sum(len(s.token_ids) for s in samples),
+            "mean_reward": sum(s.reward for s in samples) / max(1, len(samples)),
+            "seconds": seconds,
+            "seconds_sampling": timing.get("seconds_sampling", 0.0),
+            "tokens_per_second": timing.get("tokens", 0) / seconds if seconds else None,
+            # A resumed step timed only what it sampled itself.
+            "resumed_from_shard": resumed or None,
+        }
+        if card.grader.get("kind") == "program":
+            counts["sandbox"] = sandbox.in_force()
+        workdir.write_json(directory.generation, counts)
+        return counts
+
+    return distributed.on_first("end of the E-step", report)

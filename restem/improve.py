@@ -8,6 +8,7 @@ ReST-EM). The policy of the best validation is kept, not the last one.
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,11 +18,13 @@ import optax
 from absl import logging
 from etils import epath
 
-from restem import partitioning, prompts, workdir
+from restem import distributed, partitioning, prompts, workdir
 from restem.checkpoints import orbax
 from restem.errors import UserError
 from restem.evaluate import GREEDY
 from restem.generate import sample_and_verify
+from restem.preemption import PREEMPTION
+from restem.profiles import PROFILE
 from restem.progress import progress
 from restem.records import Example, Problem, TaskCard
 from restem.sampling.stopping import training_ids
@@ -130,8 +133,18 @@ def keep_policy(
         "seconds_training": 0.0,
         "seconds": seconds,
     }
-    workdir.write_json(directory.improvement, report)
-    return report
+    return _finish(directory, report)
+
+
+def _finish(directory: workdir.IterationDir, report: dict[str, Any]) -> dict[str, Any]:
+    """Ends an M-step: writes its report, and discards what was needed only until here."""
+
+    def write() -> dict[str, Any]:
+        workdir.write_json(directory.improvement, report)
+        directory.discard_training()
+        return report
+
+    return distributed.on_first("end of the M-step", write)
 
 
 @gin.configurable
@@ -163,7 +176,8 @@ def improve(
 ) -> dict[str, Any]:
     """Fits `start` to `examples` and writes the best policy to `directory.checkpoint`.
 
-    Killed and run again, it goes on from the last validation.
+    Killed and run again, it goes on from the last validation; preempted, from the step it had
+    reached. Many hosts train together on one mesh, and each computes the same.
 
     Args:
       start: the policy training starts from; its parameters stay as they are.
@@ -192,7 +206,8 @@ def improve(
       slots: of validation.
       skip_empty: where no example was kept, leave the policy as it is instead of failing: the next
         mini-batch of problems may be luckier (IML, RAFT).
-      mesh: devices to train on.
+      mesh: devices to train on; None: this process's first, or all of a job of several hosts,
+        each with a copy of the policy.
 
     Returns:
       What `improvement.json` holds: losses, validation rewards, the reference of the policy.
@@ -213,6 +228,11 @@ def improve(
             f" {directory.selection} says where they went. Sample more"
             " (generate.num_samples), use easier problems, or a stronger base policy"
         )
+    if mesh is None and distributed.several():
+        mesh = partitioning.make_mesh()
+    if mesh is not None:
+        places = partitioning.param_shardings(start.config, mesh)
+        start = start.replace(params=partitioning.reshard(start.params, places))
     vocabulary = start.vocabulary
     data = token_examples(card, examples, vocabulary)
     prefix = prompts.prefix_ids(card, vocabulary)
@@ -256,7 +276,7 @@ def improve(
             slots=slots,
             mesh=mesh,
         )
-        return sum(s.reward for s in answers) / len(validation)
+        return math.fsum(s.reward for s in answers) / len(validation)
 
     checkpoints = orbax.TrainingCheckpoints(directory.training)
     state = trainer.init(start.params)
@@ -273,31 +293,42 @@ def improve(
             history.validation.append([0, start_reward])
     seconds_before = history.seconds
 
+    def save(item) -> None:
+        history.seconds = seconds_before + time.monotonic() - began
+        checkpoints.save(item.step, item.state, metadata=history.to_dict(), wait=True)
+
     done, total = int(state.step), epochs * len(packed)
     try:
-        with progress(f"{where}: training", total=total, unit="steps", done=done) as bar:
+        with (
+            progress(f"{where}: training", total=total, unit="steps", done=done) as bar,
+            PROFILE.traced("train") as advance,
+        ):
             for item in trainer.fit(state, data, epochs=epochs, seed=key):
                 history.loss.append([item.step, item.metrics["loss"]])
                 history.tokens += int(item.metrics["target_tokens"])
                 history.training_seconds += item.seconds
                 bar.advance(1, note=f"loss {item.metrics['loss']:.3f}")
+                advance()
                 due = (
                     item.is_epoch_end if validate_every is None else item.step % validate_every == 0
                 )
                 if not due and item.step < total:
+                    if PREEMPTION.reached():
+                        save(item)
+                        PREEMPTION.leave_if(True)
                     continue
                 before = history.best_step
                 reward = validate(item.state.params, item.step) if validation else None
                 if history.note(item.step, reward):
                     path = _candidate(directory, item.step)
                     orbax.save(path, item.state.params, start.config, vocabulary, overwrite=True)
-                history.seconds = seconds_before + time.monotonic() - began
                 if item.step == total or history.stale == patience:
                     break  # nothing is left to go on with
-                checkpoints.save(item.step, item.state, metadata=history.to_dict(), wait=True)
+                save(item)
                 # Only now: a kill before this line must find the policy that the state speaks of.
-                if 0 < before < history.best_step:
+                if 0 < before < history.best_step and distributed.is_first():
                     _candidate(directory, before).rmtree(missing_ok=True)
+                PREEMPTION.leave_if(PREEMPTION.reached())
     except DivergenceError as e:
         kept = f"step {history.best_step}" if history.best_step else "none better than the start"
         raise UserError(
@@ -306,9 +337,9 @@ def improve(
         ) from e
     finally:
         checkpoints.close()
-    if history.best_step:
+    if history.best_step and distributed.is_first():
         _keep(_candidate(directory, history.best_step), directory.checkpoint)
-    else:
+    if not history.best_step:
         logging.warning(
             "%s: training never raised the validation reward above %.3f; the policy stays %s",
             where, history.best_reward, start.reference,
@@ -331,9 +362,7 @@ def improve(
         "seconds_training": history.training_seconds,
         "seconds": seconds_before + time.monotonic() - began,
     }
-    workdir.write_json(directory.improvement, report)
-    directory.discard_training()
-    return report
+    return _finish(directory, report)
 
 
 def _candidate(directory: workdir.IterationDir, step: int) -> epath.Path:
@@ -344,9 +373,9 @@ def _keep(candidate: epath.Path, checkpoint: epath.Path) -> None:
     """Makes the best candidate the iteration's policy; done already where a kill came after it."""
     if not candidate.exists():
         return
-    if "://" in str(candidate):  # buckets cannot rename a folder
-        policy = orbax.load_policy(candidate, dtype=None)
-        orbax.save(checkpoint, policy.params, policy.config, policy.vocabulary, overwrite=True)
-        return
     checkpoint.rmtree(missing_ok=True)
-    candidate.rename(checkpoint)
+    if "://" not in str(candidate):
+        candidate.rename(checkpoint)
+        return
+    # What a kill leaves half copied is copied again: without its report no M-step is finished.
+    workdir.copy_folder(candidate, checkpoint)

@@ -69,6 +69,11 @@ def parser() -> argparse.ArgumentParser:
             "--allow_weak_sandbox", action="store_true",
             help="run programs that the model wrote even where this machine cannot isolate them",
         )  # fmt: skip
+        if verb in ("run", "generate", "improve", "evaluate"):
+            p.add_argument(
+                "--profile", action="store_true",
+                help="trace some decode and training steps into DIR/profile",
+            )  # fmt: skip
         if verb in ("generate", "verify", "select", "improve", "evaluate", "export"):
             p.add_argument("--iteration", type=int, help="which; default: the last, or the next")
         if verb == "evaluate":
@@ -149,7 +154,7 @@ def parse_gin(files: Sequence[str], bindings: Sequence[str]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one verb; returns the exit code (0; 2 for bad input)."""
+    """Runs one verb; returns the exit code: 0; 2 for bad input; see also `restem.distributed`."""
     argv = list(sys.argv[1:] if argv is None else argv)
     flags.FLAGS.mark_as_parsed()  # absl's logging asks its flags, which nothing else here uses
     try:
@@ -169,4 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def console() -> None:
     """The `restem` command."""
-    sys.exit(main())
+    code = main()
+    if distributed := sys.modules.get("restem.distributed"):  # not imported for --help
+        code = distributed.end(code)
+    sys.exit(code)

@@ -11,6 +11,7 @@ dimension of the feed-forward block and the vocabulary. Rows are split over data
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -92,6 +93,19 @@ def make_mesh(
     else:
         grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def local_mesh(*, data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
+    """A mesh of this host's devices: it samples by itself, and waits for no other host.
+
+    See `make_mesh`; the axes multiply to the number of devices of one host.
+    """
+    return make_mesh(data=data, fsdp=fsdp, tensor=tensor, devices=jax.local_devices())
+
+
+def is_shared(mesh: Mesh | None) -> bool:
+    """Whether a mesh holds devices of other hosts, so that all hosts run one program on it."""
+    return mesh is not None and mesh.is_multi_process
 
 
 def mesh_shape(count: int, *, data: int = -1, fsdp: int = 1, tensor: int = 1) -> tuple[int, ...]:
@@ -275,12 +289,24 @@ def _factor_spec(spec, shape, leaf_shape) -> PartitionSpec:
 
 
 def reshard(tree: Any, shardings: Any) -> Any:
-    """Moves arrays to other shardings, of another mesh too, from device to device.
+    """Moves arrays to other shardings, of another mesh too.
 
-    Both meshes cover the same devices (to a mesh of one host's devices: `localize`); parts that
-    stay where they are are not copied, and no host holds more than its devices' parts.
+    Between meshes of the same devices they go from device to device; parts that stay where they are
+    are not copied, and no host holds more than its devices' parts. Between a mesh of all hosts and
+    one of each host see `localize`; the other way every host has the whole array on its devices,
+    and gives its part of it, an array at a time.
     """
-    return jax.device_put(tree, shardings)
+
+    def move(leaf, target):
+        if target.is_fully_addressable == leaf.is_fully_addressable:
+            return jax.device_put(leaf, target)
+        if target.is_fully_addressable:
+            return localize(leaf, target.mesh, target)
+        return jax.make_array_from_callback(
+            leaf.shape, target, lambda index: np.asarray(leaf[index])
+        )
+
+    return jax.tree.map(move, tree, shardings)
 
 
 def localize(tree: Any, local_mesh: Mesh, shardings: Any) -> Any:
@@ -350,10 +376,15 @@ def to_all_hosts(tree: Any) -> Any:
     def whole(leaf):
         if leaf.is_fully_addressable:
             return np.asarray(leaf)
-        spread = jax.jit(lambda x: x, out_shardings=replicated(leaf.sharding.mesh))(leaf)
-        return np.asarray(spread.addressable_data(0))
+        return np.asarray(_spread(leaf.sharding.mesh)(leaf).addressable_data(0))
 
     return jax.tree.map(whole, tree)
+
+
+@functools.lru_cache(maxsize=8)
+def _spread(mesh: Mesh):
+    """Copies an array to all devices. Kept, since the sampler does it at every visit."""
+    return jax.jit(lambda x: x, out_shardings=replicated(mesh))
 
 
 def _is_axes(leaf: Any) -> bool:

@@ -6,13 +6,13 @@ import dataclasses
 import functools
 import importlib.metadata
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gin
 from absl import logging
 
-from restem import checkpoints
+from restem import checkpoints, distributed, partitioning
 from restem.data.materialize import materialize
 from restem.errors import UserError
 from restem.records import Problem, TaskCard
@@ -21,8 +21,10 @@ from restem.workdir import IterationDir, Workdir, read_json
 # Settings that say where and how fast a run goes, not what it is: another mesh, more slots, another
 # data folder or more iterations may resume it.
 _NOT_IDENTITY = re.compile(
-    r"(^|[./])(workdir|slots|data_dir|workers|iterations|make_mesh\.\w+|decode_steps"
-    r"|micro_batch_rows|allow_weak_sandbox)$|^(WORKDIR|SLOTS|DATA_DIR|ITERATIONS|WORKERS)$"
+    r"(^|[./])(workdir|slots|data_dir|workers|iterations|decode_steps"
+    r"|micro_batch_rows|allow_weak_sandbox|mesh)$"
+    r"|(^|[./])(make_mesh|local_mesh|initialize|plan|traced)\.\w+$"
+    r"|^(WORKDIR|SLOTS|DATA_DIR|ITERATIONS|WORKERS)$"
 )
 
 
@@ -53,6 +55,9 @@ class Run:
     """Where the published data sets lie; None: the environment's RESTEM_DATA_DIR."""
     dtype: str = "float32"
     """Of the parameters: "float32" or "bfloat16"."""
+    mesh: Callable[[], Any] | None = None
+    """Makes the mesh that policies are loaded onto, each part straight to its device, such as
+    `@e_step/make_mesh`; None: each host's first device."""
     allow_weak_sandbox: bool = False
     """Run programs that models wrote even where the machine allows no isolation but limits."""
 
@@ -78,22 +83,25 @@ class Run:
 
     def open(self) -> Run:
         """Materialises the tasks and claims the folder; `UserError` if it is another run's."""
+        distributed.on_first("problems", self._materialize_missing)
+        prompts = {task: self.card(task).prefix_sha256 for task in self.evaluations}
+        identity = {
+            "base": self.base,
+            "task": self.task,
+            "evaluate_on": list(self.evaluations),
+            "seed": self.seed,
+            "prompts": prompts,
+            "gin": gin_bindings(),
+            "versions": versions(),
+        }
+        distributed.on_first("the run's identity", lambda: self.files.claim(identity))
+        self.files.claim(identity)  # a host of other settings is refused by what the first wrote
+        return self
+
+    def _materialize_missing(self) -> None:
         for task in self.evaluations:
             if not self.files.problems(task).exists():
                 self._materialize(task)
-        prompts = {task: self.card(task).prefix_sha256 for task in self.evaluations}
-        self.files.claim(
-            {
-                "base": self.base,
-                "task": self.task,
-                "evaluate_on": list(self.evaluations),
-                "seed": self.seed,
-                "prompts": prompts,
-                "gin": gin_bindings(),
-                "versions": versions(),
-            }
-        )
-        return self
 
     def _materialize(self, task: str) -> None:
         logging.info("reading task %s", task)
@@ -130,11 +138,13 @@ class Run:
 
     def policy(self, iteration: int):
         """The policy that `iteration` ended with; 0 is the base policy."""
-        return load_policy(self.files.policy_reference(iteration), self.dtype)
+        return load_policy(self.files.policy_reference(iteration), self.dtype, self.mesh)
 
     def sampler(self, iteration: int):
         """Who writes the samples after `iteration`: its policy, or the teacher."""
-        return load_policy(self.teacher, self.dtype) if self.teacher else self.policy(iteration)
+        if self.teacher is None:
+            return self.policy(iteration)
+        return load_policy(self.teacher, self.dtype, self.mesh)
 
     def validation_reward(self, iteration: int) -> float | None:
         """The validation reward of a policy where an M-step has measured it already."""
@@ -153,9 +163,12 @@ def _first_reward(report: Mapping[str, Any]) -> float | None:
 
 
 @functools.lru_cache(maxsize=1)  # the policy in use: two would be twice the memory
-def load_policy(reference: str, dtype: str):
+def load_policy(reference: str, dtype: str, mesh: Callable[[], Any] | None = None):
     logging.info("loading %s", reference)
-    return checkpoints.load(reference, dtype=dtype)
+    if mesh is None:
+        return checkpoints.load(reference, dtype=dtype)
+    places = functools.partial(partitioning.param_shardings, mesh=mesh())
+    return checkpoints.load(reference, dtype=dtype, shardings=places)
 
 
 _VERIFIERS: dict[str, Any] = {}

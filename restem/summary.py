@@ -9,7 +9,7 @@ from typing import Any
 
 import rich.table
 
-from restem import workdir
+from restem import distributed, workdir
 from restem.run import Run
 from restem.workdir import IterationDir
 
@@ -74,10 +74,11 @@ def chosen_iteration(iterations: list[dict[str, Any]]) -> int:
 
 
 def write(run: Run) -> dict[str, Any]:
-    """Writes `summary.json` and the TensorBoard scalars beside it."""
+    """Writes `summary.json` and the TensorBoard scalars beside it, on the first host."""
     summary = summarize(run)
-    workdir.write_json(run.files.summary, summary)
-    _write_scalars(run, summary)
+    if distributed.is_first():
+        workdir.write_json(run.files.summary, summary)
+        _write_scalars(run, summary)
     return summary
 
 

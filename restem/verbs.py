@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging as python_logging
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,20 +16,34 @@ import jax
 import numpy as np
 from absl import logging
 
-from restem import checkpoints, em, partitioning, records, summary, workdir
+from restem import (
+    checkpoints,
+    compilation,
+    distributed,
+    em,
+    partitioning,
+    records,
+    summary,
+    workdir,
+)
 from restem.data import jsonl, registry, sources  # noqa: F401  gin binds what is in them
 from restem.errors import UserError
 from restem.main import parse_gin
+from restem.preemption import PREEMPTION, PreemptedError
+from restem.profiles import PROFILE
 from restem.progress import CONSOLE
 from restem.run import Run, close_verifiers, gin_bindings, versions
 
 registry.names()  # adds the built-in tasks, so that gin knows their names
 gin.external_configurable(partitioning.make_mesh, module="restem")
+gin.external_configurable(partitioning.local_mesh, module="restem")
 
 
 def _open(arguments: argparse.Namespace, bindings: Sequence[str]) -> Run:
-    """The run that the flags name, with logging and the compilation cache set up."""
+    """The run that the flags name, with the other hosts, logging and compilation cache set up."""
     parse_gin(arguments.gin_file, bindings)
+    if not arguments.dry_run:
+        distributed.initialize()
     if arguments.workdir is None:
         raise UserError("--workdir=DIR is missing: the folder where the run's files go")
     weak: dict[str, Any] = {"allow_weak_sandbox": True} if arguments.allow_weak_sandbox else {}
@@ -40,8 +56,9 @@ def _open(arguments: argparse.Namespace, bindings: Sequence[str]) -> Run:
         ) from e
     if not arguments.dry_run:
         _start_logging(run)
-        jax.config.update("jax_compilation_cache_dir", str(run.files.compilation_cache))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        if getattr(arguments, "profile", False):
+            PROFILE.folder = run.files.path / "profile"
+        compilation.use_cache(str(run.files.compilation_cache))
     return run
 
 
@@ -51,7 +68,10 @@ def _start_logging(run: Run) -> None:
     if "://" in str(run.files.path):
         return
     run.files.path.mkdir(parents=True, exist_ok=True)
-    handler = python_logging.FileHandler(run.files.log)
+    log = run.files.log
+    if not distributed.is_first():
+        log = log.with_suffix(f".{jax.process_index()}{log.suffix}")
+    handler = python_logging.FileHandler(log)
     handler.setFormatter(logging.PythonFormatter())
     python_logging.getLogger().addHandler(handler)
     for each in (handler, logging.get_absl_handler()):
@@ -98,8 +118,12 @@ def run(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
         return _dry_run(this)
     em.em(run=this)
     result = summary.write(this)
-    _save_operative_config(this)
-    page = report.report(workdirs=[str(this.files.path)])
+
+    def write() -> str:
+        _save_operative_config(this)
+        return report.report(workdirs=[str(this.files.path)])
+
+    page = distributed.on_first("report", write)
     CONSOLE.print(summary.table(result))
     CONSOLE.print(f"Report: {page}", soft_wrap=True)
     return 0
@@ -132,8 +156,10 @@ def generate(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
 
 
 def verify(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
-    """Grades samples again, in place, and shows every kind of change."""
+    """Grades samples again, in place, and shows every kind of change; one host does it all."""
     this = _open(arguments, bindings)
+    if not distributed.is_first():
+        return 0
     sampled = [i for i in this.files.iterations() if this.directory(i).samples.exists()]
     iteration = arguments.iteration or max(sampled, default=1)
     directory = this.directory(iteration)
@@ -298,8 +324,19 @@ VERBS: dict[str, Callable[[argparse.Namespace, Sequence[str]], int]] = {
 
 
 def dispatch(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
-    """Runs a verb and ends every process that it started."""
+    """Runs a verb and ends every process that it started; returns the exit code."""
+    resumable = arguments.verb in ("run", "generate", "improve", "evaluate")
     try:
-        return VERBS[arguments.verb](arguments, bindings)
+        with PREEMPTION if resumable else contextlib.nullcontext():
+            return VERBS[arguments.verb](arguments, bindings)
+    except PreemptedError as e:
+        return e.code
+    except Exception as e:
+        late = distributed.as_late_host(e)
+        if late is None:
+            raise
+        print(f"restem: {' '.join(str(late).split())}", file=sys.stderr)
+        return late.exit_code
     finally:
+        compilation.log_counts()
         close_verifiers()

@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,8 +26,8 @@ from restem.errors import UserError
 def write_bytes(path: epath.Path, data: bytes) -> None:
     """Writes a file that appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # One temporary name a process: two hosts that race write the same bytes twice, never a mixture.
-    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    # A name of its own: processes that race write the same bytes twice, never a mixture.
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:12]}.tmp"
     temporary.write_bytes(data)
     temporary.replace(path)
 
@@ -67,6 +68,29 @@ def read_table(path: epath.Path):
         raise UserError(f"{path}: not a Parquet file ({e}); remove it and run again") from None
 
 
+def copy_folder(source: epath.Path, target: epath.Path) -> None:
+    """Copies a folder file by file: buckets cannot rename one."""
+    target.mkdir(parents=True, exist_ok=True)
+    for entry in source.iterdir():
+        if entry.is_dir():
+            copy_folder(entry, target / entry.name)
+        else:
+            entry.copy(target / entry.name, overwrite=True)
+
+
+def shard_path(folder: epath.Path, shard: int, shards: int) -> epath.Path:
+    """The file of one of `shards` shards of samples."""
+    return folder / f"{shard:05d}-of-{shards:05d}.parquet"
+
+
+def read_shards(folder: epath.Path) -> list[records.Sample] | None:
+    """All samples in the shards of a folder, in shard order; None where there are none."""
+    paths = sorted(folder.glob("*-of-*.parquet")) if folder.exists() else []
+    if not paths:
+        return None
+    return [s for path in paths for s in records.samples_from_table(read_table(path))]
+
+
 @dataclasses.dataclass(frozen=True)
 class IterationDir:
     """The files of one iteration; 0 holds the evaluations of the base policy."""
@@ -78,7 +102,7 @@ class IterationDir:
         return self.path / "samples"
 
     def sample_shard(self, shard: int, shards: int) -> epath.Path:
-        return self.samples / f"{shard:05d}-of-{shards:05d}.parquet"
+        return shard_path(self.samples, shard, shards)
 
     @property
     def generation(self) -> epath.Path:
@@ -128,12 +152,16 @@ class IterationDir:
     def answers(self, name: str) -> epath.Path:
         return self.path / "evals" / f"{name}.parquet"
 
+    def evaluation_parts(self, name: str) -> epath.Path:
+        """Answers of an evaluation under way, in shards; gone once it is finished."""
+        return self.path / "evals" / f"{name}.parts"
+
     def read_samples(self) -> list[records.Sample]:
         """All samples of the iteration, in shard order."""
-        shards = sorted(self.samples.glob("*-of-*.parquet")) if self.samples.exists() else []
-        if not shards:
+        samples = read_shards(self.samples)
+        if samples is None:
             raise UserError(f"{self.samples}: no samples here; run `restem generate` first")
-        return [s for path in shards for s in records.samples_from_table(read_table(path))]
+        return samples
 
 
 class Workdir:

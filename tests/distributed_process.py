@@ -19,6 +19,8 @@ import jax
 import numpy as np
 
 from restem import distributed, models, partitioning
+from restem.errors import UserError
+from restem.preemption import PREEMPTION, PreemptedError
 
 CONFIG = models.ModelConfig(
     vocab_size=64, num_layers=2, embed_dim=32, num_heads=4, num_kv_heads=2, head_dim=8, mlp_dim=64
@@ -107,14 +109,26 @@ def killed():
 
 def preempted():
     """Only process 1 gets SIGTERM; both stop at the same step."""
-    with distributed.Preemption() as preemption:
-        for step in range(1, 400):
-            time.sleep(0.05)
-            if step == 10 and jax.process_index() == 1:
-                os.kill(os.getpid(), signal.SIGTERM)
-            if preemption.reached():
-                return {"step": step, "still": preemption.reached()}
+    for step in range(1, 400):
+        time.sleep(0.05)
+        if step == 10 and jax.process_index() == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        if PREEMPTION.reached():
+            return {"step": step, "still": PREEMPTION.reached(), "noticed": PREEMPTION.noticed()}
     return {"step": None}
+
+
+def told():
+    """What one host computes and what it fails at reaches both."""
+    calls = []
+    value = distributed.on_first("a number", lambda: calls.append(1) or 7)
+    try:
+        distributed.on_first("a fault", lambda: (_ for _ in ()).throw(UserError("no such file")))
+        error = None
+    except UserError as e:
+        error = str(e)
+    gathered = [distributed.gather("hosts", jax.process_index()) for _ in range(3)]
+    return {"value": value, "calls": len(calls), "error": error, "gathered": gathered}
 
 
 def main(case: str, folder: str) -> None:
@@ -129,7 +143,7 @@ def main(case: str, folder: str) -> None:
         sys.stdout.flush()
         os._exit(0)
     if case == "preempted":
-        raise distributed.PreemptedError
+        raise PreemptedError
 
 
 if __name__ == "__main__":

@@ -13,7 +13,9 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from restem import distributed
+from restem.coordination import EXIT_LATE_HOST
 from restem.errors import UserError
+from restem.preemption import EXIT_PREEMPTED, PREEMPTION, Preemption
 
 SCRIPT = pathlib.Path(__file__).with_name("distributed_process.py")
 
@@ -80,7 +82,7 @@ class ManyProcessesTest(absltest.TestCase):
             rf"barrier 'samples of iteration 1': host 1 \({socket.gethostname()}\) did not come"
             " within 2 s",
         )
-        self.assertEqual(first["exit_code"], distributed.EXIT_LATE_HOST)
+        self.assertEqual(first["exit_code"], EXIT_LATE_HOST)
 
     def test_a_killed_host_ends_the_others_with_a_clear_error(self):
         codes, (first, second), output = self.run_case("killed")
@@ -91,10 +93,19 @@ class ManyProcessesTest(absltest.TestCase):
 
     def test_sigterm_to_one_host_stops_all_at_the_same_step(self):
         codes, (first, second), output = self.run_case("preempted")
-        self.assertEqual(codes, [distributed.EXIT_PREEMPTED] * 2, output[-3000:])
+        self.assertEqual(codes, [EXIT_PREEMPTED] * 2, output[-3000:])
         self.assertEqual(first["step"], second["step"])
         self.assertGreaterEqual(first["step"], 10)
-        self.assertTrue(first["still"])
+        self.assertTrue(first["still"] and first["noticed"] and second["noticed"])
+
+    def test_the_first_host_computes_for_all(self):
+        codes, (first, second), output = self.run_case("told")
+        self.assertEqual(codes, [0, 0], output[-3000:])
+        self.assertEqual((first["calls"], second["calls"]), (1, 0))
+        for result in (first, second):
+            self.assertEqual(result["value"], 7)
+            self.assertEqual(result["error"], "no such file")
+            self.assertEqual(result["gathered"], [[0, 1]] * 3)
 
 
 class OneProcessTest(parameterized.TestCase):
@@ -112,23 +123,24 @@ class OneProcessTest(parameterized.TestCase):
 
     def test_sigterm_is_seen_and_the_old_handler_comes_back(self):
         before = signal.getsignal(signal.SIGTERM)
-        with distributed.Preemption() as preemption:
-            self.assertFalse(preemption.reached())
+        preemption = Preemption()
+        with self.assertRaises(SystemExit) as caught, preemption:
+            self.assertFalse(preemption.reached() or preemption.noticed())
+            distributed.on_first("nothing", lambda: None)
+            preemption.leave_if(False)
             signal.raise_signal(signal.SIGTERM)
-            self.assertTrue(preemption.reached())
-            with self.assertRaises(SystemExit) as caught:
-                preemption.stop_if_reached()
-        self.assertEqual(caught.exception.code, distributed.EXIT_PREEMPTED)
+            self.assertTrue(preemption.reached() and preemption.noticed())
+            preemption.leave_if(preemption.reached())
+        self.assertEqual(caught.exception.code, EXIT_PREEMPTED)
         self.assertIs(signal.getsignal(signal.SIGTERM), before)
 
-    def test_watch_stops_between_items(self):
-        seen = []
-        with distributed.Preemption() as preemption, self.assertRaises(SystemExit):
-            for item in preemption.watch(iter(range(10))):
-                seen.append(item)
-                if item == 3:
-                    signal.raise_signal(signal.SIGTERM)
-        self.assertEqual(seen, [0, 1, 2, 3])
+    def test_a_preempted_process_leaves_between_steps(self):
+        with PREEMPTION:
+            signal.raise_signal(signal.SIGTERM)
+            self.assertEqual(distributed.on_first("a step", lambda: 7, may_leave=False), 7)
+            with self.assertRaises(SystemExit):
+                distributed.on_first("a step", lambda: 7)
+        self.assertEqual(distributed.on_first("a step", lambda: 7), 7)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ PACKAGE = ROOT / "restem"
 
 # Lower rooms first; a room imports only rooms of lower or equal rank.
 RANKS = {
-    "errors": 0, "records": 0, "metrics": 0, "progress": 0,
-    "verify": 1, "models": 1, "data": 1, "distributed": 1, "workdir": 1, "tasks": 1,
+    "errors": 0, "records": 0, "metrics": 0, "progress": 0, "compilation": 0,
+    "verify": 1, "models": 1, "data": 1, "distributed": 1, "coordination": 0,
+    "preemption": 0, "workdir": 1, "profiles": 1, "tasks": 1,
     "partitioning": 2,
     "sampling": 3, "training": 3, "checkpoints": 3, "prompts": 3,
     "generate": 4, "select": 4, "improve": 4, "evaluate": 4, "export": 4, "plan": 4,

@@ -26,7 +26,7 @@ import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from restem import models
+from restem import distributed, models
 from restem.checkpoints.policy import Policy
 from restem.data import vocabularies
 from restem.errors import UserError
@@ -58,14 +58,19 @@ def save(
       UserError: `path` holds a finished checkpoint and `overwrite` is false.
     """
     path = epath.Path(path)
-    if is_saved(path):
-        if not overwrite:
-            raise UserError(f"{path} already holds a checkpoint; name another folder or delete it")
-        ocp.delete(path / _PARAMS)
-    if jax.process_index() == 0:
+
+    def prepare() -> None:
+        if is_saved(path):
+            if not overwrite:
+                raise UserError(
+                    f"{path} already holds a checkpoint; name another folder or delete it"
+                )
+            (path / _PARAMS).rmtree()
         path.mkdir(parents=True, exist_ok=True)
         (path / _CONFIG).write_text(json.dumps(config.to_dict(), indent=1) + "\n")
         vocabulary.save(path / _VOCABULARY)
+
+    distributed.on_first(f"saving {path.name}", prepare, may_leave=False)
     if not wait:
         record = _checksum_record(params)
         with _context():

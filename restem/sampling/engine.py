@@ -290,7 +290,7 @@ class _Call:
         Computed from what is the same on every host, and not from what is free at the moment.
         """
         config, mesh = self.engine.config, self.engine.mesh
-        device_ = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
+        device_ = jax.local_devices()[0] if mesh is None else mesh.local_devices[0]
         memory = (device_.memory_stats() or {}).get("bytes_limit")
         if not memory:
             return 256 * self.parts

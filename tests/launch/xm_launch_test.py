@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import string
 import subprocess
 import sys
@@ -14,8 +15,9 @@ import tempfile
 import yaml
 from absl.testing import absltest, parameterized
 
-from restem import distributed
+from restem.coordination import EXIT_LATE_HOST
 from restem.errors import UserError
+from restem.preemption import EXIT_PREEMPTED
 from tests import tiny
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -200,7 +202,8 @@ class GkeTest(absltest.TestCase):
             (job["spec"]["completions"], job["spec"]["completionMode"]), (4, "Indexed")
         )
         ignored = job["spec"]["podFailurePolicy"]["rules"][1]["onExitCodes"]["values"]
-        self.assertEqual(ignored, [distributed.EXIT_PREEMPTED, distributed.EXIT_LATE_HOST])
+        aborted = 128 + signal.SIGABRT
+        self.assertEqual(ignored, [EXIT_PREEMPTED, EXIT_LATE_HOST, aborted])
         self.assertIn("--gin_file=hardware/x.gin", pod["containers"][0]["args"])
 
 
