@@ -129,10 +129,10 @@ def improve_policy(*, run: Run, iteration: int, start_from: str = "base", improv
 def evaluate_policy(*, run: Run, iteration: int):
     """Evaluates the policy that `iteration` ended with on every task of the run."""
     directory = run.directory(iteration)
-    for task in run.evaluations:
-        if distributed.on_first(f"is {task} evaluated", directory.evaluation(task).exists):
+    for name, task, split in run.evaluated_sets:
+        if distributed.on_first(f"is {name} evaluated", directory.evaluation(name).exists):
             continue
-        base = run.directory(0).answers(task)
+        base = run.directory(0).answers(name)
         base_answers = None
         if iteration and base.exists():
             stored = records.samples_from_table(workdir.read_table(base))
@@ -140,12 +140,14 @@ def evaluate_policy(*, run: Run, iteration: int):
         evaluate(
             policy=run.policy(iteration),
             card=run.card(task, iteration=iteration),
-            problems=run.problems("test", task),
+            problems=run.evaluated_problems(task, split),
             directory=directory,
-            name=task,
+            name=name,
             verifier=run.verifier(task),
-            key=workdir.stable_key(run.seed, "evaluate", task),
+            key=workdir.stable_key(run.seed, "evaluate", name),
             base_answers=base_answers,
+            # Pass@k is of test problems; the gap to training problems is one of greedy answers.
+            **({"num_samples": 0} if split == "train" else {}),
         )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import gin
 import numpy as np
 
-from restem import distributed, metrics, records, workdir
+from restem import distributed, grading_sheet, metrics, records, workdir
 from restem.generate import sample_shards
 from restem.records import Problem, Sample, TaskCard
 from restem.sampling import Sampling
@@ -66,8 +67,9 @@ def evaluate(
         verifier=verifier, key=key, mesh=mesh, timing=timing, problems_per_shard=problems_per_shard,
     )  # fmt: skip
     what = f"{directory.path.name}: evaluating {name}"
+    answer = dataclasses.replace(GREEDY, temperature=card.temperature)
     parts = directory.evaluation_parts(name)
-    sample_shards(parts / "greedy", **settings, sampling=GREEDY, num_samples=1, what=what)
+    sample_shards(parts / "greedy", **settings, sampling=answer, num_samples=1, what=what)
     if num_samples:
         sample_shards(
             parts / "sampled",
@@ -97,6 +99,8 @@ def evaluate(
             "prefix_sha256": card.prefix_sha256,
         }
         answers.sort(key=lambda s: (s.problem_id, s.sample_index))
+        if card.grader["kind"] == "none":
+            report |= grading_sheet.write(path.parent / name, card, problems, answers)
         workdir.write_table(directory.answers(name), records.samples_to_table(answers))
         workdir.write_json(path, report)
         parts.rmtree(missing_ok=True)

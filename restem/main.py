@@ -57,6 +57,10 @@ def parser() -> argparse.ArgumentParser:
         if verb == "report":
             p.add_argument("workdirs", nargs="*", metavar="DIR", help="folders of runs")
             p.add_argument("--output", help="folder of the page; default: DIR/report")
+            p.add_argument(
+                "--labels", metavar="A,B", help="what figures call the runs; default: their methods"
+                " where these differ, else their folders' names",
+            )  # fmt: skip
         p.add_argument("--workdir", help="folder of the run; may be in a bucket")
         if verb == "report":
             continue
@@ -78,6 +82,21 @@ def parser() -> argparse.ArgumentParser:
             p.add_argument("--iteration", type=int, help="which; default: the last, or the next")
         if verb == "evaluate":
             p.add_argument("--policy", help="a policy reference, instead of the run's own")
+            p.add_argument(
+                "--task", action="append", default=[], metavar="NAME",
+                help="a task, or a group such as bbh_cot, instead of the run's; may be given again",
+            )  # fmt: skip
+            p.add_argument(
+                "--completions", nargs="+", metavar="FILE",
+                help="score outputs that stand in files (JSON lines), without a model",
+            )  # fmt: skip
+            p.add_argument("--split", default="test", help="of the problems of --completions")
+            p.add_argument(
+                "--compare", nargs=2, metavar=("A.parquet", "B.parquet"),
+                help="compare the answers of two evaluations, problem by problem",
+            )  # fmt: skip
+            p.add_argument("--grades", metavar="FILE.csv", help="add up a filled-in grading sheet")
+            p.add_argument("--output", help="folder for --completions, or of --grades' evaluation")
         if verb == "export":
             p.add_argument("--policy", help="a policy reference, instead of the run's own")
             p.add_argument("--output", required=True, help="folder to write")

@@ -215,6 +215,44 @@ def bootstrap_ci(
     return float(low), float(high)
 
 
+def means_by_part(rates: Sequence[float], parts: Sequence[Hashable]) -> dict[Hashable, float]:
+    """The mean rate of each part, parts in the order of their first occurrence."""
+    grouped: dict[Hashable, list[float]] = {}
+    for rate, part in zip(rates, parts, strict=True):
+        grouped.setdefault(part, []).append(rate)
+    return {part: sum(inside) / len(inside) for part, inside in grouped.items()}
+
+
+def macro_average(
+    rates: Sequence[float],
+    intervals: Sequence[tuple[float, float]],
+    parts: Sequence[Hashable],
+) -> tuple[float, tuple[float, float]]:
+    """The mean over parts of the mean rate within each, and its interval.
+
+    The interval is made of those of the rates (Zou and Donner 2008, MOVER): with weights w_i and
+    independent rates r_i in [l_i, u_i], from m - sqrt(sum w_i^2 (r_i - l_i)^2) to
+    m + sqrt(sum w_i^2 (u_i - r_i)^2). It keeps the level of theirs, and does not vanish where all
+    rates are 0 or 1.
+
+    Args:
+      rates: [n] of different problems each, such as accuracies of tasks.
+      intervals: [n] of the rates.
+      parts: [n] equal for rates that count once together.
+    """
+    means = means_by_part(rates, parts)
+    if not means:
+        raise ValueError("the macro average of nothing")
+    sizes = {part: sum(other == part for other in parts) for part in means}
+    below = above = 0.0
+    for rate, (low, high), part in zip(rates, intervals, parts, strict=True):
+        weight = 1 / (sizes[part] * len(means))
+        below += (weight * (rate - low)) ** 2
+        above += (weight * (high - rate)) ** 2
+    mean = sum(means.values()) / len(means)
+    return mean, (mean - math.sqrt(below), mean + math.sqrt(above))
+
+
 @dataclasses.dataclass(frozen=True)
 class PairedTest:
     """Two policies on the same problems."""

@@ -64,6 +64,8 @@ class TaskCard:
     """Where the prefix came from: "restem" or the name of a published file."""
     max_new_tokens: int = 512
     """Length in tokens past which a solution is cut off unless the run says otherwise."""
+    temperature: float = 0.0
+    """At which the one answer is sampled that an evaluation's pass@1 counts; 0 is greedy."""
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """How the problems were chosen, for a person to read: counts of a filter, the source's layout,
     the size of a split that is ours. Anything JSON can hold."""

@@ -33,7 +33,8 @@ def report(
     Args:
       workdirs: folders of runs, finished or not.
       output: folder of the report; None: `report/` in the first workdir.
-      labels: what the figures call the runs; None: their folders' names.
+      labels: what the figures call the runs; None: their methods where these are known and differ,
+        else their folders' names.
       max_samples: most samples that the page carries for its browser.
       max_characters: most characters of one text there.
 
@@ -54,7 +55,7 @@ def report(
         raise UserError(f"report: {len(labels)} labels for {len(workdirs)} workdirs")
     names = list(labels) if labels is not None else [None] * len(workdirs)
     runs = [read_run(path, name) for path, name in zip(workdirs, names, strict=True)]
-    runs = distinguish(runs)
+    runs = distinguish(runs if labels is not None else by_method(runs))
     folder = epath.Path(output) if output is not None else runs[0].path / "report"
 
     tables = []
@@ -114,12 +115,25 @@ def report(
         sections=sections,
         missing=missing,
         embedded=embedded,
+        contamination=[(run.label, run.contamination) for run in runs if run.contamination],
         identities=[(run.label, dict(run.identity)) for run in runs if run.identity],
         version=restem.__version__,
     )
     index = folder / "index.html"
     workdir.write_bytes(index, text.encode("utf-8", "replace"))
     return str(index)
+
+
+def by_method(runs):
+    """Labels the runs by their methods, where each has one of its own."""
+    import dataclasses
+
+    from restem.reporting.runs import printable
+
+    methods = {run.method for run in runs}
+    if len(runs) == 1 or len(methods) < len(runs) or "" in methods:
+        return runs
+    return [dataclasses.replace(run, label=printable(run.method)) for run in runs]
 
 
 def distinguish(runs):

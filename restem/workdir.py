@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -190,6 +191,11 @@ class Workdir:
         return self.path / "summary.json"
 
     @property
+    def contamination(self) -> epath.Path:
+        """Which test problems share words with training problems."""
+        return self.path / "contamination.json"
+
+    @property
     def report(self) -> epath.Path:
         return self.path / "report"
 
@@ -200,6 +206,17 @@ class Workdir:
     @property
     def log(self) -> epath.Path:
         return self.path / "run.log"
+
+    def evaluation_of(self, reference: str) -> epath.Path:
+        """Folder of a policy that is not the run's, evaluated by itself: iteration 0 of its own.
+
+        Its name is the reference with `_` for what a file's name should not hold, and a hash where
+        that is not the whole truth: two references never share a folder.
+        """
+        name = re.sub(r"[^\w.-]+", "_", reference)
+        if name != reference.replace(":", "_", 1) or len(name) > 100:
+            name = f"{name[-100:]}-{stable_key(reference):08x}"
+        return self.path / "evaluations" / name
 
     def problems(self, task: str) -> epath.Path:
         return self.path / "problems" / f"{task}.parquet"

@@ -1,9 +1,9 @@
 """BIG-Bench Hard (Suzgun et al., 2022) as tasks `bbh_cot_FILE` and `bbh_direct_FILE`.
 
 27 files make up 23 tasks: logical deduction and tracking shuffled objects have three files each,
-which count once. The groups `bbh_cot` and `bbh_direct` name the 27 tasks of a style. Prompts are
-the published ones (three shots); there are none of our own, as without the data there is nothing
-to ask.
+which count once. The groups `bbh_cot` and `bbh_direct` name the 27 tasks of a style, `bbh` all 54;
+the macro average of a style is over the 23, as published. Prompts are the published ones (three
+shots); there are none of our own, as without the data there is nothing to ask.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ TASKS: Mapping[str, tuple[str, ...]] = {
 
 FILES = tuple(sorted(file for files in TASKS.values() for file in files))
 """The 27 files."""
+
+_TASK_OF = {file: task for task, files in TASKS.items() for file in files}
 
 STYLES = ("cot", "direct")
 
@@ -174,4 +176,5 @@ for _style, _stop, _grader, _length in (
             grader=_grader,
             max_new_tokens=_length,
             groups=(f"bbh_{_style}", "bbh"),
+            part_of=task_name(_style, _TASK_OF[_file]),
         )

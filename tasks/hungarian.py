@@ -1,7 +1,8 @@
 """The task `hungarian`: the Hungarian national high-school finals exam in mathematics, 2023.
 
-33 statements without a key: completions are graded by hand, so a run produces them and a grading
-sheet. The paper asks with one shot at temperature 0.1; the shot here is our own.
+33 statements without a key: completions are graded by hand, so an evaluation writes them and a
+grading sheet (`restem.grading_sheet`). The paper asks with one shot at temperature 0.1; the shot
+here is our own.
 """
 
 from __future__ import annotations
@@ -44,4 +45,5 @@ registry.add(
     stop_after=("I hope it is correct.",),
     grader={"kind": "none"},
     max_new_tokens=512,
+    temperature=0.1,
 )

@@ -100,6 +100,19 @@ class LoopTest(absltest.TestCase):
         )
         self.assertTrue((whole / "report" / "index.html").exists())
 
+        with self.subTest("what an evaluation says beside pass@1"):
+            found = workdir.read_json(one.summary)
+            self.assertEqual(found["method"], "restem")
+            self.assertEqual(found["evaluations"], ["letters", "letters.train"])
+            for entry in found["iterations"]:
+                gap = entry["evals"]["letters.train"]
+                self.assertEqual((gap["n"], gap["split"]), (5, "train"))
+            test = found["iterations"][2]["versus_base"]["letters"]["greedy"]
+            rates = [found["iterations"][i]["evals"]["letters"]["pass@1"] for i in (0, 2)]
+            self.assertAlmostEqual(test["difference"], rates[1] - rates[0])
+            overlap = workdir.read_json(one.contamination)["tasks"]["letters"]
+            self.assertEqual((overlap["num_train"], overlap["num_test"]), (12, 8))
+
         with self.subTest("a run of other settings is refused, and nothing is lost"):
             output = self.finish(whole, "--gin.select.cap=5", code=2)
             self.assertIn("select.cap was '3' and is '5'", output)

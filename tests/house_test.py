@@ -19,6 +19,7 @@ RANKS = {
     "sampling": 3, "training": 3, "checkpoints": 3, "prompts": 3,
     "generate": 4, "select": 4, "improve": 4, "evaluate": 4, "export": 4, "plan": 4,
     "planning": 4, "report": 4, "reporting": 4, "run": 4, "summary": 4, "methods": 4,
+    "comparisons": 4, "completions": 4, "grading_sheet": 4, "groups": 4,
     "em": 5,
     "verbs": 6, "main": 6, "__main__": 6,
 }  # fmt: skip

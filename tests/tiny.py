@@ -17,6 +17,7 @@ include "methods/restem.gin"
 Run.base = "{base}"
 Run.task = "letters"
 Run.seed = 3
+Run.evaluate_train = 5
 letters/jsonl_task.path = "{problems}"
 letters/jsonl_task.template = "{{problem}}:"
 letters/jsonl_task.grader = {{"kind": "function", "function": "tests.tiny:few_letters"}}

@@ -9,7 +9,8 @@ from __future__ import annotations
 import collections
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from restem.errors import UserError
 from restem.records import Problem
@@ -126,6 +127,30 @@ def check(
         num_equal=num_equal,
         overlapping=tuple(overlapping),
     )
+
+
+def of_tasks(
+    train: Sequence[Problem], tests: Mapping[str, Sequence[Problem]], *, pairs: int = 20
+) -> dict[str, Any]:
+    """What `contamination.json` holds: `check` of each task's test problems, as plain values.
+
+    Args:
+      train: the run's training problems.
+      tests: test problems by task.
+      pairs: how many of the worst overlaps are listed for each task.
+    """
+    found = {}
+    for task, test in tests.items():
+        report = check(train, test)
+        found[task] = {
+            **{f.name: getattr(report, f.name) for f in dataclasses.fields(report)},
+            "fraction": report.fraction,
+            "overlapping": [
+                {**dataclasses.asdict(o), "shared": o.shared[:400]}
+                for o in report.overlapping[:pairs]
+            ],
+        }
+    return {"tasks": found}
 
 
 def _statements(problems: Sequence[Problem]) -> list[list[str]]:

@@ -1,11 +1,13 @@
-"""Materialises a task in a process of its own: `python -m restem.data.materialize`.
+"""Materialises tasks in a process of its own: `python -m restem.data.materialize`.
 
 TensorFlow, which SeqIO brings, would take half a gigabyte of the run's memory, and on a GPU all of
-the card's. So the run asks a child, which writes `problems/TASK.parquet` and is gone.
+the card's. So the run asks a child, which writes `problems/TASK.parquet` and is gone. One child
+serves all tasks that are missing: it takes some seconds to start.
 """
 
 from __future__ import annotations
 
+import collections
 import json
 import os
 import subprocess
@@ -19,13 +21,18 @@ from etils import epath
 from restem.errors import UserError
 
 
-def materialize(path: epath.Path, **request: Any) -> None:
-    """Writes the problems that `sources.materialize(**request)` gives to `path`.
+def materialize(requests: Mapping[epath.Path, Mapping[str, Any]]) -> None:
+    """Writes the problems that `sources.materialize(**request)` gives to the path of each request.
 
     Raises:
       UserError: as there, or the child died.
     """
-    message = {"path": str(path), "gin": gin.config_str(), "request": request}
+    if not requests:
+        return
+    message = {
+        "gin": gin.config_str(),
+        "requests": [[str(path), dict(request)] for path, request in requests.items()],
+    }
     environment = {
         "TF_CPP_MIN_LOG_LEVEL": "3",  # TensorFlow looks for GPUs, loudly
         **os.environ,
@@ -41,8 +48,8 @@ def materialize(path: epath.Path, **request: Any) -> None:
         raise UserError(done.stdout.strip())
     if done.returncode:
         raise UserError(
-            f"task {request.get('task')}: materialising it failed (exit code {done.returncode}):"
-            f" {' '.join(done.stderr.split()[-60:])}"
+            f"materialising {', '.join(r['task'] for r in requests.values())} failed (exit code"
+            f" {done.returncode}): {' '.join(done.stderr.split()[-60:])}"
         )
     sys.stderr.write(done.stdout)
 
@@ -55,14 +62,14 @@ def _child(message: Mapping[str, Any]) -> None:
     registry.names()  # adds the built-in tasks, whose options gin may bind
     # Bindings of the steps, which are not imported here, are of no concern.
     gin.parse_config(message["gin"], skip_unknown=True)
-    card, problems = sources.materialize(**message["request"])
-    workdir.write_table(epath.Path(message["path"]), problems_to_table(problems, card))
-    counts = {
-        s: sum(p.split == s for p in problems) for s in dict.fromkeys(p.split for p in problems)
-    }
-    print(f"task {card.task}: {', '.join(f'{n} {split}' for split, n in counts.items())} problems")
-    if card.notes:
-        print(f"task {card.task}: {json.dumps(card.notes, sort_keys=True)}")
+    for path, request in message["requests"]:
+        card, problems = sources.materialize(**request)
+        workdir.write_table(epath.Path(path), problems_to_table(problems, card))
+        counts = collections.Counter(p.split for p in problems)
+        listed = ", ".join(f"{n} {split}" for split, n in counts.items())
+        print(f"task {card.task}: {listed} problems")
+        if card.notes:
+            print(f"task {card.task}: {json.dumps(card.notes, sort_keys=True)}")
 
 
 if __name__ == "__main__":

@@ -70,7 +70,11 @@ class TaskSpec:
     metric_fns: tuple[Callable[..., Any], ...] | None = None
     """SeqIO metric functions; None is the accuracy that the grader gives."""
     groups: tuple[str, ...] = ()
-    """Groups it belongs to, e.g. "bbh_cot"."""
+    """Groups it belongs to, e.g. "bbh_cot"; the first is the one in whose average it counts."""
+    part_of: str = ""
+    """Tasks of a group that name the same here count once in its average, with their mean."""
+    temperature: float = 0.0
+    """See `TaskCard.temperature`."""
 
     def read_prompt(self, data_dir: str | None) -> prompts.Prompt:
         if callable(self.prompt):
@@ -147,9 +151,13 @@ def group(name: str) -> list[str]:
     Raises:
       UserError: no task has this name or group.
     """
+    return members(name) or [get(name).name]
+
+
+def members(name: str) -> list[str]:
+    """Names of the tasks of a group; none where there is no such group."""
     _import_built_in()
-    members = [task for task, spec in _TASKS.items() if name in spec.groups]
-    return members or [get(name).name]
+    return [task for task, spec in _TASKS.items() if name in spec.groups]
 
 
 def expand(task_names: Iterable[str]) -> list[str]:

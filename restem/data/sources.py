@@ -87,6 +87,7 @@ def materialize(
         grader=dict(spec.grader),
         prompt_source=prompt.source,
         max_new_tokens=spec.max_new_tokens,
+        temperature=spec.temperature,
         notes=notes,
     )
     return card, problems

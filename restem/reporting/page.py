@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import importlib.resources
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -49,6 +49,7 @@ def render(
     sections: Sequence[Section],
     missing: Sequence[Missing],
     embedded: Embedded,
+    contamination: Sequence[tuple[str, Mapping[str, Any]]],
     identities: Sequence[tuple[str, Any]],
     version: str,
 ) -> str:
@@ -62,6 +63,7 @@ def render(
       sections: of figures.
       missing: figures that there is no data for.
       embedded: samples to browse.
+      contamination: (label, what contamination.json says by task) of each run that was checked.
       identities: (label, run.json) of each run.
       version: of restem.
     """
@@ -75,6 +77,8 @@ def render(
     links = [(section.anchor, section.title) for section in filled]
     if embedded.samples:
         links.append(("samples", "Samples"))
+    if contamination:
+        links.append(("contamination", "Contamination"))
     links.append(("about", "About"))
     nav = "".join(f'<a href="#{anchor}">{escape(name)}</a>' for anchor, name in links)
     body = "\n".join(
@@ -82,6 +86,7 @@ def render(
             _answer(title, subtitle, headline, hero),
             *map(_section, filled),
             _samples(embedded) if embedded.samples else "",
+            _contamination(contamination) if contamination else "",
             _about(missing, identities),
         ]
     )
@@ -248,6 +253,38 @@ def _samples(embedded: Embedded) -> str:
 <button class="more" id="more" type="button" hidden>Show more</button>
 </div>
 <script type="application/json" id="sample-data">{data}</script></section>"""
+
+
+def _contamination(checks: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    """Which test problems share words with training problems, and the worst pairs."""
+    tasks = [(label, task, found) for label, of in checks for task, found in of.items()]
+    counts = table(
+        ("task", "run", "test problems", "overlapping", "share", "whole text"),
+        [
+            (task, label, f["num_test"], f["num_overlapping"], f"{f['fraction']:.1%}",
+             f["num_equal"])
+            for label, task, f in tasks
+        ],
+        label="Test problems that share words with training problems",
+    )  # fmt: skip
+    worst = "\n".join(
+        f"<details><summary>Worst pairs of {escape(task)}, {escape(label)}</summary>"
+        + table(
+            ("test problem", "training problem", "share of its runs", "words in common"),
+            [(o["test_id"], o["train_id"], f"{o['fraction']:.0%}", o["shared"])
+             for o in found["overlapping"]],
+            label=f"Worst pairs of {task}",
+        )
+        + "</details>"
+        for label, task, found in tasks
+        if found["overlapping"]
+    )  # fmt: skip
+    runs = sorted({found["n"] for _, _, found in tasks})
+    lead = f"Test problems that share {' or '.join(map(str, runs))} words in a row with a training"
+    return f"""<section id="contamination"><h2>Contamination</h2>
+<p class="lead">{lead} problem, or are the same text.</p>
+{counts}
+{worst}</section>"""
 
 
 def _about(missing: Sequence[Missing], identities: Sequence[tuple[str, Any]]) -> str:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-import numpy as np
-
-from restem import metrics
+from restem import comparisons, metrics
 from restem.reporting.marks import interval, policy, signed
 from restem.reporting.plotting import Cell, percent
 from restem.reporting.runs import Evaluation, Iteration, Run, number
@@ -42,6 +40,13 @@ def headline(runs: Sequence[Run]) -> Headline:
     notes = []
     if run.in_progress:
         notes.append("This run is in progress: the page shows what is there so far.")
+    overlap = run.contamination.get(run.task)
+    if overlap and overlap["num_overlapping"]:
+        notes.append(
+            f"Contamination: {overlap['num_overlapping']:,} of {overlap['num_test']:,} test"
+            f" problems share {overlap['n']} words in a row with a training problem,"
+            f" {overlap['num_equal']:,} of them the whole text."
+        )
     if final is None:
         sentence = "No policy is evaluated yet."
         if base is not None:
@@ -50,7 +55,11 @@ def headline(runs: Sequence[Run]) -> Headline:
                 f"Greedy pass@1 of the base policy on {asked} (95% interval {interval(base)}); no"
                 " trained policy is evaluated yet."
             )
-            if result is not None and not run.in_progress:
+            if not run.in_progress and len(run.iterations) == 1:  # a policy evaluated by itself
+                sentence = (
+                    f"Greedy pass@1 of {run.model} on {asked} (95% interval {interval(base)})."
+                )
+            elif result is not None and not run.in_progress:
                 sentence = (
                     f"Greedy pass@1 on {asked} (95% interval {interval(base)}). Validation chose"
                     " the base policy: no iteration improved it."
@@ -99,18 +108,13 @@ def paired(
     before: Iteration, base: Evaluation, after: Iteration, final: Evaluation
 ) -> metrics.PairedTest | None:
     """The greedy answers of two policies, problem by problem; None without both files."""
-    scores = []
-    for iteration, evaluation in ((before, base), (after, final)):
-        answers = iteration.answers(evaluation.name)
-        if answers is None:
-            return None
-        greedy = (answers.sample_index == 0) & ~np.isnan(answers.reward)
-        right = (answers.reward[greedy] >= 1.0).astype(float).tolist()
-        scores.append(dict(zip(answers.problem_id[greedy], right, strict=True)))
-    shared = sorted(scores[0].keys() & scores[1].keys())
-    if not shared:
+    files = [
+        iteration.path / "evals" / f"{evaluation.name}.parquet"
+        for iteration, evaluation in ((before, base), (after, final))
+    ]
+    if not all(file.exists() for file in files):
         return None
-    return metrics.paired_test([scores[0][p] for p in shared], [scores[1][p] for p in shared])
+    return comparisons.compare(*map(comparisons.read, files)).get("greedy")
 
 
 def _run_table(runs: Sequence[Run]):
@@ -148,7 +152,7 @@ def _iteration_table(run: Run):
     others = run.tasks[1:4]
     curves = [i.evaluation(run.task).curve("pass@k") for i in run.evaluated]
     ks = max((k for curve in curves for k, _ in curve), default=0)
-    columns = ["policy", "pass@1", "95% interval"]
+    columns = ["policy", "pass@1", "95% interval", "p"]
     columns += [f"pass@{ks}", f"maj@{ks}"] if ks > 1 else []
     columns += others
     columns += ["cut off", "no answer", "solved", "examples", "time"]
@@ -163,6 +167,7 @@ def _iteration_table(run: Run):
         values = e.values if e is not None else {}
         row: list[Cell] = [policy(i) + (" (chosen)" if i.chosen else "")]
         row += [percent(e.pass1), interval(e)] if e is not None else [None, None]
+        row.append(_chance(run, i, e))
         if ks > 1:
             for name in ("pass@k", "maj@k"):
                 row.append(percent(dict(e.curve(name)).get(ks) if e is not None else None))
@@ -182,10 +187,20 @@ def _iteration_table(run: Run):
         rows.append(tuple(row))
     also = f", then of {' and '.join(others)}" if others else ""
     caption = (
-        f"Greedy pass@1 on the test split of {run.task}{also}. Solved: training problems with a"
-        " correct sample. Examples: what the iteration was trained on."
+        f"Greedy pass@1 on the test split of {run.task}{also}. p: of the paired comparison with the"
+        " base policy (exact McNemar test). Solved: training problems with a correct sample."
+        " Examples: what the iteration was trained on."
     )
     return caption, tuple(columns), tuple(rows), tuple(chosen)
+
+
+def _chance(run: Run, iteration: Iteration, evaluation: Evaluation | None) -> str | None:
+    """The p-value of an iteration against the base policy."""
+    base = run.base.evaluation(run.task) if run.base is not None else None
+    if not iteration.number or base is None or evaluation is None:
+        return None
+    test = paired(run.base, base, iteration, evaluation)
+    return None if test is None else f"{test.p_value:.2g}"
 
 
 def duration(seconds: float) -> str:

@@ -89,7 +89,9 @@ class Evaluation:
 
     @property
     def pass1(self) -> float | None:
-        return number(self.values.get("pass@1"))
+        """Pass@1; of an exam that a person graded, the share of its points."""
+        found = number(self.values.get("pass@1"))
+        return number(self.values.get("score")) if found is None else found
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -171,6 +173,8 @@ class Run:
     """It trains on human solutions (SFT), not on samples."""
     identity: Mapping[str, Any]
     """run.json."""
+    contamination: Mapping[str, Mapping[str, Any]]
+    """By task, what contamination.json says of its test problems; {} where it was not checked."""
     iterations: tuple[Iteration, ...]
     """In order; 0 first where it exists."""
 
@@ -266,9 +270,11 @@ def read_run(path: str, label: str | None = None) -> Run:
         model=text("model", "base"),
         task=task,
         seed=seed if isinstance(seed, int) else None,
-        in_progress=last is None or last.number == 0 or last.evaluation(task) is None,
+        in_progress=identity.get("kind") != "evaluation"
+        and (last is None or last.number == 0 or last.evaluation(task) is None),
         human=_is_human(text("method"), iterations),
         identity=identity,
+        contamination=_mapping(_object(root / "contamination.json").get("tasks")),
         iterations=iterations,
     )
 
