@@ -330,7 +330,7 @@ def improve(
                     break  # nothing is left to go on with
                 validations += 1
                 preempted = PREEMPTION.reached()
-                if preempted or save_every and validations % save_every == 0:
+                if preempted or (save_every and validations % save_every == 0):
                     save(item)
                     # Only now: a kill before must find the policy that the state speaks of.
                     if 0 < before < history.best_step and distributed.is_first():
