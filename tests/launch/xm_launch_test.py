@@ -1,6 +1,7 @@
 """Launching: jobs from flags, dry runs, and the templates beside it."""
 
 import importlib.util
+import json
 import os
 import pathlib
 import re
@@ -17,6 +18,7 @@ from absl.testing import absltest, parameterized
 from restem.coordination import EXIT_LATE_HOST
 from restem.errors import UserError
 from restem.preemption import EXIT_PREEMPTED
+from tests import tiny
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 SCRIPT = ROOT / "launch" / "xm_launch.py"
@@ -132,15 +134,18 @@ class ScriptTest(absltest.TestCase):
     def test_without_xmanager_it_says_what_to_do(self):
         done = run_script("--gin_file=restem_demo.gin", "--workdir=runs/x")
         self.assertEqual(done.returncode, 2)
-        self.assertRegex(done.stderr, r"pip install 'restem\[xm\]'.*launch/tpu_vm.sh")
+        self.assertRegex(done.stderr, r"launch/requirements.txt.*launch/tpu_vm.sh")
 
-    @absltest.skipUnless(HAS_XMANAGER, "needs XManager: pip install 'restem[xm]'")
-    def test_the_local_executor_runs_the_command(self):
+    @absltest.skipUnless(HAS_XMANAGER, "needs XManager: launch/requirements.txt")
+    def test_the_local_executor_runs_the_loop(self):
         with tempfile.TemporaryDirectory() as folder:
+            file = tiny.write_run(pathlib.Path(folder))
             done = run_script(
-                "--verb=doctor", f"--workdir={folder}/run", "--gin_file=restem_demo.gin", cwd=folder
+                f"--gin_file={file}", "--gin.em.iterations=1", f"--workdir={folder}/run", cwd=folder
             )
             self.assertEqual(done.returncode, 0, done.stderr)
+            summary = json.loads((pathlib.Path(folder) / "run" / "summary.json").read_text())
+            self.assertLen(summary["iterations"], 2)
 
 
 class TpuVmTest(parameterized.TestCase):
