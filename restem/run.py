@@ -23,7 +23,7 @@ from restem.workdir import IterationDir, Workdir, read_json
 _NOT_IDENTITY = re.compile(
     r"(^|[./])(workdir|slots|data_dir|workers|iterations|decode_steps"
     r"|micro_batch_rows|allow_weak_sandbox|mesh)$"
-    r"|(^|[./])(make_mesh|local_mesh|initialize|plan|traced)\.\w+$"
+    r"|(^|[./])(make_mesh|local_mesh|initialize|plan)\.\w+$"
     r"|^(WORKDIR|SLOTS|DATA_DIR|ITERATIONS|WORKERS)$"
 )
 
