@@ -50,7 +50,7 @@ class Family:
 def arithmetic(
     split: str,
     *,
-    families: Sequence[str] = ("add", "subtract", "multiply", "sums"),
+    families: Sequence[str] = ("add", "multiply", "sums"),
     sizes: Mapping[str, int] | None = None,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
@@ -255,9 +255,10 @@ FAMILIES = {
     family.name: family
     for family in (
         Family("add", 1, _pairs(2, 20), _story(stories.ADD[:_PLAIN], "+", _plus)),
-        Family("subtract", 1, _larger_first(2, 20), _story(stories.SUBTRACT[:_PLAIN], "-", _minus)),
         Family("multiply", 1, _pairs(2, 12), _story(stories.MULTIPLY[:_PLAIN], "\\cdot ", _times)),
-        Family("sums", 1, _pairs(2, 99), _plain("+", _plus)),
+        Family("sums", 1, _pairs(2, 30), _plain("+", _plus)),
+        Family("subtract", 2, _larger_first(2, 20), _story(stories.SUBTRACT[:_PLAIN], "-", _minus)),
+        Family("longer_sums", 2, _pairs(2, 99), _plain("+", _plus)),
         Family("varied_add", 2, _pairs(2, 20), _story(stories.ADD, "+", _plus)),
         Family("varied_subtract", 2, _larger_first(2, 20), _story(stories.SUBTRACT, "-", _minus)),
         Family("varied_multiply", 2, _pairs(2, 12), _story(stories.MULTIPLY, "\\cdot ", _times)),

@@ -32,7 +32,7 @@ class ArithmeticTest(parameterized.TestCase):
             self.assertLen({r["inputs"] for r in records}, len(records))
             self.assertLen({r["problem_id"] for r in records}, len(records))
             counts = collections.Counter(r["metadata"]["family"] for r in records)
-            self.assertEqual(set(counts), {"add", "subtract", "multiply", "sums"})
+            self.assertEqual(set(counts), {"add", "multiply", "sums"})
             self.assertLessEqual(max(counts.values()) - min(counts.values()), 1)
 
     def test_operands_are_disjoint_over_splits_families_and_seeds(self):
@@ -116,12 +116,12 @@ class ArithmeticTest(parameterized.TestCase):
 
     def test_the_same_problems_on_every_machine(self):
         self.assertEqual(
-            [question(r) for r in generate("validation", sizes={"validation": 4})],
+            [question(r) for r in generate("validation", sizes={"validation": 3})],
             GOLDEN,
         )
 
     def test_what_cannot_be_made_is_refused(self):
-        with self.assertRaisesRegex(UserError, "no family 'adding'.*add, subtract"):
+        with self.assertRaisesRegex(UserError, "no family 'adding.*add, multiply"):
             generate("train", families=("adding",))
         with self.assertRaisesRegex(UserError, "no family"):
             generate("train", families=())
@@ -148,9 +148,8 @@ class ArithmeticTest(parameterized.TestCase):
 GOLDEN = [
     "Grace put 7 cookies on a shelf. Then she put 18 more there. "
     "How many cookies are on the shelf now?",
-    "A shop had 13 flowers. It sold 12 of them today. How many flowers were not sold?",
     "5 children have 11 postcards each. How many postcards do they have together?",
-    "What is 94 + 2?",
+    "What is 28 + 19?",
 ]
 
 
