@@ -305,9 +305,16 @@ class _Heartbeat(threading.Thread):
                         " look at its log, then start all hosts again with the same command",
                         file=sys.stderr, flush=True,
                     )  # fmt: skip
+                    _linger(self._timeout_s / 3)
                     os._exit(EXIT_LATE_HOST)
             last = {**last, **beats}
             time.sleep(min(5.0, self._timeout_s / 10))
+
+
+def _linger(seconds: float) -> None:
+    """Where the first host goes JAX aborts all others: they get the time to go by themselves."""
+    if is_first():
+        time.sleep(seconds)
 
 
 def as_late_host(error: Exception) -> LateHostError | None:
@@ -315,8 +322,10 @@ def as_late_host(error: Exception) -> LateHostError | None:
     if isinstance(error, LateHostError):
         return error
     text = " ".join(str(error).split())
-    signs = ("gloo", "nccl", "unavailable", "deadline_exceeded", "barrier", "connection")
-    if several() and isinstance(error, RuntimeError) and any(s in text.lower() for s in signs):
+    # JAX has no type of its own for it: a broken collective is a ValueError on CPUs.
+    signs = ("gloo", "nccl", "unavailable", "deadline_exceeded", "barrier timed out")
+    ours = isinstance(error, UserError) or not several()
+    if not ours and any(sign in text.lower() for sign in signs):
         return LateHostError(f"another host was lost ({text[:300]}); start all hosts again")
     return None
 
@@ -331,6 +340,7 @@ def end(code: int) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     if code == EXIT_LATE_HOST:
+        _linger(5.0)
         os._exit(code)
     reasons = {0: DONE, EXIT_PREEMPTED: PREEMPTED}
     # A preempted host has nothing else to do, and others may still be saving.

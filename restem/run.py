@@ -23,7 +23,7 @@ from restem.workdir import IterationDir, Workdir, read_json
 # data folder or more iterations may resume it.
 _NOT_IDENTITY = re.compile(
     r"(^|[./])(workdir|method|slots|data_dir|workers|iterations|decode_steps"
-    r"|micro_batch_rows|allow_weak_sandbox|mesh)$"
+    r"|micro_batch_rows|save_every|allow_weak_sandbox|mesh)$"
     r"|(^|[./])(make_mesh|local_mesh|initialize|plan|traced)\.\w+$"
     r"|^(WORKDIR|SLOTS|DATA_DIR|ITERATIONS|WORKERS)$"
 )

@@ -72,17 +72,17 @@ def _open(arguments: argparse.Namespace, bindings: Sequence[str], **settings: An
 def _start_logging(run: Run) -> None:
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
+    logging.get_absl_handler().addFilter(_is_ours)
     if "://" in str(run.files.path):
-        return
+        return  # nothing can be appended to a file in a bucket
     run.files.path.mkdir(parents=True, exist_ok=True)
     log = run.files.log
     if not distributed.is_first():
         log = log.with_suffix(f".{jax.process_index()}{log.suffix}")
     handler = python_logging.FileHandler(log)
     handler.setFormatter(logging.PythonFormatter())
+    handler.addFilter(_is_ours)
     python_logging.getLogger().addHandler(handler)
-    for each in (handler, logging.get_absl_handler()):
-        each.addFilter(_is_ours)
     if CONSOLE.is_terminal:
         # On a terminal the bars say how far things are; the lines go to the file.
         logging.get_absl_handler().setLevel(python_logging.WARNING)

@@ -16,7 +16,13 @@ os.environ.setdefault("TEST_TMPDIR", f"{tempfile.gettempdir()}/absl_testing_{_WO
 # One process takes all that run programs in jails: some count what is left behind on the machine.
 _JAILS = ("verify/", "apps_run_test.py", "data_sets_test.py")
 # Longest first, so that no process is left alone with one of them at the end.
-_LONGEST = ("em_test.py", "distributed_test.py", "methods_test.py", "partitioning_test.py")
+_LONGEST = (
+    "distributed_run_test.py",
+    "em_test.py",
+    "distributed_test.py",
+    "methods_test.py",
+    "partitioning_test.py",
+)
 
 
 def pytest_configure(config):

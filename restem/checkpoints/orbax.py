@@ -58,6 +58,8 @@ def save(
       UserError: `path` holds a finished checkpoint and `overwrite` is false.
     """
     path = epath.Path(path)
+    if "://" not in str(path):
+        path = path.absolute()  # Orbax takes no other
 
     def prepare() -> None:
         if is_saved(path):
