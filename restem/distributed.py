@@ -216,6 +216,7 @@ def on_first(
         return value
     place = _place(what)
     if is_first():
+        told: dict[str, Any]
         try:
             told = {"value": function()}
         except Exception as e:

@@ -54,13 +54,13 @@ class Profile:
             if rounds == SKIP and self._kind is None and kind not in self._traced:
                 self._start(kind)
             elif rounds == SKIP + ROUNDS and self._kind == kind:
-                self._stop()
+                self._stop(kind)
 
         try:
             yield advance
         finally:
             if self._kind == kind:
-                self._stop()
+                self._stop(kind)
 
     def _start(self, kind: str) -> None:
         if self.folder is None or jax.process_index():
@@ -69,10 +69,11 @@ class Profile:
         self._local = tempfile.TemporaryDirectory()
         jax.profiler.start_trace(self._local.name)
 
-    def _stop(self) -> None:
+    def _stop(self, kind: str) -> None:
         jax.profiler.stop_trace()
-        kind, self._kind = self._kind, None
+        self._kind = None
         self._traced.add(kind)
+        assert self.folder is not None  # or it had not been started
         workdir.copy_folder(epath.Path(self._local.name), self.folder / kind)
         self._local.cleanup()
         logging.info("a trace of %s is in %s", kind, self.folder / kind)

@@ -30,7 +30,7 @@ from restem import (
 from restem.data import contamination, jsonl, registry, sources  # noqa: F401  gin binds what is in them
 from restem.errors import UserError
 from restem.main import parse_gin
-from restem.preemption import PREEMPTION, PreemptedError
+from restem.preemption import EXIT_PREEMPTED, PREEMPTION, PreemptedError
 from restem.profiles import PROFILE
 from restem.progress import CONSOLE
 from restem.run import Run, close_verifiers, gin_bindings, versions
@@ -436,8 +436,8 @@ def dispatch(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     try:
         with PREEMPTION if resumable else contextlib.nullcontext():
             return VERBS[arguments.verb](arguments, bindings)
-    except PreemptedError as e:
-        return e.code
+    except PreemptedError:
+        return EXIT_PREEMPTED
     except Exception as e:
         late = distributed.as_late_host(e)
         if late is None:
