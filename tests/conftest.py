@@ -9,9 +9,11 @@ from absl import flags
 # Before any test imports JAX: tests are written for the CPU, and libtpu, where it is installed for
 # `restem plan`, would look for a TPU first.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Classes of the same name in two files would share their folders.
-_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "all")
-os.environ.setdefault("TEST_TMPDIR", f"{tempfile.gettempdir()}/absl_testing_{_WORKER}")
+# Classes of the same name in two files would share their folders. Workers inherit what the first
+# process sets.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    _FOLDER = f"absl_testing_{os.environ['PYTEST_XDIST_WORKER']}"
+    os.environ["TEST_TMPDIR"] = os.path.join(tempfile.gettempdir(), _FOLDER)
 
 # One process takes all that run programs in jails: some count what is left behind on the machine.
 _JAILS = ("verify/", "apps_run_test.py", "data_sets_test.py")
