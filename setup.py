@@ -51,6 +51,7 @@ setup(
         "plan": ["libtpu"],
         # Orbax asks buckets of Google Cloud Storage through it; others it does not know.
         "gcs": ["google-cloud-storage>=2"],
+        # pip may search long among its dependencies; launch/requirements.txt is a set that works.
         "xm": ["xmanager>=0.7"],
     },
     entry_points={"console_scripts": ["restem = restem.main:console"]},

@@ -12,7 +12,6 @@ not fit a host's devices, all run one schedule and each verifies and writes its 
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -58,12 +57,6 @@ class Extend(Protocol):
           settings: of `sample_and_verify`, less `problems`, `num_samples` and `what`.
           directory: of the iteration.
         """
-
-
-@functools.lru_cache(maxsize=8)
-def engine_for(config, vocabulary, **settings) -> Engine:
-    """An engine for these settings; engines are kept, since each compiles its programs once."""
-    return Engine(config, vocabulary, **settings)
 
 
 def sample_and_verify(
@@ -116,7 +109,7 @@ def sample_and_verify(
         max_length=policy.config.max_length,
         inputs=inputs,
     )
-    engine = engine_for(
+    engine = Engine(
         policy.config,
         policy.vocabulary,
         sampling=sampling,
