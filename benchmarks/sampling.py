@@ -70,9 +70,8 @@ class Rows:
     def push(self, row: int, token: int) -> bool:
         if not self.ended[row]:
             self.counts[row] += 1
-            self.ended[row] = token in self.vocabulary.eos_ids or self.scanners[row].push(
-                self.vocabulary.token_bytes(token)
-            )
+            stopped = self.scanners[row].push(self.vocabulary.token_bytes(token)) is not None
+            self.ended[row] = stopped or token in self.vocabulary.eos_ids
         return self.ended[row]
 
 

@@ -355,8 +355,8 @@ def cut(text: str, stops: Stops) -> str:
     """The text up to where sampling would have stopped; blank lines before it stop nothing."""
     blank = len(text) - len(text.lstrip())
     data = text[blank:].encode("utf-8", "surrogatepass")
-    end = stops.find(data, 0)
-    return text if end is None else text[:blank] + data[:end].decode("utf-8", "replace")
+    found = stops.find(data, 0)
+    return text if found is None else text[:blank] + data[: found[1]].decode("utf-8", "replace")
 
 
 def report_of(answers: Sequence[Sample]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ not fit a host's devices, all run one schedule and each verifies and writes its 
 
 from __future__ import annotations
 
+import queue
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -170,17 +171,18 @@ def sample_and_verify(
 
 def _verified(completed: Iterable[tuple[Problem, Sample]], verifier) -> Iterator[Sample]:
     """Each sample as soon as its verdict is there."""
-    waiting: list[tuple[Sample, Future[Verdict]]] = []
+    done: queue.SimpleQueue[tuple[Sample, Future[Verdict]]] = queue.SimpleQueue()
+    waiting = 0
     for problem, sample in completed:
-        waiting.append((sample, verifier.submit(problem, sample.text)))
-        later = []
-        for sample, future in waiting:
-            if future.done():
-                yield records.regraded(sample, future.result())
-            else:
-                later.append((sample, future))
-        waiting = later
-    for sample, future in waiting:
+        future = verifier.submit(problem, sample.text)
+        future.add_done_callback(lambda future, sample=sample: done.put((sample, future)))
+        waiting += 1
+        while not done.empty():
+            sample, future = done.get()
+            waiting -= 1
+            yield records.regraded(sample, future.result())
+    for _ in range(waiting):
+        sample, future = done.get()
         yield records.regraded(sample, future.result())
 
 

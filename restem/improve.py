@@ -201,7 +201,8 @@ def improve(
       normalisation: how the sum over examples becomes the loss; see `losses.Normalisation`.
       param_dtype: of the trained parameters; None keeps the policy's.
       remat: what the backward pass computes again; see `ModelConfig.remat`.
-      validate_every: steps between validations; None: at the end of each epoch.
+      validate_every: steps between validations; None: at the end of each epoch. The end is always
+        validated, and a validation less than half an interval before it is left out.
       save_every: validations between saves of the training state, which is three times as large as
         the policy; 0: only when preempted, for trainings of minutes.
       patience: stop at this many validations in a row without a better one.
@@ -313,9 +314,13 @@ def improve(
                 history.training_seconds += item.seconds
                 bar.advance(1, note=f"loss {item.metrics['loss']:.3f}")
                 advance()
-                due = (
-                    item.is_epoch_end if validate_every is None else item.step % validate_every == 0
-                )
+                if validate_every is None:
+                    due = item.is_epoch_end
+                else:
+                    due = (
+                        item.step % validate_every == 0
+                        and 2 * (total - item.step) >= validate_every
+                    )
                 if not due and item.step < total:
                     if PREEMPTION.reached():
                         save(item)

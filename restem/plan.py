@@ -27,6 +27,7 @@ from restem.models import ModelConfig, RopeScaling
 from restem.planning import programs
 from restem.planning.chips import Slice
 from restem.planning.report import Plan
+from restem.sampling.engine import BUCKET
 
 gin.external_configurable(ModelConfig, module="restem.models")
 gin.external_configurable(RopeScaling, module="restem.models")
@@ -64,7 +65,7 @@ def plan(
     iterations: int | None = None,
     optimizer: str | None = None,
     optimizer_options: Mapping[str, Any] | None = None,
-    sampler_dtype: str = "bfloat16",
+    sampler_dtype: str | None = None,
     param_dtype: str | None = None,
     query_block: int | None = 256,
     steps: tuple[str, ...] = ("prefill", "decode", "train"),
@@ -102,7 +103,8 @@ def plan(
       iterations: of ReST-EM.
       optimizer: its name, "adamw" or "adafactor".
       optimizer_options: its arguments.
-      sampler_dtype: of the parameters while sampling.
+      sampler_dtype: of the parameters while sampling; None is "int8" where `Run.int8_weights` says
+        so, else "bfloat16".
       param_dtype: of the parameters while training.
       query_block: see `ModelConfig.query_block`; training only.
       steps: which programs to compile.
@@ -128,6 +130,8 @@ def plan(
     epochs = pick(epochs, tuning, "epochs", 8)
     batch_examples = pick(batch_examples, tuning, "batch_examples", 64)
     row_length = pick(row_length, tuning, "row_length", 1024)
+    in_int8 = _settings("Run").get("int8_weights")
+    sampler_dtype = sampler_dtype or ("int8" if in_int8 else "bfloat16")
     param_dtype = pick(param_dtype, tuning, "param_dtype", "float32")
     optimizer = optimizer or str(tuning.get("optimizer") or "adamw").lstrip("@").split("/")[-1]
     if optimizer_options is None:
@@ -140,16 +144,16 @@ def plan(
     parts = {step: mesh["data"] * mesh["fsdp"] for step, mesh in meshes.items()}
 
     slots = _round_up(pick(slots, run, "slots", 64 * parts["e_step"]), parts["e_step"])
-    columns = _round_up(question_tokens, 16)
+    columns = _round_up(question_tokens, BUCKET)
     questions = _round_up(max(1, prefill_tokens // columns), parts["e_step"])
     rows = _round_up(pick(rows_per_batch, tuning, "rows_per_batch", 1), parts["m_step"])
     example_tokens = mean_question_tokens + mean_new_tokens
 
     def shapes_for(slots: int, rows: int) -> programs.Shapes:
         return programs.Shapes(
-            prefix=_round_up(prefix_tokens, 16) if prefix_tokens else 0,
+            prefix=_round_up(prefix_tokens, BUCKET) if prefix_tokens else 0,
             question=columns,
-            new_tokens=_round_up(new_tokens, 16),
+            new_tokens=_round_up(new_tokens, BUCKET),
             slots=slots,
             prefill_questions=questions,
             decode_steps=decode_steps,

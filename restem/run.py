@@ -61,7 +61,13 @@ class Run:
     data_dir: str | None = None
     """Where the published data sets lie; None: the environment's RESTEM_DATA_DIR."""
     dtype: str = "float32"
-    """Of the parameters: "float32" or "bfloat16"."""
+    """Of the parameters: "float32" or "bfloat16". What the M-step trains has a dtype of its own
+    (`improve.param_dtype`)."""
+    compute_dtype: str = "float32"
+    """Of activations and matrix products: "float32" or, as on TPUs and GPUs, "bfloat16"."""
+    int8_weights: bool = False
+    """Sample with matrices in int8, one scale an output channel: half the reading of bfloat16, and
+    samples of a policy that is rounded a little."""
     mesh: Callable[[], Any] | None = None
     """Makes the mesh that policies are loaded onto, each part straight to its device, such as
     `@e_step/make_mesh`; None: each host's first device."""
@@ -188,13 +194,16 @@ class Run:
 
     def policy(self, iteration: int):
         """The policy that `iteration` ended with; 0 is the base policy."""
-        return load_policy(self.files.policy_reference(iteration), self.dtype, self.mesh)
+        return self._load(self.files.policy_reference(iteration))
 
     def sampler(self, iteration: int):
         """Who writes the samples after `iteration`: its policy, or the teacher."""
         if self.teacher is None:
             return self.policy(iteration)
-        return load_policy(self.teacher, self.dtype, self.mesh)
+        return self._load(self.teacher)
+
+    def _load(self, reference: str):
+        return load_policy(reference, self.dtype, self.compute_dtype, self.int8_weights, self.mesh)
 
     def validation_reward(self, iteration: int) -> float | None:
         """The validation reward of a policy where an M-step has measured it already."""
@@ -213,12 +222,18 @@ def _first_reward(report: Mapping[str, Any]) -> float | None:
 
 
 @functools.lru_cache(maxsize=1)  # the policy in use: two would be twice the memory
-def load_policy(reference: str, dtype: str, mesh: Callable[[], Any] | None = None):
+def load_policy(
+    reference: str,
+    dtype: str,
+    compute_dtype: str,
+    int8_weights: bool,
+    mesh: Callable[[], Any] | None = None,
+):
     logging.info("loading %s", reference)
-    if mesh is None:
-        return checkpoints.load(reference, dtype=dtype)
-    places = functools.partial(partitioning.param_shardings, mesh=mesh())
-    return checkpoints.load(reference, dtype=dtype, shardings=places)
+    places = mesh and functools.partial(partitioning.param_shardings, mesh=mesh())
+    policy = checkpoints.load(reference, dtype=dtype, shardings=places)
+    config = policy.config.replace(dtype=compute_dtype, int8_weights=int8_weights)
+    return policy.replace(config=config)
 
 
 _VERIFIERS: dict[str, Any] = {}

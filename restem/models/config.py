@@ -91,6 +91,8 @@ class ModelConfig:
     """Attention and feed-forward read the same normalised input and are added together (PaLM)."""
     dtype: str = "float32"
     """Activations and matrix products; parameters keep the dtype they are stored in."""
+    int8_weights: bool = False
+    """The sampler reads matrices in int8, one scale an output channel; see `models.int8`."""
     remat: Literal["none", "full", "dots"] = "full"
     """What the backward pass computes again: nothing, whole layers, or all but matrix products."""
     query_block: int | None = None

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from restem.models import attention, sharding
 from restem.models.config import ModelConfig
+from restem.models.int8 import Int8
 from restem.models.kv_cache import KVCache
 
 Params = Mapping[str, Any]
@@ -41,8 +42,11 @@ class Forward:
     """Keys and values of the block itself, to be written into a cache or kept as a prefix."""
 
 
-def _weight(module: nn.Module, name: str, shape, axes, *, fan_in: int | None = None) -> jax.Array:
-    """A parameter with logical axis names; normal with variance 1 / fan_in, or zeros."""
+def _weight(module: nn.Module, name: str, shape, axes, *, fan_in: int | None = None) -> Any:
+    """A parameter with logical axis names; normal with variance 1 / fan_in, or zeros.
+
+    A matrix may come as an `Int8`.
+    """
     if fan_in is None:
         init = nn.initializers.zeros_init()
     else:
@@ -50,13 +54,13 @@ def _weight(module: nn.Module, name: str, shape, axes, *, fan_in: int | None = N
     return _param(module, name, init, axes, shape)
 
 
-def _param(module: nn.Module, name: str, init: Any, axes, shape) -> jax.Array:
+def _param(module: nn.Module, name: str, init: Any, axes, shape) -> Any:
     # Modules are applied to unboxed parameters: what comes is the array that the box would hold.
     boxed: Any = nn.with_logical_partitioning(init, axes)
     return module.param(name, boxed, shape)
 
 
-def _dense(x: jax.Array, w: jax.Array, *, inputs: int = 1) -> jax.Array:
+def _dense(x: jax.Array, w: jax.Array | Int8, *, inputs: int = 1) -> jax.Array:
     """x [batch, length, *in] times w [*in, *out] -> [batch, length, *out]; `inputs` axes of `in`.
 
     As one product of two matrices: over [batch, length] or over two axes of a weight XLA's CPU
@@ -64,7 +68,10 @@ def _dense(x: jax.Array, w: jax.Array, *, inputs: int = 1) -> jax.Array:
     """
     batch, length = x.shape[:2]
     size = math.prod(w.shape[:inputs])
-    y = x.reshape(batch * length, size) @ w.astype(x.dtype).reshape(size, -1)
+    matrix = w.values if isinstance(w, Int8) else w
+    y = x.reshape(batch * length, size) @ matrix.astype(x.dtype).reshape(size, -1)
+    if isinstance(w, Int8):
+        y = (y * w.scale.reshape(-1)).astype(x.dtype)
     return y.reshape(batch, length, *w.shape[inputs:])
 
 
@@ -196,7 +203,11 @@ class Ends(nn.Module):
         normal = nn.initializers.normal(c.embed_dim**-0.5)
         table = _param(self, "embedding", normal, ("vocab", "embed"), (c.vocab_size, c.embed_dim))
         if end == "embed":
-            x = jnp.take(table, x, axis=0).astype(c.dtype)
+            if isinstance(table, Int8):
+                x = jnp.take(table.values, x, axis=0) * jnp.take(table.scale, x)[..., None]
+            else:
+                x = jnp.take(table, x, axis=0)
+            x = x.astype(c.dtype)
             if c.scale_embedding:
                 x = x * jnp.asarray(c.embed_dim**0.5, c.dtype)
             return sharding.constrain(x, ("batch", "length", "embed_act"))
@@ -206,7 +217,10 @@ class Ends(nn.Module):
         if not c.tied_head:
             spec = "...e,ev->...v"
             table = _param(self, "head", normal, ("embed", "vocab"), (c.embed_dim, c.vocab_size))
-        y = jnp.einsum(spec, x, table.astype(x.dtype), preferred_element_type=jnp.float32)
+        matrix = table.values if isinstance(table, Int8) else table
+        y = jnp.einsum(spec, x, matrix.astype(x.dtype), preferred_element_type=jnp.float32)
+        if isinstance(table, Int8):
+            y = y * table.scale
         if c.final_softcap is not None:
             y = c.final_softcap * jnp.tanh(y / c.final_softcap)
         return y

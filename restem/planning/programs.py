@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from restem import models, partitioning
+from restem.models import int8
 from restem.sampling import steps
 from restem.sampling.filters import Sampling
 from restem.training import Batch, Trainer, TrainState, optimizers
@@ -51,7 +52,7 @@ class Shapes:
     optimizer_options: Mapping[str, Any]
     """Its arguments."""
     sampler_dtype: str
-    """Of the parameters while sampling."""
+    """Of the parameters while sampling; "int8" as `models.int8` rounds them."""
     param_dtype: str
     """Of the parameters while training."""
     head_chunk: int = 512
@@ -182,10 +183,18 @@ def _struct(shape, dtype, mesh, *axes):
 
 
 def _params(config, dtype, mesh):
+    partitioning.check_divisible(config, mesh)
+    axes = models.param_axes(config)
+    if dtype == "int8":
+        axes = int8.axes(axes)
+        shapes = jax.eval_shape(int8.quantize, models.param_shapes(config))
+    else:
+        shapes = models.param_shapes(config, jnp.dtype(dtype))
     return jax.tree.map(
-        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
-        models.param_shapes(config, jnp.dtype(dtype)),
-        partitioning.param_shardings(config, mesh),
+        lambda axes, leaf: _place(leaf, mesh, *axes),
+        axes,
+        shapes,
+        is_leaf=lambda x: isinstance(x, tuple),
     )
 
 

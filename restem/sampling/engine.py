@@ -33,7 +33,9 @@ _PROGRAMS: dict[Any, Any] = {}
 """Compiled programs of all engines: those of other settings sample with the same model."""
 _KEPT_PROGRAMS = 64
 
-_BUCKET = 16  # columns of prefix, questions and ring are multiples of this
+
+BUCKET = 128
+"""Columns are multiples of this on accelerators: a TPU's lanes."""
 
 
 @dataclasses.dataclass
@@ -90,6 +92,7 @@ class Engine:
         decode_steps: int | None = None,
         prefill_tokens: int | None = None,
         ring: int = 128,
+        bucket: int | None = None,
         unstacked: bool | None = None,
         mesh: jax.sharding.Mesh | None = None,
     ):
@@ -111,6 +114,8 @@ class Engine:
             device.
           ring: columns for sampled tokens to begin with. They are doubled when a sample needs more,
             so that attention does not look at columns no sample has reached.
+          bucket: columns of prefix, questions and ring are multiples of this; None is 16 on a CPU and
+            `BUCKET` elsewhere, where columns cost less than programs of more shapes.
           unstacked: run the layers as a Python loop over separate arrays instead of a scan over
             stacked ones; None does so on a CPU, where it is faster and compiles slower.
           mesh: slots are split over its data and fsdp axes, heads over tensor; None is one device.
@@ -126,7 +131,8 @@ class Engine:
         self.slots = slots or (128 if on_cpu else None)
         self.decode_steps = decode_steps or (1 if on_cpu else 8)
         self.prefill_tokens = prefill_tokens or (512 if on_cpu else 8192)
-        self.ring = min(_round_up(ring, _BUCKET), _round_up(max_new_tokens, _BUCKET))
+        self.bucket = bucket or (16 if on_cpu else BUCKET)
+        self.ring = min(_round_up(ring, self.bucket), _round_up(max_new_tokens, self.bucket))
         self.unstacked = on_cpu if unstacked is None else unstacked
         self.mesh = mesh
         self.stats = Stats()
@@ -164,6 +170,7 @@ class Engine:
         while not call.scheduler.done:
             with partitioning.use(self.mesh):
                 completions = call.advance()
+            # Whoever takes them does so while the device decodes on.
             yield from completions
             if on_progress is not None:
                 on_progress(call.scheduler.finished, call.scheduler.total)
@@ -204,7 +211,8 @@ class _Call:
             for request in requests
         ]
         self._check_length(len(prefix))
-        self.question_columns = _round_up(max(map(len, self.questions), default=1) - 1, _BUCKET)
+        longest = max(map(len, self.questions), default=1)
+        self.question_columns = _round_up(longest - 1, engine.bucket)
         self.parts = 1 if engine.mesh is None else partitioning.batch_parts(engine.mesh)
         slots = engine.slots or self._slots_that_fit()
         wanted = _round_up(sum(request.num_samples for request in requests), 8)
@@ -222,32 +230,43 @@ class _Call:
         self.ring = engine.ring
         self.column = 0
         with self._timed("prefill_seconds"):
+            self.params = device.prepare_params(params, engine.config)
             self.prefix = self._prefill_prefix(prefix)
-            self.decode_params = device.prepare_params(params, engine.config, engine.unstacked)
+            self.decode_params = self.params
+            if engine.unstacked:
+                self.decode_params = models.unstack_layers(self.params)
             self.slots = engine.run(
                 _empty_slots, config=engine.config, slots=len(self.scheduler.rows),
                 question=self.question_columns, ring=self.ring, unstacked=engine.unstacked,
             )  # fmt: skip
             jax.block_until_ready((self.prefix, self.decode_params, self.slots))
 
-    def advance(self) -> list[Completion]:
-        """Fills the slots, decodes `decode_steps` tokens, and returns what finished."""
-        engine, scheduler = self.engine, self.scheduler
+        self._fill()
+
+    def _fill(self) -> None:
+        """Puts samples into the free slots and has the device begin to decode."""
         with self._timed("prefill_seconds"):
-            while scheduler.wants_questions():
+            while self.scheduler.wants_questions():
                 self._prefill_questions()
-            self._fork(scheduler.place())
+            self._fork(self.scheduler.place())
             self._grow()
             jax.block_until_ready(self.slots)
         with self._timed("decode_seconds"):
-            tokens, logprobs = self._decode()
-            self.column = (self.column + engine.decode_steps) % self.ring
-            tokens, logprobs = partitioning.to_all_hosts((tokens, logprobs))
-            completions = scheduler.record(tokens, logprobs)
-        stats = engine.stats
+            self.drawn = self._decode()
+            self.column = (self.column + self.engine.decode_steps) % self.ring
+        self._began = time.perf_counter()
+
+    def advance(self) -> list[Completion]:
+        """Takes in the tokens that the device decoded, has it go on, and returns what finished."""
+        stats = self.engine.stats
+        tokens, logprobs = partitioning.to_all_hosts(self.drawn)
+        completions = self.scheduler.record(tokens, logprobs)
+        stats.decode_seconds += time.perf_counter() - self._began
         stats.slot_steps += tokens.size
         stats.samples += len(completions)
         stats.tokens += sum(len(c.token_ids) for c in completions)
+        if not self.scheduler.done:
+            self._fill()
         return completions
 
     def _decode(self) -> tuple[jax.Array, jax.Array]:
@@ -300,7 +319,7 @@ class _Call:
             params /= mesh.shape["fsdp"] * tensor
         heads = config.num_kv_heads
         heads = heads // tensor if heads % tensor == 0 else heads
-        columns = self.question_columns + _round_up(self.engine.max_new_tokens, _BUCKET)
+        columns = self.question_columns + _round_up(self.engine.max_new_tokens, self.engine.bucket)
         width = 2 * config.num_layers * heads * config.head_dim * jnp.dtype(config.dtype).itemsize
         # Growing the ring holds two caches for a moment; sampling holds some copies of the logits.
         row = 2 * columns * width + 6 * 4 * config.vocab_size
@@ -314,7 +333,7 @@ class _Call:
         needed = min(oldest + engine.decode_steps, engine.max_new_tokens)
         ring = self.ring
         while ring < needed:
-            ring = min(2 * ring, _round_up(engine.max_new_tokens, _BUCKET))
+            ring = min(2 * ring, _round_up(engine.max_new_tokens, engine.bucket))
         if ring > self.ring:
             self.slots = engine.run(
                 _grow, self.slots, np.asarray(self.column, np.int32),
@@ -329,7 +348,7 @@ class _Call:
         if not prefix:
             return None
         self.engine.stats.prefill_tokens += len(prefix)
-        tokens = np.zeros((_round_up(len(prefix), _BUCKET),), np.int32)
+        tokens = np.zeros((_round_up(len(prefix), self.engine.bucket),), np.int32)
         tokens[: len(prefix)] = prefix
         return self.engine.run(
             _prefill_prefix, self.params, tokens, self.prefix_length, config=self.engine.config
@@ -337,10 +356,10 @@ class _Call:
 
     def _prefill_questions(self) -> None:
         """Prefills the next questions, as many as the token budget allows."""
-        budget = self.engine.prefill_tokens
-        indices = self.scheduler.peek_questions(max(1, budget // _BUCKET))
+        budget, bucket = self.engine.prefill_tokens, self.engine.bucket
+        indices = self.scheduler.peek_questions(max(1, budget // bucket))
         widths = np.maximum.accumulate(
-            [_round_up(len(self.questions[i]) - 1, _BUCKET) for i in indices]
+            [_round_up(len(self.questions[i]) - 1, bucket) for i in indices]
         )
         number = max(1, sum((n + 1) * w <= budget for n, w in enumerate(widths)))
         indices = self.scheduler.take_questions(number)

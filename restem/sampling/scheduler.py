@@ -126,30 +126,44 @@ class Scheduler:
         Returns:
           The samples that finished, by step and then by slot.
         """
-        completions = []
-        for step_tokens, step_logprobs in zip(tokens, logprobs, strict=True):
-            for slot, row in enumerate(self.rows):
-                if row is None:
-                    continue
-                finished = self._push(row, int(step_tokens[slot]), float(step_logprobs[slot]))
-                if finished is not None:
-                    completions.append(finished)
-                    self.rows[slot] = None
-        self.finished += len(completions)
-        return completions
+        finished = []
+        columns = zip(self.rows, tokens.T.tolist(), logprobs.T.tolist(), strict=True)
+        for slot, (row, row_tokens, row_logprobs) in enumerate(columns):
+            if row is None:
+                continue
+            before = len(row.token_ids)
+            completion = self._push(row, row_tokens, row_logprobs)
+            if completion is not None:
+                finished.append((len(completion.token_ids) - before, slot, completion))
+                self.rows[slot] = None
+        self.finished += len(finished)
+        finished.sort(key=lambda f: f[:2])
+        return [completion for _, _, completion in finished]
 
-    def _push(self, row: Row, token: int, logprob: float) -> Completion | None:
-        row.token_ids.append(token)
-        row.logprob += logprob
-        if token in self._vocabulary.eos_ids:
-            return self._complete(row, "eos")
-        piece = self._vocabulary.token_bytes(token)
-        row.token_bytes.append(piece)
-        if row.scanner.push(piece):
-            return self._complete(row, "stop")
-        if len(row.token_ids) >= self._limits[row.request_index]:
-            return self._complete(row, "length")
-        return None
+    def _push(self, row: Row, tokens: list[int], logprobs: list[float]) -> Completion | None:
+        """Adds a row's next tokens up to the one that ends the sample, if one does.
+
+        They are looked at all at once: at thousands of rows a step the host would otherwise take
+        as long as the device.
+        """
+        eos_ids = self._vocabulary.eos_ids
+        reason: FinishReason | None = None
+        room = self._limits[row.request_index] - len(row.token_ids)
+        if len(tokens) >= room:
+            reason, tokens = "length", tokens[:room]
+        if not eos_ids.isdisjoint(tokens):
+            end = next(i for i, token in enumerate(tokens) if token in eos_ids)
+            reason, tokens = "eos", tokens[: end + 1]
+        # EOS says nothing, so it is not scanned.
+        pieces = [self._vocabulary.token_bytes(t) for t in tokens if t not in eos_ids]
+        taken = row.scanner.push(*pieces)
+        if taken is not None:
+            reason, tokens, pieces = "stop", tokens[:taken], pieces[:taken]
+        row.token_ids += tokens
+        row.token_bytes += pieces
+        for logprob in logprobs[: len(tokens)]:  # one by one: the sum does not depend on the steps
+            row.logprob += logprob
+        return None if reason is None else self._complete(row, reason)
 
     @staticmethod
     def _complete(row: Row, reason: FinishReason) -> Completion:

@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 
 from restem import models
-from restem.models import kv_cache, sharding
+from restem.models import int8, kv_cache, sharding
 from restem.models.kv_cache import INVALID_POSITION, KVCache
 from restem.sampling import filters
 
@@ -336,6 +336,17 @@ def decode(
     return slots, tokens, logprobs
 
 
-def prepare_params(params: models.Params, config: models.ModelConfig, unstacked: bool) -> Any:
-    """Parameters in the form `decode` runs fastest on."""
-    return models.unstack_layers(params) if unstacked else params
+def prepare_params(params: models.Params, config: models.ModelConfig) -> models.Params:
+    """Parameters as the sampler reads them, in int8 where the config says so.
+
+    Every product rounds its weights to the activations' dtype: they are rounded once, and not read
+    in full at every step. Norms, which are computed in float32, keep their scales.
+    """
+    if config.int8_weights:
+        return jax.jit(int8.quantize)(params)
+
+    def rounded(path, leaf):
+        is_scale = path[-1].key.endswith("norm")
+        return leaf if is_scale or leaf.dtype == config.dtype else leaf.astype(config.dtype)
+
+    return jax.tree_util.tree_map_with_path(rounded, params)

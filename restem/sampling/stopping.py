@@ -52,7 +52,7 @@ class Stops:
         """Bytes of the longest string; 0 if there are none."""
         return max(map(len, self.before + self.after), default=0)
 
-    def find(self, data: bytes | bytearray, start: int) -> int | None:
+    def find(self, data: bytes | bytearray, start: int) -> tuple[int, int] | None:
         """Where the text ends in `data`, if a string completes at byte `start` or later.
 
         Args:
@@ -60,7 +60,7 @@ class Stops:
           start: bytes before this were searched already.
 
         Returns:
-          The length of the text in bytes, or None.
+          The byte at which the string has completed, and the length of the text in bytes; or None.
         """
         found: tuple[int, int, int] | None = None
         for strings, is_after in ((self.before, False), (self.after, True)):
@@ -71,7 +71,7 @@ class Stops:
                 end = at + len(string)
                 rank = (end, -len(string), end if is_after else at)
                 found = rank if found is None else min(found, rank)
-        return None if found is None else found[2]
+        return None if found is None else (found[0], found[2])
 
 
 @dataclasses.dataclass
@@ -84,13 +84,24 @@ class StopScanner:
     text_bytes: int | None = None
     """Length of the text once a stop string was found."""
 
-    def push(self, token: bytes) -> bool:
-        """Adds one token; True if a stop string completed in it."""
+    def push(self, *tokens: bytes) -> int | None:
+        """Adds tokens; says how many of them were taken, if a stop string completed in the last.
+
+        What comes after the token in which a stop string completes is not taken.
+        """
         start = len(self.data)
-        self.data += token
-        if self.stops.longest:
-            self.text_bytes = self.stops.find(self.data, start)
-        return self.text_bytes is not None
+        self.data += b"".join(tokens)
+        found = self.stops.find(self.data, start) if self.stops.longest else None
+        if found is None:
+            return None
+        completed, self.text_bytes = found
+        end = start
+        for count, token in enumerate(tokens, start=1):
+            end += len(token)
+            if end >= completed:
+                break
+        del self.data[end:]
+        return count
 
     @property
     def text(self) -> str:

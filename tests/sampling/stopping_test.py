@@ -31,12 +31,24 @@ class Pieces:
 
 
 def follow(pieces, *, stop=(), stop_after=()):
-    """Pushes pieces until one completes a stop: (pieces pushed, text)."""
-    scanner = StopScanner(Stops.of(stop, stop_after))
-    for count, piece in enumerate(pieces, start=1):
-        if scanner.push(piece):
-            return count, scanner.text
-    return len(pieces), scanner.text
+    """Pushes pieces until one completes a stop: (pieces pushed, text).
+
+    One by one, all at once and in twos, which must say the same.
+    """
+    found = set()
+    for step in (1, 2, max(1, len(pieces))):
+        scanner = StopScanner(Stops.of(stop, stop_after))
+        count = 0
+        while count < len(pieces):
+            some = pieces[count : count + step]
+            taken = scanner.push(*some)
+            count += len(some) if taken is None else taken
+            if taken is not None:
+                break
+        assert scanner.data == b"".join(pieces[:count])
+        found.add((count, scanner.text))
+    (only,) = found
+    return only
 
 
 def naive(data, stop, stop_after):
