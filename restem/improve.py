@@ -317,10 +317,8 @@ def improve(
                 if validate_every is None:
                     due = item.is_epoch_end
                 else:
-                    due = (
-                        item.step % validate_every == 0
-                        and 2 * (total - item.step) >= validate_every
-                    )
+                    is_early = 2 * (total - item.step) >= validate_every
+                    due = item.step % validate_every == 0 and is_early
                 if not due and item.step < total:
                     if PREEMPTION.reached():
                         save(item)

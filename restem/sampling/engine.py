@@ -114,8 +114,8 @@ class Engine:
             device.
           ring: columns for sampled tokens to begin with. They are doubled when a sample needs more,
             so that attention does not look at columns no sample has reached.
-          bucket: columns of prefix, questions and ring are multiples of this; None is 16 on a CPU and
-            `BUCKET` elsewhere, where columns cost less than programs of more shapes.
+          bucket: columns of prefix, questions and ring are multiples of this; None is 16 on a CPU
+            and `BUCKET` elsewhere, where columns cost less than programs of more shapes.
           unstacked: run the layers as a Python loop over separate arrays instead of a scan over
             stacked ones; None does so on a CPU, where it is faster and compiles slower.
           mesh: slots are split over its data and fsdp axes, heads over tensor; None is one device.

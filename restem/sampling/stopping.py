@@ -13,6 +13,7 @@ as they come:
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -95,11 +96,8 @@ class StopScanner:
         if found is None:
             return None
         completed, self.text_bytes = found
-        end = start
-        for count, token in enumerate(tokens, start=1):
-            end += len(token)
-            if end >= completed:
-                break
+        ends = itertools.accumulate(map(len, tokens), initial=start)
+        count, end = next((n, end) for n, end in enumerate(ends) if n and end >= completed)
         del self.data[end:]
         return count
 
