@@ -12,9 +12,10 @@ not fit a host's devices, all run one schedule and each verifies and writes its 
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
@@ -77,7 +78,7 @@ def sample_and_verify(
     first_sample: int = 0,
     source: str = "policy",
     timing: dict[str, float] | None = None,
-) -> Iterator[Sample]:
+) -> Generator[Sample, None, None]:
     """Samples `num_samples` solutions of every problem and yields each once it is verified.
 
     Verification runs on other processes meanwhile, so the time of a pass is that of the slower of
@@ -281,11 +282,12 @@ def sample_shards(
         timing=timing,
         **settings,
     )
-    for sample in stream if num_samples and of_shard else ():
-        shard = shard_of[sample.problem_id]
-        gathered[shard].append(sample)
-        if extend is None and len(gathered[shard]) == len(of_shard[shard]) * num_samples:
-            finish(shard)
+    with contextlib.closing(stream):
+        for sample in stream if num_samples and of_shard else ():
+            shard = shard_of[sample.problem_id]
+            gathered[shard].append(sample)
+            if extend is None and len(gathered[shard]) == len(of_shard[shard]) * num_samples:
+                finish(shard)
     for shard in sorted(gathered):
         finish(shard)
     timings = distributed.gather(what, timing)

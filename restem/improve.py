@@ -28,7 +28,14 @@ from restem.profiles import PROFILE
 from restem.progress import progress
 from restem.records import Example, Problem, TaskCard
 from restem.sampling.stopping import training_ids
-from restem.training import DivergenceError, TokenExample, Trainer, choose_shape, optimizers
+from restem.training import (
+    DivergenceError,
+    Progress,
+    TokenExample,
+    Trainer,
+    choose_shape,
+    optimizers,
+)
 from restem.training.losses import Normalisation
 
 
@@ -92,6 +99,19 @@ class _History:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> _History:
         return cls(**fields)
+
+
+def is_validated(item: Progress, every: int | None) -> bool:
+    """Whether the policy of a step is to be validated: `every` so many, and in the end.
+
+    A validation less than half an interval before the end is left out:
+
+        every=4    5 steps: 5      6 steps: 4 6      8 steps: 4 8      9 steps: 4 9
+    """
+    left = item.total_steps - item.step
+    if every is None:
+        return item.is_epoch_end
+    return not left or (item.step % every == 0 and 2 * left >= every)
 
 
 def keep_policy(
@@ -202,7 +222,7 @@ def improve(
       param_dtype: of the trained parameters; None keeps the policy's.
       remat: what the backward pass computes again; see `ModelConfig.remat`.
       validate_every: steps between validations; None: at the end of each epoch. The end is always
-        validated, and a validation less than half an interval before it is left out.
+        validated; see `is_validated`.
       save_every: validations between saves of the training state, which is three times as large as
         the policy; 0: only when preempted, for trainings of minutes.
       patience: stop at this many validations in a row without a better one.
@@ -314,12 +334,8 @@ def improve(
                 history.training_seconds += item.seconds
                 bar.advance(1, note=f"loss {item.metrics['loss']:.3f}")
                 advance()
-                if validate_every is None:
-                    due = item.is_epoch_end
-                else:
-                    is_early = 2 * (total - item.step) >= validate_every
-                    due = item.step % validate_every == 0 and is_early
-                if not due and item.step < total:
+                due = is_validated(item, validate_every)
+                if not due:
                     if PREEMPTION.reached():
                         save(item)
                         PREEMPTION.leave_if(True)

@@ -14,7 +14,9 @@ from absl.testing import absltest, parameterized
 from etils import epath
 
 from restem import em, workdir
+from restem.improve import is_validated
 from restem.records import Problem
+from restem.training import Progress
 from tests import tiny
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -135,6 +137,26 @@ class LoopTest(absltest.TestCase):
             self.assertStartsWith(last, "restem: ")
             self.assertIn(message, last)
             self.assertNotIn("Traceback", output)
+
+
+class ValidationTest(parameterized.TestCase):
+    @parameterized.parameters(
+        (4, 5, [5]), (4, 6, [4, 6]), (4, 8, [4, 8]), (4, 9, [4, 9]), (1, 3, [1, 2, 3]),
+        (100, 3, [3]), (3, 3, [3]), (None, 6, [3, 6]),
+    )  # fmt: skip
+    def test_when(self, every, steps, validated):
+        at = [
+            step
+            for step in range(1, steps + 1)
+            if is_validated(
+                Progress(
+                    state=None, metrics={}, step=step, total_steps=steps, epoch=0,
+                    is_epoch_end=step % 3 == 0, seconds=0.0,
+                ),
+                every,
+            )
+        ]  # fmt: skip
+        self.assertEqual(at, validated)
 
 
 class MinibatchTest(parameterized.TestCase):

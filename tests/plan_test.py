@@ -291,6 +291,12 @@ class CompileTest(absltest.TestCase):
         self.assertGreater(train["flops"], 6 * TINY.num_params * 4 * 64 / 4)
         self.assertIn("fits", plan.table())
 
+    def test_int8_weights_take_half_the_memory(self):
+        plan = self.plan(slots=16, steps=("decode",), sampler_dtype="int8")
+        self.assertTrue(plan.fits)
+        # In bfloat16 over tensor=2 it is a byte a parameter; see above.
+        self.assertLess(plan.programs["decode"]["memory"]["parameters"], 0.55 * TINY.num_params)
+
     def test_too_many_slots_do_not_fit(self):
         plan = self.plan(slots=2**20, new_tokens=512, steps=("decode",), search="never")
         self.assertFalse(plan.fits)

@@ -32,6 +32,7 @@ from restem.sampling.stopping import Stops
 _PROGRAMS: dict[Any, Any] = {}
 """Compiled programs of all engines: those of other settings sample with the same model."""
 _KEPT_PROGRAMS = 64
+_LOOKAHEAD = 4  # batches in which questions of one width are looked for
 
 
 BUCKET = 128
@@ -167,13 +168,17 @@ class Engine:
         requests = list(requests)
         with partitioning.use(self.mesh):
             call = _Call(self, params, list(prefix), requests, key)
-        while not call.scheduler.done:
-            with partitioning.use(self.mesh):
-                completions = call.advance()
-            # Whoever takes them does so while the device decodes on.
-            yield from completions
-            if on_progress is not None:
-                on_progress(call.scheduler.finished, call.scheduler.total)
+        try:
+            while not call.scheduler.done:
+                with partitioning.use(self.mesh):
+                    completions = call.advance()
+                # Whoever takes them does so while the device decodes on.
+                yield from completions
+                if on_progress is not None:
+                    on_progress(call.scheduler.finished, call.scheduler.total)
+        finally:
+            # Left early, on a mesh of several hosts: none may go while others compute with it.
+            jax.block_until_ready(call.drawn)
 
     def run(self, function: Callable, *args: Any, donate: tuple[int, ...] = (), **static: Any):
         """Calls a function of `sampling.steps`, compiled once a set of shapes for all engines."""
@@ -223,6 +228,7 @@ class _Call:
             stops=engine.stops,
             limits=self.limits,
         )
+        self.drawn: tuple[jax.Array, ...] = ()
         if self.scheduler.done:
             return
         self.prefix_length = jnp.asarray(len(prefix), jnp.int32)
@@ -355,17 +361,18 @@ class _Call:
         )
 
     def _prefill_questions(self) -> None:
-        """Prefills the next questions, as many as the token budget allows."""
+        """Prefills the next question and others of its width, as many as the token budget allows.
+
+        Questions of one width leave little padding, and the number of rows is fixed by the width,
+        so that few shapes are compiled.
+        """
         budget, bucket = self.engine.prefill_tokens, self.engine.bucket
-        indices = self.scheduler.peek_questions(max(1, budget // bucket))
-        widths = np.maximum.accumulate(
-            [_round_up(len(self.questions[i]) - 1, bucket) for i in indices]
-        )
-        number = max(1, sum((n + 1) * w <= budget for n, w in enumerate(widths)))
-        indices = self.scheduler.take_questions(number)
-        width = int(widths[number - 1])
-        # The number of rows is fixed by the width, so that few shapes are compiled.
-        rows = max(number, min(budget // width, len(self.scheduler.rows)))
+        unread = self.scheduler.peek_questions(_LOOKAHEAD * max(1, budget // bucket))
+        widths = {i: _round_up(len(self.questions[i]) - 1, bucket) for i in unread}
+        width = widths[unread[0]]
+        rows = max(1, min(budget // width, len(self.scheduler.rows)))
+        indices = [i for i in unread if widths[i] == width][:rows]
+        self.scheduler.take_questions(indices)
         rows = _round_up(rows, self.parts)
         tokens = np.zeros((rows, width), np.int32)
         lengths = np.zeros((rows,), np.int32)

@@ -1,15 +1,16 @@
 """Which sample goes into which slot, and when: host code, and a function of nothing but data.
 
 Every host of a multi-host run computes the same schedule, because all it looks at are the requests
-and the sampled tokens, which all hosts have. Samples are taken in the order of the requests;
-questions are prefilled a batch at a time, just before their samples are wanted, and dropped when
-the last of them has a slot.
+and the sampled tokens, which all hosts have. Questions are prefilled a batch at a time, roughly in
+the order of the requests, just before their samples are wanted, and dropped when the last of them
+has a slot.
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -90,13 +91,14 @@ class Scheduler:
         """Whether more questions must be prefilled to fill the free slots."""
         return bool(self._unread) and len(self._ready) < len(self.free)
 
-    def take_questions(self, number: int) -> list[int]:
-        """The next requests to prefill, at most `number`."""
-        return [self._unread.popleft() for _ in range(min(number, len(self._unread)))]
-
     def peek_questions(self, number: int) -> list[int]:
-        """What `take_questions` would take."""
-        return [self._unread[i] for i in range(min(number, len(self._unread)))]
+        """The next requests to prefill, at most `number`."""
+        return list(itertools.islice(self._unread, number))
+
+    def take_questions(self, indices: Sequence[int]) -> None:
+        """Says that these requests are being prefilled; they are among the next ones."""
+        for index in indices:
+            self._unread.remove(index)
 
     def add_prefilled(self, request_indices: Sequence[int], questions: Any) -> None:
         """Says that row i of `questions` holds the question of the i-th request."""

@@ -7,6 +7,7 @@ from absl.testing import absltest, parameterized
 
 from restem import models, partitioning
 from restem.models import int8
+from restem.sampling import steps
 from tests.sampling import engine_test
 from tests.sampling.engine_test import CONFIG, LOCAL, params_of
 
@@ -85,6 +86,19 @@ class Int8Test(parameterized.TestCase):
         self.assertEqual(
             sampled(CONFIG.replace(int8_weights=True), params), sampled(CONFIG, rounded)
         )
+
+    def test_rounded_once_or_at_every_step_is_the_same(self):
+        config = CONFIG.replace(dtype="bfloat16", qkv_bias=True)
+        params = self.params(config)
+        tokens = jnp.asarray(np.random.default_rng(0).integers(0, 61, (2, 9)), jnp.int32)
+        prepared = steps.prepare_params(params, config)
+        np.testing.assert_array_equal(
+            logits(prepared, config, tokens), logits(params, config, tokens)
+        )
+        self.assertEqual(prepared["layers"]["mlp"]["up"].dtype, jnp.bfloat16)
+        self.assertEqual(prepared["final_norm"].dtype, jnp.float32)
+        with self.subTest("nothing to round, nothing copied"):
+            self.assertIs(steps.prepare_params(params, CONFIG)["head"], params["head"])
 
     def test_axes_lay_every_leaf_on_the_mesh(self):
         axes = int8.axes(models.param_axes(CONFIG))
