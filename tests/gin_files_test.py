@@ -62,7 +62,7 @@ class GinFilesTest(parameterized.TestCase):
     def test_a_method_after_the_main_file_decides(self):
         parse_gin(["restem_demo.gin", "methods/rft.gin"], ["em.iterations = 2"])
         self.assertEqual(gin.query_parameter("select.distinct"), "equations")
-        self.assertEqual(gin.query_parameter("Run.train_problems"), 80)
+        self.assertEqual(gin.query_parameter("Run.train_problems"), 75)
         self.assertEqual(gin.query_parameter("em.iterations"), 2)
 
     def test_folders_here_named_like_gin_folders_hide_nothing(self):
