@@ -61,8 +61,9 @@ class Run:
     data_dir: str | None = None
     """Where the published data sets lie; None: the environment's RESTEM_DATA_DIR."""
     dtype: str = "float32"
-    """Of the parameters: "float32" or "bfloat16". What the M-step trains has a dtype of its own
-    (`improve.param_dtype`)."""
+    """Of the parameters as they are loaded: "float32" or "bfloat16". What the M-step trains has a
+    dtype of its own (`improve.param_dtype`); where it goes on from the last policy (ReST), bfloat16
+    here would round that policy."""
     compute_dtype: str = "float32"
     """Of activations and matrix products: "float32" or, as on TPUs and GPUs, "bfloat16"."""
     int8_weights: bool = False

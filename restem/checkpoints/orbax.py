@@ -57,9 +57,7 @@ def save(
     Raises:
       UserError: `path` holds a finished checkpoint and `overwrite` is false.
     """
-    path = epath.Path(path)
-    if "://" not in str(path):
-        path = path.absolute()  # Orbax takes no other
+    path = _absolute(path)
 
     def prepare() -> None:
         if is_saved(path):
@@ -81,6 +79,12 @@ def save(
     return None
 
 
+def _absolute(path: epath.PathLike) -> epath.Path:
+    """Orbax takes no other; a bucket's name is one as it is."""
+    path = epath.Path(path)
+    return path if "://" in str(path) else path.absolute()
+
+
 def is_saved(path: epath.PathLike) -> bool:
     """Whether `path` holds a policy that was written to its end."""
     params = epath.Path(path) / _PARAMS
@@ -100,7 +104,7 @@ def load_policy(
     Raises:
       UserError: `path` holds no finished checkpoint, or it cannot be read.
     """
-    path = epath.Path(path)
+    path = _absolute(path)
     if not (path / _CONFIG).exists():
         raise UserError(f"{path / _CONFIG} does not exist: {path} is not a restem checkpoint")
     if not is_saved(path):
@@ -118,7 +122,7 @@ def save_tree(path: epath.PathLike, tree: Any, *, overwrite: bool = False) -> No
     """Writes any tree of arrays and numbers to `path`, whole or not at all."""
     metadata = _checksum_record(tree)
     with _context():
-        ocp.save(epath.Path(path), tree, overwrite=overwrite, custom_metadata=metadata)
+        ocp.save(_absolute(path), tree, overwrite=overwrite, custom_metadata=metadata)
 
 
 def restore_tree(path: epath.PathLike, abstract: Any, *, shardings: Any = None) -> Any:
@@ -133,7 +137,7 @@ def restore_tree(path: epath.PathLike, abstract: Any, *, shardings: Any = None) 
     Raises:
       UserError: there is nothing at `path`, or it cannot be read as such a tree.
     """
-    path = epath.Path(path)
+    path = _absolute(path)
     if not path.exists():
         raise UserError(f"{path} does not exist; no checkpoint was written there")
     try:
@@ -168,7 +172,7 @@ class TrainingCheckpoints:
 
     def __init__(self, folder: epath.PathLike, *, keep: int = 2):
         """`keep` states stay in `folder`; 1 leaves nothing to go back to."""
-        self.folder = epath.Path(folder)
+        self.folder = _absolute(folder)
         self._unreadable: set[int] = set()
         self._checkpointer = ocp.training.Checkpointer(
             self.folder,

@@ -1,5 +1,6 @@
 """restem's own checkpoints: they load by themselves, and a damaged one does not end a run."""
 
+import contextlib
 import json
 import logging
 import pathlib
@@ -44,6 +45,15 @@ class PolicyTest(absltest.TestCase):
         np.testing.assert_array_equal(again.logits(tokens), self.policy.logits(tokens))
         narrow = checkpoints.load(f"orbax:{moved}", dtype="bfloat16")
         self.assertEqual(narrow.params["embedding"].dtype, "bfloat16")
+
+    def test_a_path_from_the_current_folder(self):
+        self.enter_context(contextlib.chdir(self.folder))
+        self.save("here/checkpoint")
+        again = checkpoints.load("orbax:here/checkpoint")
+        jax.tree.map(np.testing.assert_array_equal, again.params, self.policy.params)
+        training = orbax.TrainingCheckpoints("here/training")
+        training.save(3, {"x": jnp.ones(2)}, metadata={"a": 1}, wait=True)
+        self.assertEqual(training.restore({"x": jnp.zeros(2)}).step, 3)
 
     def test_a_finished_checkpoint_is_replaced_only_when_told_to(self):
         path = self.folder / "checkpoint"
