@@ -414,9 +414,10 @@ def main() -> None:
 def describe(result: dict) -> str:
     text = (
         f"{result['tokens'] / result['seconds']:7.1f} tokens/s: {result['tokens']} tokens of "
-        f"{result['samples']} samples in {result['prefill_seconds']:.1f} s prefill + "
-        f"{result['decode_seconds']:.1f} s decode"
+        f"{result['samples']} samples in {result['seconds']:.1f} s"
     )
+    if "prefill_seconds" in result:
+        text += f", of which {result['prefill_seconds']:.1f} s prefill"
     if "slot_utilisation" in result:
         text += f", {result['slot_utilisation']:.0%} of slot-steps useful"
     if "cpu_seconds" in result:
