@@ -14,7 +14,11 @@ _events: Counter[str] = Counter()
 
 
 def use_cache(folder: str) -> None:
-    """Keeps all compiled programs in `folder`, which may be in a bucket; the first host writes."""
+    """Keeps all compiled programs in `folder`, which may be in a bucket; the first host writes.
+
+    Where the environment's JAX_COMPILATION_CACHE_DIR names another, several runs may share it.
+    """
+    folder = jax.config.jax_compilation_cache_dir or folder
     jax.config.update("jax_compilation_cache_dir", folder)
     # Small programs too: a restarted run is to compile nothing again.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
