@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 
 import jax
@@ -18,8 +19,9 @@ def use_cache(folder: str) -> None:
 
     Where the environment's JAX_COMPILATION_CACHE_DIR names another, several runs may share it.
     """
-    folder = jax.config.jax_compilation_cache_dir or folder
-    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update(
+        "jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR") or folder
+    )
     # Small programs too: a restarted run is to compile nothing again.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

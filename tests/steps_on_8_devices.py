@@ -14,7 +14,7 @@ from absl.testing import absltest, parameterized
 
 from restem import models, partitioning
 from restem.planning import programs
-from restem.sampling import Engine, Request, Sampling
+from restem.sampling import Engine, Request, Sampling, steps
 from restem.training import TokenExample, Trainer, optimizers
 
 # These programs run for milliseconds and compile for seconds: do not optimise them.
@@ -48,7 +48,7 @@ def _mesh(sizes):
     return partitioning.make_mesh(data=sizes[0], fsdp=sizes[1], tensor=sizes[2])
 
 
-def _sample(mesh):
+def _sample(mesh, config=CONFIG):
     params = _params()
     if mesh is not None:
         params = jax.device_put(params, partitioning.param_shardings(CONFIG, mesh))
@@ -62,7 +62,7 @@ def _sample(mesh):
         for i in range(6)
     ]
     engine = Engine(
-        CONFIG, Letters(), sampling=Sampling(temperature=0.0), max_new_tokens=10, slots=8,
+        config, Letters(), sampling=Sampling(temperature=0.0), max_new_tokens=10, slots=8,
         decode_steps=4, prefill_tokens=64, unstacked=False, mesh=mesh,
     )  # fmt: skip
     found = engine.sample(params, PREFIX, requests, key=0)
@@ -106,6 +106,17 @@ class StepsTest(parameterized.TestCase):
         samples = _sample(_mesh(sizes))
         self.assertLen(samples, 18)
         self.assertEqual(samples, _sampled_on_one())
+
+    def test_int8_weights_lie_as_the_weights_do(self):
+        config = CONFIG.replace(int8_weights=True)
+        mesh = _mesh((1, 2, 4))
+        where = partitioning.param_shardings(CONFIG, mesh)
+        rounded = steps.prepare_params(jax.device_put(_params(), where), config)
+        for name in ("gate", "up", "down"):
+            values = rounded["layers"]["mlp"][name].values
+            expected = where["layers"]["mlp"][name]
+            self.assertTrue(values.sharding.is_equivalent_to(expected, values.ndim), name)
+        self.assertEqual(_sample(mesh, config), _sample(None, config))
 
     def test_loss_and_gradient_equal_those_of_one_device(self):
         mesh = _mesh((2, 2, 2))

@@ -35,11 +35,12 @@ _INPUT_AXES: Mapping[str, tuple[int, ...]] = {
 
 @flax.struct.dataclass
 class Int8:
-    """A matrix in int8; stands where the array would."""
+    """A matrix in int8; stands where the array would. In trees that describe parameters its leaves
+    are what describes an array."""
 
-    values: jax.Array
+    values: Any
     """int8, of the shape of the matrix."""
-    scale: jax.Array
+    scale: Any
     """float32, of that shape without the axes that a product sums over."""
 
     @property
