@@ -50,10 +50,6 @@ def settings(problems: int, samples: int) -> dict[str, list[str]]:
 
 
 def run(name: str, bindings: list[str], arguments, folder: pathlib.Path) -> None:
-    base = arguments.workdir / "restem" / "iteration_000"
-    if base.exists() and not folder.exists():  # the base policy is the same: evaluated once
-        folder.mkdir(parents=True)
-        shutil.copytree(base, folder / "iteration_000")
     bindings = [
         f"Run.train_problems={arguments.problems}", f"Run.test_problems={arguments.test}",
         "Run.validation_problems=0", "select.max_examples=None", "adamw.learning_rate=5e-5",
@@ -62,14 +58,24 @@ def run(name: str, bindings: list[str], arguments, folder: pathlib.Path) -> None
     if name == "distill":
         bindings.append(f"TEACHER={arguments.teacher}")
     files = ["restem_demo.gin", f"methods/{name}.gin"]
-    command = [
-        sys.executable, "-m", "restem", "run", f"--workdir={folder}",
-        *(f"--gin_file={file}" for file in files), *(f"--gin.{b}" for b in bindings),
+    flags = [
+        f"--workdir={folder}", *(f"--gin_file={file}" for file in files),
+        *(f"--gin.{b}" for b in bindings),
     ]  # fmt: skip
-    print(f"{name}: {' '.join(command[1:])}", flush=True)
     # The methods' programs are largely the same.
     cache = {"JAX_COMPILATION_CACHE_DIR": str(arguments.workdir.absolute() / "compilation_cache")}
-    subprocess.run(command, check=True, env=os.environ | cache)
+
+    def restem(verb: str, *more: str) -> None:
+        print(f"{name}: restem {verb} {' '.join([*flags, *more])}", flush=True)
+        command = [sys.executable, "-m", "restem", verb, *flags, *more]
+        subprocess.run(command, check=True, env=os.environ | cache)
+
+    base = arguments.workdir / "restem" / "iteration_000"
+    if base.exists() and not (folder / "iteration_000").exists():
+        # The base policy is the same for all: it is evaluated once, and copied into a run begun.
+        restem("generate", "--iteration=1")
+        shutil.copytree(base, folder / "iteration_000")
+    restem("run")
 
 
 def row(name: str, folder: pathlib.Path) -> str:
