@@ -149,13 +149,18 @@ class Call:
         if not memory:
             return 256 * self.parts
         tensor = 1 if mesh is None else mesh.shape["tensor"]
-        params = sum(leaf.nbytes for leaf in jax.tree.leaves(self.params))
+        item = jnp.dtype(config.dtype).itemsize
+        # What the caller holds, and what `prepare_params` adds to it.
+        params = sum(
+            leaf.nbytes + leaf.size * item * (leaf.dtype != config.dtype)
+            for leaf in jax.tree.leaves(self.params)
+        )
         if mesh is not None:
             params /= mesh.shape["fsdp"] * tensor
         heads = config.num_kv_heads
         heads = heads // tensor if heads % tensor == 0 else heads
         columns = self.question_columns + round_up(self.engine.max_new_tokens, self.engine.bucket)
-        width = 2 * config.num_layers * heads * config.head_dim * jnp.dtype(config.dtype).itemsize
+        width = 2 * config.num_layers * heads * config.head_dim * item
         # Growing the ring holds two caches for a moment; sampling holds some copies of the logits.
         row = 2 * columns * width + 6 * 4 * config.vocab_size
         fit = max(8, int(0.8 * (memory - params) / row))

@@ -147,7 +147,7 @@ class OutsideAttackTest(PoolTest):
         ("create_a_file", "open(FILE + '2', 'w')"),
         ("write_to_the_root", "open('/x', 'w')"),
         ("write_to_python", "open(os.__file__, 'a')"),
-        ("reach_the_root_of_another", "os.listdir('/proc/%d/root/' % PID)"),
+        ("reach_the_root_of_another", "os.listdir(os.path.join('/proc', str(PID), 'root', ''))"),
         ("read_its_environment", "open('/proc/%d/environ' % PID).read()"),
         ("read_the_kernel_log", "open('/dev/kmsg').read(1)"),
         ("open_a_disk", "open('/dev/vda', 'rb')"),
