@@ -48,7 +48,7 @@ class Worker:
         self.limits = limits
         self.slot = slot
         _remove_stale_folders()
-        self.folder = tempfile.mkdtemp(prefix=_FOLDER)
+        self.folder = tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-")
         os.chmod(self.folder, 0o711)
         self._lock = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
         fcntl.flock(self._lock, fcntl.LOCK_EX)

@@ -35,15 +35,19 @@ def own_processes():
     return found
 
 
-def groups():
-    """Control groups of processes that are no more; those alive may be another test's."""
-    found = {
-        entry
-        for _, parent in cgroups.hierarchies()
-        for entry in glob.glob(os.path.join(parent, "restem-*"))
+def left_behind():
+    """Control groups and folders of processes that are no more; others may be another test's."""
+    parents = [parent for _, parent in cgroups.hierarchies()]
+    groups = [entry for parent in parents for entry in glob.glob(f"{parent}/restem-*")]
+    folders = glob.glob(os.path.join(tempfile.gettempdir(), "restem-jail-*"))
+    return {
+        *(entry for entry in groups if not _alive(os.path.basename(entry).split("-")[1])),
+        *(entry for entry in folders if not _alive(os.path.basename(entry).split("-")[2])),
     }
-    owner = lambda entry: os.path.basename(entry).split("-")[1]
-    return {entry for entry in found if not os.path.exists(f"/proc/{owner(entry)}")}
+
+
+def _alive(pid):
+    return os.path.exists(f"/proc/{pid}")
 
 
 def mounts():
@@ -125,7 +129,7 @@ class LeftBehindTest(absltest.TestCase):
     def test_nothing_is(self):
         sandbox.layers()
         before = (len(own_processes()), mounts())
-        stale = groups() | _folders()  # of others that were killed; a new pool clears them away
+        stale = left_behind()  # of others that were killed; a new pool clears them away
         hostile = [
             "import os\nwhile True:\n  try: os.fork()\n  except OSError: pass",
             "import os, time\nif os.fork() == 0:\n  os.setsid()\n  time.sleep(99)\nprint(7)",
@@ -141,10 +145,10 @@ class LeftBehindTest(absltest.TestCase):
                 future.result()
             self.assertLen(own_processes(), before[0] + 2 * 3)
         self.assertEqual((len(own_processes()), mounts()), before)
-        self.assertEmpty((groups() | _folders()) - stale)
+        self.assertEmpty(left_behind() - stale)
 
     def test_nothing_is_when_the_caller_is_killed(self):
-        stale = groups() | _folders()
+        stale = left_behind()
         code = (
             "import sys, os\n"
             f"sys.path.insert(0, {os.path.dirname(os.path.dirname(restem.__file__))!r})\n"
@@ -167,11 +171,7 @@ class LeftBehindTest(absltest.TestCase):
             waited += 1
         for pid in (supervisor, *below):
             self.assertFalse(os.path.exists(f"/proc/{pid}"))
-        self.assertEmpty((groups() | _folders()) - stale)
-
-
-def _folders():
-    return set(glob.glob(os.path.join(tempfile.gettempdir(), "restem-jail-*")))
+        self.assertEmpty(left_behind() - stale)
 
 
 class UnprivilegedTest(absltest.TestCase):
