@@ -1,6 +1,7 @@
 """The figures of the report: their numbers against the files that they come from."""
 
 import dataclasses
+import json
 import pathlib
 import shutil
 import tempfile
@@ -10,7 +11,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from restem.report import distinguish
-from restem.reporting import paper_figures, plotting, run_figures
+from restem.reporting import paper_figures, plotting, run_figures, transfer_figures
 from restem.reporting.runs import read_run
 from tests import synthetic_run
 
@@ -41,6 +42,15 @@ class FigureDataTest(parameterized.TestCase):
         super().setUp()
         self.run_ = read_run(str(ROOT / "restem"))
         self.samples = {i.number: i.samples() for i in self.run_.iterations if i.number}
+
+    def grade_exams(self, *names):
+        """As `restem evaluate --grades` leaves it: 30% of the points, 10 more an iteration."""
+        for name in names:
+            for folder in sorted((ROOT / name).glob("iteration_*")):
+                graded = {"pass@1": None, "n": 33, "score": 0.3 + 0.1 * int(folder.name[-3:])}
+                path = folder / "evals" / "hungarian.json"
+                path.write_text(json.dumps(graded))
+                self.addCleanup(path.unlink)
 
     def test_every_sample_is_in_one_bucket(self):
         chart = run_figures.where_samples_went(self.run_, "")
@@ -94,15 +104,16 @@ class FigureDataTest(parameterized.TestCase):
 
     def test_one_run_leaves_out_the_comparisons(self):
         missing = [c.mirrors for c in charts_of("restem") if isinstance(c, plotting.Missing)]
-        self.assertEqual(missing, ["Figures 6 and 7", "Figure 8, left"])
+        self.assertEqual(missing, ["Figures 6 and 7", "Figure 8, left", "Figure 10"])
 
     def test_several_runs_draw_every_figure_of_the_paper(self):
+        self.grade_exams("restem", "sft")
         charts = charts_of("restem", "sft", "more")
         self.assertEqual([c for c in charts if isinstance(c, plotting.Missing)], [])
         self.assertEqual(
             [c.mirrors for c in charts],
             ["Figures 2 and 3", "Figure 4", "Figure 5", "Figures 6 and 7", "Figure 8, left",
-             "Figure 8, right", "Figure 9"],
+             "Figure 8, right", "Figure 9", "Figure 10"],
         )  # fmt: skip
         with plotting.house_style():
             for chart in charts:
@@ -148,7 +159,19 @@ class FigureDataTest(parameterized.TestCase):
         # 27 files are 23 tasks: three sizes of one task share a vote.
         sizes = {f"Logical deduction {n} objects": 0.3 * i for i, n in enumerate(
             ("three", "five", "seven"))}  # fmt: skip
-        self.assertAlmostEqual(paper_figures.macro_average({**sizes, "Navigate": 0.9}), 0.6)
+        self.assertAlmostEqual(transfer_figures.macro_average({**sizes, "Navigate": 0.9}), 0.6)
+
+    def test_exam_stands_beside_gsm8k_for_base_and_result(self):
+        self.grade_exams("restem")
+        chart = charts_of("restem", "sft")[7]
+        base, result = self.run_.base, self.run_.result
+        gsm8k = [plotting.percent(i.evaluation("gsm8k").pass1) for i in (base, result)]
+        exam = plotting.percent(0.3 + 0.1 * result.number)
+        self.assertEqual(
+            chart.rows,
+            (("restem", "base policy", gsm8k[0], "30.0%"),
+             ("restem", f"iteration {result.number}", gsm8k[1], exam)),
+        )  # fmt: skip
 
     def test_equal_labels_are_told_apart(self):
         runs = distinguish([self.run_, self.run_])

@@ -1,14 +1,13 @@
-"""The paper's figures 2 to 9, drawn from one's own runs."""
+"""The paper's figures 2 to 8, drawn from one's own runs, and the list of all of them."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from matplotlib.figure import Figure
 
 from restem import metrics
-from restem.reporting import plotting
+from restem.reporting import plotting, transfer_figures
 from restem.reporting.marks import (
     base_evaluation,
     before_and_after,
@@ -22,7 +21,7 @@ from restem.reporting.marks import (
     tasks_of,
 )
 from restem.reporting.plotting import Cell, Chart, Missing
-from restem.reporting.runs import Evaluation, Iteration, Run, number, suite_part
+from restem.reporting.runs import Evaluation, Run, number
 
 
 def charts(runs: Sequence[Run]) -> Iterator[Chart | Missing]:
@@ -33,7 +32,8 @@ def charts(runs: Sequence[Run]) -> Iterator[Chart | Missing]:
     yield methods(runs)
     yield dataset_size(runs)
     yield difficulty(runs)
-    yield suite(runs)
+    yield transfer_figures.suite(runs)
+    yield transfer_figures.exam(runs)
 
 
 def pass1_over_iterations(
@@ -334,84 +334,4 @@ def difficulty(runs: Sequence[Run]) -> Chart | Missing:
         " from 75%, medium 50 to 75%, hard 25 to 50%, very hard below. Part of the rise of the"
         " hard groups and of the fall of the easy one is regression to the mean.", draw,
         ("run", "policy", "difficulty", "problems", "success"), rows,
-    )  # fmt: skip
-
-
-def suite(runs: Sequence[Run]) -> Chart | Missing:
-    """Figure 9, of the first run that was evaluated on BIG-Bench Hard: a panel for each style of
-    prompt (chain of thought, direct)."""
-    title, mirrors = "BIG-Bench Hard, task by task", "Figure 9"
-    for run in runs:
-        styles: dict[str, list[tuple[Iteration, dict[str, float]]]] = {}
-        for iteration in before_and_after(run):
-            scores: dict[str, dict[str, float]] = {}
-            for e in iteration.evals.values():
-                part = suite_part(e.task)
-                if part is not None and e.pass1 is not None:
-                    scores.setdefault(part[0], {})[part[1]] = e.pass1
-            for style, parts in scores.items():
-                styles.setdefault(style, []).append((iteration, parts))
-        if styles:
-            return _suite_chart(run, styles, title, mirrors)
-    return Missing(title, mirrors, "No run was evaluated on BIG-Bench Hard.")
-
-
-def macro_average(scores: Mapping[str, float]) -> float:
-    """Mean over BBH's tasks: the files of a task that comes in three sizes count once together."""
-    tasks: dict[str, list[float]] = {}
-    for name, score in scores.items():
-        task = re.sub(r" (three|five|seven) objects$", "", name)
-        tasks.setdefault(task, []).append(score)
-    return sum(sum(of) / len(of) for of in tasks.values()) / len(tasks)
-
-
-def _suite_chart(run: Run, styles, title: str, mirrors: str) -> Chart:
-    names = {style: sorted(set.intersection(*(set(parts) for _, parts in columns)))
-             for style, columns in styles.items()}  # fmt: skip
-    styles = {style: columns for style, columns in styles.items() if names[style]}
-    words = {"cot": "chain of thought", "direct": "direct answer"}
-    bars = {
-        style: [
-            (i, [*(parts[n] for n in names[style]),
-                 macro_average({n: parts[n] for n in names[style]})])
-            for i, parts in columns
-        ]
-        for style, columns in styles.items()
-    }  # fmt: skip
-
-    def draw(narrow: bool) -> Figure:
-        most = max(map(len, names.values()))
-        figure, axes = plotting.panels(narrow, len(styles), height=1.0 + 0.27 * (most + 1))
-        for axis, style in zip(axes, styles, strict=True):
-            shown = [*names[style], "Macro average"]
-            for index, (i, values) in enumerate(bars[style]):
-                width = 0.8 / len(bars[style])
-                shift = (index - (len(bars[style]) - 1) / 2) * width
-                axis.barh(
-                    [y + shift for y in range(len(shown))], values, width * 0.94, label=policy(i),
-                    color=plotting.BLUE if i.number else plotting.ORANGE, edgecolor=plotting.PAPER,
-                    hatch=None if i.number else "///",
-                )  # fmt: skip
-            axis.set_title(words.get(style, style))
-            axis.set_yticks(range(len(shown)), shown, fontsize=8 if len(styles) == 1 else 7)
-            axis.set_ylim(len(shown) - 0.4, -0.6)
-            axis.grid(axis="y", visible=False)
-            axis.grid(axis="x", color=plotting.RULE, linewidth=0.7)
-            axis.get_yticklabels()[-1].set_fontweight("bold")
-            if not narrow and axis is not axes[0] and names[style] == next(iter(names.values())):
-                axis.tick_params(labelleft=False)  # the first panel's labels serve both
-            plotting.percent_axis(axis, "accuracy, greedy", horizontal=True)
-        plotting.legend_above(figure, axes[0], narrow)
-        return figure
-
-    rows = tuple(
-        (name, words.get(style, style), policy(i), plotting.percent(value))
-        for style, columns in bars.items()
-        for i, values in columns
-        for name, value in zip([*names[style], "Macro average"], values, strict=True)
-    )
-    return Chart(
-        "bbh", title, mirrors,
-        f"Run {run.label}: base policy and result. The average counts tasks that come in three"
-        " sizes once.", draw, ("task", "prompt", "policy", "accuracy"), rows,
     )  # fmt: skip
