@@ -1,4 +1,4 @@
-"""Runs every method on the demo's task at one budget of samples; what came out is in methods.md.
+"""Runs every method on the demo's task at one budget of samples; see docs/methods.md.
 
     python benchmarks/methods.py --workdir=runs/methods --teacher=orbax:FOLDER  # of another run
     python benchmarks/methods.py --workdir=runs/methods --table         # of what is there
