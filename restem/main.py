@@ -61,6 +61,10 @@ def parser() -> argparse.ArgumentParser:
                 "--labels", metavar="A,B", help="what figures call the runs; default: their methods"
                 " where these differ, else their folders' names",
             )  # fmt: skip
+            p.add_argument(
+                "--no_texts", action="store_true", help="leave out problems and samples, for a page"
+                " that may be published where the data set may not",
+            )  # fmt: skip
         p.add_argument("--workdir", help="folder of the run; may be in a bucket")
         if verb == "report":
             continue

@@ -24,6 +24,7 @@ def report(
     labels: Sequence[str] | None = None,
     max_samples: int = 400,
     max_characters: int = 4000,
+    texts: bool = True,
 ) -> str:
     """Writes `index.html` and `figures/*.svg|png`.
 
@@ -37,6 +38,8 @@ def report(
         else their folders' names.
       max_samples: most samples that the page carries for its browser.
       max_characters: most characters of one text there.
+      texts: False leaves out problems and samples, for a page that may be published where the data
+        set may not.
 
     Returns:
       The path of index.html.
@@ -63,7 +66,8 @@ def report(
         sampled = ((i.number, i.samples()) for i in run.iterations)
         tables.append({n: table for n, table in sampled if table is not None})
 
-    embedded = browser.embed(runs, tables, limit=max_samples, characters=max_characters)
+    limit = max_samples if texts else 0
+    embedded = browser.embed(runs, tables, limit=limit, characters=max_characters)
 
     with plotting.house_style():
         missing: list[plotting.Missing] = []
@@ -116,6 +120,7 @@ def report(
         missing=missing,
         embedded=embedded,
         contamination=[(run.label, run.contamination) for run in runs if run.contamination],
+        texts=texts,
         identities=[(run.label, dict(run.identity)) for run in runs if run.identity],
         version=restem.__version__,
     )

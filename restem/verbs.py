@@ -368,7 +368,8 @@ def report(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     if not folders:
         raise UserError("which run? restem report DIR [DIR ...]")
     labels = arguments.labels.split(",") if arguments.labels else None
-    page = pages.report(workdirs=folders, output=arguments.output, labels=labels)
+    texts = not arguments.no_texts
+    page = pages.report(workdirs=folders, output=arguments.output, labels=labels, texts=texts)
     CONSOLE.print(f"Report: {page}", soft_wrap=True)
     return 0
 

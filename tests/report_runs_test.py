@@ -80,6 +80,21 @@ class SeveralRunsTest(parameterized.TestCase):
         self.assertNotIn(HOSTILE, page)
         self.assertEqual(main([*command[:3], "--labels=one"]), 2)
 
+    def test_a_page_to_publish_has_no_word_of_the_data(self):
+        out = ROOT / "published"
+        self.addCleanup(out.rmtree)
+
+        def page(*flags):
+            self.assertEqual(main(["report", str(ROOT / "a"), f"--output={out}", *flags]), 0)
+            return (out / "index.html").read_text()
+
+        (run,) = self.runs("a")
+        texts = [p.inputs.split("\n")[1] for p in run.problems().values()]
+        self.assertTrue(any(text in page() for text in texts))
+        self.assertFalse(any(text in page("--no_texts") for text in texts))
+        self.assertNotIn("Worst pairs", page("--no_texts"))
+        self.assertIn("Contamination", page("--no_texts"))
+
     def test_a_policy_evaluated_by_itself_is_no_run_in_progress(self):
         alone = workdir.Workdir(ROOT / "alone")
         alone.claim({"kind": "evaluation", "base": "hf:/other", "seed": 0})

@@ -50,6 +50,7 @@ def render(
     missing: Sequence[Missing],
     embedded: Embedded,
     contamination: Sequence[tuple[str, Mapping[str, Any]]],
+    texts: bool,
     identities: Sequence[tuple[str, Any]],
     version: str,
 ) -> str:
@@ -64,6 +65,7 @@ def render(
       missing: figures that there is no data for.
       embedded: samples to browse.
       contamination: (label, what contamination.json says by task) of each run that was checked.
+      texts: whether words of problems may be on the page.
       identities: (label, run.json) of each run.
       version: of restem.
     """
@@ -86,7 +88,7 @@ def render(
             _answer(title, subtitle, headline, hero),
             *map(_section, filled),
             _samples(embedded) if embedded.samples else "",
-            _contamination(contamination) if contamination else "",
+            _contamination(contamination, texts) if contamination else "",
             _about(missing, identities),
         ]
     )
@@ -255,7 +257,7 @@ def _samples(embedded: Embedded) -> str:
 <script type="application/json" id="sample-data">{data}</script></section>"""
 
 
-def _contamination(checks: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+def _contamination(checks: Sequence[tuple[str, Mapping[str, Any]]], texts: bool) -> str:
     """Which test problems share words with training problems, and the worst pairs."""
     tasks = [(label, task, found) for label, of in checks for task, found in of.items()]
     counts = table(
@@ -277,7 +279,7 @@ def _contamination(checks: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
         )
         + "</details>"
         for label, task, found in tasks
-        if found["overlapping"]
+        if texts and found["overlapping"]
     )  # fmt: skip
     runs = sorted({found["n"] for _, _, found in tasks})
     lead = f"Test problems that share {' or '.join(map(str, runs))} words in a row with a training"
