@@ -23,7 +23,8 @@ from restem.sampling.scheduler import Placement, Scheduler
 if TYPE_CHECKING:
     from restem.sampling.engine import Engine, Stats
 
-_LOOKAHEAD = 4  # batches in which questions of one width are looked for
+_LOOKAHEAD = 8192
+"""Question tokens, at least, among which those of one width are looked for."""
 
 
 class Call:
@@ -47,6 +48,8 @@ class Call:
         self._check_length(len(prefix))
         longest = max(map(len, self.questions), default=1)
         self.question_columns = round_up(longest - 1, engine.bucket)
+        # Bounded: a question that is prefilled ahead of its turn stays in memory until then.
+        self._lookahead = max(_LOOKAHEAD, 4 * engine.prefill_tokens)
         self.parts = 1 if engine.mesh is None else partitioning.batch_parts(engine.mesh)
         slots = engine.slots or self._slots_that_fit()
         wanted = round_up(sum(request.num_samples for request in requests), 8)
@@ -81,7 +84,7 @@ class Call:
     def _fill(self) -> None:
         """Puts samples into the free slots and has the device begin to decode."""
         with self._timed("prefill_seconds"):
-            while self.scheduler.wants_questions():
+            while self.scheduler.wants_question():
                 self._prefill_questions()
             self._fork(self.scheduler.place())
             self._grow()
@@ -163,7 +166,8 @@ class Call:
         width = 2 * config.num_layers * heads * config.head_dim * item
         # Growing the ring holds two caches for a moment; sampling holds some copies of the logits.
         row = 2 * columns * width + 6 * 4 * config.vocab_size
-        fit = max(8, int(0.8 * (memory - params) / row))
+        ahead = (self._lookahead + self.engine.prefill_tokens) * width
+        fit = max(8, int(0.8 * (memory - params - ahead) / row))
         return self.parts * min(1024, 2 ** (fit.bit_length() - 1))
 
     def _grow(self) -> None:
@@ -201,12 +205,16 @@ class Call:
         so that few shapes are compiled.
         """
         budget, bucket = self.engine.prefill_tokens, self.engine.bucket
-        unread = self.scheduler.peek_questions(_LOOKAHEAD * max(1, budget // bucket))
-        widths = {i: round_up(len(self.questions[i]) - 1, bucket) for i in unread}
-        width = widths[unread[0]]
+        widths: dict[int, int] = {}
+        ahead = 0
+        for index in self.scheduler.unread():
+            widths[index] = round_up(len(self.questions[index]) - 1, bucket)
+            ahead += widths[index]
+            if ahead >= self._lookahead:
+                break
+        width = next(iter(widths.values()))
         rows = max(1, min(budget // width, len(self.scheduler.rows)))
-        indices = [i for i in unread if widths[i] == width][:rows]
-        self.scheduler.take_questions(indices)
+        indices = [i for i, of in widths.items() if of == width][:rows]
         rows = round_up(rows, self.parts)
         tokens = np.zeros((rows, width), np.int32)
         lengths = np.zeros((rows,), np.int32)

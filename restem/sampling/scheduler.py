@@ -1,9 +1,10 @@
 """Which sample goes into which slot, and when: host code, and a function of nothing but data.
 
 Every host of a multi-host run computes the same schedule, because all it looks at are the requests
-and the sampled tokens, which all hosts have. Questions are prefilled a batch at a time, roughly in
-the order of the requests, just before their samples are wanted, and dropped when the last of them
-has a slot.
+and the sampled tokens, which all hosts have. Samples get their slots in the order of the requests,
+so that a caller who writes them down shard by shard finishes shard after shard. Questions are
+prefilled a batch at a time when the first of them is wanted, and dropped when the last of them has
+its slots.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from restem.sampling.requests import Completion, FinishReason, Request
@@ -61,11 +62,17 @@ class Scheduler:
         self._stops = stops
         self._limits = limits
         self.rows: list[Row | None] = [None] * slots
+        # Samples without a slot yet, in order: (request, sample).
+        self._waiting = collections.deque(
+            (i, request.first_sample + k)
+            for i, request in enumerate(requests)
+            for k in range(request.num_samples)
+        )
         self._unread = collections.deque(
             i for i, request in enumerate(requests) if request.num_samples
         )
-        # Samples whose question is prefilled: (request, sample, batch, row in the batch).
-        self._ready: collections.deque[tuple[int, int, Any, int]] = collections.deque()
+        # By request whose question is prefilled: the batch, its row there.
+        self._prefilled: dict[int, tuple[Any, int]] = {}
         self.total = sum(request.num_samples for request in requests)
         self.finished = 0
 
@@ -78,42 +85,33 @@ class Scheduler:
         """Slots without a sample, in order."""
         return [i for i, row in enumerate(self.rows) if row is None]
 
-    @property
-    def occupied(self) -> int:
-        return sum(row is not None for row in self.rows)
+    def wants_question(self) -> bool:
+        """Whether the next unread question must be prefilled to fill the free slots."""
+        if not self._unread:
+            return False
+        wanted = itertools.islice(self._waiting, len(self.free))
+        return any(index == self._unread[0] for index, _ in wanted)
 
-    @property
-    def waiting(self) -> bool:
-        """Whether any sample has no slot yet."""
-        return bool(self._unread or self._ready)
-
-    def wants_questions(self) -> bool:
-        """Whether more questions must be prefilled to fill the free slots."""
-        return bool(self._unread) and len(self._ready) < len(self.free)
-
-    def peek_questions(self, number: int) -> list[int]:
-        """The next requests to prefill, at most `number`."""
-        return list(itertools.islice(self._unread, number))
-
-    def take_questions(self, indices: Sequence[int]) -> None:
-        """Says that these requests are being prefilled; they are among the next ones."""
-        for index in indices:
-            self._unread.remove(index)
+    def unread(self) -> Iterator[int]:
+        """The requests that are to be prefilled, in order."""
+        return iter(self._unread)
 
     def add_prefilled(self, request_indices: Sequence[int], questions: Any) -> None:
-        """Says that row i of `questions` holds the question of the i-th request."""
+        """Says that row i of `questions` holds the question of the i-th of these requests."""
         for row, index in enumerate(request_indices):
-            request = self._requests[index]
-            for k in range(request.num_samples):
-                self._ready.append((index, request.first_sample + k, questions, row))
+            self._unread.remove(index)
+            self._prefilled[index] = questions, row
 
     def place(self) -> list[Placement]:
-        """Gives free slots to prefilled samples, the lowest slot to the first sample."""
+        """Gives free slots to the next samples, the lowest slot to the first of them."""
         placed = []
         for slot in self.free:
-            if not self._ready:
+            if not self._waiting or self._waiting[0][0] not in self._prefilled:
                 break
-            request_index, sample_index, questions, source = self._ready.popleft()
+            request_index, sample_index = self._waiting.popleft()
+            questions, source = self._prefilled[request_index]
+            if not self._waiting or self._waiting[0][0] != request_index:
+                del self._prefilled[request_index]
             self.rows[slot] = Row(request_index, sample_index, StopScanner(self._stops))
             placed.append(Placement(slot, request_index, sample_index, questions, source))
         return placed

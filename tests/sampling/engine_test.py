@@ -168,6 +168,28 @@ class EngineTest(parameterized.TestCase):
         self.assertLess(same, 3)
         self.assertEqual(collect(few, prefix, requests, key=jax.random.key(1)), other)
 
+    def test_samples_start_in_the_order_of_their_requests(self):
+        # Whatever their width: a shard of samples is whole before the next one begins.
+        requests = [
+            Request(tuple(prefix_of(3 if i % 2 else 20)), 2, problem_key=i, max_new_tokens=1)
+            for i in range(8)
+        ]
+        engine = engine_of(sampling=Sampling(), slots=3)
+        widths = []
+        run = engine.run
+
+        def note(program, *arguments, **how):
+            if program.__name__ == "_prefill_questions":
+                widths.append(arguments[3].shape[1])
+            return run(program, *arguments, **how)
+
+        engine.run = note
+        found = engine.sample(params_of(CONFIG), prefix_of(4), requests, key=0)
+        order = [(c.request_index, c.sample_index) for c in found]
+        self.assertEqual(order, [(i, k) for i in range(8) for k in range(2)])
+        # Three questions of a width at a time, those further on with the first.
+        self.assertEqual(widths, [32, 16, 32, 16])
+
     def test_sequences_have_the_probability_the_model_gives_them(self):
         # Six ids, at most three tokens: every sequence is listed, with its probability.
         config = CONFIG.replace(vocab_size=6)
