@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
+from restem import metrics
 from restem.reporting import plotting
 from restem.reporting.marks import before_and_after, policy
 from restem.reporting.plotting import Chart, Missing
@@ -34,11 +35,9 @@ def suite(runs: Sequence[Run]) -> Chart | Missing:
 
 def macro_average(scores: Mapping[str, float]) -> float:
     """Mean over BBH's tasks: the files of a task that comes in three sizes count once together."""
-    tasks: dict[str, list[float]] = {}
-    for name, score in scores.items():
-        task = re.sub(r" (three|five|seven) objects$", "", name)
-        tasks.setdefault(task, []).append(score)
-    return sum(sum(of) / len(of) for of in tasks.values()) / len(tasks)
+    tasks = [re.sub(r" (three|five|seven) objects$", "", name) for name in scores]
+    means = metrics.means_by_part(list(scores.values()), tasks)
+    return sum(means.values()) / len(means)
 
 
 def _suite_chart(run: Run, styles, title: str, mirrors: str) -> Chart:
