@@ -42,7 +42,7 @@ setup(
     package_data={
         "restem.tasks": ["prompts/*.txt", "prompts/*.jsonl"],
         "restem.gin": ["*.gin", "*/*.gin"],
-        "restem.reporting": ["*.css", "*.js"],
+        "restem.report": ["*.css", "*.js"],
     },
     install_requires=CORE + SEQIO,
     extras_require={
@@ -54,5 +54,5 @@ setup(
         # pip may search long among its dependencies; launch/requirements.txt is a set that works.
         "xm": ["xmanager>=0.7"],
     },
-    entry_points={"console_scripts": ["restem = restem.main:console"]},
+    entry_points={"console_scripts": ["restem = restem.cli.main:console"]},
 )

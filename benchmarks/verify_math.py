@@ -33,8 +33,9 @@ from typing import NamedTuple
 import verify_math_pairs
 
 from restem.records import Problem
-from restem.verify import Verifier, math_answer
-from restem.verify.math_equivalence import compare
+from restem.verify import Verifier
+from restem.verify.answers import extract as math_answer
+from restem.verify.answers.equivalence import compare
 
 # The other side of `compare`: one [gold, answer] a line in, one boolean or error a line out.
 MATH_VERIFY = """
@@ -205,7 +206,7 @@ def run_compare(arguments: argparse.Namespace) -> None:
     rows = answered(golds())
     numbers = random.Random(0)
     derived = derived_pairs(rows, 0)
-    tables = runpy.run_path("tests/verify/math_equivalence_test.py")
+    tables = runpy.run_path("tests/verify/answers/equivalence_test.py")
     by_kind = collections.defaultdict(list)
     for pair in derived:
         by_kind[pair.equal, pair.kind].append(pair)

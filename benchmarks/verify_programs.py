@@ -24,8 +24,9 @@ import subprocess
 import sys
 import time
 
-from restem.verify import programs, sandbox
-from restem.verify.limits import Limits
+from restem.verify.programs import programs
+from restem.verify.sandbox import layers as sandbox
+from restem.verify.sandbox.limits import Limits
 
 _ECHO = {"inputs": ["3\n"], "outputs": ["6\n"]}
 _CALL = {"fn_name": "f", "inputs": [[3]], "outputs": [[6]]}

@@ -21,9 +21,9 @@ from collections.abc import Mapping, Sequence
 
 from absl import app, flags
 
+from restem.cli.main import split_gin_bindings
 from restem.errors import UserError
-from restem.main import split_gin_bindings
-from restem.planning.chips import CHIPS, Slice
+from restem.plan.chips import CHIPS, Slice
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 

@@ -1,6 +1,6 @@
 """`python -m restem` is `restem`."""
 
-from restem.main import console
+from restem.cli.main import console
 
 if __name__ == "__main__":
     console()

@@ -19,13 +19,15 @@ from typing import Literal
 
 import gin
 
-from restem import distributed, records, summary, workdir
-from restem.evaluate import evaluate
-from restem.generate import generate
-from restem.improve import improve
+from restem import records
 from restem.records import Problem
-from restem.run import Run
-from restem.select import select
+from restem.run import summary
+from restem.run.run import Run
+from restem.runtime import distributed, storage
+from restem.steps.evaluate import evaluate
+from restem.steps.generate import generate
+from restem.steps.improve import improve
+from restem.steps.select import select
 
 
 @gin.configurable
@@ -71,7 +73,7 @@ def generate_samples(*, run: Run, iteration: int, problems_per_iteration: int | 
         problems=minibatch(run.problems("train"), iteration, problems_per_iteration, run.seed),
         directory=run.directory(iteration),
         verifier=run.verifier(),
-        key=workdir.stable_key(run.seed, "generate", iteration),
+        key=records.stable_key(run.seed, "generate", iteration),
     )
 
 
@@ -91,8 +93,8 @@ def select_examples(*, run: Run, iteration: int, generated_at: int | None = None
             seed=run.seed,
             step=iteration - (generated_at or iteration),
         )
-        workdir.write_table(directory.dataset, records.examples_to_table(chosen.examples))
-        workdir.write_json(directory.selection, chosen.report)
+        storage.write_table(directory.dataset, records.examples_to_table(chosen.examples))
+        storage.write_json(directory.selection, chosen.report)
 
     distributed.on_first("selection", write)
 
@@ -112,7 +114,7 @@ def improve_policy(*, run: Run, iteration: int, start_from: str = "base", improv
 
     if distributed.on_first("start of the M-step", finished):
         return
-    table = workdir.read_table(directory.dataset)
+    table = storage.read_table(directory.dataset)
     start = 0 if start_from == "base" else iteration - 1
     improve(
         start=run.policy(start),
@@ -122,7 +124,7 @@ def improve_policy(*, run: Run, iteration: int, start_from: str = "base", improv
         validation=run.problems("validation"),
         directory=directory,
         verifier=run.verifier(),
-        key=workdir.stable_key(run.seed, "improve", iteration),
+        key=records.stable_key(run.seed, "improve", iteration),
     )
 
 
@@ -135,7 +137,7 @@ def evaluate_policy(*, run: Run, iteration: int):
         base = run.directory(0).answers(name)
         base_answers = None
         if iteration and base.exists():
-            stored = records.samples_from_table(workdir.read_table(base))
+            stored = records.samples_from_table(storage.read_table(base))
             base_answers = [s for s in stored if s.sample_index > 0] or None
         evaluate(
             policy=run.policy(iteration),
@@ -144,7 +146,7 @@ def evaluate_policy(*, run: Run, iteration: int):
             directory=directory,
             name=name,
             verifier=run.verifier(task),
-            key=workdir.stable_key(run.seed, "evaluate", name),
+            key=records.stable_key(run.seed, "evaluate", name),
             base_answers=base_answers,
             # Pass@k is of test problems; the gap to training problems is one of greedy answers.
             **({"num_samples": 0} if split == "train" else {}),
@@ -165,6 +167,6 @@ def minibatch(
     for position in range(start, start + size):
         epoch, index = divmod(position, len(problems))
         order = list(range(len(problems)))
-        random.Random(workdir.stable_key(seed, "epoch", epoch)).shuffle(order)
+        random.Random(records.stable_key(seed, "epoch", epoch)).shuffle(order)
         chosen.append(problems[order[index]])
     return list({p.problem_id: p for p in chosen}.values())

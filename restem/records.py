@@ -270,3 +270,9 @@ def examples_from_table(table: pa.Table) -> list[Example]:
     return [
         Example(**dict(row, target_ids=tuple(row["target_ids"] or ()))) for row in table.to_pylist()
     ]
+
+
+def stable_key(*parts: Any) -> int:
+    """A 31-bit integer that names `parts`, the same on every machine and in every process."""
+    digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:4], "big") & 0x7FFFFFFF

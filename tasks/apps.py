@@ -22,7 +22,7 @@ from etils import epath
 
 from restem.data import folder, prompts, registry, splits
 from restem.errors import UserError
-from restem.verify import program_tests
+from restem.verify.programs import tests as program_tests
 
 LAYOUTS = (
     folder.Layout("apps/*.jsonl", {"train": ("apps/train_introductory.jsonl*",)}),

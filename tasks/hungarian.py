@@ -1,8 +1,8 @@
 """The task `hungarian`: the Hungarian national high-school finals exam in mathematics, 2023.
 
 33 statements without a key: completions are graded by hand, so an evaluation writes them and a
-grading sheet (`restem.grading_sheet`). The paper asks with one shot at temperature 0.1; the shot
-here is our own.
+grading sheet (`evaluation.grading_sheet`). The paper asks with one shot at temperature 0.1; that
+shot is our own.
 """
 
 from __future__ import annotations

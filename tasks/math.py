@@ -12,7 +12,7 @@ from typing import Any
 import gin
 
 from restem.data import folder, prompts, registry, splits
-from restem.verify import math_answer
+from restem.verify.answers import extract as math_answer
 
 LAYOUTS = (
     folder.Layout(

@@ -14,8 +14,9 @@ from unittest import mock
 import matplotlib
 from absl.testing import absltest, parameterized
 
-from restem import workdir
-from tests import synthetic_run, tiny
+from restem.run import layout
+from restem.runtime import storage
+from tests.helpers import synthetic_run, tiny
 
 COLAB = pathlib.Path(__file__).parents[1] / "colab"
 NOTEBOOKS = ("browse_samples.ipynb", "inspect_checkpoint.ipynb")
@@ -62,13 +63,13 @@ class NotebookRunTest(absltest.TestCase):
         synthetic_run.write_run(
             cls.run_folder, skills=(-0.8, 0.5), problems=8, samples=4, tests=12, n=0, transfer=()
         )
-        files = workdir.Workdir(cls.run_folder)
-        identity = workdir.read_json(files.identity) | {"base": tiny.save_policy(folder / "base")}
-        workdir.write_json(files.identity, identity)
+        files = layout.Workdir(cls.run_folder)
+        identity = storage.read_json(files.identity) | {"base": tiny.save_policy(folder / "base")}
+        storage.write_json(files.identity, identity)
         directory = files.iteration(1)
         tiny.save_policy(directory.checkpoint, seed=1)
-        report = workdir.read_json(directory.improvement) | {"improved": True}
-        workdir.write_json(directory.improvement, report)
+        report = storage.read_json(directory.improvement) | {"improved": True}
+        storage.write_json(directory.improvement, report)
 
     def tearDown(self):
         import matplotlib.pyplot as plt
@@ -80,7 +81,7 @@ class NotebookRunTest(absltest.TestCase):
         names, output = execute("browse_samples.ipynb", RESTEM_WORKDIR=str(self.run_folder))
         samples = names["samples"]
         self.assertLen(samples, 8 * 4)
-        selection = workdir.read_json(workdir.Workdir(self.run_folder).iteration(1).selection)
+        selection = storage.read_json(layout.Workdir(self.run_folder).iteration(1).selection)
         self.assertEqual(int((samples.outcome == "kept").sum()), selection["kept"])
         self.assertEqual(int(names["outcomes"].to_numpy().sum()), 8 * 4)
         self.assertIn("32 samples of 8 problems", output)

@@ -13,11 +13,13 @@ import numpy as np
 from absl.testing import absltest, parameterized
 from etils import epath
 
-from restem import em, workdir
-from restem.improve import is_validated
+from restem import em
 from restem.records import Problem
+from restem.run import layout
+from restem.runtime import storage
+from restem.steps.improve import is_validated
 from restem.training import Progress
-from tests import tiny
+from tests.helpers import tiny
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -80,7 +82,7 @@ class LoopTest(absltest.TestCase):
             process.communicate()
         self.assertGreaterEqual(deaths, 4)
         self.finish(killed)
-        one, two = workdir.Workdir(whole), workdir.Workdir(killed)
+        one, two = layout.Workdir(whole), layout.Workdir(killed)
         for i in (1, 2):
             a, b = one.iteration(i), two.iteration(i)
             self.assertEqual(
@@ -88,22 +90,22 @@ class LoopTest(absltest.TestCase):
                 [(s.problem_id, s.sample_index, s.text, s.reward) for s in b.read_samples()],
             )
             self.assertLen({(s.problem_id, s.sample_index) for s in b.read_samples()}, 12 * 8)
-            self.assertEqual(workdir.read_json(a.selection), workdir.read_json(b.selection))
-            ends = [workdir.read_json(d.improvement) for d in (a, b)]
+            self.assertEqual(storage.read_json(a.selection), storage.read_json(b.selection))
+            ends = [storage.read_json(d.improvement) for d in (a, b)]
             for key in ("best_validation", "best_step", "validation", "steps"):
                 self.assertEqual(ends[0][key], ends[1][key])
             np.testing.assert_allclose(ends[0]["loss"], ends[1]["loss"], rtol=1e-5)
-            passes = [workdir.read_json(d.evaluation("letters"))["pass@1"] for d in (a, b)]
+            passes = [storage.read_json(d.evaluation("letters"))["pass@1"] for d in (a, b)]
             self.assertEqual(passes[0], passes[1])
             self.assertFalse(b.training.exists())
         self.assertGreater(
-            workdir.read_json(one.iteration(2).improvement)["best_validation"],
-            workdir.read_json(one.iteration(1).improvement)["validation"][0][1],
+            storage.read_json(one.iteration(2).improvement)["best_validation"],
+            storage.read_json(one.iteration(1).improvement)["validation"][0][1],
         )
         self.assertTrue((whole / "report" / "index.html").exists())
 
         with self.subTest("what an evaluation says beside pass@1"):
-            found = workdir.read_json(one.summary)
+            found = storage.read_json(one.summary)
             self.assertEqual(found["method"], "restem")
             self.assertEqual(found["evaluations"], ["letters", "letters.train"])
             for entry in found["iterations"]:
@@ -112,7 +114,7 @@ class LoopTest(absltest.TestCase):
             test = found["iterations"][2]["versus_base"]["letters"]["greedy"]
             rates = [found["iterations"][i]["evals"]["letters"]["pass@1"] for i in (0, 2)]
             self.assertAlmostEqual(test["difference"], rates[1] - rates[0])
-            overlap = workdir.read_json(one.contamination)["tasks"]["letters"]
+            overlap = storage.read_json(one.contamination)["tasks"]["letters"]
             self.assertEqual((overlap["num_train"], overlap["num_test"]), (12, 8))
 
         with self.subTest("a run of other settings is refused, and nothing is lost"):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from restem.checkpoints import gguf, hf, names, orbax, pypi, tensors
 from restem.checkpoints.policy import Policy
-from restem.data import gguf_vocabulary, vocabularies
 from restem.errors import UserError
+from restem.tokenizers import gguf_vocabulary, vocabularies
 
 __all__ = ["Policy", "gguf", "hf", "load", "names", "orbax", "pypi", "tensors"]
 

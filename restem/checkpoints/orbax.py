@@ -26,11 +26,12 @@ import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from restem import distributed, models
+from restem import models
 from restem.checkpoints.policy import Policy
-from restem.data import vocabularies
 from restem.errors import UserError
 from restem.models.config import ModelConfig
+from restem.runtime import distributed
+from restem.tokenizers import vocabularies
 
 _CONFIG, _VOCABULARY, _PARAMS = "config.json", "vocabulary", "params"
 

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from restem import models
-from restem.data.vocabularies import Vocabulary
 from restem.models.config import ModelConfig
+from restem.tokenizers.vocabularies import Vocabulary
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -55,16 +55,16 @@ def materialize(requests: Mapping[epath.Path, Mapping[str, Any]]) -> None:
 
 
 def _child(message: Mapping[str, Any]) -> None:
-    from restem import workdir
     from restem.data import jsonl, registry, sources  # noqa: F401  gin binds what is in them
     from restem.records import problems_to_table
+    from restem.runtime import storage
 
     registry.names()  # adds the built-in tasks, whose options gin may bind
     # Bindings of the steps, which are not imported here, are of no concern.
     gin.parse_config(message["gin"], skip_unknown=True)
     for path, request in message["requests"]:
         card, problems = sources.materialize(**request)
-        workdir.write_table(epath.Path(path), problems_to_table(problems, card))
+        storage.write_table(epath.Path(path), problems_to_table(problems, card))
         counts = collections.Counter(p.split for p in problems)
         listed = ", ".join(f"{n} {split}" for split, n in counts.items())
         print(f"task {card.task}: {listed} problems")

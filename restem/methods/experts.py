@@ -13,10 +13,10 @@ from typing import Any
 
 import gin
 
-from restem.generate import sample_and_verify
 from restem.methods.unsolved import first_free_index, unsolved
 from restem.records import Problem, Sample
-from restem.workdir import IterationDir
+from restem.run.layout import IterationDir
+from restem.steps.generate import sample_and_verify
 
 
 @gin.configurable(module="restem.methods")

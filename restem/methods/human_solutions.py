@@ -10,7 +10,7 @@ import gin
 
 from restem.methods.unsolved import first_free_index
 from restem.records import Problem, Sample, Verdict
-from restem.workdir import IterationDir
+from restem.run.layout import IterationDir
 
 
 @gin.configurable(module="restem.methods")

@@ -11,12 +11,14 @@ from typing import Any
 import gin
 from absl import logging
 
-from restem import prompts, workdir
 from restem.errors import UserError
-from restem.evaluate import GREEDY
-from restem.generate import sample_and_verify
-from restem.improve import keep_policy
 from restem.records import Example, Problem, TaskCard
+from restem.rollout import prompts
+from restem.run import layout
+from restem.runtime import storage
+from restem.steps.evaluate import GREEDY
+from restem.steps.generate import sample_and_verify
+from restem.steps.improve import keep_policy
 
 
 @gin.configurable(module="restem.methods")
@@ -26,7 +28,7 @@ def many_shot(
     card: TaskCard,
     examples: Sequence[Example],
     validation: Sequence[Problem],
-    directory: workdir.IterationDir,
+    directory: layout.IterationDir,
     verifier,
     key: int,
     start_reward: float | None = None,
@@ -68,7 +70,7 @@ def many_shot(
       UserError: no sample was kept, or none fits.
     """
     if directory.improvement.exists():
-        return workdir.read_json(directory.improvement)
+        return storage.read_json(directory.improvement)
     began = time.monotonic()
     vocabulary = start.vocabulary
     if max_prefix_tokens is None:
@@ -118,7 +120,7 @@ def many_shot(
     if validation:
         before = validate(card, 0) if start_reward is None else start_reward
         rewards = [[0, before], [1, validate(renewed, 1)]]
-    workdir.write_json(
+    storage.write_json(
         directory.prefix,
         {
             "prefix": renewed.prefix,

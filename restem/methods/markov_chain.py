@@ -40,7 +40,7 @@ import gin
 
 from restem.methods.unsolved import first_free_index
 from restem.records import Problem, Sample
-from restem.workdir import IterationDir, Workdir
+from restem.run.layout import IterationDir, Workdir
 
 
 def is_accepted(proposal: Sample) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import gin
 
 from restem.records import Problem, Sample
-from restem.select import RewardAbove
+from restem.steps.select import RewardAbove
 
 
 @gin.configurable(module="restem.methods")

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from restem.records import Verdict
-    from restem.verify.pool import Verifier
-    from restem.verify.programs import run_programs
+    from restem.verify.pool.pool import Verifier
+    from restem.verify.programs.programs import run_programs
 
 __all__ = ["Verifier", "grade_answers", "run_programs"]
 
-_HOMES = {"Verifier": "restem.verify.pool", "run_programs": "restem.verify.programs"}
+_HOMES = {"Verifier": "restem.verify.pool.pool", "run_programs": "restem.verify.programs.programs"}
 
 
 def __getattr__(name: str) -> Any:
@@ -53,7 +53,7 @@ def grade_answers(
       ValueError: the two sequences differ in length.
     """
     from restem.records import Problem
-    from restem.verify.pool import Verifier
+    from restem.verify.pool.pool import Verifier
 
     problems = [
         Problem(problem_id=str(index), split="", inputs="", answer=gold)

@@ -6,7 +6,7 @@ A grader is a mapping whose `kind` names an entry here and whose other keys are 
     {"kind": "numeric", "extraction": "answer_is"}     one exact number, as in GSM8K
     {"kind": "exact", "prefix": "the answer is"}       as in BIG-Bench Hard; "" takes the whole text
     {"kind": "function", "function": "module:name"}    a reward of one's own
-    {"kind": "program", ...}                           runs tests, see `restem.verify.programs`
+    {"kind": "program", ...}                           runs tests, see `verify.programs`
     {"kind": "none"}                                   ungraded, reward 0
 
 `build` is called in the worker process for all kinds but "program" and "none", which the pool
@@ -24,7 +24,7 @@ from typing import Any
 
 from restem.errors import UserError
 from restem.records import Problem, Verdict
-from restem.verify import math_answer
+from restem.verify.answers import extract as math_answer
 
 Grader = Callable[[Problem, str], Verdict]
 
@@ -39,7 +39,7 @@ def check(grader: Mapping[str, Any]) -> None:
         raise UserError(f"unknown grader kind {kind!r}; choose one of {', '.join(KINDS)}")
     options = set(grader) - {"kind"}
     if kind == "math":
-        from restem.verify.math_equivalence import Options
+        from restem.verify.answers.equivalence import Options
 
         known = {"extraction"} | {field.name for field in dataclasses.fields(Options)}
     elif kind == "numeric":
@@ -97,7 +97,7 @@ def _gold(problem: Problem) -> str:
 
 def _math(*, extraction: str = "minerva", **options: Any) -> Grader:
     """Mathematical equivalence of the extracted answer with the gold answer."""
-    from restem.verify import math_equivalence
+    from restem.verify.answers import equivalence as math_equivalence
 
     chosen = math_equivalence.Options(**options)
 

@@ -15,7 +15,7 @@ from restem import checkpoints
 from restem.checkpoints import gguf as reader
 from restem.checkpoints import pypi
 from restem.errors import UserError
-from tests.models import small_models
+from tests.helpers import small_models
 
 ARCHITECTURES = {
     "llama": "llama",

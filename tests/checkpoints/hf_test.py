@@ -16,9 +16,9 @@ from safetensors.numpy import load_file, save_file
 
 from restem import checkpoints
 from restem.checkpoints import hf
+from restem.checkpoints.export import export
 from restem.errors import UserError
-from restem.export import export
-from tests.models import small_models
+from tests.helpers import small_models
 
 
 def require_transformers(test) -> None:
@@ -217,7 +217,7 @@ class ExportTest(parameterized.TestCase):
 class StreamingTest(absltest.TestCase):
     def test_sharded_loading_on_8_devices_in_bounded_memory(self):
         """Runs streaming_on_8_devices.py, since the number of devices is fixed at start."""
-        script = pathlib.Path(__file__).with_name("streaming_on_8_devices.py")
+        script = pathlib.Path(__file__).parents[1] / "multidevice" / "streaming_on_8_devices.py"
         environment = {
             **os.environ,
             "JAX_PLATFORMS": "cpu",

@@ -15,7 +15,7 @@ from absl.testing import absltest, parameterized
 from restem import checkpoints
 from restem.checkpoints import orbax
 from restem.errors import UserError
-from tests.models import small_models
+from tests.helpers import small_models
 
 
 class PolicyTest(absltest.TestCase):

@@ -20,7 +20,7 @@ from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 
 from restem.checkpoints import gguf, pypi
-from restem.data import gguf_vocabulary
+from restem.tokenizers import gguf_vocabulary
 
 TEXT = (
     "Problem:\nWhat is $\\frac{3}{4} + 12$?\n\nSolution:\nWe add: 0.75 + 12 = 12.75.\n"

@@ -16,7 +16,7 @@ import transformers
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 
-from tests.models import small_models
+from tests.helpers import small_models
 
 
 def reference_logits(folder: str, tokens: np.ndarray) -> np.ndarray:

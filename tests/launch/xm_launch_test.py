@@ -15,10 +15,10 @@ import tempfile
 import yaml
 from absl.testing import absltest, parameterized
 
-from restem.coordination import EXIT_LATE_HOST
 from restem.errors import UserError
-from restem.preemption import EXIT_PREEMPTED
-from tests import tiny
+from restem.runtime.coordination import EXIT_LATE_HOST
+from restem.runtime.preemption import EXIT_PREEMPTED
+from tests.helpers import tiny
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 SCRIPT = ROOT / "launch" / "xm_launch.py"

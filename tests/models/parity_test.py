@@ -17,7 +17,7 @@ from absl.testing import absltest, parameterized
 
 from restem import checkpoints, models
 from restem.models import kv_cache
-from tests.models import small_models
+from tests.helpers import small_models
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "small_models.npz"
 # Maximum absolute difference over the largest absolute logit.

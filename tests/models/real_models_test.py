@@ -11,7 +11,7 @@ from absl.testing import absltest, parameterized
 
 from restem import checkpoints
 from restem.checkpoints import pypi
-from restem.export import export
+from restem.checkpoints.export import export
 from tests.models.parity_test import TOLERANCE, step_by_step
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "real_models.npz"

@@ -274,7 +274,7 @@ class OwnPromptsTest(parameterized.TestCase):
         self.assertNotIn("\r", prefix)
 
     def test_math_shots_end_in_the_sentence_and_box_the_same_answer(self):
-        from restem.verify import math_answer
+        from restem.verify.answers import extract as math_answer
 
         for shot in prompts.own("math_4shot").prefix.split("\n\nProblem:\n"):
             solution = shot.split("\n\nSolution:\n")[1]

@@ -110,7 +110,7 @@ class RefusalTest(parameterized.TestCase):
             graders.build({"kind": kind})(problem(None), "The answer is 5.")
 
 
-REWARDS = "tests.verify.rewards"
+REWARDS = "tests.helpers.rewards"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,145 @@
+"""Writes a policy as a Hugging Face folder, which `transformers` loads."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from restem import models
+from restem.checkpoints import hf, names
+from restem.checkpoints.policy import Policy
+from restem.errors import UserError
+from restem.tokenizers import tokenizer_json
+from restem.tokenizers.vocabularies import SentencePieceVocabulary, Vocabulary
+
+_SHARD_BYTES = 5 * 10**9
+
+
+def export(
+    policy: Policy, folder: str | Path, *, dtype: str = "float32", shard_bytes: int = _SHARD_BYTES
+) -> Path:
+    """Writes config.json, model.safetensors and the tokenizer's files.
+
+    One shard at a time is in memory. Files are written to a folder beside the target, which is
+    renamed when all are there.
+
+    Args:
+      policy: what to write; parameters may be sharded over the devices of this process.
+      folder: a local folder that does not exist or is empty.
+      dtype: dtype of the tensors: "float32", "bfloat16" or "float16".
+      shard_bytes: a safetensors file is closed when it would grow beyond this.
+
+    Returns:
+      The folder.
+
+    Raises:
+      UserError: the folder is not empty, the dtype is none of the above, or transformers has no
+        such family (PaLM).
+    """
+    folder = Path(folder)
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise UserError(f"dtype {dtype!r}: export writes float32, bfloat16 or float16")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists and is not an empty folder; name another one")
+    config = hf.to_hf_config(policy.config) | {"dtype": dtype, "torch_dtype": dtype}
+    config |= _special_ids(policy.vocabulary)
+
+    unfinished = folder.with_name(folder.name + ".unfinished")
+    if unfinished.exists():
+        shutil.rmtree(unfinished)
+    unfinished.mkdir(parents=True)
+    _write_json(unfinished / "config.json", config)
+    _write_json(unfinished / "generation_config.json", _special_ids(policy.vocabulary))
+    _write_tokenizer(policy.vocabulary, unfinished, max_length=policy.config.max_length)
+    _write_tensors(policy, unfinished, dtype, shard_bytes)
+    if folder.exists():
+        folder.rmdir()
+    return unfinished.rename(folder)
+
+
+def stored_tensors(
+    params: models.Params, config: models.ModelConfig, dtype: str
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Tensors in Hugging Face's names and layout, one at a time."""
+    import jax
+
+    family = names.of(config)
+    target = np.dtype(jax.numpy.dtype(dtype))
+    for path, template in family.hf.items():
+        try:
+            leaf: Any = functools.reduce(lambda tree, key: tree[key], path.split("/"), params)
+        except KeyError:  # an optional leaf, such as the head of a tied model
+            continue
+        layout = names.LAYOUTS[path]
+        stacked = path.startswith("layers/")
+        for layer in range(config.num_layers if stacked else 1):
+            ours = np.asarray(leaf[layer] if stacked else leaf).astype(target)
+            yield template.format(layer=layer), np.ascontiguousarray(layout.to_stored(ours))
+
+
+def _write_tensors(policy: Policy, folder: Path, dtype: str, shard_bytes: int) -> None:
+    from safetensors.numpy import save_file
+
+    shards: list[list[str]] = []
+    pending: dict[str, np.ndarray] = {}
+    total = 0
+
+    def flush():
+        # Their final names hold their number, which is not known yet.
+        save_file(pending, folder / f"{len(shards)}.part", metadata={"format": "pt"})
+        shards.append(list(pending))
+        pending.clear()
+
+    for name, tensor in stored_tensors(policy.params, policy.config, dtype):
+        size = sum(t.nbytes for t in pending.values())
+        if pending and size + tensor.nbytes > shard_bytes:
+            flush()
+        pending[name] = tensor
+        total += tensor.nbytes
+    flush()
+
+    if len(shards) == 1:
+        (folder / "0.part").rename(folder / "model.safetensors")
+        return
+    weight_map: dict[str, str] = {}
+    for i, shard in enumerate(shards):
+        file_name = f"model-{i + 1:05}-of-{len(shards):05}.safetensors"
+        (folder / f"{i}.part").rename(folder / file_name)
+        weight_map |= dict.fromkeys(shard, file_name)
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    _write_json(folder / "model.safetensors.index.json", index)
+
+
+def _special_ids(vocabulary: Vocabulary) -> dict[str, Any]:
+    return {
+        "bos_token_id": vocabulary.bos_id,
+        "eos_token_id": sorted(vocabulary.eos_ids),
+        "pad_token_id": vocabulary.pad_id,
+    }
+
+
+def _write_tokenizer(vocabulary: Vocabulary, folder: Path, *, max_length: int) -> None:
+    (folder / "tokenizer.json").write_bytes(tokenizer_json.of(vocabulary))
+    if isinstance(vocabulary, SentencePieceVocabulary):
+        (folder / vocabulary.file_name).write_bytes(vocabulary.model)
+    token = lambda i: None if i is None else vocabulary.token(i)
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": max_length,
+        "bos_token": token(vocabulary.bos_id),
+        "eos_token": token(min(vocabulary.eos_ids)),
+        "pad_token": token(vocabulary.pad_id),
+        "add_bos_token": vocabulary.add_bos,
+        "clean_up_tokenization_spaces": False,
+    }
+    _write_json(folder / "tokenizer_config.json", settings)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n")

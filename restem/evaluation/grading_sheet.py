@@ -1,0 +1,211 @@
+"""Grading sheets: for tasks without a key, such as the Hungarian exam, a person gives the points.
+
+An evaluation writes `evals/TASK.sheet.csv`, for a spreadsheet, and `TASK.sheet.html`, which needs a
+browser only and saves the same CSV. `restem evaluate --grades=FILE.csv` adds the points up.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from etils import epath
+
+from restem.errors import UserError
+from restem.records import Problem, Sample, TaskCard
+from restem.runtime import storage
+
+COLUMNS = ("task", "problem_id", "points", "max_points", "comment", "problem", "completion")
+
+
+def write(stem: epath.Path, card: TaskCard, problems: Sequence[Problem], answers: Sequence[Sample]):
+    """Writes `STEM.sheet.csv` and `.html`; one row a problem, its first answer.
+
+    Args:
+      stem: path of the evaluation's files without their ending.
+      card: of the task.
+      problems: in the order of the sheet.
+      answers: of them; sample 0 is graded.
+
+    Returns:
+      What the evaluation's JSON says instead of a pass@1.
+    """
+    texts = {a.problem_id: a.text for a in answers if a.sample_index == 0}
+    rows = [
+        {
+            "task": card.task,
+            "problem_id": p.problem_id,
+            "points": "",
+            "max_points": p.metadata.get("max_points", ""),
+            "comment": "",
+            "problem": p.inputs,
+            "completion": texts[p.problem_id],
+        }
+        for p in problems
+        if p.problem_id in texts
+    ]
+    sheet = stem.parent / f"{stem.name}.sheet.csv"
+    storage.write_bytes(sheet, _csv(rows).encode("utf-8-sig"))  # the mark tells Excel the encoding
+    page = _html(card.task, rows)
+    storage.write_bytes(stem.parent / f"{stem.name}.sheet.html", page.encode("utf-8", "replace"))
+    return {
+        "pass@1": None, "ci95": None, "correct": None, "mean_reward": None, "unformatted": None,
+        "sheet": sheet.name,
+    }  # fmt: skip
+
+
+def add_up(path: epath.Path, output: epath.Path | None = None) -> dict[str, Any]:
+    """Adds up the points of a filled-in sheet.
+
+    Args:
+      path: the CSV file, separated by commas, semicolons or tabs.
+      output: folder of the evaluation's `TASK.json`; None: where the sheet lies.
+
+    Returns:
+      `task`, `points`, `max_points`, `score` (their quotient), `graded` (problems), and `stored`:
+      the evaluation's file that now holds them, or None where there is none.
+
+    Raises:
+      UserError: no such sheet, or a row without points; names the rows.
+    """
+    rows = _read(path)
+    points, most = [], []
+    blank = [row["problem_id"] for row in rows if not (row["points"] and row["max_points"])]
+    if blank:
+        raise UserError(
+            f"{path}: no points or no max_points for {', '.join(blank[:20])}"
+            f"{' and more' if len(blank) > 20 else ''}; fill in both, 0 where nothing is right"
+        )
+    for row in rows:
+        points.append(_number(path, row, "points"))
+        most.append(_number(path, row, "max_points"))
+        if not 0 <= points[-1] <= most[-1]:
+            raise UserError(
+                f"{path}: {row['problem_id']} has {points[-1]:g} of {most[-1]:g} points"
+            )
+    if not sum(most):
+        raise UserError(f"{path}: max_points are all 0")
+    tasks = {row["task"] for row in rows}
+    if len(tasks) != 1:
+        raise UserError(f"{path}: holds the tasks {', '.join(sorted(tasks))}; a sheet has one")
+    found: dict[str, Any] = {
+        "points": sum(points),
+        "max_points": sum(most),
+        "score": sum(points) / sum(most),
+        "graded": len(rows),
+    }
+    task = tasks.pop()
+    evaluation = (output or path.parent) / f"{task}.json"
+    stored = evaluation.exists()
+    if stored:
+        storage.write_json(evaluation, {**storage.read_json(evaluation), **found})
+    return {"task": task, "stored": str(evaluation) if stored else None, **found}
+
+
+def _read(path: epath.Path) -> list[Mapping[str, str]]:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(f"{path}: no such file; an evaluation writes TASK.sheet.csv") from None
+    except UnicodeDecodeError as e:
+        raise UserError(f"{path}: not UTF-8 ({e}); save it as CSV UTF-8") from e
+    head = text.partition("\n")[0]
+    delimiter = max(",;\t", key=head.count)
+    rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
+    needed = COLUMNS[:4]
+    if not rows or any(row.get(name) is None for row in rows for name in needed):
+        raise UserError(f"{path}: not a grading sheet; its columns are {', '.join(COLUMNS)}")
+    return [{name: row[name].strip() for name in needed} for row in rows]
+
+
+def _number(path: epath.Path, row: Mapping[str, str], name: str) -> float:
+    try:
+        return float(row[name].replace(",", "."))
+    except ValueError:
+        raise UserError(f"{path}: {row['problem_id']}: {name} is {row[name]!r}") from None
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    file = io.StringIO(newline="")
+    writer = csv.DictWriter(file, COLUMNS)
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: _inert(str(value)) for name, value in row.items()})
+    return file.getvalue()
+
+
+def _inert(text: str) -> str:
+    """A cell that no spreadsheet takes for a formula: a model wrote it."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+_STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem}
+article{border-top:1px solid #999;padding:1rem 0}pre{white-space:pre-wrap;overflow-wrap:anywhere;
+background:#f3f3f0;color:#111;padding:.8rem;margin:.4rem 0}input[type=number]{width:5rem}
+input[type=text]{width:60%}footer{position:sticky;bottom:0;background:#fff;color:#111;
+border-top:2px solid;padding:.6rem 0}"""
+
+_SCRIPT = """'use strict';
+const articles = [...document.querySelectorAll('article')];
+const field = (a, n) => a.querySelector(`[name=${n}]`).value;
+const sum = n => articles.reduce((s, a) => s + (Number(field(a, n)) || 0), 0);
+function show() {
+  const open = articles.filter(a => field(a, 'points') === '' || field(a, 'max_points') === '');
+  document.getElementById('total').textContent =
+    `${sum('points')} of ${sum('max_points')} points, ${open.length} problems open`;
+}
+const cell = t => '"' + String(t).replaceAll('"', '""') + '"';
+const inert = t => /^[=+@\\t\\r-]/.test(t) ? "'" + t : t;
+document.addEventListener('input', show);
+function sheet() {
+  const lines = articles.map(a => {
+    const [problem, completion] = [...a.querySelectorAll('pre')].map(p => inert(p.textContent));
+    return [a.dataset.task, a.id, field(a, 'points'), field(a, 'max_points'),
+            inert(field(a, 'comment')), problem, completion].map(cell).join(',');
+  });
+  return '\\ufeff' + [COLUMNS.join(','), ...lines, ''].join('\\r\\n');
+}
+document.getElementById('save').addEventListener('click', () => {
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(new Blob([sheet()], {type: 'text/csv'}));
+  link.download = `${articles[0].dataset.task}.sheet.csv`;
+  link.click();
+});
+show();
+"""
+
+
+def _html(task: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    script = f"const COLUMNS = {list(COLUMNS)!r};\n{_SCRIPT}"
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    articles = "\n".join(
+        f"""<article id="{escape(row["problem_id"])}" data-task="{escape(task)}">
+<h2>{escape(row["problem_id"])}</h2>
+<pre aria-label="problem">\n{escape(row["problem"])}</pre>
+<pre aria-label="completion">\n{escape(row["completion"])}</pre>
+<label>points <input type="number" name="points" min="0" step="any"></label>
+<label>of <input type="number" name="max_points" min="0" step="any"
+ value="{escape(str(row["max_points"]))}"></label>
+<label>comment <input type="text" name="comment"></label>
+</article>"""
+        for row in rows
+    )
+    return f"""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(task)}: grading sheet</title><style>{_STYLE}</style></head>
+<body><h1>{escape(task)}: grading sheet</h1>
+<p>Give each answer its points and each problem its maximum, then save: the CSV file is what
+<code>restem evaluate --grades=FILE.csv</code> adds up.</p>
+{articles}
+<footer><span id="total" role="status"></span>
+<button id="save" type="button">Save as CSV</button></footer>
+<script>{script}</script></body></html>
+"""

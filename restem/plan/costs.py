@@ -1,0 +1,233 @@
+"""What a program costs: its matrix products, its traffic to HBM, and its collectives.
+
+The compiler's own cost analysis counts the body of a loop once, and a decoder is a loop over its
+layers; so FLOPs are counted in the jaxpr, whose loops have lengths, and collectives in the compiled
+module, whose loops have bounds in their conditions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jax.extend import core
+
+from restem.plan.chips import Chip
+
+
+def flops(jaxpr: core.Jaxpr, trips: Sequence[int] = ()) -> float:
+    """FLOPs of the matrix products of a jaxpr, recomputation included, over all chips.
+
+    Args:
+      jaxpr: of the whole program, before partitioning.
+      trips: rounds of loops whose length is known only at run time, outermost first; 1 beyond.
+    """
+    total = 0.0
+    eqn: Any
+    for eqn in jaxpr.eqns:
+        name = eqn.primitive.name
+        if name == "dot_general":
+            (contracted, _), _ = eqn.params["dimension_numbers"]
+            left = eqn.invars[0].aval.shape
+            depth = math.prod(left[i] for i in contracted)
+            total += 2.0 * math.prod(eqn.outvars[0].aval.shape) * depth
+        elif name == "while":
+            rounds = trips[0] if trips else 1
+            total += rounds * flops(eqn.params["body_jaxpr"].jaxpr, trips[1:])
+        elif name == "cond":
+            branches = _branches_on_tpu(eqn.params)
+            total += max(flops(b.jaxpr, trips) for b in branches)
+        else:
+            rounds = eqn.params["length"] if name == "scan" else 1
+            for inner in _inner(eqn.params):
+                total += rounds * flops(inner, trips)
+    return total
+
+
+def _branches_on_tpu(params):
+    """The branches a TPU may take: where a platform decides, the one for TPUs or all others."""
+    platforms = params.get("branches_platforms")
+    if platforms is None:
+        return params["branches"]
+    ours = [b for b, p in zip(params["branches"], platforms, strict=True) if p and "tpu" in p]
+    return ours or [params["branches"][platforms.index(None)]]
+
+
+def _inner(params):
+    for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
+        inner = params.get(key)
+        if inner is not None:
+            yield getattr(inner, "jaxpr", inner)
+
+
+_WIDTH = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4,
+          "u32": 4, "f64": 8, "s64": 8, "u64": 8}  # fmt: skip
+_COLLECTIVE = re.compile(
+    r"= (?P<type>.*?) (?P<op>all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)"
+    r"(?:-start)?\("
+)
+
+
+def collective_bytes(hlo: str, trips: Sequence[int] = ()) -> dict[str, float]:
+    """Bytes that a chip sends in the collectives of a compiled module, by kind.
+
+    A ring of n chips passes on (n - 1) / n of the result of an all-gather or all-to-all, as much of
+    the operand of a reduce-scatter, and twice that in an all-reduce. Pieces of one asynchronous
+    collective share a channel and count once.
+
+    Args:
+      hlo: text of the module.
+      trips: rounds of loops without a constant bound, outermost first; 1 beyond.
+    """
+    computations = _computations(hlo)
+    found: dict[str, tuple[str, float]] = {}
+
+    def visit(name: str, times: float, trips: Sequence[int]) -> None:
+        for line in computations.get(name, ()):
+            match = _COLLECTIVE.search(line)
+            if match:
+                channel = re.search(r"channel_id=(\d+)", line)
+                key = channel[1] if channel else line.split("=")[0]
+                sent = times * _sent(match["op"], match["type"], _group(line))
+                if sent > found.get(key, ("", -1.0))[1]:
+                    found[key] = (match["op"], sent)
+            if " while(" in line:
+                condition = re.search(r"condition=%?([\w.\-]+)", line)[1]
+                body = re.search(r"body=%?([\w.\-]+)", line)[1]
+                bound = _bound(condition, computations)
+                if bound is None:
+                    visit(body, times * (trips[0] if trips else 1), trips[1:])
+                else:
+                    visit(body, times * bound, trips)
+                continue
+            for called in re.findall(r"(?:calls|to_apply)=%?([\w.\-]+)", line):
+                visit(called, times, trips)
+            branches = re.search(r"branch_computations=\{([^}]*)\}", line)
+            for called in re.findall(r"[\w.\-]+", branches[1]) if branches else ():
+                visit(called, times, trips)
+
+    visit("ENTRY", 1.0, trips)
+    totals: dict[str, float] = {}
+    for op, sent in found.values():
+        totals[op] = totals.get(op, 0.0) + sent
+    return totals
+
+
+def _computations(hlo: str) -> dict[str, list[str]]:
+    computations: dict[str, list[str]] = {}
+    current: list[str] = []
+    for line in hlo.splitlines():
+        start = re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\{$", line)
+        if start:
+            current = computations.setdefault("ENTRY" if start[1] else start[2], [])
+        elif line.startswith("  "):
+            current.append(line)
+    return computations
+
+
+def _bound(condition: str, computations: Mapping[str, list[str]]) -> int | None:
+    """The largest constant that a loop's condition compares with."""
+    lines = list(computations.get(condition, ()))
+    for line in list(lines):
+        for called in re.findall(r"calls=%?([\w.\-]+)", line):
+            lines.extend(computations.get(called, ()))
+    constants = [
+        int(n) for line in lines for n in re.findall(r"s32\[\]\S* constant\((\d+)\)", line)
+    ]
+    return max(constants, default=None)
+
+
+def _group(line: str) -> int:
+    """Chips that take part in a collective."""
+    mesh = re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", line)
+    if mesh:
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh[1]))
+        return math.prod(int(sizes[a]) for a in re.findall(r"'(\w+)'", mesh[2]) if a in sizes)
+    listed = re.search(r"replica_groups=\{\{([\d,]+)\}", line)
+    if listed:
+        return len(listed[1].split(","))
+    iota = re.search(r"replica_groups=\[(\d+),(\d+)\]", line)
+    return int(iota[2]) if iota else 2
+
+
+def _sent(op: str, text: str, group: int) -> float:
+    sizes = [
+        _WIDTH[kind] * math.prod(int(d) for d in dims.split(",") if d)
+        for kind, dims in re.findall(r"\b(\w+)\[([\d,]*)\]", text)
+        if kind in _WIDTH
+    ]
+    if op == "collective-permute":
+        return float(max(sizes))
+    if group < 2:
+        return 0.0
+    share = (group - 1) / group
+    if op == "all-reduce":
+        return 2 * share * sum(sizes)
+    if op == "reduce-scatter":
+        return share * group * min(sizes) if text.startswith("(") else share * group * sum(sizes)
+    return share * max(sizes) if op == "all-gather" and text.startswith("(") else share * sum(sizes)
+
+
+def hbm_bytes(
+    program: str,
+    kinds: Mapping[str, int],
+    *,
+    fsdp: int,
+    rounds: int,
+    activations: int = 0,
+    compute_ratio: float = 1.0,
+) -> float:
+    """The least traffic between HBM and the core that a program cannot do without, on one chip.
+
+    Every array is read once where it is used and written once where it is made; what lies between
+    the matrix products of a layer is taken to stay in VMEM. Weights that are split over `fsdp` are
+    gathered: written and read whole.
+
+    Args:
+      program: "prefill", "decode" or "train".
+      kinds: bytes of the arguments on the chip, by kind.
+      fsdp: size of that mesh axis.
+      rounds: decode steps, or micro-batches.
+      activations: bytes that every micro-batch saves for its backward pass.
+      compute_ratio: bytes of a weight in the activations' dtype over its bytes as stored.
+    """
+    gathered = kinds["parameters"] * compute_ratio * fsdp
+    one_pass = kinds["parameters"] + (2 * gathered if fsdp > 1 or compute_ratio != 1 else 0)
+    if program == "prefill":
+        return one_pass + kinds.get("prefix", 0)
+    if program == "decode":
+        return rounds * (one_pass + kinds.get("prefix", 0) + kinds.get("cache", 0))
+    gradients = kinds["parameters"] / compute_ratio if compute_ratio > 1 else kinds["parameters"]
+    # Forward, once more for the backward pass, backward; gradients are added up in place.
+    micro = 3 * one_pass + 2 * gradients + 2 * activations
+    update = 2 * kinds["parameters"] + 2 * kinds["optimizer"] + gradients
+    return rounds * micro + update
+
+
+@dataclasses.dataclass(frozen=True)
+class Roofline:
+    """Seconds that a program takes at a chip's peaks."""
+
+    compute: float
+    """Matrix products."""
+    memory: float
+    """Traffic to HBM."""
+    interconnect: float
+    """Collectives, along one axis of the torus."""
+
+    @property
+    def seconds(self) -> float:
+        """All three overlapped perfectly: a lower bound."""
+        return max(self.compute, self.memory, self.interconnect)
+
+    @property
+    def bound(self) -> str:
+        """Which of the three it is."""
+        return max(("compute", "memory", "interconnect"), key=lambda name: getattr(self, name))
+
+    @classmethod
+    def of(cls, chip: Chip, flops: float, hbm: float, sent: float) -> Roofline:
+        return cls(flops / chip.flops, hbm / chip.hbm_bandwidth, sent / chip.axis_bandwidth)

@@ -1,1 +1,0 @@
-"""What `restem plan` knows of chips, compiled programs and the time they take."""

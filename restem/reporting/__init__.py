@@ -1,1 +1,0 @@
-"""What `restem report` is made of: the files of runs, the figures, the page."""

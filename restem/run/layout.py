@@ -1,0 +1,226 @@
+"""Where the files of a run are, how they are written, and whether the run is the same one.
+
+A file appears whole or not at all: it is written under a temporary name beside its place and then
+renamed. So the existence of a step's last file says that the step is finished, and a run that was
+killed anywhere goes on by running the same command again. Paths go through `etils.epath`: DIR may
+be a bucket.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from etils import epath
+
+from restem import records
+from restem.errors import UserError
+from restem.runtime import storage
+
+
+def shard_path(folder: epath.Path, shard: int, shards: int) -> epath.Path:
+    """The file of one of `shards` shards of samples."""
+    return folder / f"{shard:05d}-of-{shards:05d}.parquet"
+
+
+def read_shards(folder: epath.Path) -> list[records.Sample] | None:
+    """All samples in the shards of a folder, in shard order; None where there are none."""
+    paths = sorted(folder.glob("*-of-*.parquet")) if folder.exists() else []
+    if not paths:
+        return None
+    return [s for path in paths for s in records.samples_from_table(storage.read_table(path))]
+
+
+@dataclasses.dataclass(frozen=True)
+class IterationDir:
+    """The files of one iteration; 0 holds the evaluations of the base policy."""
+
+    path: epath.Path
+
+    @property
+    def samples(self) -> epath.Path:
+        return self.path / "samples"
+
+    def sample_shard(self, shard: int, shards: int) -> epath.Path:
+        return shard_path(self.samples, shard, shards)
+
+    @property
+    def generation(self) -> epath.Path:
+        """Written when every shard is: seconds, tokens, rates of the E-step."""
+        return self.path / "generation.json"
+
+    @property
+    def dataset(self) -> epath.Path:
+        return self.path / "dataset" / "examples.parquet"
+
+    @property
+    def selection(self) -> epath.Path:
+        return self.path / "selection.json"
+
+    @property
+    def prefix(self) -> epath.Path:
+        """The few-shot prompt of this iteration's policy where the method rewrites it."""
+        return self.path / "prefix.json"
+
+    @property
+    def training(self) -> epath.Path:
+        """The trainer's own checkpoints, to go on from after a kill; gone once it is finished."""
+        return self.path / "training"
+
+    @property
+    def candidates(self) -> epath.Path:
+        """The best policy so far of an M-step under way."""
+        return self.path / "candidates"
+
+    @property
+    def checkpoint(self) -> epath.Path:
+        return self.path / "checkpoint"
+
+    @property
+    def improvement(self) -> epath.Path:
+        """Written when the M-step is finished: losses, validation rewards, seconds."""
+        return self.path / "improvement.json"
+
+    def discard_training(self) -> None:
+        """Removes what an M-step needs only until it is finished; a kill may have left it."""
+        for leftover in (self.training, self.candidates):
+            leftover.rmtree(missing_ok=True)
+
+    def evaluation(self, name: str) -> epath.Path:
+        return self.path / "evals" / f"{name}.json"
+
+    def answers(self, name: str) -> epath.Path:
+        return self.path / "evals" / f"{name}.parquet"
+
+    def evaluation_parts(self, name: str) -> epath.Path:
+        """Answers of an evaluation under way, in shards; gone once it is finished."""
+        return self.path / "evals" / f"{name}.parts"
+
+    def read_samples(self) -> list[records.Sample]:
+        """All samples of the iteration, in shard order."""
+        samples = read_shards(self.samples)
+        if samples is None:
+            raise UserError(f"{self.samples}: no samples here; run `restem generate` first")
+        return samples
+
+
+class Workdir:
+    """A run's folder."""
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = epath.Path(path)
+
+    def iteration(self, i: int) -> IterationDir:
+        return IterationDir(self.path / f"iteration_{i:03d}")
+
+    def iterations(self) -> list[int]:
+        """Numbers of the iterations that have a folder."""
+        return sorted(int(p.name.split("_")[1]) for p in self.path.glob("iteration_[0-9]*"))
+
+    @property
+    def identity(self) -> epath.Path:
+        return self.path / "run.json"
+
+    @property
+    def operative_config(self) -> epath.Path:
+        return self.path / "operative_config.gin"
+
+    @property
+    def summary(self) -> epath.Path:
+        return self.path / "summary.json"
+
+    @property
+    def contamination(self) -> epath.Path:
+        """Which test problems share words with training problems."""
+        return self.path / "contamination.json"
+
+    @property
+    def report(self) -> epath.Path:
+        return self.path / "report"
+
+    @property
+    def compilation_cache(self) -> epath.Path:
+        return self.path / "compilation_cache"
+
+    @property
+    def log(self) -> epath.Path:
+        return self.path / "run.log"
+
+    def evaluation_of(self, reference: str) -> epath.Path:
+        """Folder of a policy that is not the run's, evaluated by itself: iteration 0 of its own.
+
+        Its name is the reference with `_` for what a file's name should not hold, and a hash where
+        that is not the whole truth: two references never share a folder.
+        """
+        name = re.sub(r"[^\w.-]+", "_", reference)
+        if name != reference.replace(":", "_", 1) or len(name) > 100:
+            name = f"{name[-100:]}-{records.stable_key(reference):08x}"
+        return self.path / "evaluations" / name
+
+    def problems(self, task: str) -> epath.Path:
+        return self.path / "problems" / f"{task}.parquet"
+
+    def read_problems(self, task: str) -> tuple[records.TaskCard, list[records.Problem]]:
+        return records.problems_from_table(storage.read_table(self.problems(task)))
+
+    def write_problems(self, card: records.TaskCard, problems: Sequence[records.Problem]) -> None:
+        storage.write_table(self.problems(card.task), records.problems_to_table(problems, card))
+
+    def finished(self) -> list[int]:
+        """Iterations whose M-step is finished."""
+        return [i for i in self.iterations() if self.iteration(i).improvement.exists()]
+
+    def policy_reference(self, iteration: int) -> str:
+        """The reference of the policy that `iteration` ended with; 0 is the base policy.
+
+        Raises:
+          UserError: its M-step is not finished.
+        """
+        if iteration == 0:
+            return storage.read_json(self.identity)["base"]
+        directory = self.iteration(iteration)
+        if not directory.improvement.exists():
+            raise UserError(
+                f"{directory.improvement}: iteration {iteration} has no policy yet;"
+                " run `restem improve` first"
+            )
+        report = storage.read_json(directory.improvement)
+        return f"orbax:{directory.checkpoint}" if report["improved"] else report["start"]
+
+    def claim(self, identity: Mapping[str, Any]) -> None:
+        """Writes the run's identity, or checks that this folder holds the same run.
+
+        Raises:
+          UserError: the folder holds another run; the message lists what differs.
+        """
+        if not self.identity.exists():
+            if self.path.exists() and any(self.path.glob("iteration_*")):
+                raise UserError(
+                    f"{self.path}: has iterations but no run.json, so what made them is not known;"
+                    " use another --workdir"
+                )
+            storage.write_json(self.identity, dict(identity))
+            return
+        stored = storage.read_json(self.identity)
+        # Other versions of libraries may change rounding, not what the run is: note them, go on.
+        compare = lambda d: {k: v for k, v in d.items() if k != "versions"}
+        differences = list(_differences(compare(stored), compare(json.loads(json.dumps(identity)))))
+        if differences:
+            shown = "; ".join(differences[:8]) + ("; ..." if len(differences) > 8 else "")
+            raise UserError(
+                f"{self.identity}: this folder holds another run ({shown});"
+                " use another --workdir, or the settings it was started with"
+            )
+
+
+def _differences(stored: Any, asked: Any, name: str = ""):
+    if isinstance(stored, Mapping) and isinstance(asked, Mapping):
+        for key in sorted({*stored, *asked}):
+            inner = f"{name}.{key}" if name else key
+            yield from _differences(stored.get(key), asked.get(key), inner)
+    elif stored != asked:
+        yield f"{name} was {stored!r} and is {asked!r}"

@@ -1,0 +1,83 @@
+"""Traces of what the devices do, for TensorBoard's profiler (XProf).
+
+`restem run --profile` traces some rounds of the decode loop and some training steps, once their
+programs are compiled, into DIR/profile/decode and DIR/profile/train:
+
+    pip install xprof && xprof --logdir=DIR/profile/decode
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
+
+import jax
+from absl import logging
+from etils import epath
+
+from restem.runtime import storage
+
+SKIP = 4
+"""Rounds before a trace begins: the first ones compile."""
+
+ROUNDS = 6
+"""Rounds that are traced. A trace of a minute would be gigabytes."""
+
+
+class Profile:
+    """At most one trace of every kind of loop in the life of a process."""
+
+    def __init__(self, folder: epath.PathLike | None = None):
+        """Traces go to `folder`/KIND, which may be in a bucket; None: there are none."""
+        self.folder = None if folder is None else epath.Path(folder)
+        self._kind: str | None = None
+        self._traced: set[str] = set()
+
+    @contextlib.contextmanager
+    def traced(self, kind: str) -> Iterator[Callable[..., None]]:
+        """Yields what the loop calls at the end of each round.
+
+            with PROFILE.traced("train") as advance:
+                for batch in batches:
+                    state = step(state, batch)
+                    advance()
+
+        A loop of fewer than `SKIP` rounds leaves no trace, and the next loop of this kind may.
+        Inside a loop that is being traced others are not.
+        """
+        rounds = 0
+
+        def advance(*_) -> None:
+            nonlocal rounds
+            rounds += 1
+            if rounds == SKIP and self._kind is None and kind not in self._traced:
+                self._start(kind)
+            elif rounds == SKIP + ROUNDS and self._kind == kind:
+                self._stop(kind)
+
+        try:
+            yield advance
+        finally:
+            if self._kind == kind:
+                self._stop(kind)
+
+    def _start(self, kind: str) -> None:
+        if self.folder is None or jax.process_index():
+            return
+        self._kind = kind
+        self._local = tempfile.TemporaryDirectory()
+        jax.profiler.start_trace(self._local.name)
+
+    def _stop(self, kind: str) -> None:
+        jax.profiler.stop_trace()
+        self._kind = None
+        self._traced.add(kind)
+        assert self.folder is not None  # or it had not been started
+        storage.copy_folder(epath.Path(self._local.name), self.folder / kind)
+        self._local.cleanup()
+        logging.info("a trace of %s is in %s", kind, self.folder / kind)
+
+
+PROFILE = Profile()
+"""This process's; `--profile` gives it a folder."""

@@ -1,0 +1,161 @@
+"""Rebuilds a vocabulary from the metadata of a GGUF file.
+
+GGUF keeps the tokens, their types and scores and, for BPE, the merges; how text is split before
+merging it only names. Byte-level BPE becomes a tokenizer.json again, SentencePiece a ModelProto.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from restem.errors import UserError
+from restem.tokenizers.vocabularies import (
+    END_TOKENS,
+    SPACE,
+    SentencePieceVocabulary,
+    Specials,
+    TokenizersVocabulary,
+    Vocabulary,
+)
+
+# How byte-level BPE splits text before merging, by the name GGUF gives it; each entry is
+# (digits are split first, expression or None for GPT-2's own, whole tokens skip merging, NFC).
+LLAMA3_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_QWEN2_SPLIT = LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")
+_TEKKEN_SPLIT = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|"
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|"
+    r"\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_PRE_TOKENIZERS = {
+    **dict.fromkeys(("default", "gpt-2"), (False, None, False, False)),
+    **dict.fromkeys(("smollm", "starcoder", "refact", "command-r"), (True, None, False, False)),
+    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3"), (False, LLAMA3_SPLIT, True, False)),
+    **dict.fromkeys(("qwen2", "deepseek-r1-qwen"), (False, _QWEN2_SPLIT, False, True)),
+    "tekken": (False, _TEKKEN_SPLIT, True, False),
+}
+# GGUF's token types are SentencePiece's.
+_UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 2, 3, 4, 5, 6
+
+
+def from_gguf(metadata: Mapping[str, Any], *, source: str = "GGUF file") -> Vocabulary:
+    """The vocabulary that the metadata of a GGUF file describes.
+
+    Args:
+      metadata: keys and values of the file's header (`tokenizer.ggml.*`).
+      source: what to call the file in an error.
+    """
+    get = lambda key, default=None: metadata.get(f"tokenizer.ggml.{key}", default)
+    tokens = get("tokens")
+    if tokens is None:
+        raise UserError(
+            f"{source} carries no vocabulary (tokenizer.ggml.tokens): use one that does"
+        )
+    types = get("token_type") or [1] * len(tokens)
+    eos_ids = {get(f"{name}_token_id") for name in ("eos", "eot", "eom")} - {None}
+    eos_ids |= {i for i, t in enumerate(tokens) if types[i] == _CONTROL and t in END_TOKENS}
+    if not eos_ids:
+        raise UserError(f"{source} names no end-of-text token (tokenizer.ggml.eos_token_id)")
+    kind = get("model")
+    specials = Specials(
+        bos_id=get("bos_token_id"),
+        eos_ids=frozenset(eos_ids),
+        pad_id=get("padding_token_id", min(eos_ids)),
+        add_bos=bool(get("add_bos_token", kind == "llama" or get("pre") == "llama-bpe")),
+    )
+    if kind == "gpt2":
+        pre = get("pre", "default")
+        if pre not in _PRE_TOKENIZERS:
+            raise UserError(
+                f"{source} splits text by {pre!r}, which restem does not know (it knows "
+                f"{', '.join(sorted(_PRE_TOKENIZERS))}): load the Hugging Face folder instead"
+            )
+        try:
+            model = _bpe(tokens, types, get("merges") or (), pre)
+        except Exception as error:  # the library raises nothing narrower
+            raise UserError(
+                f"{source}: its merges do not fit its tokens ({error}); download it again"
+            ) from error
+        return TokenizersVocabulary(model, specials)
+    if kind == "llama":
+        model = _sentencepiece_model(
+            tokens,
+            get("scores"),
+            types,
+            unk_id=get("unknown_token_id", 0),
+            add_dummy_prefix=bool(get("add_space_prefix", True)),
+            remove_extra_whitespaces=bool(get("remove_extra_whitespaces", False)),
+        )
+        return SentencePieceVocabulary(model, specials)
+    raise UserError(
+        f"{source} has a vocabulary of kind {kind!r}; restem reads 'gpt2' (byte-level BPE) and "
+        "'llama' (SentencePiece): load the model from its Hugging Face folder"
+    )
+
+
+def _bpe(tokens: Sequence[str], types: Sequence[int], merges: Sequence[str], pre: str) -> bytes:
+    """tokenizer.json of a byte-level BPE."""
+    import tokenizers
+    from tokenizers import decoders, models, normalizers, pre_tokenizers
+
+    split_digits, expression, ignore_merges, nfc = _PRE_TOKENIZERS[pre]
+    tokenizer = tokenizers.Tokenizer(
+        models.BPE(
+            vocab={token: i for i, token in enumerate(tokens)},
+            merges=[(left, right) for left, right in (merge.split(" ") for merge in merges)],
+            ignore_merges=ignore_merges,
+        )
+    )
+    if nfc:
+        tokenizer.normalizer = normalizers.NFC()
+    stages: list[pre_tokenizers.PreTokenizer] = []
+    if split_digits:
+        stages.append(pre_tokenizers.Digits(individual_digits=True))
+    if expression is not None:
+        stages.append(pre_tokenizers.Split(tokenizers.Regex(expression), "isolated"))
+    stages.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=expression is None))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(stages)
+    tokenizer.decoder = decoders.ByteLevel()
+    added = [
+        tokenizers.AddedToken(token, special=kind != _USER_DEFINED, normalized=False)
+        for token, kind in zip(tokens, types, strict=True)
+        if kind in (_CONTROL, _USER_DEFINED, _UNUSED)
+    ]
+    tokenizer.add_tokens(added)
+    return tokenizer.to_str().encode()
+
+
+def _sentencepiece_model(
+    tokens: Sequence[str],
+    scores: Sequence[float],
+    types: Sequence[int],
+    *,
+    unk_id: int,
+    add_dummy_prefix: bool,
+    remove_extra_whitespaces: bool,
+) -> bytes:
+    """tokenizer.model (a serialised ModelProto) of a SentencePiece BPE."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    proto = sentencepiece_model_pb2.ModelProto()
+    for i, (token, score, kind) in enumerate(zip(tokens, scores, types, strict=True)):
+        if i == unk_id:
+            kind = _UNKNOWN
+        elif kind == _USER_DEFINED:
+            # GGUF writers store these with plain spaces, SentencePiece matches escaped text.
+            token = token.replace(" ", SPACE)
+        proto.pieces.add(piece=token, score=score, type=kind)
+    proto.trainer_spec.model_type = sentencepiece_model_pb2.TrainerSpec.BPE
+    proto.trainer_spec.byte_fallback = _BYTE in types
+    proto.trainer_spec.vocab_size = len(tokens)
+    proto.trainer_spec.unk_id = unk_id
+    proto.trainer_spec.unk_piece = tokens[unk_id]
+    proto.normalizer_spec.name = "identity"
+    proto.normalizer_spec.add_dummy_prefix = add_dummy_prefix
+    proto.normalizer_spec.remove_extra_whitespaces = remove_extra_whitespaces
+    proto.normalizer_spec.escape_whitespaces = True
+    return proto.SerializeToString()

@@ -1,0 +1,241 @@
+"""Evaluates parsed answers, and decides whether two of them have the same value.
+
+Constants are compared by proof wherever a proof is known:
+
+* rational numbers exactly;
+* algebraic numbers (radicals, complex numbers, trigonometry at rational multiples of pi) by the
+  root bound of `math_balls`;
+* expressions in pi and e that are otherwise algebraic by putting random rationals for pi and e:
+  an identity that holds for all values holds for these (and pi is transcendental, so that one
+  that does not hold for all values does not hold for pi).
+
+Expressions with variables are compared at random points (Schwartz and Zippel: a polynomial of
+degree d that is not zero vanishes at a random point of a set of size S with probability at most
+d/S; S is 2^24 and there are several points), each point decided as above. The points come from a
+hash of both answers: repeatable, and nobody can aim at them.
+
+What is left, logarithms and functions such as sin(x) at general arguments, has no decision
+procedure, and for a sum of many radicals the root bound asks for too many digits. There agreement
+to 300 bits beyond four times the size of every number involved, at every point, is taken as
+equality; `Comparison.proved` says when that was so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import random
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+
+from restem.verify.answers.compare import balls
+from restem.verify.answers.compare.balls import MP, Refused, Undecided, Undefined
+from restem.verify.answers.compare.evaluation import Evaluation
+from restem.verify.answers.latex.atoms import Node
+from restem.verify.answers.latex.trees import branches, grows, mentions, mentions_kind, variables
+
+START_BITS = 96
+MAX_BITS = 20_000
+"""No proof is tried past this precision; evidence that needs more counts as "not shown equal"."""
+EVIDENCE_BITS = 300
+POINTS = 3
+OFFERED = 36
+"""Points tried in all, those where the gold answer is not real included."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Whether two values are equal, and how that was decided."""
+
+    equal: bool
+    """True only where equality was shown."""
+    method: str
+    """"numeric" for rational constants, else "symbolic"."""
+    proved: bool = True
+    """False where equality rests on agreement to several hundred bits."""
+    detail: str = ""
+    """Why equality could not be shown, where the limits were the reason."""
+
+
+def seeded(*nodes: object) -> random.Random:
+    """Random numbers that depend on the expressions compared and on nothing else."""
+    return random.Random(hashlib.sha256(repr(nodes).encode("utf-8", "replace")).digest())
+
+
+def _zero_at(node: Node, point: Mapping[str, Fraction], log_base: int) -> tuple[bool, bool, bool]:
+    """Whether the node is zero at a point, whether that is proved, and whether the node is
+    algebraic there."""
+    bits = START_BITS
+    while True:
+        MP.prec = bits
+        try:
+            value = Evaluation(point, log_base=log_base)(node)
+        except Undecided:
+            if bits >= 4 * START_BITS:
+                raise Undefined("undefined, as far as can be told") from None
+            bits *= 4
+            continue
+        if isinstance(value, Fraction):
+            return value == 0, True, True
+        if balls.is_nonzero(value):
+            return False, True, value.algebraic is not None
+        needed = value.algebraic.zero_bits() if value.algebraic is not None else math.inf
+        # A proof out of reach (the sum of a dozen radicals) leaves agreement as evidence.
+        provable = needed <= MAX_BITS
+        if not provable:
+            needed = EVIDENCE_BITS + 4 * value.span
+            if needed > MAX_BITS:
+                raise Refused("comparing this takes too many digits")
+        if balls.smaller_than(value, needed):
+            return True, provable, value.algebraic is not None
+        if bits > 2 * MAX_BITS:
+            raise Refused("comparing this takes too many digits")
+        bits = max(2 * bits, int(needed) + max(value.error + bits, 0) + 32)
+
+
+def _is_real(node: Node, point: Mapping[str, Fraction], log_base: int) -> bool:
+    MP.prec = START_BITS
+    value = Evaluation(point, log_base=log_base)(node)
+    return (
+        isinstance(value, Fraction)
+        or value.real
+        or abs(value.centre.imag) < MP.ldexp(1, value.error)
+    )
+
+
+def difference(a: Node, b: Node) -> Node:
+    return ("add", (a, ("neg", b)))
+
+
+def _points(
+    names: list[str], numbers: random.Random, *, small: bool = False
+) -> Iterator[dict[str, Fraction]]:
+    """Random points: all positive, of mixed signs, and near zero, in turn.
+
+    The mixed ones go through the patterns of signs, so that no function of |x| passes for one of x.
+    Radicals and logarithms are real only in part of space, so many points are offered.
+
+    Args:
+      small: stay near zero throughout, for functions that grow fast or oscillate.
+    """
+    patterns = range(1, 2 ** min(len(names), 12))
+    order = numbers.sample(patterns, min(len(patterns), OFFERED)) if patterns else [0]
+    for index in range(OFFERED):
+        turn, kind = divmod(index, 3)
+        signs = order[turn % len(order)] if kind == 1 else 0
+        point = {}
+        for place, name in enumerate(names):
+            if small:
+                size = Fraction(numbers.getrandbits(12) + 1, 4095 if kind == 2 else 1365)
+            elif kind == 2:
+                size = Fraction(numbers.getrandbits(10) + 1, 1025)
+            else:
+                size = Fraction(numbers.getrandbits(24) + 2, numbers.choice((1, 3, 7)))
+            point[name] = -size if signs >> place & 1 else size
+        yield point
+
+
+def compare_values(a: Node, b: Node, *, log_base: int = 10) -> Comparison:
+    """Whether two scalar expressions denote the same number or function.
+
+    Variables are real. Where the gold (`b`) is real, so must the prediction be; points where the
+    gold is not real (its radicals have another domain) are left out.
+    """
+    if a == b:
+        return Comparison(True, "symbolic")
+    node = difference(a, b)
+    names = sorted(variables(node))
+    method = "symbolic"
+    try:
+        if not names:
+            return _compare_constants(a, b, node, log_base)
+        return _compare_functions(a, b, node, names, log_base)
+    except Refused as reason:
+        return Comparison(False, method, detail=str(reason))
+    except (Undefined, Undecided) as reason:
+        return Comparison(False, method, detail=str(reason))
+
+
+def _compare_constants(a: Node, b: Node, node: Node, log_base: int) -> Comparison:
+    MP.prec = START_BITS
+    evaluate = Evaluation({}, log_base=log_base)
+    try:
+        left, right = evaluate(a), evaluate(b)
+        if isinstance(left, Fraction) and isinstance(right, Fraction):
+            return Comparison(left == right, "numeric")
+        if balls.is_nonzero(balls.add(left, balls.negate(right))):
+            return Comparison(False, "symbolic")
+    except Undecided:
+        pass
+    zero, proved = _decide(node, {}, seeded(a, b), log_base)
+    return Comparison(zero, "symbolic", proved=proved)
+
+
+def _decide(
+    node: Node, point: Mapping[str, Fraction], numbers: random.Random, log_base: int
+) -> tuple[bool, bool]:
+    """Whether the node is zero at a point and whether that is proved, with pi and e as variables
+    where that decides what numbers alone cannot."""
+    zero, proved, _ = _zero_at(node, point, log_base)
+    if not zero or proved:
+        return zero, proved
+    names = [name for name in ("pi", "e") if mentions(node, ("const", name))]
+    names += ["pi"] if "pi" not in names and mentions_kind(node, "degree") else []
+    if names:
+        for constants in _points(names, numbers, small=True):
+            try:
+                generic, _, algebraic = _zero_at(node, {**point, **constants}, log_base)
+            except (Undefined, Undecided):
+                continue
+            # e^{i pi} = -1 does not hold for all e and pi: only polynomials decide.
+            return (generic, True) if algebraic else (zero, proved)
+    return zero, proved
+
+
+def _compare_functions(a: Node, b: Node, node: Node, names: list[str], log_base: int) -> Comparison:
+    numbers = seeded(a, b)
+    # Where roots and absolute values branch, more patterns of signs must be seen.
+    wanted = POINTS * 4 if branches(node) else POINTS * 2
+    complex_allowed = mentions(node, ("const", "i"))
+    proved = True
+    agreed = 0
+    for point in _points(names, numbers, small=grows(node)):
+        try:
+            if not complex_allowed and not _is_real(b, point, log_base):
+                continue
+        except (Undefined, Undecided):
+            continue
+        zero, certain = _decide(node, point, numbers, log_base)
+        if not zero:
+            return Comparison(False, "symbolic")
+        proved &= certain
+        agreed += 1
+        if agreed == wanted:
+            break
+    if agreed < POINTS:
+        return Comparison(False, "symbolic", detail="no point where the answer is defined")
+    return Comparison(True, "symbolic", proved=proved)
+
+
+def approximate(node: Node, *, log_base: int = 10) -> float | None:
+    """A real constant as a float, for putting things in order; None where it is none."""
+    if node == ("const", "oo"):
+        return math.inf
+    if node in (("neg", ("const", "oo")),):
+        return -math.inf
+    if variables(node):
+        return None
+    MP.prec = START_BITS
+    try:
+        value = Evaluation({}, log_base=log_base)(node)
+    except ArithmeticError:
+        return None
+    if isinstance(value, Fraction):
+        try:
+            return float(value)
+        except OverflowError:
+            return None
+    if not value.real and abs(value.centre.imag) > MP.ldexp(1, value.error):
+        return None
+    return float(MP.re(value.centre))

@@ -1,0 +1,203 @@
+r"""Puts an answer's LaTeX into one spelling: no layout, one name for each symbol.
+
+This is Minerva's normalisation (arXiv 2206.14858, appendix D.1) as far as it only concerns
+spelling. What it *drops* there (units, words, the left side of `=`) is kept for the parser, which
+can tell `3 \text{ cm}` from `3 \text{ m}`.
+"""
+
+from __future__ import annotations
+
+import re
+
+from restem.verify.answers.extract import balanced
+
+MAX_CHARS = 4000
+"""Longer answers are compared as strings and never parsed; MATH's longest gold has 159."""
+
+ROW = "\ue000"
+r"""Stands for TeX's `\\` in cleaned answers, so that no pattern takes half of it for a command."""
+
+_UNICODE = {
+    "−": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": r"\div ",
+    "π": r"\pi ", "√": r"\sqrt ", "∞": r"\infty ", "°": r"^\circ ", "∪": r"\cup ", "∩": r"\cap ",
+    "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "±": r"\pm ", "∓": r"\mp ", "≈": r"\approx ",
+    "∈": r"\in ", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "θ": r"\theta ", "α": r"\alpha ",
+    "β": r"\beta ", "γ": r"\gamma ", "λ": r"\lambda ", "φ": r"\phi ", "ω": r"\omega ",
+    "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "²": "^2", "³": "^3",
+    "′": "'", "’": "'", "‘": "'", "“": '"', "”": '"', "\u00a0": " ", "\u2009": " ",
+    "\u200b": "", "\u2061": "", "\ufeff": "", "⟨": r"\langle ", "⟩": r"\rangle ",
+    "€": r"\text{ euros}",
+}  # fmt: skip
+_UNICODE_TABLE = str.maketrans(_UNICODE)
+
+_LAYOUT = re.compile(
+    r"\\(?:left|right|displaystyle|textstyle|scriptstyle|limits|nolimits|mathstrut"
+    r"|[bB]igg?[lrm]?|quad|qquad|thinspace|medspace|thickspace|negthinspace|enspace|hfill"
+    r"|nonumber|notag|allowbreak|nobreak|rm|bf|it)(?![a-zA-Z])\.?"
+)
+_LAYOUT_GROUP = re.compile(
+    r"\\(?:phantom|hphantom|vphantom|hspace|vspace|label|tag)\*?\s*\{[^{}]*\}"
+)
+_PHANTOM = re.compile(r"\\[hv]?phantom\s*[^\s{]")
+_SPACING = re.compile(r"\\[,;:!> ]|\\\n|~")
+_FRACTION = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
+_BINOMIAL = re.compile(r"\\[dt]binom(?![a-zA-Z])")
+_TEXT = re.compile(
+    r"\\(?:text(?:normal|rm|bf|it|sf|tt|sl|up|md)?|mbox|hbox|mathrm|mathsf|mathtt|operatorname)"
+    r"\*?\s*(?=\{)"
+)
+_STYLE = re.compile(r"\\(?:mathbf|mathit|boldsymbol|bm|mathnormal|ensuremath|mathcal)\s*(?=\{)")
+# MATH writes thousands as `1{,}000` and `1,\!000`, both of which are commas in a number for sure.
+_THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|\{,\\!\}|,\s*\\!|\\,|\\!,|\\ )\s*(?=\d{3}(?!\d))")
+_THINLY = re.compile(r"(?<=\d)\\[,!]\s*(?=\d)")
+_ALIASES = {
+    r"\leq": r"\le", r"\leqslant": r"\le", r"\geq": r"\ge", r"\geqslant": r"\ge", r"\neq": r"\ne",
+    r"\lt": "<", r"\gt": ">", r"\ast": r"\cdot", r"\bullet": r"\cdot", r"\degree": r"^\circ",
+    r"\lvert": "|", r"\rvert": "|", r"\vert": "|", r"\mid": "|", r"\lbrace": r"\{",
+    r"\rbrace": r"\}", r"\lbrack": "[", r"\rbrack": "]", r"\lparen": "(", r"\rparen": ")",
+    r"\land": r"\text{and}", r"\wedge": r"\text{and}", r"\lor": r"\text{or}",
+    r"\vee": r"\text{or}", r"\varnothing": r"\emptyset", r"\varphi": r"\phi",
+    r"\vartheta": r"\theta", r"\varepsilon": r"\epsilon", r"\infin": r"\infty", r"\colon": ":",
+    r"\dots": r"\ldots", r"\cdots": r"\ldots", r"\backslash": r"\setminus",
+    r"\smallsetminus": r"\setminus", r"\doteq": "=", r"\imath": "i", r"\dollar": r"\$",
+}  # fmt: skip
+_COMMAND = re.compile(r"\\[a-zA-Z]+")
+_SPACE = re.compile(r"\s+")
+_GLUE = re.compile(r" ?([-+*/=<>(){}\[\],;:|^_!]) ?")
+_WORDS_ONLY = re.compile(r"\\(?:[a-zA-Z]+|.)|[{}$]")
+_CLOCK_DOTS = re.compile(r"\b([ap])\. ?m\b\.?")
+_PUNCTUATION = re.compile(r"[^\w\s:/.+-]|(?<!\d)\.|\.(?!\d)")
+
+
+def clean(answer: str) -> str:
+    r"""The answer with layout removed and synonyms spelled one way.
+
+    Idempotent, linear in the length, and never changes what the answer denotes:
+    `\left( \dfrac12,\ 3 \right)` becomes `(\frac12,3)`.
+    """
+    text = answer.translate(_UNICODE_TABLE)
+    text = text.replace("\x00", " ").replace(ROW, " ")
+    text = text.replace("\\\\$", "\\$")
+    text = text.replace("\\\\", ROW)
+    text = _THOUSANDS.sub("", text)
+    text = text.replace("{,}", ",")
+    text = text.replace(r"\(", "").replace(r"\)", "")
+    text = text.replace(r"\[", "").replace(r"\]", "")
+    text = re.sub(r"(?<!\\)\$", " ", text)
+    # A thin space between digits groups them; anywhere else it is only a space.
+    text = _THINLY.sub("", text)
+    text = _SPACING.sub(" ", text)
+    text = _PHANTOM.sub(" ", _LAYOUT_GROUP.sub(" ", text))
+    text = _LAYOUT.sub(" ", text)
+    text = _FRACTION.sub(r"\\frac", text)
+    text = _BINOMIAL.sub(r"\\binom", text)
+    text = _TEXT.sub(r"\\text", text)
+    text = _STYLE.sub("", text)
+    text = _COMMAND.sub(lambda match: _ALIASES.get(match.group(), match.group()), text)
+    text = _SPACE.sub(" ", text).strip()
+    return _trim(_unwrap(_trim(text)))
+
+
+def _unwrap(text: str) -> str:
+    for _ in range(4):
+        for start in ("\\boxed{", "\\fbox{", "{"):
+            if text.startswith(start) and text.endswith("}"):
+                inner = balanced(text[len(start) - 1 :])
+                if inner is not None and len(inner) == len(text) - len(start) - 1:
+                    text = inner.strip()
+                    break
+        else:
+            return text
+    return text
+
+
+def _trim(text: str) -> str:
+    """Without the punctuation that ends the sentence around an answer."""
+    while text and text[-1] in ".,;: " and not text.endswith(("\\.", "\\,", "\\;", "\\:")):
+        text = text[:-1]
+    return text
+
+
+def squeeze(cleaned: str) -> str:
+    """A cleaned answer without the spaces that mean nothing, for comparison as a string."""
+    return _GLUE.sub(r"\1", cleaned)
+
+
+def text_key(cleaned: str) -> str:
+    """A worded answer as a person would compare it: words only, one space, no capitals."""
+    text = _WORDS_ONLY.sub(" ", cleaned.replace(r"\text", " "))
+    text = _CLOCK_DOTS.sub(r"\1m", text.casefold())
+    text = _PUNCTUATION.sub(" ", text)
+    words = text.replace("_", " ").split()
+    if len(words) > 1 and words[0] in ("the", "a", "an"):
+        words = words[1:]
+    return " ".join(words)
+
+
+_LENGTHS = {
+    "mm": 1, "millimeter": 1, "cm": 10, "centimeter": 10, "m": 1000, "meter": 1000, "metre": 1000,
+    "km": 10**6, "kilometer": 10**6, "kilometre": 10**6,
+}  # fmt: skip
+_FEET = {
+    "in": 1, "inch": 1, "inche": 1, "ft": 12, "feet": 12, "foot": 12, "yd": 36, "yard": 36,
+    "mi": 63360, "mile": 63360,
+}  # fmt: skip
+_TIMES = {
+    "sec": 1, "second": 1, "s": 1, "min": 60, "minute": 60, "hr": 3600, "hour": 3600, "h": 3600,
+    "day": 86400, "week": 604800,
+}  # fmt: skip
+_MASSES = {"mg": 1, "g": 1000, "gm": 1000, "gram": 1000, "kg": 10**6, "kilogram": 10**6}
+_WEIGHTS = {"oz": 1, "ounce": 1, "lb": 16, "pound": 16}
+_MONEY = {"cent": 1, "¢": 1, "dollar": 100, "usd": 100}
+_CLOCK = {"am": "am", "pm": "pm"}
+_UNIT_TABLES = {
+    "metric": _LENGTHS, "imperial": _FEET, "time": _TIMES, "mass": _MASSES, "weight": _WEIGHTS,
+    "money": _MONEY,
+}  # fmt: skip
+_SHORT_WORDS = (
+    "cm mm km ft yd mi mg kg gm lb lbs oz hr hrs sec min mph rpm usd deg sq cu am pm and or odd "
+    "yes no one two six ten red all none feet men day days ways per"
+)
+SHORT_WORDS = frozenset(_SHORT_WORDS.split())
+"""Words of two or three letters that are words, not products of variables, outside `\\text`."""
+
+
+def unit(words: str, power: int) -> tuple[str, int] | None:
+    """The dimension and the size of a unit, or None for words that measure nothing.
+
+    `("cm", 2)` and `("square centimeters", 1)` are both `("metric^2", 100)`: square millimetres.
+    Compound units (`miles per hour`) are compared by their words.
+    """
+    words = re.sub(r"[.,;:()]", "", words.casefold()).strip()
+    words = re.sub(r"^(?:sq|square)\s+", "\x02", words)
+    words = re.sub(r"^(?:cu|cubic)\s+", "\x03", words)
+    if words[:1] in ("\x02", "\x03"):
+        power *= ord(words[0])
+        words = words[1:]
+    name = words.replace(" ", "")
+    if name in _CLOCK:
+        return ("clock:" + name, 1)
+    for dimension, table in _UNIT_TABLES.items():
+        size = table.get(name) or table.get(name.removesuffix("s"))
+        if size:
+            return (f"{dimension}^{power}", size**power)
+    return None
+
+
+SET_WORDS = {
+    "empty": "empty",
+    "empty set": "empty",
+    "all real numbers": "reals",
+    "all reals": "reals",
+    "real numbers": "reals",
+}
+"""Sets of numbers that are spelled out, by the kind of their node."""
+
+HEDGES = frozenset(("about", "approximately", "approx", "roughly", "exactly"))
+"""Words before a number that change nothing of it."""
+
+_NUMBERS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+    "fifteen sixteen seventeen eighteen nineteen twenty"
+)
+NUMBER_WORDS = {word: value for value, word in enumerate(_NUMBERS.split())}

@@ -1,0 +1,46 @@
+"""Starting restem's own helper processes: an interpreter that loads only what it is told to.
+
+`restem.verify` is entered as a bare folder, so that its `__init__` and what that imports are not
+loaded into processes that are to start in milliseconds and to be forked thousands of times.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import sys
+import sysconfig
+
+_CODE = """
+import importlib, sys, types
+root = sys.argv.pop(1)
+for name, folder in (("restem", root), ("restem.verify", root + "/verify")):
+    module = types.ModuleType(name)
+    module.__path__ = [folder]
+    sys.modules[name] = module
+importlib.import_module("restem.verify.{module}").start(sys.argv[1:])
+"""
+
+CLEAN_ENVIRONMENT = {
+    "PATH": "/usr/bin:/bin",
+    "LANG": "C.UTF-8",
+    "PYTHONUTF8": "1",
+    "PYTHONHASHSEED": "0",
+    "MALLOC_ARENA_MAX": "2",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+"""All that a program finds in its environment but HOME and TMPDIR; it loses the PYTHON names."""
+
+
+def command(module: str, *arguments: str) -> list[str]:
+    """The command line that runs `restem.verify.MODULE.start(arguments)`."""
+    root = str(pathlib.Path(__file__).resolve().parents[2])
+    code = _CODE.format(module=module)
+    return [sys.executable, "-s", "-S", "-P", "-B", "-c", code, root, *arguments]
+
+
+def package_folders() -> list[str]:
+    """Where this interpreter finds installed packages."""
+    found = {sysconfig.get_path(key) for key in ("purelib", "platlib")}
+    return sorted(path for path in found if path and os.path.isdir(path))

@@ -1,0 +1,194 @@
+"""The tests of a program, in the forms that APPS, HumanEval and MBPP publish."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import dataclasses
+import json
+import sys
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from restem.errors import UserError
+from restem.verify.programs import outputs as compare
+from restem.verify.programs import text as program_text
+
+
+@dataclasses.dataclass(frozen=True)
+class StandardInput:
+    """Programs that read standard input and write standard output."""
+
+    inputs: tuple[str, ...]
+    """What each test feeds."""
+    outputs: tuple[str, ...]
+    """What each test expects; never given to the program's process."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Calls:
+    """Programs that define a function, or a class Solution with a method, of a given name."""
+
+    fn_name: str
+    """Name of the function or method."""
+    inputs: tuple[list, ...]
+    """Positional arguments of each test."""
+    outputs: tuple[Any, ...]
+    """What each test expects; never given to the program's process."""
+    wrapped: bool
+    """Whether every expected value v is written [v]."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Asserts:
+    """Programs judged by test code that calls into them (HumanEval, MBPP)."""
+
+    statements: tuple[str, ...]
+    """Test code, run in order in one name space; each is timed and reported by itself."""
+    entry_point: str | None
+    """HumanEval: `check(entry_point)` is called at the end."""
+    program_names: tuple[str, ...]
+    """Names that the test code takes from the program."""
+    helper_names: tuple[str, ...]
+    """Names that it takes from what stands before the entry point (HumanEval's prompt)."""
+    module_names: tuple[str, ...]
+    """Modules of the standard library that it uses without importing them."""
+    prompt: str = ""
+    """Beginning of the program; empty where programs are whole."""
+
+
+Tests = StandardInput | Calls | Asserts
+
+
+def parse_tests(tests: Mapping | str, *, where: str = "tests") -> Tests:
+    """Reads one problem's tests; UserError where they are not of a known form."""
+    if isinstance(tests, (str, bytes)):
+        try:
+            tests = json.loads(tests)
+        except (ValueError, RecursionError) as error:
+            raise UserError(
+                f"{where}: not JSON ({error}); give a problem's tests as JSON"
+            ) from None
+    if not isinstance(tests, Mapping):
+        raise UserError(f"{where}: a JSON object is needed, not {type(tests).__name__}")
+    if isinstance(tests.get("input_output"), (str, Mapping)):
+        return parse_tests(tests["input_output"], where=where)
+    if "inputs" in tests and "outputs" in tests:
+        return _parse_apps(tests, where)
+    if isinstance(tests.get("test"), str):
+        entry_point = tests.get("entry_point")
+        if not isinstance(entry_point, str) or not entry_point.isidentifier():
+            raise UserError(f"{where}: 'test' needs an 'entry_point', the name of a function")
+        return _asserts([tests["test"]], entry_point, str(tests.get("prompt") or ""), where)
+    if isinstance(tests.get("test_list"), Sequence) and tests["test_list"]:
+        setup = str(tests.get("test_setup_code") or "")
+        statements = [*([setup] if setup.strip() else []), *map(str, tests["test_list"])]
+        return _asserts(statements, None, "", where)
+    raise UserError(
+        f"{where}: neither APPS's inputs and outputs, nor HumanEval's test and entry_point, nor"
+        " MBPP's test_list"
+    )
+
+
+def _parse_apps(tests: Mapping, where: str) -> StandardInput | Calls:
+    inputs, outputs = tests["inputs"], tests["outputs"]
+    if not isinstance(inputs, list) or not isinstance(outputs, list) or not inputs:
+        raise UserError(f"{where}: 'inputs' and 'outputs' must be lists with at least one test")
+    if len(inputs) != len(outputs):
+        raise UserError(f"{where}: {len(inputs)} inputs but {len(outputs)} outputs")
+    fn_name = tests.get("fn_name")
+    if not fn_name:
+        texts = [tuple(map(compare.expected_text, part)) for part in (inputs, outputs)]
+        return StandardInput(*texts)
+    if not all(isinstance(arguments, list) for arguments in inputs):
+        raise UserError(f"{where}: the inputs of {fn_name} must be lists of arguments")
+    return Calls(
+        fn_name=str(fn_name),
+        inputs=tuple([_integer_keys(argument) for argument in row] for row in inputs),
+        outputs=tuple(outputs),
+        wrapped=compare.values_are_wrapped(outputs),
+    )
+
+
+def _integer_keys(argument: Any) -> Any:
+    """JSON has no integer keys: a dictionary whose keys all are integers in decimal gets them."""
+    if isinstance(argument, dict) and argument:
+        try:
+            keys = [int(key) for key in argument]
+        except ValueError:
+            return argument
+        if [str(key) for key in keys] == list(argument):
+            return dict(zip(keys, argument.values(), strict=True))
+    return argument
+
+
+def _asserts(statements: list[str], entry_point: str | None, prompt: str, where: str) -> Asserts:
+    code = "\n".join(statements).replace("\r\n", "\n")
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError) as error:
+        raise UserError(f"{where}: the test code does not parse ({error})") from None
+    free = _free_names(tree)
+    unknown = sorted(name for name in free if not hasattr(builtins, name))
+    # `math.pi` takes a module; `bisect(x)` calls a function of the program by that name.
+    calls = [n.func for n in ast.walk(tree) if isinstance(n, ast.Call)]
+    called = {f.id for f in calls if isinstance(f, ast.Name)}
+    known = sys.stdlib_module_names | set(typing.__all__)
+    modules = tuple(name for name in unknown if name in known - called)
+    names = [n for n in unknown if n not in modules and n != entry_point]
+    if entry_point is not None:
+        return Asserts(
+            statements=tuple(s.replace("\r\n", "\n") for s in statements),
+            entry_point=entry_point,
+            program_names=(entry_point,),
+            helper_names=tuple(names),
+            module_names=modules,
+            prompt=prompt,
+        )
+    if not names:
+        # The function under test has the name of a built-in one (MBPP 126 asks for `sum`): it is
+        # what the assertions call outermost. Any other built-in name stays Python's own.
+        names = sorted(_outermost_calls(tree))
+    return Asserts(
+        statements=tuple(s.replace("\r\n", "\n") for s in statements),
+        entry_point=None,
+        program_names=tuple(names),
+        helper_names=(),
+        module_names=modules,
+    )
+
+
+def _free_names(tree: ast.AST) -> set[str]:
+    loaded: set[str] = set()
+    bound: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            (loaded if isinstance(node.ctx, ast.Load) else bound).add(node.id)
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            bound.add(node.name)
+        elif isinstance(node, ast.arg):
+            bound.add(node.arg)
+        elif isinstance(node, ast.alias):
+            bound.add((node.asname or node.name).split(".")[0])
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            bound.add(node.name)
+    return loaded - bound
+
+
+def _outermost_calls(tree: ast.Module) -> set[str]:
+    found = set()
+    for statement in tree.body:
+        if isinstance(statement, ast.Assert):
+            test = statement.test
+            left = test.left if isinstance(test, ast.Compare) else test
+            if isinstance(left, ast.Call) and isinstance(left.func, ast.Name):
+                found.add(left.func.id)
+    return found
+
+
+def program_of(tests: Tests, text: str) -> str:
+    """The whole program of an extracted text: with the prompt, without prose after it."""
+    if isinstance(tests, Asserts) and tests.prompt and tests.entry_point:
+        text = program_text.join_prompt(tests.prompt, text, tests.entry_point)
+    return program_text.without_trailing_prose(text)

@@ -1,0 +1,80 @@
+"""What a program sees of the file system: Python's files, read only, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sysconfig
+from collections.abc import Sequence
+
+from restem.verify.sandbox.linux import calls as linux
+
+SCRATCH = "/scratch/tmp"
+"""Where each jail mounts its private folder; /tmp leads there."""
+_NEVER = frozenset({"/", "/tmp", "/home", "/usr", "/root", "/var", "/etc"})
+
+
+def readable(package_folders: Sequence[str]) -> list[str]:
+    """Python's library, installed packages, and the folders of loaded shared libraries."""
+    paths = sysconfig.get_paths()
+    wanted = [paths["stdlib"], paths["platstdlib"], "/etc/ld.so.cache", "/usr/share/zoneinfo"]
+    wanted += [*package_folders, "/lib64"]
+    with open("/proc/self/maps") as lines:
+        for line in lines:
+            name = line.rstrip("\n").partition("/")[2]
+            if ".so" in name:
+                wanted.append(os.path.dirname("/" + name))
+    kept: list[str] = []
+    for path in sorted({os.path.realpath(path) for path in wanted if os.path.exists(path)}):
+        covered = any(path == above or path.startswith(above + "/") for above in kept)
+        if not covered and path not in _NEVER and path != os.path.expanduser("~"):
+            kept.append(path)
+    return kept
+
+
+def build(new: str, shown: Sequence[str], *, with_proc: bool) -> None:
+    """Makes a root of the empty folder `new` and moves this mount name space there.
+
+    `shown` keeps its paths, read only; besides it there are /dev with five devices, /proc where
+    `with_proc`, and an empty place for scratch folders.
+    """
+    linux.mount("none", "/", None, linux.MS_REC | linux.MS_PRIVATE)
+    linux.mount("root", new, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "size=1m,mode=755")
+    for path in shown:
+        target = new + path
+        if os.path.isdir(path):
+            os.makedirs(target, exist_ok=True)
+        else:
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            open(target, "x").close()
+        linux.bind_read_only(path, target)
+    for link in ("/lib", "/lib64", "/usr/lib64"):
+        if os.path.islink(link) and not os.path.lexists(new + link):
+            os.symlink(os.readlink(link), new + link)
+    for folder in ("/dev", "/proc", "/scratch", SCRATCH, "/old"):
+        os.mkdir(new + folder)
+    if not os.path.lexists(new + "/tmp"):  # there where restem itself lies under /tmp
+        os.symlink(SCRATCH[1:], new + "/tmp")
+    for device in ("null", "zero", "full", "random", "urandom"):
+        open(f"{new}/dev/{device}", "x").close()
+        linux.mount(f"/dev/{device}", f"{new}/dev/{device}", None, linux.MS_BIND)
+    for name, target in (
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+        ("fd", "/proc/self/fd"),
+        ("shm", SCRATCH),
+    ):
+        os.symlink(target, f"{new}/dev/{name}")
+    if with_proc:
+        # Also needed so that a jail may mount its own: the kernel wants to see one.
+        hardened = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
+        with contextlib.suppress(OSError):
+            linux.mount("proc", f"{new}/proc", "proc", hardened)
+    os.chdir(new)
+    linux.pivot_root(new, f"{new}/old")
+    os.chdir("/")
+    linux.unmount("/old")
+    os.rmdir("/old")
+    flags = linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY
+    linux.mount("none", "/", None, flags | linux.MS_NOSUID | linux.MS_NODEV)

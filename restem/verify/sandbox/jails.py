@@ -1,0 +1,169 @@
+"""Jails as the supervisor sees them: a worker's zygote, its control group, its folder."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+
+from restem.verify.pool import bootstrap
+from restem.verify.sandbox import zygote
+from restem.verify.sandbox.limits import Limits
+from restem.verify.sandbox.linux import cgroups, users
+
+_OURS = 8
+"""Processes of a control group that are not the program's: zygote, inits, test code."""
+_OURS_MB = 128
+"""Memory of theirs."""
+
+
+_FOLDER = "restem-jail-"
+
+
+def _remove_stale_folders() -> None:
+    """Removes the folders of supervisors that were killed: nobody holds the lock on them."""
+    with os.scandir(tempfile.gettempdir()) as entries:
+        found = [entry.path for entry in entries if entry.name.startswith(_FOLDER)]
+    for path in found:
+        with contextlib.suppress(OSError):
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_DIRECTORY)
+            try:
+                # A folder that another supervisor has only just made is not locked yet.
+                if os.fstat(fd).st_uid == os.geteuid() and time.time() - os.fstat(fd).st_ctime > 60:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(fd)
+
+
+class Worker:
+    """A zygote, the control group of its programs, and the folder that it lives in."""
+
+    def __init__(self, *, slot: int, limits: Limits, without: tuple[str, ...], packages: list[str]):
+        self.limits = limits
+        self.slot = slot
+        _remove_stale_folders()
+        self.folder = tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-")
+        os.chmod(self.folder, 0o711)
+        self._lock = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self.cgroup: cgroups.Cgroup | None = None
+        if "cgroup" not in without:
+            self.cgroup = cgroups.Cgroup(
+                name=str(slot),
+                memory_bytes=(limits.memory_mb + limits.scratch_mb + _OURS_MB) << 20,
+                processes=limits.processes + _OURS,
+            )
+        config = zygote.Config(
+            slot=slot,
+            folder=self.folder,
+            without=without,
+            memory_mb=limits.memory_mb,
+            processes=limits.processes,
+            file_mb=limits.file_mb,
+            scratch_mb=limits.scratch_mb,
+            package_folders=tuple(packages),
+        )
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._process = subprocess.Popen(
+            bootstrap.command(
+                "sandbox.zygote", json.dumps(dataclasses.asdict(config)), str(theirs.fileno())
+            ),
+            env=bootstrap.CLEAN_ENVIRONMENT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=(theirs.fileno(),),
+        )
+        theirs.close()
+        if self.cgroup:
+            self.cgroup.add(self._process.pid)
+        self._exits: dict[int, dict] = {}
+        self._next_jail = 0
+        # The zygote waits for this, so that all it forks is born into the group: moving a process
+        # later would cost every program a wait for the whole kernel.
+        self._control.send(b"go")
+        self.layers: dict[str, str] = self._receive()["layers"]
+
+    @property
+    def pid(self) -> int:
+        """The process below which all of this worker's programs run."""
+        return self._process.pid
+
+    def _receive(self) -> dict:
+        data = self._control.recv(1 << 16)
+        if not data:
+            raise EOFError(f"the zygote ended with status {self._process.wait()}")
+        return json.loads(data)
+
+    def fork(self, *, untrusted: bool) -> Jail:
+        """A fresh jail; `untrusted` is False for one that runs test code."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._next_jail += 1
+        order = {"do": "fork", "jail": self._next_jail, "untrusted": untrusted}
+        with theirs:
+            socket.send_fds(self._control, [json.dumps(order).encode()], [theirs.fileno()])
+        return Jail(self, self._next_jail, ours)
+
+    def kill(self, jail: int) -> dict:
+        """Kills a jail with all its processes; returns once they are gone."""
+        if jail not in self._exits:
+            self._control.send(json.dumps({"do": "kill", "jail": jail}).encode())
+        while jail not in self._exits:
+            notice = self._receive()
+            self._exits[notice["exit"]] = notice
+        return self._exits.pop(jail)
+
+    def give(self, fd: int) -> None:
+        """Gives a pipe to the user that programs run as, so that /dev/stdout opens."""
+        if os.geteuid() == 0:
+            with contextlib.suppress(OSError):
+                os.fchown(fd, users.outer(self.slot), -1)
+
+    def out_of_memory_kills(self) -> int:
+        return self.cgroup.out_of_memory_kills() if self.cgroup else 0
+
+    def close(self) -> None:
+        self._control.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=5)
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        if self.cgroup:
+            self.cgroup.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        os.close(self._lock)
+
+
+class Jail:
+    """The supervisor's end of one jail."""
+
+    def __init__(self, worker: Worker, number: int, control: socket.socket):
+        self.worker = worker
+        self.number = number
+        self.control = control
+
+    def order(self, order: dict, fds: list[int]) -> None:
+        with contextlib.suppress(OSError):  # a dead jail shows as the end of its replies
+            socket.send_fds(self.control, [json.dumps(order).encode()], fds)
+
+    def reply(self) -> dict | None:
+        """The next report of the jail; None where the jail is dead."""
+        try:
+            data = self.control.recv(1 << 16)
+            report = json.loads(data) if data else None
+        except (OSError, ValueError):
+            return None
+        return report if isinstance(report, dict) else None
+
+    def close(self) -> dict:
+        notice = self.worker.kill(self.number)
+        self.control.close()
+        return notice

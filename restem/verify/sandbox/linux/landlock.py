@@ -1,0 +1,71 @@
+"""Landlock: an unprivileged process gives up files, TCP and signals outside its own domain.
+
+Source: the kernel's `Documentation/userspace-api/landlock.rst`. ABI 1 restricts files, 4 TCP,
+6 signals and abstract sockets; rights that the running kernel does not know are left out.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from collections.abc import Sequence
+
+from restem.verify.sandbox.linux import calls as linux
+
+_CREATE, _ADD_RULE, _RESTRICT = 444, 445, 446
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
+_TRUNCATE, _IOCTL_DEV = 1 << 14, 1 << 15
+
+
+def abi() -> int:
+    """The kernel's Landlock version, 0 where there is none."""
+    try:
+        return linux.syscall(_CREATE, 0, 0, 1)
+    except OSError:
+        return 0
+
+
+def _file_rights(version: int) -> int:
+    return (1 << (13 if version < 2 else 14 if version < 3 else 15 if version < 5 else 16)) - 1
+
+
+def ruleset(*, readable: Sequence[str], writable: Sequence[str], devices: Sequence[str]) -> int:
+    """A descriptor of rules: `readable` for reading, `writable` for all but execution, and
+    `devices` for reading and writing; nothing else."""
+    version = abi()
+    rights = _file_rights(version)
+    words = [rights]
+    if version >= 4:
+        words.append(3)  # bind and connect of TCP
+    if version >= 6:
+        words.append(3)  # abstract sockets and signals
+    attributes = ctypes.create_string_buffer(struct.pack(f"{len(words)}Q", *words))
+    rules = linux.syscall(_CREATE, attributes, 8 * len(words), 0)
+    for paths, allowed in (
+        (readable, _READ_FILE | _READ_DIR),
+        (writable, rights & ~(_EXECUTE | _IOCTL_DEV)),
+        (devices, _READ_FILE | _WRITE_FILE),
+    ):
+        for path in paths:
+            _add(rules, path, allowed)
+    return rules
+
+
+def restrict(rules: int) -> None:
+    """Puts the rules in force for this process and all that it starts; needs no_new_privs."""
+    linux.syscall(_RESTRICT, rules, 0)
+
+
+def _add(ruleset: int, path: str, allowed: int) -> None:
+    try:
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        if not os.path.isdir(path):
+            allowed &= _READ_FILE | _WRITE_FILE | _TRUNCATE | _IOCTL_DEV
+        rule = ctypes.create_string_buffer(struct.pack("=Qi", allowed, fd))
+        linux.syscall(_ADD_RULE, ruleset, 1, rule, 0)
+    finally:
+        os.close(fd)

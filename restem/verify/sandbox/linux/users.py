@@ -1,0 +1,82 @@
+"""Users of their own for programs, and the user name space that holds them."""
+
+from __future__ import annotations
+
+import os
+
+from restem.verify.sandbox.linux import calls as linux
+
+INNER = 1000
+"""The user that programs run as inside the user name space of a root's zygote; the next number is
+that of test code."""
+
+
+def outer(slot: int) -> int:
+    """The unprivileged user of a worker's programs as others see it, where there is root."""
+    return 61184 + 2 * (slot % 2000)
+
+
+def enter(outer_user: int) -> None:
+    """Moves this process into a user name space of its own; OSError where that is refused.
+
+    Root maps itself and two users that nobody else has; any other user can map itself alone.
+    """
+    if os.geteuid() != 0:
+        uid, gid = os.geteuid(), os.getegid()
+        linux.unshare(linux.CLONE_NEWUSER)
+        for name, text in (
+            ("setgroups", "deny"),
+            ("uid_map", f"0 {uid} 1"),
+            ("gid_map", f"0 {gid} 1"),
+        ):
+            with open(f"/proc/self/{name}", "w") as file:
+                file.write(text)
+        return
+    # A map of several users can only be written from outside: by a child that stays there. It is
+    # tried on a second child first, because there is no way back for this process.
+    _try(outer_user)
+    reader, writer = os.pipe()
+    target = os.getpid()
+    child = os.fork()
+    if child == 0:
+        os.read(reader, 1)
+        os._exit(1 if _map(target, outer_user) else 0)
+    linux.unshare(linux.CLONE_NEWUSER)
+    os.write(writer, b"g")
+    _, status = os.waitpid(child, 0)
+    os.close(reader)
+    os.close(writer)
+    if status:
+        raise OSError("the user map could not be written")
+
+
+def _try(outer_user: int) -> None:
+    ready, go = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            linux.unshare(linux.CLONE_NEWUSER)
+            os.write(ready[1], b"u")
+            os.read(go[0], 1)
+        finally:
+            os._exit(0)
+    os.close(ready[1])
+    unshared = os.read(ready[0], 1)
+    problem = _map(child, outer_user) if unshared else "unshare is not permitted"
+    os.write(go[1], b"g")
+    os.waitpid(child, 0)
+    for fd in (ready[0], *go):
+        os.close(fd)
+    if problem:
+        raise OSError(problem)
+
+
+def _map(pid: int, outer_user: int) -> str:
+    """Root to root and two unprivileged users; returns what went wrong."""
+    try:
+        for name in ("uid_map", "gid_map"):
+            with open(f"/proc/{pid}/{name}", "w") as file:
+                file.write(f"0 0 1\n{INNER} {outer_user} 2\n")
+    except OSError as error:
+        return str(error)
+    return ""

@@ -1,0 +1,127 @@
+"""Which layers are in force, found out by trying to break them from inside a jail.
+
+One program (`attacks.py`) is run in a fresh jail when a worker starts. A layer counts only if it
+could be set up and its attack failed; a layer that nothing can attack from inside, because another
+one stands before it, counts by what distinguishes it (a name space by its identity).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+
+from restem.verify.pool import bootstrap
+from restem.verify.programs import judge
+from restem.verify.sandbox import jails, process_tree
+from restem.verify.sandbox.linux import landlock
+
+# layer: (what the zygote or the supervisor noted, attacks that must fail, what is tried)
+_LAYERS: dict[str, tuple[str | None, tuple[str, ...], str]] = {
+    "user_namespace": ("user_namespace", ("user_name_space",), "compare name spaces"),
+    "mount_namespace": ("mount_namespace", ("mnt_name_space",), "compare name spaces"),
+    "read_only_root": (
+        "read_only_root",
+        ("outside_file", "outside_list", "outside_write"),
+        "read, list and write outside the scratch folder",
+    ),
+    "pid_namespace": ("pid_namespace", ("signal", "survivor"), "signal out; outlive the program"),
+    "network_namespace": ("network_namespace", ("network",), "list network interfaces"),
+    "ipc_namespace": ("ipc_namespace", ("ipc_name_space",), "compare name spaces"),
+    "uts_namespace": ("uts_namespace", ("uts_name_space",), "compare name spaces"),
+    "own_user": ("own_user", ("root", "signal"), "become root; signal the supervisor"),
+    "kill_at_end": (None, ("survivor",), "outlive the program"),
+    "capabilities": (None, ("capabilities",), "look for capabilities"),
+    "no_new_privs": (None, ("no_new_privs",), "ask whether privileges can be gained"),
+    "seccomp": ("seccomp", ("system_calls",), "ptrace, socket, unshare"),
+    "landlock": (
+        "landlock",
+        ("device_write", "outside_file", "outside_list", "outside_write"),
+        "open a forbidden device; read, list and write outside",
+    ),
+    "landlock_signals": ("landlock_signals", ("signal",), "signal the supervisor"),
+    "cgroup_memory": ("cgroup_memory", ("control_group",), "look for the group"),
+    "cgroup_processes": (
+        "cgroup_processes",
+        ("control_group",),
+        "look for the group",
+    ),
+    "memory_watch": ("memory_watch", (), "measure the tree's memory from outside"),
+    "address_space": (None, ("address_space",), "map twice the memory limit"),
+    "process_limit": (None, ("processes",), "start more processes than allowed"),
+    "file_limits": (None, ("file_size", "core_file"), "make a file over the limit"),
+    "parent_death": (None, ("parent_death",), "ask for the parent-death signal"),
+    "descriptors": (None, ("descriptors",), "look for inherited descriptors"),
+    "environment": (None, ("environment",), "look for inherited variables"),
+}
+
+
+def probe(worker: jails.Worker) -> dict[str, dict[str, Any]]:
+    """Each layer: `{"in_force": bool, "probe": str, "reason": str}`."""
+    noted = dict(worker.layers)
+    group = worker.cgroup
+    for name, limited in (
+        ("cgroup_memory", group is not None and group.memory),
+        ("cgroup_processes", group is not None and group.processes),
+    ):
+        problems = "left out on request" if group is None else "; ".join(group.problems)
+        noted[name] = "" if limited else problems or "no controller for it"
+    noted["landlock_signals"] = noted["landlock"] or (
+        "" if landlock.abi() >= 6 else f"Landlock ABI {landlock.abi()} has no signal scope"
+    )
+    measured = process_tree.private_bytes(os.getpid())
+    noted["memory_watch"] = "" if measured > 0 else "/proc does not tell the memory of others"
+    results = _attack(worker)
+    statuses = {}
+    for name, (note, attacks, what) in _LAYERS.items():
+        reason = noted.get(note, "a layer that it needs is off") if note else ""
+        if not reason:
+            found = dict.fromkeys(results.get(a, results[""]) for a in attacks)
+            reason = "; ".join(filter(None, found))
+        statuses[name] = {"in_force": not reason, "probe": what, "reason": reason}
+    return statuses
+
+
+def _attack(worker: jails.Worker) -> dict[str, str]:
+    """What each attack achieved; under "" why there is no result of one."""
+    canary = os.path.join(worker.folder + "-canary", "file")
+    os.mkdir(os.path.dirname(canary), 0o755)
+    try:
+        with open(canary, "w") as file:
+            file.write("a secret")
+        os.chmod(canary, 0o644)
+        facts = {
+            "supervisor": os.getpid(),
+            "name_spaces": {
+                kind: os.readlink(f"/proc/self/ns/{kind}")
+                for kind in ("user", "mnt", "ipc", "uts", "net")
+            },
+            "file": canary,
+            "memory_mb": worker.limits.memory_mb,
+            "processes": worker.limits.processes,
+            "file_mb": worker.limits.file_mb,
+            "environment": list(bootstrap.CLEAN_ENVIRONMENT),
+        }
+        with open(os.path.join(os.path.dirname(__file__), "attacks.py")) as file:
+            source = file.read()
+        try:
+            with judge.Run(worker, worker.limits) as run:
+                output = judge.run_script(run, run.jail(source=source), json.dumps(facts), 10.0)
+            results = json.loads(output)
+        except (judge.Failure, ValueError) as error:
+            return {"": f"the probe failed ({': '.join(map(str, error.args))})"}
+        results["survivor"] = _survivors(worker)
+        return results | {"": "the probe gave no result"}
+    finally:
+        for path, remove in ((canary, os.unlink), (os.path.dirname(canary), os.rmdir)):
+            remove(path)
+
+
+def _survivors(worker: jails.Worker) -> str:
+    for _ in range(20):
+        left = process_tree.below_children(worker.pid)
+        if not left:
+            return ""
+        time.sleep(0.005)
+    return f"{len(left)} processes outlived the program"

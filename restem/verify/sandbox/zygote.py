@@ -1,0 +1,410 @@
+"""A warm interpreter that forks jails.
+
+The supervisor starts it by exec, once per worker. It first goes through every door that the
+machine opens (user, PID, mount, network, IPC and UTS name spaces, a read-only root that shows
+Python and nothing else), writes down which ones opened, and then forks a jail in about two
+milliseconds whenever it is asked. It never sees a test or an expected value.
+
+Two processes: stage 0 enters the name spaces and waits; stage 1 is the first process of a PID
+name space that all jails live below, so that with it every process of every program dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import gc
+import importlib
+import json
+import os
+import resource
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Callable, Container
+
+from restem.verify.sandbox import jail, jail_root
+from restem.verify.sandbox.linux import calls as linux
+from restem.verify.sandbox.linux import landlock, seccomp, users
+
+PRELOADED = (
+    "bisect", "cmath", "collections", "copy", "dataclasses", "datetime", "decimal", "enum",
+    "fractions", "functools", "heapq", "io", "itertools", "json", "math", "operator", "random",
+    "re", "string", "sys", "time", "typing",
+)  # fmt: skip
+"""Modules that programs import most often, loaded once for all."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """All that a zygote needs to know; given as JSON on its command line."""
+
+    slot: int
+    """Number of the worker; each has users of its own."""
+    folder: str
+    """An empty folder of this worker's: mount point of the root, or scratch without mounts."""
+    without: tuple[str, ...] = ()
+    """Layers to leave out, as if the machine refused them (tests of the fallbacks)."""
+    memory_mb: int = 1024
+    """Address space of each process."""
+    processes: int = 32
+    """Processes and threads of a jail."""
+    file_mb: int = 16
+    """Size of one file."""
+    scratch_mb: int = 64
+    """Size of the private scratch folder."""
+    package_folders: tuple[str, ...] = ()
+    """Folders of installed packages that programs can import besides the standard library."""
+
+
+class Zygote:
+    def __init__(self, config: Config, control: socket.socket):
+        self.config = config
+        self.control = control
+        self.layers: dict[str, str] = {}
+        self.root = os.geteuid() == 0
+        self.own_pid_fd = -1
+        self.live: dict[int, int] = {}
+        self.uid = users.outer(config.slot) if self.root else os.geteuid()
+
+    # ---- stage 0 ----
+
+    def attempt(self, layer: str, action: Callable[[], None]) -> bool:
+        """Does `action` unless told not to, and notes why where it failed."""
+        if layer in self.config.without:
+            self.layers[layer] = "left out on request"
+            return False
+        try:
+            action()
+        except (OSError, KeyError, RuntimeError) as error:
+            self.layers[layer] = str(error) or type(error).__name__
+            return False
+        self.layers[layer] = ""
+        return True
+
+    def has(self, layer: str) -> bool:
+        return self.layers.get(layer) == ""
+
+    def start(self) -> None:
+        """Enters the name spaces and runs stage 1 below them; does not return."""
+        if self.attempt("user_namespace", lambda: users.enter(self.uid)) and self.root:
+            self.uid = users.INNER
+        for layer, flag in (
+            ("mount_namespace", linux.CLONE_NEWNS),
+            ("network_namespace", linux.CLONE_NEWNET),
+            ("ipc_namespace", linux.CLONE_NEWIPC),
+            ("uts_namespace", linux.CLONE_NEWUTS),
+            ("pid_namespace", linux.CLONE_NEWPID),
+        ):
+            self.attempt(layer, functools.partial(linux.unshare, flag))
+        parent = os.getpid()
+        child = os.fork()
+        if child == 0:
+            # In a new PID name space the parent has no number.
+            linux.die_with_parent(None if self.has("pid_namespace") else parent)
+            self.serve()
+        self.control.close()
+        _, status = os.waitpid(child, 0)
+        os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+
+    # ---- stage 1 ----
+
+    def serve(self) -> None:
+        """Forks, kills and reaps jails at the supervisor's word; does not return."""
+        if self.has("mount_namespace"):
+            self.attempt(
+                "read_only_root",
+                lambda: jail_root.build(
+                    self.config.folder,
+                    jail_root.readable(self.config.package_folders),
+                    with_proc=self.has("pid_namespace"),
+                ),
+            )
+        if self.has("pid_namespace"):
+            self.own_pid_fd = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        else:
+            linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
+        self.attempt("own_user", self._check_own_user)
+        if not self.has("read_only_root"):
+            os.mkdir(self._shared_scratch(), 0o700)
+            if self.has("own_user"):
+                os.chown(self._shared_scratch(), self.uid, self.uid)
+        self.attempt("seccomp", self._check_seccomp)
+        self.attempt("landlock", self._check_landlock)
+        linux.bound_capabilities()
+        linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+        if self.has("seccomp"):
+            self.group_filter = seccomp.program(pid_namespace=False)
+            seccomp.install(seccomp.program(pid_namespace=True))
+        gc.collect()
+        gc.freeze()
+        wake = socket.socketpair()
+        for end in wake:
+            end.setblocking(False)
+        signal.set_wakeup_fd(wake[1].fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self.control.send(json.dumps({"layers": self.layers}).encode())
+        import select
+
+        poll = select.poll()
+        poll.register(self.control, select.POLLIN)
+        poll.register(wake[0], select.POLLIN)
+        while True:
+            events = dict(poll.poll())
+            if wake[0].fileno() in events:
+                with contextlib.suppress(BlockingIOError):
+                    while wake[0].recv(4096):
+                        pass
+                self._reap()
+            if self.control.fileno() in events:
+                order, fds = jail.receive(self.control)
+                if order is None:
+                    os._exit(0)
+                if order["do"] == "fork":
+                    self._fork(order, fds[0], wake)
+                else:
+                    for pid, number in self.live.items():
+                        if number == order["jail"]:
+                            with contextlib.suppress(ProcessLookupError):
+                                os.kill(pid, signal.SIGKILL)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid in self.live:
+                number = self.live.pop(pid)
+                if not self.has("pid_namespace"):
+                    _kill_strays(self.live)
+                    self._empty_scratch()
+                notice = {"exit": number, "status": status, "peak_kb": usage.ru_maxrss}
+                self.control.send(json.dumps(notice).encode())
+
+    def _fork(self, order: dict, fd: int, wake: tuple) -> None:
+        number = order["jail"]
+        try:
+            if self.has("pid_namespace"):
+                linux.unshare(linux.CLONE_NEWPID)
+            parent = os.getpid()
+            pid = os.fork()
+        except OSError as error:
+            os.close(fd)
+            self.control.send(
+                json.dumps({"exit": number, "status": 0, "error": str(error)}).encode()
+            )
+            return
+        if pid == 0:
+            try:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                for end in wake:
+                    end.close()
+                self._become_jail(order, fd, parent)
+            finally:
+                os._exit(71)
+        self.live[pid] = number
+        os.close(fd)
+        if self.has("pid_namespace"):
+            linux.setns(self.own_pid_fd, linux.CLONE_NEWPID)
+
+    # ---- in the jail ----
+
+    def _become_jail(self, order: dict, fd: int, parent: int) -> None:
+        control = socket.socket(fileno=fd)
+        try:
+            linux.die_with_parent(None if self.has("pid_namespace") else parent)
+            self.control.close()
+            if self.own_pid_fd >= 0:
+                os.close(self.own_pid_fd)
+            os.setsid()
+            with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+                file.write("1000" if order["untrusted"] else "900")
+            uid = self.uid + (0 if order["untrusted"] or not self.root else 1)
+            scratch = self._make_scratch(uid)
+            self._limit_resources(order)
+            if self.has("own_user"):
+                with contextlib.suppress(PermissionError):
+                    os.setgroups([])
+                os.setresgid(uid, uid, uid)
+                os.setresuid(uid, uid, uid)
+            os.chdir(scratch if order["untrusted"] else "/")
+            os.umask(0o077)
+            linux.drop_capabilities()
+            linux.prctl(linux.PR_SET_DUMPABLE, 0)
+            # A change of user takes the request back, so it is made again.
+            linux.die_with_parent(None if self.has("pid_namespace") else parent)
+            if not self.has("pid_namespace"):
+                linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
+            if self.has("landlock"):
+                landlock.restrict(self.rules)
+                os.close(self.rules)
+        except BaseException as error:
+            control.send(json.dumps({"fatal": f"{type(error).__name__}: {error}"}).encode())
+            os._exit(71)
+        os.environ.update(HOME=scratch, TMPDIR=scratch)
+        in_name_space = self.has("pid_namespace")
+        jail.serve(
+            control,
+            kill_others=jail.kill_name_space if in_name_space else jail.kill_group,
+            before_program=(lambda: None) if in_name_space else self._hold_in_group,
+        )
+
+    def _hold_in_group(self) -> None:
+        os.setpgid(0, 0)
+        if self.has("seccomp"):
+            seccomp.install(self.group_filter)
+
+    def _limit_resources(self, order: dict) -> None:
+        megabytes = self.config.memory_mb + (0 if order["untrusted"] else 512)
+        file_bytes = self.config.file_mb << 20
+        for name, soft, hard in (
+            ("CORE", 0, 0),
+            ("AS", megabytes << 20, megabytes << 20),
+            ("FSIZE", file_bytes, file_bytes),
+            ("NOFILE", 128, 128),
+            ("NPROC", self.config.processes, self.config.processes),
+            ("STACK", 64 << 20, 128 << 20),
+            ("MEMLOCK", 0, 0),
+            ("MSGQUEUE", 0, 0),
+            ("SIGPENDING", 256, 256),
+        ):
+            number = getattr(resource, f"RLIMIT_{name}")
+            limit = resource.getrlimit(number)[1]
+            if limit != resource.RLIM_INFINITY:
+                soft, hard = min(soft, limit), min(hard, limit)
+            resource.setrlimit(number, (soft, hard))
+
+    def _make_scratch(self, uid: int) -> str:
+        if not self.has("read_only_root"):
+            return self._shared_scratch()
+        flags = linux.CLONE_NEWNS | (linux.CLONE_NEWIPC if self.has("ipc_namespace") else 0)
+        linux.unshare(flags)
+        hardened = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
+        if self.has("pid_namespace"):
+            try:
+                linux.mount("proc", "/proc", "proc", hardened, "subset=pid")
+            except OSError:
+                # Where the container hides parts of /proc there is none: the zygote's is covered.
+                linux.mount("none", "/proc", "tmpfs", hardened | linux.MS_RDONLY, "size=4k")
+        if not self.root and self.has("user_namespace"):
+            uid = 0  # the one user that its map has: the caller's, seen from inside
+        options = f"size={self.config.scratch_mb}m,nr_inodes=4096,mode=700,uid={uid},gid={uid}"
+        linux.mount("scratch", jail_root.SCRATCH, "tmpfs", hardened, options)
+        return "/tmp" if os.path.islink("/tmp") else jail_root.SCRATCH
+
+    def _shared_scratch(self) -> str:
+        return os.path.join(self.config.folder, "scratch")
+
+    def _empty_scratch(self) -> None:
+        if not self.live and not self.has("read_only_root"):
+            for entry in os.scandir(self._shared_scratch()):
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    os.unlink(entry.path)
+
+    # ---- what the machine offers ----
+
+    def _check_own_user(self) -> None:
+        if not self.root:
+            raise OSError("only root can give programs a user of their own")
+        _in_child(lambda: os.setresuid(self.uid, self.uid, self.uid), "no other user may be taken")
+        library = os.path.dirname(os.__file__)
+        _in_child(
+            lambda: _list_as(self.uid, library),
+            f"Python's library ({library}) is in a folder that only root can read",
+        )
+
+    def _check_seccomp(self) -> None:
+        if not seccomp.supported():
+            raise OSError("no table of system calls for this processor")
+        _in_child(self._install_filter, "the kernel refuses filters")
+
+    def _install_filter(self) -> None:
+        linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+        seccomp.install(seccomp.program(pid_namespace=True))
+
+    def _check_landlock(self) -> None:
+        if landlock.abi() < 1:
+            raise OSError("the kernel has no Landlock")
+        own_root = self.has("read_only_root")
+        shown = ["/"]
+        if not own_root:
+            shown = jail_root.readable(self.config.package_folders)
+            shown += ["/dev/zero", "/dev/urandom"]
+        self.rules = landlock.ruleset(
+            readable=shown,
+            # A rule on the mount point itself would not reach the folder mounted there later.
+            writable=["/scratch" if own_root else self._shared_scratch()],
+            devices=["/dev/null", "/dev/full"],
+        )
+
+
+def _list_as(uid: int, folder: str) -> None:
+    os.setresuid(uid, uid, uid)
+    os.listdir(folder)
+
+
+def _in_child(action: Callable[[], object], problem: str) -> None:
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            action()
+            status = 0
+        finally:
+            os._exit(status)
+    if os.waitpid(pid, 0)[1]:
+        raise OSError(problem)
+
+
+def _kill_strays(live: Container[int]) -> None:
+    """Kills and reaps the children that are no jails: what a jail left, by way of the subreaper."""
+    while True:
+        strays = []
+        for entry in os.listdir("/proc"):
+            if entry.isdigit() and int(entry) not in live:
+                with contextlib.suppress(OSError), open(f"/proc/{entry}/stat") as file:
+                    if int(file.read().rpartition(")")[2].split()[1]) == os.getpid():
+                        strays.append(int(entry))
+        if not strays:
+            return
+        for pid in strays:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+
+
+def start(arguments: list[str]) -> None:
+    """Entry point: the configuration as JSON, and the number of the control socket."""
+    fields = json.loads(arguments[0])
+    lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+    config = Config(**{**fields, **lists})
+    linux.die_with_parent(os.getppid())
+    os.setsid()
+    control = socket.socket(fileno=int(arguments[1]))
+    control.recv(2)
+    # Where memory runs out, the kernel is to take programs and never what trains beside them.
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("900")
+    os.umask(0o022)
+    sys.path += config.package_folders
+    import site
+
+    # `exit` and `quit`, which scripts use; -S kept .pth files from running.
+    site.setquit()
+    for name in PRELOADED:
+        importlib.import_module(name)
+    jail.given_names()
+    sys.argv[:] = ["main.py"]
+    sys.set_int_max_str_digits(0)
+    for key in [key for key in os.environ if key.startswith("PYTHON")]:
+        del os.environ[key]
+    Zygote(config, control).start()

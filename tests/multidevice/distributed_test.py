@@ -1,0 +1,147 @@
+"""Two processes over loopback: arrays, barriers, preemption; and one process alone."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+from absl.testing import absltest, parameterized
+
+from restem.errors import UserError
+from restem.runtime import distributed
+from restem.runtime.coordination import EXIT_LATE_HOST
+from restem.runtime.preemption import EXIT_PREEMPTED, PREEMPTION, Preemption
+
+SCRIPT = pathlib.Path(__file__).with_name("distributed_process.py")
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        return s.getsockname()[1]
+
+
+def _environment(processes: int, index: int, port: int) -> dict[str, str]:
+    return {
+        **os.environ,
+        "PYTHONPATH": str(SCRIPT.parent.parent),
+        "RESTEM_COORDINATOR": f"localhost:{port}",
+        "RESTEM_NUM_PROCESSES": str(processes),
+        "RESTEM_PROCESS_ID": str(index),
+    }
+
+
+class ManyProcessesTest(absltest.TestCase):
+    def run_case(self, case: str, processes: int = 2):
+        """Exit codes, results (None where a process left none) and output of each process."""
+        with tempfile.TemporaryDirectory() as folder:
+            port = _free_port()
+            started = [
+                subprocess.Popen(
+                    [sys.executable, str(SCRIPT), case, folder],
+                    env=_environment(processes, i, port),
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                )
+                for i in range(processes)
+            ]
+            try:
+                outputs = [p.communicate(timeout=240)[0] for p in started]
+            finally:
+                for p in started:
+                    p.kill()
+            results = []
+            for i in range(processes):
+                path = pathlib.Path(folder) / f"{case}.{i}.json"
+                results.append(json.loads(path.read_text()) if path.exists() else None)
+            return [p.returncode for p in started], results, "\n".join(outputs)
+
+    def test_arrays_over_two_hosts_equal_one(self):
+        codes, (first, second), output = self.run_case("logits")
+        self.assertEqual(codes, [0, 0], output[-3000:])
+        _, (alone,), output = self.run_case("alone", 1)
+        self.assertTrue(first["several"])
+        np.testing.assert_array_equal(first["global"], second["global"])
+        np.testing.assert_allclose(first["global"], alone["global"], atol=1e-5)
+        np.testing.assert_allclose(first["local"] + second["local"], alone["global"], atol=1e-5)
+        self.assertEqual(first["rows"] + second["rows"], first["all_rows"])
+        self.assertEqual((first["share"], second["share"]), ([0, 2, 4], [1, 3]))
+        self.assertEqual((first["first"], second["first"]), (True, False))
+
+    def test_a_late_host_is_named(self):
+        _, (first, _), output = self.run_case("late")
+        self.assertIsNotNone(first, output[-3000:])
+        self.assertRegex(
+            first["error"],
+            rf"barrier 'samples of iteration 1': host 1 \({socket.gethostname()}\) did not come"
+            " within 2 s",
+        )
+        self.assertEqual(first["exit_code"], EXIT_LATE_HOST)
+
+    def test_a_killed_host_ends_the_others_with_a_clear_error(self):
+        codes, (first, second), output = self.run_case("killed")
+        self.assertEqual(codes[1], -signal.SIGKILL)
+        self.assertIsNone(second)
+        self.assertIsNotNone(first, output[-3000:])
+        self.assertRegex(first["error"], "barrier 'second': host 1 .* start all hosts again")
+
+    def test_sigterm_to_one_host_stops_all_at_the_same_step(self):
+        codes, (first, second), output = self.run_case("preempted")
+        self.assertEqual(codes, [EXIT_PREEMPTED] * 2, output[-3000:])
+        self.assertEqual(first["step"], second["step"])
+        self.assertGreaterEqual(first["step"], 10)
+        self.assertTrue(first["still"] and first["noticed"] and second["noticed"])
+
+    def test_the_first_host_computes_for_all(self):
+        codes, (first, second), output = self.run_case("told")
+        self.assertEqual(codes, [0, 0], output[-3000:])
+        self.assertEqual((first["calls"], second["calls"]), (1, 0))
+        for result in (first, second):
+            self.assertEqual(result["value"], 7)
+            self.assertEqual(result["error"], "no such file")
+            self.assertEqual(result["gathered"], [[0, 1]] * 3)
+
+
+class OneProcessTest(parameterized.TestCase):
+    def test_nothing_to_join_and_nothing_to_wait_for(self):
+        for name in ("RESTEM_COORDINATOR", "RESTEM_NUM_PROCESSES", "RESTEM_PROCESS_ID"):
+            self.assertNotIn(name, os.environ)
+        self.assertFalse(distributed.initialize())
+        distributed.barrier("alone", timeout_s=0.001)
+        self.assertEqual(distributed.share([1, 2, 3]), [1, 2, 3])
+        self.assertTrue(distributed.is_first())
+
+    def test_some_of_three_settings_are_refused(self):
+        with self.assertRaisesRegex(UserError, "num_processes, process_id missing"):
+            distributed.initialize(coordinator="localhost:1")
+
+    def test_sigterm_is_seen_and_the_old_handler_comes_back(self):
+        before = signal.getsignal(signal.SIGTERM)
+        preemption = Preemption()
+        with self.assertRaises(SystemExit) as caught, preemption:
+            self.assertFalse(preemption.reached() or preemption.noticed())
+            distributed.on_first("nothing", lambda: None)
+            preemption.leave_if(False)
+            signal.raise_signal(signal.SIGTERM)
+            self.assertTrue(preemption.reached() and preemption.noticed())
+            preemption.leave_if(preemption.reached())
+        self.assertEqual(caught.exception.code, EXIT_PREEMPTED)
+        self.assertIs(signal.getsignal(signal.SIGTERM), before)
+
+    def test_a_preempted_process_leaves_between_steps(self):
+        with PREEMPTION:
+            signal.raise_signal(signal.SIGTERM)
+            self.assertEqual(distributed.on_first("a step", lambda: 7, may_leave=False), 7)
+            with self.assertRaises(SystemExit):
+                distributed.on_first("a step", lambda: 7)
+        self.assertEqual(distributed.on_first("a step", lambda: 7), 7)
+
+
+if __name__ == "__main__":
+    absltest.main()

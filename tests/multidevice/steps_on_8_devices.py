@@ -1,0 +1,181 @@
+"""The sampler and the trainer on 8 simulated devices; `partitioning_test.py` runs this file."""
+
+import functools
+import os
+import re
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax
+import numpy as np
+import optax
+from absl.testing import absltest, parameterized
+
+from restem import models, partitioning
+from restem.plan import programs
+from restem.sampling import Engine, Request, Sampling, steps
+from restem.training import TokenExample, Trainer, optimizers
+
+# These programs run for milliseconds and compile for seconds: do not optimise them.
+jax.config.update("jax_disable_most_optimizations", True)
+
+CONFIG = models.ModelConfig(
+    vocab_size=64, num_layers=2, embed_dim=32, num_heads=8, num_kv_heads=4, head_dim=8, mlp_dim=64,
+    tied_head=True, max_length=256,
+)  # fmt: skip
+PREFIX = (3, 14, 15, 9, 26, 5, 35)
+
+
+class Letters:
+    """Id 0 ends a text; every other id is a letter."""
+
+    eos_ids = frozenset({0})
+    size = 64
+
+    def token_bytes(self, token_id):
+        return b"%c" % (64 + token_id) if token_id else b""
+
+
+@functools.cache
+def _params():
+    params = models.init_params(CONFIG, jax.random.key(0))
+    # Sharper logits than random weights give, so that greedy decoding has no near ties.
+    return {**params, "embedding": params["embedding"] * 3}
+
+
+def _mesh(sizes):
+    return partitioning.make_mesh(data=sizes[0], fsdp=sizes[1], tensor=sizes[2])
+
+
+def _sample(mesh, config=CONFIG):
+    params = _params()
+    if mesh is not None:
+        params = jax.device_put(params, partitioning.param_shardings(CONFIG, mesh))
+    rng = np.random.default_rng(0)
+    requests = [
+        Request(
+            tokens=tuple(int(t) for t in rng.integers(1, 64, rng.integers(1, 9))),
+            num_samples=3,
+            problem_key=i,
+        )
+        for i in range(6)
+    ]
+    engine = Engine(
+        config, Letters(), sampling=Sampling(temperature=0.0), max_new_tokens=10, slots=8,
+        decode_steps=4, prefill_tokens=64, unstacked=False, mesh=mesh,
+    )  # fmt: skip
+    found = engine.sample(params, PREFIX, requests, key=0)
+    return {(c.request_index, c.sample_index): tuple(c.token_ids) for c in found}
+
+
+@functools.cache
+def _sampled_on_one():
+    return _sample(None)
+
+
+def _trainer(mesh):
+    return Trainer(
+        CONFIG, optimizer=optimizers.adamw(total_steps=10, learning_rate=1e-2), prefix_ids=PREFIX,
+        row_length=24, rows_per_batch=8, batch_examples=20, head_chunk=16, mesh=mesh,
+    )  # fmt: skip
+
+
+def _batch(trainer):
+    rng = np.random.default_rng(1)
+    examples = [
+        TokenExample(
+            input_ids=rng.integers(1, 64, 5).tolist(),
+            target_ids=rng.integers(1, 64, rng.integers(3, 9)).tolist(),
+            weight=float(rng.uniform(0.5, 1.5)),
+        )
+        for _ in range(20)
+    ]
+    return trainer.pack(examples, seed=0, epoch=0)[0]
+
+
+@functools.cache
+def _gradients_on_one():
+    trainer = _trainer(None)
+    return jax.device_get(trainer.gradients(_params(), _batch(trainer)))
+
+
+class StepsTest(parameterized.TestCase):
+    @parameterized.parameters((2, 1, 4), (2, 2, 2))
+    def test_greedy_samples_equal_those_of_one_device(self, *sizes):
+        samples = _sample(_mesh(sizes))
+        self.assertLen(samples, 18)
+        self.assertEqual(samples, _sampled_on_one())
+
+    def test_int8_weights_lie_as_the_weights_do(self):
+        config = CONFIG.replace(int8_weights=True)
+        mesh = _mesh((1, 2, 4))
+        where = partitioning.param_shardings(CONFIG, mesh)
+        rounded = steps.prepare_params(jax.device_put(_params(), where), config)
+        for name in ("gate", "up", "down"):
+            values = rounded["layers"]["mlp"][name].values
+            expected = where["layers"]["mlp"][name]
+            self.assertTrue(values.sharding.is_equivalent_to(expected, values.ndim), name)
+        self.assertEqual(_sample(mesh, config), _sample(None, config))
+
+    def test_loss_and_gradient_equal_those_of_one_device(self):
+        mesh = _mesh((2, 2, 2))
+        trainer = _trainer(mesh)
+        params = jax.device_put(_params(), partitioning.param_shardings(CONFIG, mesh))
+        gradients, metrics = trainer.gradients(params, _batch(trainer))
+        expected, expected_metrics = _gradients_on_one()
+        np.testing.assert_allclose(metrics["loss"], expected_metrics["loss"], rtol=1e-5)
+        self.assertEqual(metrics["target_tokens"], expected_metrics["target_tokens"])
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-3),
+            jax.device_get(gradients),
+            expected,
+        )
+
+    def test_a_train_step_keeps_parameters_and_moments_where_they_are(self):
+        mesh = _mesh((1, 4, 2))
+        trainer = _trainer(mesh)
+        params = jax.device_put(_params(), partitioning.param_shardings(CONFIG, mesh))
+        state = trainer.init(params)
+        before = jax.tree.map(lambda x: x.sharding, state)
+        new, metrics = trainer.train_step(state, _batch(trainer))
+        np.testing.assert_allclose(metrics["loss"], _gradients_on_one()[1]["loss"], rtol=1e-5)
+        jax.tree.map(
+            lambda leaf, where: self.assertTrue(
+                leaf.sharding.is_equivalent_to(where, leaf.ndim), f"{leaf.sharding} {where}"
+            ),
+            new,
+            before,
+        )
+        moments = optax.tree_utils.tree_get(new.opt_state, "mu")
+        for tree in (new.params, moments):
+            up = tree["layers"]["mlp"]["up"]
+            self.assertEqual(up.size, 8 * up.addressable_shards[0].data.size)
+
+    @parameterized.parameters(4, 8)
+    def test_decode_gathers_neither_weights_nor_caches(self, tensor):
+        """The sampler's own program: under tensor parallelism only rows' activations cross."""
+        mesh = partitioning.make_mesh(tensor=tensor)
+        shapes = programs.Shapes(
+            prefix=64, question=16, new_tokens=48, slots=8, prefill_questions=8, decode_steps=2,
+            sampling={"temperature": 0.7, "top_k": 5}, rows=8, row_length=32, micro_batches=1,
+            optimizer="adamw", optimizer_options={}, sampler_dtype="float32",
+            param_dtype="float32",
+        )  # fmt: skip
+        program = programs.decode(CONFIG, shapes, mesh)
+        with partitioning.use(mesh):
+            hlo = program.trace().lower().compile().as_text()
+        self.assertIn("all-reduce", hlo)
+        # The slots' logits are the widest activation. The smallest weight that could be gathered
+        # has [embed, kv_heads, head] elements, the prefix more.
+        widest = shapes.slots * CONFIG.vocab_size
+        self.assertLess(widest, CONFIG.embed_dim * CONFIG.num_kv_heads * CONFIG.head_dim)
+        for line in hlo.splitlines():
+            if re.search(r"\b(all-gather|all-to-all|collective-permute)(-start)?\(", line):
+                for dims in re.findall(r"f32\[([\d,]+)\]", line.split("(")[0]):
+                    size = int(np.prod([int(d) for d in dims.split(",")]))
+                    self.assertLessEqual(size, widest, line)
+
+
+if __name__ == "__main__":
+    absltest.main()

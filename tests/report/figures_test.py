@@ -1,0 +1,182 @@
+"""The figures of the report: their numbers against the files that they come from."""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+import tempfile
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+from absl.testing import absltest, parameterized
+
+from restem.report import paper_figures, plotting, run_figures, transfer_figures
+from restem.report.report import distinguish
+from restem.report.runs import read_run
+from tests.helpers import synthetic_run
+
+SMALL = {"problems": 24, "samples": 6, "tests": 60, "n": 4}
+ROOT = pathlib.Path(tempfile.mkdtemp(prefix="restem_figures"))
+
+
+def setUpModule():
+    synthetic_run.write_run(ROOT / "restem", bbh=True, **SMALL)
+    synthetic_run.write_run(ROOT / "sft", method="sft", skills=(-0.8, 0.2), **SMALL)
+    synthetic_run.write_run(ROOT / "more", skills=(-0.8, 0.7), **(SMALL | {"problems": 48}))
+
+
+def tearDownModule():
+    shutil.rmtree(ROOT)
+
+
+def charts_of(*names) -> list:
+    runs = [read_run(str(ROOT / name)) for name in names]
+    with plotting.house_style():
+        return list(paper_figures.charts(runs))
+
+
+class FigureDataTest(parameterized.TestCase):
+    """The tables of the figures against the files they come from."""
+
+    def setUp(self):
+        super().setUp()
+        self.run_ = read_run(str(ROOT / "restem"))
+        self.samples = {i.number: i.samples() for i in self.run_.iterations if i.number}
+
+    def grade_exams(self, *names):
+        """As `restem evaluate --grades` leaves it: 30% of the points, 10 more an iteration."""
+        for name in names:
+            for folder in sorted((ROOT / name).glob("iteration_*")):
+                graded = {"pass@1": None, "n": 33, "score": 0.3 + 0.1 * int(folder.name[-3:])}
+                path = folder / "evals" / "hungarian.json"
+                path.write_text(json.dumps(graded))
+                self.addCleanup(path.unlink)
+
+    def test_every_sample_is_in_one_bucket(self):
+        chart = run_figures.where_samples_went(self.run_, "")
+        for n in (1, 2, 3):
+            counts = [row[2] for row in chart.rows if row[0] == n]
+            self.assertEqual(sum(counts), 24 * 6)
+            kept = [row[2] for row in chart.rows if row[:2] == (n, "kept")]
+            self.assertEqual(kept, [self.run_.iterations[n].selection["kept"]])
+
+    def test_outcomes_of_rows_agree_with_the_selection(self):
+        for n, table in self.samples.items():
+            buckets = self.run_.iterations[n].selection["buckets"]
+            outcome = table.outcome.tolist()
+            self.assertEqual(outcome.count("kept"), buckets["kept"])
+            self.assertEqual(outcome.count("truncated"), buckets["truncated"])
+            self.assertEqual(outcome.count("no answer"), buckets["unformatted"])
+            self.assertEqual(outcome.count("incorrect"), buckets["rejected"])
+            self.assertEqual(outcome.count("not kept"), buckets["duplicate"] + buckets["over_cap"])
+
+    def test_solved_problems(self):
+        chart = run_figures.solved_problems(self.run_, self.samples, "")
+        ever = set()
+        for (n, problems, solved, so_far, *groups), table in zip(
+            chart.rows, self.samples.values(), strict=True
+        ):
+            right = set(table.problem_id[table.reward > 0])
+            ever |= right
+            self.assertEqual((problems, solved, so_far), (24, len(right), len(ever)))
+            self.assertEqual(solved, self.run_.iterations[n].selection["problems_solved"])
+            self.assertEqual(sum(groups), 24)
+            self.assertEqual(groups[0], 24 - solved)
+
+    def test_lengths_and_rewards_count_every_sample(self):
+        for chart in (
+            run_figures.lengths(self.run_, self.samples, ""),
+            run_figures.rewards(self.run_, self.samples, ""),
+        ):
+            for n in (1, 2, 3):
+                self.assertEqual(sum(row[2] for row in chart.rows if row[0] == n), 24 * 6)
+
+    def test_graded_rewards_are_binned(self):
+        table = dataclasses.replace(
+            self.samples[1], reward=np.linspace(0, 2, 24 * 6).astype(np.float32)
+        )
+        with plotting.house_style():
+            chart = run_figures.rewards(self.run_, {1: table}, "")
+            self.assertIn("<svg", plotting.svg(chart.draw(False)))
+        self.assertLen(chart.rows, 10)
+        self.assertEqual(sum(row[2] for row in chart.rows), 24 * 6)
+        self.assertEqual(chart.rows[-1][1], "1.8 to 2")
+
+    def test_one_run_leaves_out_the_comparisons(self):
+        missing = [c.mirrors for c in charts_of("restem") if isinstance(c, plotting.Missing)]
+        self.assertEqual(missing, ["Figures 6 and 7", "Figure 8, left", "Figure 10"])
+
+    def test_several_runs_draw_every_figure_of_the_paper(self):
+        self.grade_exams("restem", "sft")
+        charts = charts_of("restem", "sft", "more")
+        self.assertEqual([c for c in charts if isinstance(c, plotting.Missing)], [])
+        self.assertEqual(
+            [c.mirrors for c in charts],
+            ["Figures 2 and 3", "Figure 4", "Figure 5", "Figures 6 and 7", "Figure 8, left",
+             "Figure 8, right", "Figure 9", "Figure 10"],
+        )  # fmt: skip
+        with plotting.house_style():
+            for chart in charts:
+                for narrow in (False, True):
+                    text = plotting.inline(plotting.svg(chart.draw(narrow)), "x", chart.title)
+                    ElementTree.fromstring(text)
+                    # Colours follow the theme: none of the palette is left as it was drawn.
+                    for color in plotting.THEMED:
+                        self.assertNotIn(color, text)
+
+    def test_sft_is_a_line_and_not_a_curve(self):
+        chart = charts_of("restem", "sft")[0]
+        self.assertIn("fine-tuned on human solutions", chart.caption)
+        with plotting.house_style():
+            axes = chart.draw(False).axes
+        self.assertEqual([axis.get_title("left") for axis in axes],
+                         ["arithmetic", "Transfer to gsm8k"])  # fmt: skip
+        level = read_run(str(ROOT / "sft")).result.evaluation("arithmetic").pass1
+        flat = [line for line in axes[0].lines if line.get_label() == "sft"]
+        self.assertEqual(list(flat[0].get_ydata()), [level, level])
+
+    def test_data_set_size_counts_problems(self):
+        chart = charts_of("restem", "more")[4]
+        self.assertEqual([row[2] for row in chart.rows], [24, 48])
+
+    def test_difficulty_table_is_the_evaluations(self):
+        chart = charts_of("restem")[5]
+        stored = self.run_.iterations[2].evaluation("arithmetic").values["difficulty"]
+        for _, policy, name, n, success in chart.rows:
+            if policy == "iteration 2":
+                self.assertEqual(n, stored[name]["n"])
+                self.assertEqual(success, plotting.percent(stored[name]["mean"]))
+        self.assertEqual(sum(row[3] for row in chart.rows if row[1] == "base policy"), 60)
+
+    def test_bbh_average_is_over_tasks(self):
+        chart = charts_of("restem")[6]
+        parts = [e for n, e in self.run_.base.evals.items() if n.startswith("bbh_cot_")]
+        self.assertLen(parts, 10)
+        mean = sum(e.pass1 for e in parts) / 10
+        self.assertIn(
+            ("Macro average", "chain of thought", "base policy", plotting.percent(mean)), chart.rows
+        )
+        # 27 files are 23 tasks: three sizes of one task share a vote.
+        sizes = {f"Logical deduction {n} objects": 0.3 * i for i, n in enumerate(
+            ("three", "five", "seven"))}  # fmt: skip
+        self.assertAlmostEqual(transfer_figures.macro_average({**sizes, "Navigate": 0.9}), 0.6)
+
+    def test_exam_stands_beside_gsm8k_for_base_and_result(self):
+        self.grade_exams("restem")
+        chart = charts_of("restem", "sft")[7]
+        base, result = self.run_.base, self.run_.result
+        gsm8k = [plotting.percent(i.evaluation("gsm8k").pass1) for i in (base, result)]
+        exam = plotting.percent(0.3 + 0.1 * result.number)
+        self.assertEqual(
+            chart.rows,
+            (("restem", "base policy", gsm8k[0], "30.0%"),
+             ("restem", f"iteration {result.number}", gsm8k[1], exam)),
+        )  # fmt: skip
+
+    def test_equal_labels_are_told_apart(self):
+        runs = distinguish([self.run_, self.run_])
+        self.assertEqual([run.label for run in runs], ["restem (1)", "restem (2)"])
+
+
+if __name__ == "__main__":
+    absltest.main()

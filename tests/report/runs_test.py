@@ -1,0 +1,124 @@
+"""What a report says of several runs: labels, p-values, contamination, exams graded by hand."""
+
+import pathlib
+import tempfile
+
+from absl.testing import absltest, parameterized
+from etils import epath
+
+from restem import records
+from restem.cli.main import main
+from restem.evaluation import contamination, metrics
+from restem.report import report, results
+from restem.report.runs import read_run
+from restem.run import layout
+from restem.runtime import storage
+from tests.helpers import synthetic_run
+
+ROOT = epath.Path(tempfile.mkdtemp(prefix="restem_report_runs"))
+HOSTILE = "<script>window.hacked = 1</script>"
+
+
+def setUpModule():
+    small = {"problems": 12, "samples": 4, "tests": 40, "n": 0, "transfer": ()}
+    for name, method, skills in (("a", "rft", (-0.8, 1.5)), ("b", "sft", (-0.8, 0.2))):
+        synthetic_run.write_run(ROOT / name, method=method, skills=skills, **small)
+        run = layout.Workdir(ROOT / name)
+        storage.write_json(run.summary, {**storage.read_json(run.summary), "method": method})
+    run = layout.Workdir(ROOT / "a")
+    _, problems = run.read_problems("arithmetic")
+    train = [p for p in problems if p.split == "train"]
+    copied = [records.Problem(f"copy{i}", "test", p.inputs) for i, p in enumerate(train[:3])]
+    test = [p for p in problems if p.split == "test"]
+    found = contamination.of_tasks(train, {"arithmetic": test + copied, HOSTILE: copied})
+    storage.write_json(run.contamination, found)
+
+
+def tearDownModule():
+    ROOT.rmtree()
+
+
+class SeveralRunsTest(parameterized.TestCase):
+    def runs(self, *names):
+        return [read_run(str(ROOT / name)) for name in names]
+
+    def labels(self, runs):
+        return [run.label for run in report.by_method(runs)]
+
+    def test_runs_of_different_methods_are_called_by_them(self):
+        self.assertEqual(self.labels(self.runs("a", "b")), ["rft", "sft"])
+        self.assertEqual(self.labels(self.runs("a", "a")), ["a", "a"])
+        self.assertEqual(self.labels(self.runs("a")), ["a"])
+
+    def test_the_table_has_the_p_value_of_each_iteration(self):
+        (run,) = self.runs("a")
+        rewards = []
+        for i in (0, 1):
+            table = storage.read_table(layout.Workdir(ROOT / "a").iteration(i).answers(run.task))
+            answers = records.samples_from_table(table)
+            rewards.append([s.reward for s in sorted(answers, key=lambda s: s.problem_id)])
+        want = metrics.paired_test(*rewards)
+        self.assertLess(want.p_value, 1.0)
+        head = results.headline([run])
+        column = head.columns.index("p")
+        self.assertEqual([row[column] for row in head.rows], [None, f"{want.p_value:.2g}"])
+
+    def test_contamination_is_counted_and_its_worst_pairs_are_shown(self):
+        (run,) = self.runs("a")
+        found = run.contamination["arithmetic"]
+        self.assertGreaterEqual(found["num_equal"], 3)
+        self.assertEqual(found["num_test"], 43)
+        self.assertEqual(found["overlapping"][0]["fraction"], 1.0)
+        note = f"{found['num_overlapping']} of 43 test problems share 13 words in a row"
+        self.assertIn(note, " ".join(results.headline([run]).notes))
+        out = ROOT / "page"
+        command = ["report", str(ROOT / "a"), str(ROOT / "b"), "--labels=mine,human"]
+        self.assertEqual(main([*command, f"--output={out}"]), 0)
+        page = pathlib.Path(out / "index.html").read_text("utf-8")
+        self.assertIn('<section id="contamination">', page)
+        self.assertIn("Worst pairs of arithmetic, mine", page)
+        self.assertIn("copy0", page)
+        self.assertIn("human", page)
+        self.assertNotIn(HOSTILE, page)
+        self.assertEqual(main([*command[:3], "--labels=one"]), 2)
+
+    def test_a_page_to_publish_has_no_word_of_the_data(self):
+        out = ROOT / "published"
+        self.addCleanup(out.rmtree)
+
+        def page(*flags):
+            self.assertEqual(main(["report", str(ROOT / "a"), f"--output={out}", *flags]), 0)
+            return (out / "index.html").read_text()
+
+        (run,) = self.runs("a")
+        texts = [p.inputs.split("\n")[1] for p in run.problems().values()]
+        self.assertTrue(any(text in page() for text in texts))
+        self.assertFalse(any(text in page("--no_texts") for text in texts))
+        self.assertNotIn("Worst pairs", page("--no_texts"))
+        self.assertIn("Contamination", page("--no_texts"))
+
+    def test_a_policy_evaluated_by_itself_is_no_run_in_progress(self):
+        alone = layout.Workdir(ROOT / "alone")
+        alone.claim({"kind": "evaluation", "base": "hf:/other", "seed": 0})
+        home = alone.iteration(0)
+        source = layout.Workdir(ROOT / "a").iteration(0).evaluation("arithmetic")
+        storage.write_json(home.evaluation("arithmetic"), storage.read_json(source))
+        (run,) = self.runs("alone")
+        self.assertFalse(run.in_progress)
+        self.assertIn("pass@1 of hf:/other on 40 test problems", results.headline([run]).sentence)
+
+    def test_an_exam_graded_by_hand_counts_by_its_points(self):
+        home = layout.Workdir(ROOT / "a").iteration(1)
+        graded = {"pass@1": None, "ci95": None, "n": 33, "score": 0.4, "points": 40}
+        storage.write_json(home.evaluation("hungarian"), graded)
+        self.addCleanup(home.evaluation("hungarian").unlink)
+        (run,) = self.runs("a")
+        evaluation = run.iterations[1].evaluation("hungarian")
+        self.assertEqual((evaluation.pass1, evaluation.interval), (0.4, None))
+        head = results.headline([run])
+        column = head.columns.index("hungarian")
+        self.assertEqual([row[column] for row in head.rows], ["–", "40.0%"])
+
+
+if __name__ == "__main__":
+    absltest.main()

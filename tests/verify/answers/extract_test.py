@@ -1,0 +1,109 @@
+"""Extraction: what counts as announcing an answer, and what never does."""
+
+from absl.testing import absltest, parameterized
+
+from restem.errors import UserError
+from restem.verify.answers import extract as math_answer
+
+SENTENCE = "Final Answer: The final answer is ${}$. I hope it is correct."
+
+
+class ExtractTest(parameterized.TestCase):
+    @parameterized.parameters(
+        (SENTENCE.format("5"), "5"),
+        ("So $x=5$.\n" + SENTENCE.format(r"\frac{1}{2}"), r"\frac{1}{2}"),
+        ("Final Answer: The final answer is 5. I hope it is correct.", "5"),
+        ("Final Answer: The final answer is $3.5$. I hope it is correct.", "3.5"),
+        ("Final Answer: The final answer is $x=1$ and $y=2$. I hope it is correct.",
+         "$x=1$ and $y=2$"),
+        (SENTENCE.format("1") + "\n" + SENTENCE.format("2"), "2"),
+        (SENTENCE.format(r"\$5"), r"\$5"),
+        # Cut off, misspelt or absent: no answer, whatever came before.
+        (SENTENCE.format("1") + "\nFinal Answer: The final answer is $2", None),
+        ("The final answer is $5$. I hope it is correct.", None),
+        (r"\boxed{5}", None),
+        (SENTENCE.format(""), None),
+        ("", None),
+    )  # fmt: skip
+    def test_minerva(self, text, answer):
+        self.assertEqual(math_answer.extract(text), answer)
+
+    @parameterized.parameters(
+        (r"so \boxed{5}.", "5"),
+        (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\boxed{1} or rather \boxed{2}", "2"),
+        (r"\fbox{7}", "7"),
+        (r"$\boxed 2$", "2"),
+        (r"$\boxed2$", "2"),
+        (r"\boxed {3}", "3"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"\boxed{\left\{1\right.}", r"\left\{1\right."),
+        (r"\boxed{\boxed{4}}", "4"),
+        # A malformed last box never falls back to an earlier one.
+        (r"\boxed{1} then \boxed{\frac{1}{2}", None),
+        (r"\boxed{1} then \boxed{", None),
+        (r"\boxed{1} then \boxed", None),
+        (r"\boxed{1} then \fbox{2", None),
+        (r"\boxed{}", None),
+        (r"no box, boxed{5}", None),
+    )
+    def test_boxed(self, text, answer):
+        self.assertEqual(math_answer.extract(text, mode="boxed"), answer)
+        self.assertEqual(math_answer.extract_gold(text), answer)
+
+    @parameterized.parameters(
+        (r"\boxed{1} " + SENTENCE.format("2"), "2"),
+        (r"\boxed{1}", "1"),
+        (r"\boxed{1} Final Answer: The final answer is $2", None),
+    )
+    def test_minerva_or_boxed(self, text, answer):
+        self.assertEqual(math_answer.extract(text, mode="minerva_or_boxed"), answer)
+
+    @parameterized.parameters(
+        ("5 + 3 = 8. The answer is 8.", "8"),
+        ("The answer is 3.5.", "3.5"),
+        ("The answer is $1,200.\nQ: next", "$1,200"),
+        ("The answer is 1. No: the answer is 2.", "2"),
+        ("It is 8.", None),
+        ("The answer is", None),
+    )
+    def test_answer_is(self, text, answer):
+        self.assertEqual(math_answer.extract(text, mode="answer_is"), answer)
+
+    @parameterized.parameters(
+        ("2 + 2 = <<2+2=4>>4\n#### 4", "4"), ("#### 1,000", "1,000"), ("no mark", None)
+    )
+    def test_hashes(self, text, answer):
+        self.assertEqual(math_answer.extract(text, mode="hashes"), answer)
+
+    @parameterized.parameters(
+        ("first 3, then -4.5 apples", "-4.5"), ("1,234,567 in all", "1,234,567"), ("none", None)
+    )
+    def test_last_number(self, text, answer):
+        self.assertEqual(math_answer.extract(text, mode="last_number"), answer)
+
+    @parameterized.parameters(
+        ("5", "5"), (r"so \boxed{6}", "6"), (r"5 \boxed{6", None), (SENTENCE.format("7"), "7")
+    )
+    def test_any(self, text, answer):
+        self.assertEqual(math_answer.extract(text, mode="any"), answer)
+
+    def test_unknown_mode_names_the_known_ones(self):
+        with self.assertRaisesRegex(UserError, "minerva_or_boxed"):
+            math_answer.extract("5", mode="guess")
+
+    @parameterized.parameters(*math_answer.MODES)
+    def test_large_hostile_texts(self, mode):
+        for text in (
+            "Final Answer: The final answer is" * 20_000,
+            "\\boxed{" * 50_000,
+            "the answer is " * 50_000,
+            "1," * 300_000,
+            "\ud800\x00" * 1000,
+        ):
+            answer = math_answer.extract(text, mode=mode)
+            self.assertTrue(answer is None or answer in text)
+
+
+if __name__ == "__main__":
+    absltest.main()

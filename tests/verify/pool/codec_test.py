@@ -1,0 +1,139 @@
+"""Values cross as data of exact built-in types, or not at all."""
+
+# ruff: noqa: E501  (tables)
+
+import collections
+import datetime
+import decimal
+import enum
+import fractions
+import json
+import math
+import os
+import random
+import threading
+
+from absl.testing import absltest, parameterized
+
+from restem.verify.pool import codec
+
+
+def round_trip(value):
+    return codec.decode(codec.encode(value))
+
+
+class Color(enum.IntEnum):
+    RED = 1
+
+
+Pair = collections.namedtuple("Pair", "x y")
+
+
+class CodecTest(parameterized.TestCase):
+    @parameterized.parameters(
+        (None,), (True,), (0,), (2**53,), (-(10**40),), (0.1,), (-0.0,), (math.inf,), ("",), ("é\ud800\0",),
+        (b"\0\xff",), (bytearray(b"ab"),), ([],), ((),), ((1, [2, (3,)]),), ({1, "a"},), (frozenset({(1, 2)}),),
+        ({1: {"a": (None,)}, (1, 2): [0.5]},), (range(1, 10, 3),), (1 + 2j,), (decimal.Decimal("1.10"),),
+        (fractions.Fraction(-1, 3),), (datetime.date(2020, 1, 2),), (datetime.datetime(2020, 1, 2, 3),),
+        (datetime.timedelta(days=1, microseconds=2),), (collections.deque([1]),), (int,), (str,),
+        (collections.Counter("aab"),), (collections.OrderedDict(b=1, a=2),),
+    )  # fmt: skip
+    def test_round_trip_is_exact(self, value):
+        found = round_trip(value)
+        self.assertIs(type(found), type(value))
+        self.assertEqual(found, value)
+        self.assertEqual(repr(found), repr(value))
+
+    def test_random_values(self):
+        rng = random.Random(0)
+
+        def value(depth):
+            kind = rng.randrange(9 if depth else 5)
+            if kind < 5:
+                return (rng.getrandbits(70), rng.gauss(0, 1e9), str(rng.random()), None, False)[
+                    kind
+                ]
+            items = [value(depth - 1) for _ in range(rng.randrange(4))]
+            keys = [str(rng.random()) for _ in items]
+            return (items, tuple(items), dict(zip(keys, items, strict=True)), set(keys))[kind - 5]
+
+        for _ in range(500):
+            original = value(4)
+            self.assertEqual(round_trip(original), original)
+
+    def test_subclasses_become_what_they_are_made_of(self):
+        class Liar(int):
+            __eq__ = lambda self, other: True
+            __hash__ = int.__hash__
+            __int__ = __index__ = lambda self: 42
+
+        class Rope(str):
+            __str__ = lambda self: "lie"
+
+        class Sheet(list):
+            __iter__ = lambda self: iter([1, 2, 3])
+
+        for original, plain in (
+            (Liar(7), 7), (Rope("x"), "x"), (Sheet([5]), [5]), (Color.RED, 1), (Pair(1, 2), (1, 2)),
+            (collections.defaultdict(int, a=1), {"a": 1}),
+        ):  # fmt: skip
+            found = round_trip(original)
+            self.assertIs(type(found), type(plain))
+            self.assertEqual(plain, found)
+
+    def test_objects_are_handles_or_errors(self):
+        thing = object()
+        with self.assertRaises(codec.CodecError):
+            codec.encode([thing])
+        held = []
+        data = codec.encode([thing], lambda value: held.append(value) or 3)
+        self.assertEqual(held, [thing])
+        self.assertEqual(codec.decode(data, lambda number: ("handle", number)), [("handle", 3)])
+        with self.assertRaises(codec.CodecError):
+            codec.decode(data)
+
+    def test_loops_and_depth_are_errors(self):
+        loop = []
+        loop.append(loop)
+        deep = []
+        for _ in range(100_000):
+            deep = [deep]
+        for value in (loop, deep):
+            with self.assertRaises(codec.CodecError):
+                codec.encode(value)
+
+    @parameterized.parameters(
+        b"", b"{", b"NaN", b"1.5", b'{"q": 1}', b'{"zz": []}', b"{}", b'{"t": [], "s": []}', b'{"i": "x"}',
+        b'{"f": "x"}', b'{"s": [[1]]}', b'{"d": [[1]]}', b'{"d": [[[1], 2]]}', b'{"b": "0"}', b'{"h": 1}',
+        b'{"T": "eval"}', b'{"F": ["0x1", "0x0"]}', b'{"r": [1, 2, 0]}', b'{"D": "x"}', b"\xff", b"[" * 100_000,
+        b'{"L": [1e400]}', b'{"A": 5}', b'{"r": ["a"]}', b'{"x": ["1"]}', b'{"c": [[{"s": []}, 1]]}',
+    )  # fmt: skip
+    def test_bytes_that_are_no_value(self, data):
+        with self.assertRaises(codec.CodecError):
+            codec.decode(data)
+
+    def test_wire_form_of_plain_data_is_json(self):
+        value = [1, "a", None, True, [2]]
+        self.assertEqual(json.loads(codec.encode(value)), value)
+
+    def test_channel(self):
+        to_there, to_here = os.pipe(), os.pipe()
+        here = codec.Channel(to_here[0], to_there[1])
+        there = codec.Channel(to_there[0], to_here[1])
+        big = os.urandom(3_000_000)
+        thread = threading.Thread(target=here.send, args=(big,))
+        thread.start()
+        self.assertEqual(there.receive(), big)
+        thread.join()
+        os.write(to_here[1], b"\xff\xff\xff\xff")
+        with self.assertRaises(codec.CodecError):
+            here.receive()
+        os.close(to_there[1])
+        with self.assertRaises(EOFError):
+            there.receive()
+        for fd in (to_there[0], *to_here):
+            os.close(fd)
+
+
+if __name__ == "__main__":
+    absltest.main()

@@ -1,0 +1,230 @@
+"""The layers of the sandbox, its fallbacks, and that nothing is left behind."""
+
+import glob
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+from absl.testing import absltest, parameterized
+
+import restem
+from restem.errors import UserError
+from restem.verify.pool import bootstrap
+from restem.verify.programs import programs
+from restem.verify.sandbox import layers as sandbox
+from restem.verify.sandbox import process_tree
+from restem.verify.sandbox.limits import Limits
+from restem.verify.sandbox.linux import cgroups
+
+_LIMITS = Limits(time_limit_s=2.0, program_limit_s=5.0, memory_mb=192, processes=16)
+_NAME_SPACES = ("user_namespace", "mount_namespace", "pid_namespace", "network_namespace",
+                "ipc_namespace", "uts_namespace")  # fmt: skip
+_NOTHING = (*_NAME_SPACES, "seccomp", "landlock", "own_user", "cgroup")
+_ECHO = {"inputs": ["7"], "outputs": ["7"]}
+
+
+def own_processes():
+    """Children of this process, and what runs below them."""
+    parents = process_tree.parents()
+    found, waiting = [], [os.getpid()]
+    while waiting:
+        pid = waiting.pop()
+        below = [child for child, parent in parents.items() if parent == pid]
+        found += below
+        waiting += below
+    return found
+
+
+def left_behind():
+    """Control groups and folders of processes that are no more; others may be another test's."""
+    parents = [parent for _, parent in cgroups.hierarchies()]
+    groups = [entry for parent in parents for entry in glob.glob(f"{parent}/restem-*")]
+    folders = glob.glob(os.path.join(tempfile.gettempdir(), "restem-jail-*"))
+    return {
+        *(entry for entry in groups if not _alive(os.path.basename(entry).split("-")[1])),
+        *(entry for entry in folders if not _alive(os.path.basename(entry).split("-")[2])),
+    }
+
+
+def _alive(pid):
+    return os.path.exists(f"/proc/{pid}")
+
+
+def mounts():
+    with open("/proc/self/mounts") as lines:
+        return len(lines.readlines())
+
+
+class LayersTest(parameterized.TestCase):
+    def test_every_layer_says_how_it_was_probed(self):
+        found = sandbox.layers()
+        self.assertContainsSubset({*_NAME_SPACES, "seccomp", "landlock", "own_user"}, found)
+        for name, status in found.items():
+            self.assertTrue(status.probe, name)
+            self.assertEqual(status.in_force, not status.reason, name)
+        self.assertLen(sandbox.describe(found), len(found) + 1)
+        self.assertEqual(sandbox.missing(found), [], sandbox.describe(found))
+
+    def test_a_refused_layer_is_off_and_the_rest_holds(self):
+        found = sandbox.layers(without=_NAME_SPACES)
+        for name in _NAME_SPACES:
+            self.assertFalse(found[name].in_force)
+        for name in ("seccomp", "landlock", "kill_at_end", "capabilities", "no_new_privs"):
+            self.assertTrue(found[name].in_force, (name, found[name].reason))
+
+    def test_too_weak_is_refused(self):
+        with self.assertRaisesRegex(UserError, "allow_weak_sandbox") as caught:
+            programs.ProgramPool(workers=1, limits=_LIMITS, without=_NOTHING)
+        self.assertNotIn("\n", str(caught.exception))
+        found = sandbox.layers(without=_NOTHING)
+        self.assertContainsSubset({"files", "network", "processes"}, sandbox.missing(found))
+        self.assertIn("WEAK", sandbox.describe(found)[-1])
+
+    @parameterized.named_parameters(
+        ("all_layers", ()),
+        ("without_user_name_space", ("user_namespace",)),
+        ("without_cgroup", ("cgroup",)),
+        ("without_landlock", ("landlock",)),
+        ("without_seccomp", ("seccomp",)),
+        ("without_name_spaces", _NAME_SPACES),
+        ("with_rlimits_only", _NOTHING),
+    )
+    def test_each_fallback_runs_programs_and_ends_them(self, without):
+        daemon = (
+            "import os, time\nif os.fork() == 0:\n  os.closerange(0, 9)\n"
+            "  try: os.setsid()\n  except OSError: pass\n"
+            "  if os.fork() == 0: time.sleep(500)\n  time.sleep(500)\nprint(7)"
+        )
+        with programs.ProgramPool(
+            workers=1, limits=_LIMITS, without=without, allow_weak_sandbox=True
+        ) as pool:
+            calls = {"fn_name": "f", "inputs": [[7]], "outputs": [7]}
+            asserts = {"entry_point": "f", "test": "def check(f):\n    assert f(7) == 7\n"}
+            for text, tests, method, reward in (
+                ("print(input())", _ECHO, "tests", 1.0),
+                ("open('x', 'w').write(input())\nprint(open('x').read())", _ECHO, "tests", 1.0),
+                ("import os\nprint(len(os.listdir()) + 7)", _ECHO, "tests", 1.0),
+                ("def f(x): return x", calls, "tests", 1.0),
+                ("def f(x): return x", asserts, "tests", 1.0),
+                ("def f(x): return x + 1", asserts, "tests", 0.0),
+                (daemon, _ECHO, "tests", 1.0),
+                ("while True: pass", _ECHO, "timeout", 0.0),
+                ("x = []\nwhile True: x.append(bytearray(1 << 20))", _ECHO, "memory", 0.0),
+            ):
+                verdict = pool.submit(text, tests).result()
+                self.assertEqual((verdict.method, verdict.reward), (method, reward), verdict)
+            zygote = [p for p in own_processes() if _is(p, "zygote")]
+            self.assertLessEqual(len(zygote), 2, "a program outlived its verdict")
+
+
+def _is(pid, module):
+    try:
+        with open(f"/proc/{pid}/cmdline") as file:
+            return f"restem.verify import {module}" in file.read()
+    except OSError:
+        return False
+
+
+class LeftBehindTest(absltest.TestCase):
+    def test_nothing_is(self):
+        sandbox.layers()
+        before = (len(own_processes()), mounts())
+        stale = left_behind()  # of others that were killed; a new pool clears them away
+        hostile = [
+            "import os\nwhile True:\n  try: os.fork()\n  except OSError: pass",
+            "import os, time\nif os.fork() == 0:\n  os.setsid()\n  time.sleep(99)\nprint(7)",
+            "while True: pass",
+            "open('big', 'wb').write(b'x' * 10**6)\nprint(7)",
+            "import os\nos.kill(1, 9)",
+            "import ctypes\nctypes.string_at(0)",
+        ]
+        with programs.ProgramPool(workers=2, limits=_LIMITS) as pool:
+            self.assertGreater(len(own_processes()), before[0])
+            futures = [pool.submit(text, _ECHO) for text in hostile * 2]
+            for future in futures:
+                future.result()
+            self.assertLen(own_processes(), before[0] + 2 * 3)
+        self.assertEqual((len(own_processes()), mounts()), before)
+        self.assertEmpty(left_behind() - stale)
+
+    def test_nothing_is_when_the_caller_is_killed(self):
+        stale = left_behind()
+        code = (
+            "import sys, os\n"
+            f"sys.path.insert(0, {os.path.dirname(os.path.dirname(restem.__file__))!r})\n"
+            "from restem.verify import programs\n"
+            "pool = programs.ProgramPool(workers=1)\n"
+            "pool.submit('while True: pass', {'inputs': [''], 'outputs': ['']})\n"
+            "import time\ntime.sleep(0.5)\nprint(pool._workers[0]._process.pid, flush=True)\n"
+            "time.sleep(99)\n"
+        )
+        caller = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        supervisor = int(caller.stdout.readline())
+        below = process_tree.below_children(supervisor)
+        self.assertNotEmpty(below)
+        caller.kill()
+        caller.wait()
+        caller.stdout.close()
+        waited = 0
+        while waited < 200 and any(os.path.exists(f"/proc/{p}") for p in (supervisor, *below)):
+            time.sleep(0.1)
+            waited += 1
+        for pid in (supervisor, *below):
+            self.assertFalse(os.path.exists(f"/proc/{pid}"))
+        self.assertEmpty(left_behind() - stale)
+
+
+class UnprivilegedTest(absltest.TestCase):
+    def test_a_user_who_is_not_root(self):
+        if os.geteuid() != 0:
+            self.skipTest("this process is unprivileged itself: every test here is the case")
+        interpreter = next(filter(_readable_by_nobody, (sys.executable, "/usr/bin/python3")), None)
+        if interpreter is None:
+            self.skipTest("no interpreter of version 3.11 that an unprivileged user may run")
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        os.chmod(folder, 0o755)
+        source = os.path.dirname(restem.__file__)
+        package = os.path.join(folder, "restem")
+        shutil.copytree(os.path.join(source, "verify"), os.path.join(package, "verify"))
+        for name in ("__init__.py", "errors.py", "records.py"):
+            shutil.copy(os.path.join(source, name), package)
+        code = (
+            f"import json, os, sys\nsys.path.insert(0, {folder!r})\n"
+            "os.setgroups([])\nos.setgid(65534)\nos.setuid(65534)\nos.chdir('/')\n"
+            "from restem.verify import programs, sandbox\n"
+            "weak = sandbox.missing(sandbox.layers())\n"
+            f"tests = [{_ECHO!r}] * 3\n"
+            "texts = ['print(input())', 'while True: pass',"
+            " 'print(open(\"/etc/passwd\").read())']\n"
+            "verdicts = programs.run_programs(texts, tests, time_limit_s=1,"
+            " allow_weak_sandbox=True)\n"
+            "print(json.dumps([weak, [(v.reward, v.method) for v in verdicts]]))\n"
+        )
+        done = subprocess.run(
+            [interpreter, "-c", code],
+            capture_output=True,
+            text=True,
+            env=bootstrap.CLEAN_ENVIRONMENT,
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        weak, verdicts = json.loads(done.stdout)
+        self.assertEqual(verdicts[:2], [[1.0, "tests"], [0.0, "timeout"]])
+        if not weak:
+            self.assertEqual(verdicts[2], [0.0, "error"])
+
+
+def _readable_by_nobody(interpreter):
+    check = "import os, sys\nos.setuid(65534)\nassert sys.version_info >= (3, 11)\nimport decimal"
+    try:
+        return subprocess.run([interpreter, "-c", check], capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+if __name__ == "__main__":
+    absltest.main()
