@@ -1,9 +1,9 @@
-"""The built-in tasks. Importing this adds them all, and costs no TensorFlow.
+"""The built-in tasks. Importing this package adds them all, without TensorFlow.
 
 `restem.data.registry.names()` lists them.
 """
 
-from restem.data import jsonl, sources  # noqa: F401  so that gin knows their bindings
+from restem.data import sources  # noqa: F401  so that gin knows its bindings
 from restem.tasks import (  # noqa: F401
     apps,
     arithmetic,

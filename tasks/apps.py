@@ -1,13 +1,13 @@
 """The task `apps`: introductory problems of APPS (Hendrycks et al., 2021), solved by programs.
 
-The prompt and the filter of the ReST-EM paper (2,342 training problems) are unpublished. Ours are
-here: the shots were written for this project, and `apps` says which problems it keeps and counts
-the others, in the log and in the card's notes.
+The prompt and the filter of the ReST-EM paper (2,342 training problems) are unpublished, so this
+task has its own: the shots were written for this project, and the log and the card's notes count
+the problems that the filter drops, by reason.
 
-The official test split is used where the data folder has it. A folder with the file
-`apps/train_introductory.jsonl.gz` has none: there the problems whose `source_file` is
-`data/apps/test_intro.parquet` stand in for a test split. They are a hold-out from APPS's *train*
-split and not the APPS test set; the card's notes say so.
+The official test split is used if the data folder has it. A folder with the file
+`apps/train_introductory.jsonl.gz` lacks it; there, problems whose `source_file` is
+`data/apps/test_intro.parquet` serve as the test split. They are a hold-out from the *train* split
+of APPS, not the APPS test set, and the card's notes say so.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from typing import Any
 import gin
 from etils import epath
 
-from restem.data import folder, prompts, registry, splits
+from restem.data import folder, registry, splits
 from restem.errors import UserError
+from restem.tasks import shots
 from restem.verify.programs import tests as program_tests
 
 LAYOUTS = (
@@ -49,18 +50,18 @@ def apps(
     max_question_chars: int = 6_000,
     max_test_chars: int = 100_000,
 ) -> registry.Records:
-    """The introductory problems of a split that can be asked and checked.
+    """Returns the introductory problems of a split that can be asked and checked.
 
-    A problem is kept if it has tests, the tests parse, and neither they nor its statement are too
-    long.
+    A problem is kept if it has tests, the tests parse, and neither the tests nor the statement is
+    too long.
 
     Args:
       split: "train", "validation" or "test".
       data_dir: data folder.
-      validation_size: training problems held out as validation, chosen among those kept.
-      validation_seed: of that choice.
-      max_question_chars: longest statement, starter code included, in characters.
-      max_test_chars: longest JSON of a problem's tests, in characters.
+      validation_size: number of kept training problems to hold out for validation.
+      validation_seed: seed of that choice.
+      max_question_chars: maximum length of a statement with its starter code, in characters.
+      max_test_chars: maximum length of the JSON of a problem's tests, in characters.
     """
     layout, files = folder.find(data_dir, task="apps", layouts=LAYOUTS, source=SOURCE)
     held_out = layout.name != "hendrycks/apps"
@@ -88,7 +89,11 @@ def apps(
         notes["test"] = f"{HOLD_OUT}: a hold-out from the train split, not the APPS test set"
     if part == "train":
         rest, validation = splits.carve(
-            kept, validation_size, key=lambda r: r["problem_id"], seed=validation_seed, what="apps"
+            kept,
+            validation_size,
+            key=lambda r: r["problem_id"],
+            seed=validation_seed,
+            setting="apps.validation_size",
         )
         kept = validation if split == "validation" else rest
         notes["validation_size"] = validation_size
@@ -96,7 +101,7 @@ def apps(
 
 
 def query(question: str, starter_code: str, tests: Mapping[str, Any]) -> str:
-    """The query in APPS's own form: statement, starter code, style of input."""
+    """Returns the query in the form of APPS: statement, starter code, style of input."""
     style = CALL_BASED if tests.get("fn_name") else STANDARD_INPUT
     starter = f"\n{starter_code.rstrip()}\n" if starter_code.strip() else ""
     return f"QUESTION:\n{question.strip()}\n{starter}\n{style}\n\nANSWER:"
@@ -177,8 +182,9 @@ def _record(row: Mapping[str, Any]) -> dict[str, Any]:
 registry.add(
     "apps",
     source=apps,
-    prompt=lambda data_dir: prompts.own("apps_2shot"),
+    prompt=lambda data_dir: shots.own("apps_2shot"),
     stop=("\nQUESTION:", "\nANSWER:"),
     grader={"kind": "program", "extraction": "completion", "time_limit_s": 4.0},
     max_new_tokens=512,
+    through_seqio=True,
 )

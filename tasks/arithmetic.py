@@ -1,12 +1,12 @@
-"""The task `arithmetic`: word problems and plain sums, made from a seed.
+"""The task `arithmetic`: word problems and plain sums, generated from a seed.
 
-Families of graded difficulty (`FAMILIES`). The operands of a problem, as an unordered tuple, are
-hashed into exactly one split, whatever the family and the seed: a tuple met in training is never
-asked in validation or test, not even in another family or the other way round, so that nothing
-can be answered from memory.
+Problems belong to families of graded difficulty (`FAMILIES`). The operands of a problem, as an
+unordered tuple, are hashed to exactly one split, whatever the family and the seed. So a tuple of
+the training split never occurs in validation or test, not even reversed or in another family, and
+no answer can be given from memory.
 
-The default mix is one that a 135M-parameter model solves often enough for the loop to start from;
-the harder families are there for larger models.
+The default mix is one that a model of 135M parameters solves often enough for the loop to start;
+the harder families suit larger models.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from typing import Any
 
 import gin
 
-from restem.data import prompts, registry
+from restem.data import registry
 from restem.data.splits import rank
 from restem.errors import UserError
 from restem.tasks import arithmetic_stories as stories
+from restem.tasks import shots
 
-# Of 20 parts of the operand tuples. Validation and test take more than their share of problems
-# because their tuples are few.
+# Share of the operand tuples, in twentieths. Validation and test have larger shares than their
+# problems would suggest, because a small share has too few different tuples.
 _SHARES = {"train": 11, "validation": 3, "test": 6}
 
 Operands = tuple[int, ...]
@@ -37,13 +38,13 @@ class Family:
     """Problems of one kind."""
 
     name: str
-    """What `families` calls it."""
+    """Name in `families`."""
     level: int
-    """Difficulty: 1 one step on small numbers, 2 one step on larger ones, 3 two steps."""
+    """Difficulty: 1 is one step on small numbers, 2 one step on larger numbers, 3 two steps."""
     operands: Callable[[], Iterator[Operands]]
-    """All tuples of operands the family can ask about."""
+    """Generator of all operand tuples of the family."""
     write: Callable[[Operands, random.Random], tuple[str, str, int]]
-    """(question, reasoning up to the equation's result, result) of a tuple."""
+    """Function from a tuple to (question, reasoning up to the result of its equation, result)."""
 
 
 @gin.configurable(module="restem.tasks")
@@ -54,17 +55,17 @@ def arithmetic(
     sizes: Mapping[str, int] | None = None,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Problems of one split, the families in turn.
+    """Returns the problems of one split, taken from the families in turn.
 
     Args:
       split: "train", "validation" or "test".
-      families: names in `FAMILIES`; naming one twice gives it a double share.
-      sizes: problems a split; default `DEFAULT_SIZES`.
-      seed: of operands, stories and names. The split of the operands does not depend on it.
+      families: names in `FAMILIES`; a name given twice has a double share.
+      sizes: number of problems per split; default `DEFAULT_SIZES`. A smaller size gives the head of
+        a larger one.
+      seed: seed of operands, stories and names. The split of the operands does not depend on it.
 
     Returns:
-      Records as `restem.data.registry.TaskSpec.source` describes them. A smaller size gives the
-      head of a larger one.
+      Records as `restem.data.task_spec.TaskSpec.source` describes them.
 
     Raises:
       UserError: an unknown family, or a size that the families cannot fill without repeating a
@@ -74,7 +75,7 @@ def arithmetic(
     unknown = [name for name in families if name not in FAMILIES]
     if unknown or not families:
         raise UserError(
-            f"arithmetic.families: no family {unknown[0] if unknown else ''!r}; there are "
+            f"arithmetic.families: no family {unknown[0] if unknown else ''!r}; choose from "
             f"{', '.join(FAMILIES)}"
         )
     streams = {name: _stream(FAMILIES[name], split, seed) for name in dict.fromkeys(families)}
@@ -107,7 +108,7 @@ DEFAULT_SIZES = {"train": 480, "validation": 120, "test": 240}
 
 
 def split_of(operands: Operands) -> str:
-    """The one split that this unordered tuple of operands belongs to, for every family and seed."""
+    """Returns the split of an unordered tuple of operands, the same for every family and seed."""
     key = ",".join(map(str, sorted(operands)))
     part = rank(key, seed=0, salt="arithmetic operands") % sum(_SHARES.values())
     for split, share in _SHARES.items():
@@ -118,14 +119,14 @@ def split_of(operands: Operands) -> str:
 
 
 def _stream(family: Family, split: str, seed: int) -> Iterator[tuple[Operands, str, str, int]]:
-    """Problems of a family without end: each tuple of operands once before any comes again."""
+    """Yields problems of a family without end: no tuple of operands recurs before all have come."""
     tuples = [operands for operands in family.operands() if split_of(operands) == split]
     tuples.sort(key=lambda t: rank(",".join(map(str, t)), seed=seed, salt=f"order {family.name}"))
     seen: set[str] = set()
     for cycle in itertools.count():
         fresh = 0
         for operands in tuples:
-            # Text seeds and random() give the same numbers under every version of Python.
+            # Text seeds and random() give the same numbers in every version of Python.
             rng = random.Random(f"{seed}/{split}/{family.name}/{operands}/{cycle}")
             question, reasoning, result = family.write(operands, rng)
             if question not in seen:
@@ -151,7 +152,7 @@ def _choose(rng: random.Random, options: Sequence[Any]) -> Any:
 
 
 def _tell(template: Sequence[str], rng: random.Random, **numbers: int) -> list[str]:
-    """A template's texts with numbers, two people and a thing filled in."""
+    """Returns the texts of a template with numbers, two names and a thing filled in."""
     (n, pronoun), (m, _) = _two_people(rng)
     he, him, his = stories.PRONOUNS[pronoun]
     words = {
@@ -168,7 +169,7 @@ def _two_people(rng: random.Random) -> tuple[tuple[str, str], tuple[str, str]]:
 
 
 def _pairs(low: int, high: int, *, ordered: bool = False) -> Callable[[], Iterator[Operands]]:
-    """Pairs with low <= a, b <= high; both orders where the order makes a different problem."""
+    """Returns a generator of pairs with low <= a, b <= high; in both orders if `ordered`."""
 
     def pairs() -> Iterator[Operands]:
         for a, b in itertools.product(range(low, high + 1), repeat=2):
@@ -183,7 +184,7 @@ def _larger_first(low: int, high: int) -> Callable[[], Iterator[Operands]]:
 
 
 def _story(templates: Sequence[tuple[str, str]], sign: str, solve: Callable[[int, int], int]):
-    """Writes a one-step word problem; commuting operands come in either order."""
+    """Returns a writer of one-step word problems; commuting operands come in either order."""
 
     def write(operands: Operands, rng: random.Random) -> tuple[str, str, int]:
         a, b = operands
@@ -203,7 +204,7 @@ def _share(operands: Operands, rng: random.Random) -> tuple[str, str, int]:
 
 
 def _plain(sign: str, solve: Callable[[int, int], int]):
-    """Writes "What is a + b?"."""
+    """Returns a writer of "What is a + b?"."""
 
     def write(operands: Operands, rng: random.Random) -> tuple[str, str, int]:
         a, b = operands
@@ -246,7 +247,8 @@ def _triples(low: int, high: int) -> Callable[[], Iterator[Operands]]:
     return lambda: itertools.product(range(low, high + 1), repeat=3)
 
 
-# A model that knows a story only half has to meet it more than once or twice to learn from it.
+# Number of templates of the plain families. Few, because a small model learns from a kind of story
+# only if it occurs more than once or twice.
 _PLAIN = 4
 
 _plus, _minus, _times = operator.add, operator.sub, operator.mul
@@ -271,15 +273,16 @@ FAMILIES = {
         Family("equations", 3, _triples(2, 12), _equation),
     )
 }
-"""Every family by name, from the easiest to the hardest."""
+"""All families by name, from the easiest to the hardest."""
 
 
 registry.add(
     "arithmetic",
     source=arithmetic,
-    prompt=lambda data_dir: prompts.own("arithmetic_4shot"),
+    prompt=lambda data_dir: shots.own("arithmetic_4shot"),
     stop=("\nProblem:",),
     stop_after=("I hope it is correct.",),
     grader={"kind": "math", "extraction": "minerva"},
     max_new_tokens=64,
+    through_seqio=True,
 )

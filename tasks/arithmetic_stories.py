@@ -1,9 +1,9 @@
-"""Word problems of one step, as templates.
+"""Templates of word problems with one or two steps.
 
-In a template `{a}` and `{b}` are the operands and `{c}` the result; `{n}` and `{m}` are two people,
-`{he}`, `{He}`, `{him}` and `{his}` pronouns of the first; `{o}` is a plural noun. A template is
-(question, reasoning), and an equation follows the reasoning. Operands are at least 2, so that
-plurals are right. The plainest stories come first.
+In a template, `{a}` and `{b}` are the operands and `{c}` is the result (`{d}` is the third operand
+of two steps); `{n}` and `{m}` are two names; `{he}`, `{He}`, `{him}` and `{his}` are pronouns of
+the first; `{o}` is a plural noun. A template is (question, reasoning), and an equation follows the
+reasoning. Operands are at least 2, so that plurals are right. The plainest stories come first.
 """
 
 PEOPLE = (
@@ -251,7 +251,7 @@ DIVIDE = (
     ),
 )
 
-# Two steps: (question, first step's words, second step's words).
+# Two steps: (question, words of the first step, words of the second step).
 ADD_THEN_SUBTRACT = (
     (
         "{n} has {a} {o}. {m} gives {him} {b} more, and then {n} loses {d}. "

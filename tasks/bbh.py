@@ -1,9 +1,10 @@
 """BIG-Bench Hard (Suzgun et al., 2022) as tasks `bbh_cot_FILE` and `bbh_direct_FILE`.
 
 27 files make up 23 tasks: logical deduction and tracking shuffled objects have three files each,
-which count once. The groups `bbh_cot` and `bbh_direct` name the 27 tasks of a style, `bbh` all 54;
-the macro average of a style is over the 23, as published. Prompts are the published ones (three
-shots); there are none of our own, as without the data there is nothing to ask.
+which count once. The groups `bbh_cot` and `bbh_direct` contain the 27 tasks of a style, and `bbh`
+all 54; the macro average of a style is over the 23 tasks, as published. The prompts are the
+published ones (three shots); restem brings none of its own, because without the data there are no
+problems either.
 """
 
 from __future__ import annotations
@@ -64,10 +65,10 @@ def task_name(style: str, file: str) -> str:
 
 
 def macro_average(accuracies: Mapping[str, float]) -> float:
-    """The mean over the 23 tasks, where a task of several files counts with their mean.
+    """Returns the mean over the 23 tasks; a task of several files counts with their mean.
 
     Args:
-      accuracies: file (or a task's name, `bbh_cot_FILE`) to accuracy, for all 27.
+      accuracies: file (or task name, `bbh_cot_FILE`) to accuracy, for all 27.
 
     Raises:
       ValueError: a file is missing.
@@ -84,10 +85,10 @@ def macro_average(accuracies: Mapping[str, float]) -> float:
 
 
 def read_prompts(style: str, data_dir: str | None) -> dict[str, str]:
-    """The published prompts of a style by file, without their canary line.
+    """Returns the published prompts of a style by file, without their canary line.
 
     Raises:
-      UserError: they are absent, or not the published ones.
+      UserError: the prompts are absent, or are not the published ones.
     """
     layout, files = folder.find(
         data_dir, task=f"bbh_{style}", layouts=(_PROMPTS, _PROMPTS_OFFICIAL), source=SOURCE
@@ -177,4 +178,5 @@ for _style, _stop, _grader, _length in (
             max_new_tokens=_length,
             groups=(f"bbh_{_style}", "bbh"),
             part_of=task_name(_style, _TASK_OF[_file]),
+            through_seqio=True,
         )

@@ -1,7 +1,7 @@
 """The task `gsm8k`: GSM8K (Cobbe et al., 2021), with the 8 shots of Wei et al. (2022).
 
-GSM8K has 7,473 training and 1,319 test problems. Its validation split is ours: `validation_size`
-training problems, chosen by a seeded hash of their text, which are not trained on.
+GSM8K has 7,473 training and 1,319 test problems. It has no validation split: `validation_size`
+training problems, chosen by a seeded hash of their text, are held out as one.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import gin
 
 from restem.data import folder, prompts, registry, splits
 from restem.errors import UserError
+from restem.tasks import shots
 
 _OFFICIAL = "grade_school_math/data"
 LAYOUTS = (
@@ -33,7 +34,7 @@ COT_8SHOT = prompts.Published(
     shot=lambda shot: f"Q: {shot['question']}\nA: {shot['target']}",
 )
 
-# A calculator's notes in the human solutions, as in "48/2 = <<48/2=24>>24".
+# Calculator annotations of the human solutions, as in "48/2 = <<48/2=24>>24".
 _CALCULATOR = re.compile(r"<<[^<>]*>>")
 
 
@@ -46,14 +47,15 @@ def gsm8k(
     validation_size: int = 500,
     validation_seed: int = 0,
 ) -> registry.Records:
-    """The problems of a split of GSM8K.
+    """Returns the problems of a split of GSM8K.
 
     Args:
       split: "train", "validation" or "test".
       data_dir: data folder.
-      cache_dir: where TFDS keeps the prepared data set.
-      validation_size: training problems held out as validation; 0 trains on all 7,473.
-      validation_seed: of that choice.
+      cache_dir: folder for the data set that TFDS prepares.
+      validation_size: number of training problems to hold out for validation; 0 trains on all
+        7,473.
+      validation_seed: seed of that choice.
     """
     from restem.data import tfds_builders
 
@@ -64,7 +66,11 @@ def gsm8k(
     notes = {"layout": layout.name, f"{official}_rows": len(rows)}
     if official == "train":
         rest, held_out = splits.carve(
-            rows, validation_size, key=lambda r: r["question"], seed=validation_seed, what="gsm8k"
+            rows,
+            validation_size,
+            key=lambda r: r["question"],
+            seed=validation_seed,
+            setting="gsm8k.validation_size",
         )
         rows = held_out if split == "validation" else rest
         notes["validation_size"] = validation_size
@@ -91,8 +97,9 @@ def _record(row: dict[str, str], official: str) -> dict[str, Any]:
 registry.add(
     "gsm8k",
     source=gsm8k,
-    prompt=prompts.published_or_own(COT_8SHOT, "gsm8k_8shot"),
+    prompt=shots.published_or_own(COT_8SHOT, "gsm8k_8shot"),
     stop=("\nQ:", "\n\n"),
     grader={"kind": "numeric", "extraction": "answer_is"},
     max_new_tokens=256,
+    through_seqio=True,
 )

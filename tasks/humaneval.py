@@ -1,6 +1,6 @@
 """The task `humaneval`: HumanEval (Chen et al., 2021), 164 functions to complete, zero-shot.
 
-The query is the published prompt as it is: a signature and a docstring.
+The query is the published prompt unchanged: a signature and a docstring.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FIELDS = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
 
 
 def humaneval(split: str, *, data_dir: str | None = None) -> list[dict[str, Any]]:
-    """The 164 problems; there is only a test split."""
+    """Returns the 164 problems; there is only a test split."""
     _, files = folder.find(data_dir, task="humaneval", layouts=LAYOUTS, source=SOURCE)
     return [
         {
@@ -42,4 +42,5 @@ registry.add(
     stop=("\nclass", "\ndef", "\n#", "\nif", "\nprint"),
     grader={"kind": "program", "extraction": "completion", "time_limit_s": 4.0},
     max_new_tokens=512,
+    through_seqio=True,
 )

@@ -1,15 +1,16 @@
 """The task `hungarian`: the Hungarian national high-school finals exam in mathematics, 2023.
 
-33 statements without a key: completions are graded by hand, so an evaluation writes them and a
-grading sheet (`evaluation.grading_sheet`). The paper asks with one shot at temperature 0.1; that
-shot is our own.
+The 33 statements have no key: an evaluation writes the answers and a grading sheet
+(`evaluation.grading_sheet`), and humans grade them. As in the paper, the prompt has one shot and
+the temperature is 0.1; the shot was written for this project.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from restem.data import folder, prompts, registry
+from restem.data import folder, registry
+from restem.tasks import shots
 
 LAYOUTS = (
     folder.Layout("hungarian_exam/*.jsonl", {"test": ("hungarian_exam/test.jsonl*",)}),
@@ -22,7 +23,7 @@ SOURCE = (
 
 
 def hungarian(split: str, *, data_dir: str | None = None) -> list[dict[str, Any]]:
-    """The 33 statements; there is only a test split."""
+    """Returns the 33 statements; there is only a test split."""
     _, files = folder.find(data_dir, task="hungarian", layouts=LAYOUTS, source=SOURCE)
     return [
         {
@@ -40,10 +41,11 @@ registry.add(
     "hungarian",
     source=hungarian,
     splits=("test",),
-    prompt=lambda data_dir: prompts.own("hungarian_1shot"),
+    prompt=lambda data_dir: shots.own("hungarian_1shot"),
     stop=("\nProblem:",),
     stop_after=("I hope it is correct.",),
     grader={"kind": "none"},
     max_new_tokens=512,
     temperature=0.1,
+    through_seqio=True,
 )

@@ -1,17 +1,20 @@
 """The task `math`: MATH (Hendrycks et al., 2021) with Minerva's 4-shot prompt.
 
-MATH has 7,500 training and 5,000 test problems. Its validation split is ours: `validation_size`
-training problems, chosen by a seeded hash of their text, which are not trained on.
+MATH has 7,500 training and 5,000 test problems. It has no validation split: `validation_size`
+training problems, chosen by a seeded hash of their text, are held out as one.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import gin
 
 from restem.data import folder, prompts, registry, splits
+from restem.errors import UserError
+from restem.tasks import shots
 from restem.verify.answers import extract as math_answer
 
 LAYOUTS = (
@@ -49,15 +52,20 @@ def math(
     cache_dir: str | None = None,
     validation_size: int = 500,
     validation_seed: int = 0,
+    levels: Sequence[int] | None = None,
 ) -> registry.Records:
-    """The problems of a split of MATH.
+    """Returns the problems of a split of MATH.
 
     Args:
       split: "train", "validation" or "test".
       data_dir: data folder.
-      cache_dir: where TFDS keeps the prepared data set.
-      validation_size: training problems held out as validation; 0 trains on all 7,500.
-      validation_seed: of that choice.
+      cache_dir: folder for the data set that TFDS prepares.
+      validation_size: number of training problems to hold out for validation; 0 trains on all
+        7,500.
+      validation_seed: seed of that choice.
+      levels: levels to keep, from 1 (easiest) to 5, in every split, such as (1, 2, 3); None keeps
+        all problems. Scores on some levels cannot be compared with scores on MATH, and the card's
+        notes say which levels were kept.
     """
     from restem.data import tfds_builders
 
@@ -65,18 +73,36 @@ def math(
     official = "test" if split == "test" else "train"
     folder.require_split(files, official, task="math", layout=layout)
     rows = tfds_builders.read(tfds_builders.RestemMath, files, official, cache_dir=cache_dir)
-    notes = {"layout": layout.name, f"{official}_rows": len(rows)}
+    notes: dict[str, Any] = {"layout": layout.name, f"{official}_rows": len(rows)}
+    if levels is not None:
+        rows = _of_levels(rows, levels)
+        notes["levels"] = f"only {', '.join(map(str, sorted(set(levels))))} of 1 to 5"
+        notes[f"{official}_rows_of_levels"] = len(rows)
     if official == "train":
         rest, held_out = splits.carve(
-            rows, validation_size, key=lambda r: r["problem"], seed=validation_seed, what="math"
+            rows,
+            validation_size,
+            key=lambda r: r["problem"],
+            seed=validation_seed,
+            setting="math.validation_size",
         )
         rows = held_out if split == "validation" else rest
         notes["validation_size"] = validation_size
     return registry.Records([_record(row, official) for row in rows], notes)
 
 
+def _of_levels(rows: list[dict[str, str]], levels: Sequence[int]) -> list[dict[str, str]]:
+    allowed = range(1, 6)
+    if isinstance(levels, (str, int)) or not levels or any(n not in allowed for n in levels):
+        raise UserError(
+            f"math.levels = {levels!r}: use some of the levels 1 to 5, such as (1, 2, 3)"
+        )
+    names = {f"Level {level}" for level in levels}
+    return [row for row in rows if row["level"] in names]
+
+
 def _record(row: dict[str, str], official: str) -> dict[str, Any]:
-    # Two official training solutions end in an empty box: their answer is "", which nothing equals.
+    # Two official training solutions end in an empty box. Their answer is "", which equals nothing.
     gold = math_answer.extract_gold(row["solution"]) or ""
     digest = hashlib.sha256(row["problem"].encode()).hexdigest()
     closing = f"Final Answer: The final answer is ${gold}$. I hope it is correct."
@@ -92,9 +118,10 @@ def _record(row: dict[str, str], official: str) -> dict[str, Any]:
 registry.add(
     "math",
     source=math,
-    prompt=prompts.published_or_own(MINERVA, "math_4shot"),
+    prompt=shots.published_or_own(MINERVA, "math_4shot"),
     stop=STOP,
     stop_after=STOP_AFTER,
     grader={"kind": "math", "extraction": "minerva"},
     max_new_tokens=512,
+    through_seqio=True,
 )

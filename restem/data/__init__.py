@@ -1,5 +1,5 @@
-"""Tasks as problems: where they are read from, how they are prompted, split and checked.
+"""Reads tasks and turns them into problems: registry, files, prompts, splits, and SeqIO.
 
-SeqIO and TensorFlow live in this room and in `restem.tasks`, and are imported only by the functions
-that need them: `import restem.data.registry` costs milliseconds.
+Only this room and `restem.tasks` use SeqIO and TensorFlow, and only inside the functions that need
+them, so `import restem.data.registry` takes milliseconds.
 """

@@ -1,4 +1,4 @@
-"""SeqIO metrics by the graders that the run itself uses, for T5X and SeqIO evaluators."""
+"""SeqIO metrics that use the graders of a run, for T5X and SeqIO evaluators."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from restem.records import Problem
+from restem.verify import Verifier
 
 
 def postprocess(output: str, *, example: Mapping[str, Any] | None = None, is_target: bool = False):
-    """SeqIO's `postprocess_fn`: a target becomes the `Problem` to grade against, an output stays.
+    """SeqIO's `postprocess_fn`: turns a target into the `Problem` to grade against, and keeps an
+    output as it is.
 
     Args:
-      output: a target or model output as text.
-      example: the features of the example.
-      is_target: which of the two `output` is.
+      output: a target or a model output, as text.
+      example: features of the example.
+      is_target: whether `output` is a target.
     """
     if not is_target:
         return output
@@ -31,15 +33,13 @@ def postprocess(output: str, *, example: Mapping[str, Any] | None = None, is_tar
 
 
 def accuracy(grader: Mapping[str, Any]) -> Callable[[Sequence[Problem], Sequence[str]], dict]:
-    """A SeqIO metric: the mean reward of model outputs by `grader`, in percent."""
+    """Returns a SeqIO metric: the mean reward of model outputs under `grader`, in percent."""
     return functools.partial(_accuracy, grader=dict(grader))
 
 
 def _accuracy(
     targets: Sequence[Problem], predictions: Sequence[str], *, grader: Mapping[str, Any]
 ) -> dict[str, float]:
-    from restem.verify import Verifier
-
     if not targets:
         return {"accuracy": 0.0}
     with Verifier(grader=grader) as verifier:

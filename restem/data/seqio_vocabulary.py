@@ -11,16 +11,16 @@ from restem.tokenizers.vocabularies import Vocabulary
 
 
 class SeqioVocabulary(seqio.Vocabulary):
-    """Wraps a restem `Vocabulary`; ids are those of the model, with none shifted or added.
+    """Wraps a restem `Vocabulary`; ids are those of the model, none shifted or added.
 
-    SeqIO pads with 0 whatever a vocabulary says, and cuts at the first `eos_id` when it decodes.
-    Where a model has several end-of-text ids, `eos_id` is the smallest unless one is given.
+    SeqIO always pads with 0, whatever the vocabulary's `pad_id`, and decodes up to the first
+    `eos_id`. If a model has several end-of-text ids, `eos_id` is the smallest by default.
     """
 
     def __init__(self, vocabulary: Vocabulary, *, eos_id: int | None = None):
         super().__init__(extra_ids=0)
         if eos_id is not None and eos_id not in vocabulary.eos_ids:
-            raise ValueError(f"eos_id {eos_id} is none of {sorted(vocabulary.eos_ids)}")
+            raise ValueError(f"eos_id {eos_id} is not one of {sorted(vocabulary.eos_ids)}")
         self._vocabulary = vocabulary
         self._eos_id = min(vocabulary.eos_ids) if eos_id is None else eos_id
 
@@ -38,7 +38,7 @@ class SeqioVocabulary(seqio.Vocabulary):
 
     @property
     def unk_id(self) -> int | None:
-        # None: text always has ids, and an id past the vocabulary is a mistake that must show.
+        # None: every text can be encoded, and an id past the vocabulary must raise an error.
         return None
 
     @property
@@ -52,7 +52,7 @@ class SeqioVocabulary(seqio.Vocabulary):
         return self._vocabulary.decode([int(i) for i in ids])
 
     def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
-        """Scalar string to ids [length], int32."""
+        """Returns the ids [length], int32, of a scalar string."""
 
         def encode(text: tf.Tensor) -> tf.Tensor:
             return tf.constant(self._encode(text.numpy().decode("utf-8")), tf.int32)
@@ -62,7 +62,7 @@ class SeqioVocabulary(seqio.Vocabulary):
         return ids
 
     def _decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
-        """Ids [..., length] to strings [...]."""
+        """Returns the strings [...] of ids [..., length]."""
 
         def decode(values: tf.Tensor) -> tf.Tensor:
             rows = values.numpy().reshape(-1, values.shape[-1])

@@ -1,7 +1,7 @@
-"""Splits and subsets that depend on what a record is, never on its position.
+"""Splits and subsets that depend on the content of a record, never on its position.
 
 Records are ranked by a seeded hash of their key. A subset is the head of that ranking, so a smaller
-one is part of a larger one, and neither the order of a file nor the number of hosts matters.
+subset is part of a larger one, and neither the order of a file nor the number of hosts matters.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def rank(key: str, *, seed: int, salt: str) -> int:
-    """A uniform 64-bit integer that depends on nothing but its arguments."""
+    """Returns a uniform 64-bit integer that depends on nothing but its arguments."""
     digest = hashlib.sha256(f"{salt}\0{seed}\0{key}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big")
 
@@ -24,9 +24,9 @@ def rank(key: str, *, seed: int, salt: str) -> int:
 def subset(
     items: Sequence[T], size: int, *, key: Callable[[T], str], seed: int, salt: str = "subset"
 ) -> list[T]:
-    """`size` items (all where there are fewer), chosen by seed, in their own order.
+    """Returns `size` items (all, if there are fewer) chosen by `seed`, in their original order.
 
-    For one seed, a smaller subset is contained in a larger one.
+    For the same seed, a smaller subset is contained in a larger one.
     """
     if size < 0:
         raise UserError(f"a limit on problems must be 0 or more, not {size}")
@@ -35,20 +35,27 @@ def subset(
 
 
 def carve(
-    items: Sequence[T], size: int, *, key: Callable[[T], str], seed: int, what: str
+    items: Sequence[T], size: int, *, key: Callable[[T], str], seed: int, setting: str
 ) -> tuple[list[T], list[T]]:
-    """(rest, held out): a validation split of exactly `size` items taken out of a training split.
+    """Returns (rest, held out): `size` items are held out of a training split.
 
-    For data sets that have none of their own. For one seed, a smaller validation split is contained
-    in a larger one.
+    It makes the validation split of data sets that have none. For the same seed, a smaller
+    held-out set is contained in a larger one.
+
+    Args:
+      items: training split.
+      size: number of items to hold out.
+      key: key of an item, which decides its rank.
+      seed: seed of the choice.
+      setting: name of the setting that gave `size`, for the message.
 
     Raises:
-      UserError: `size` leaves nothing to train on.
+      UserError: `size` is negative or leaves nothing to train on.
     """
     if not 0 <= size < max(len(items), 1):
         raise UserError(
-            f"{what}: a validation split of {size} cannot be taken out of {len(items)} training "
-            "problems; choose a smaller validation_size"
+            f"{setting} = {size}: cannot hold out {size} of {len(items)} training problems; choose "
+            "a size from 0 to one less than their number"
         )
     held = _lowest(items, size, key=key, seed=seed, salt="validation")
     return (
@@ -60,6 +67,6 @@ def carve(
 def _lowest(
     items: Sequence[T], size: int, *, key: Callable[[T], str], seed: int, salt: str
 ) -> set[int]:
-    """Positions of the `size` items that rank lowest."""
+    """Returns the positions of the `size` items of lowest rank."""
     order = sorted(range(len(items)), key=lambda i: (rank(key(items[i]), seed=seed, salt=salt), i))
     return set(order[:size])

@@ -1,7 +1,7 @@
-"""TFDS builders that read MATH and GSM8K from a folder, and the cache of what they prepared.
+"""TFDS builders that read MATH and GSM8K from a folder, and the cache of prepared data sets.
 
-Neither needs the network. A prepared data set lies in `CACHE/tfds/NAME-CHECKSUM`; the checksum is
-that of the source files: other files are another data set, and the same files are prepared once.
+Neither needs the network. A prepared data set is in `CACHE/tfds/NAME-CHECKSUM`, with the checksum
+of the source files: the same files are prepared once, and changed files are another data set.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ import contextlib
 import fcntl
 import io
 import logging
-import os
 import pathlib
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,19 +18,20 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from restem.data import folder
+from restem.runtime.cache import cache_folder
 
 
 class _FolderBuilder(tfds.core.GeneratorBasedBuilder):
-    """A data set of text records in the files of a folder, given by split."""
+    """A data set of text records in the files of a folder, by split."""
 
     VERSION = tfds.core.Version("1.0.0")
-    # TFDS looks for checksums of downloads beside the builder's code. There are none, and looking
+    # TFDS looks for download checksums beside the builder's code. There are none, and the search
     # imports `importlib_resources`, which TFDS 4.9 does not install on Python 3.9 and later.
     code_path = None
     FIELDS: Sequence[str] = ()
-    """Text fields of a record."""
+    """Names of the text fields of a record."""
     OPTIONAL: Sequence[str] = ()
-    """Those that a record may lack; they are then ""."""
+    """Fields that a record may lack; a missing one is ""."""
     CITATION = ""
 
     def __init__(self, *, files: Mapping[str, Sequence[epath.Path]], **kwargs: Any):
@@ -86,23 +85,6 @@ class RestemGsm8k(_FolderBuilder):
     CITATION = "Cobbe et al. Training Verifiers to Solve Math Word Problems. 2021"
 
 
-def cache_folder(cache_dir: str | None = None) -> pathlib.Path:
-    """The argument, else $RESTEM_CACHE_DIR, else the user's cache folder, else a temporary one."""
-    named = cache_dir or os.environ.get("RESTEM_CACHE_DIR")
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    cache = pathlib.Path(named or os.path.join(home, "restem")).expanduser()
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=cache):
-            return cache
-    except OSError:
-        if named:
-            raise
-    cache = pathlib.Path(tempfile.gettempdir(), f"restem-cache-{os.getuid()}")
-    cache.mkdir(mode=0o700, exist_ok=True)
-    return cache
-
-
 def read(
     builder: type[_FolderBuilder],
     files: Mapping[str, Sequence[epath.Path]],
@@ -110,19 +92,19 @@ def read(
     *,
     cache_dir: str | None = None,
 ) -> list[dict[str, str]]:
-    """The records of a split in the order of its files, prepared by TFDS on first use.
+    """Returns the records of a split in the order of its files, prepared by TFDS on first use.
 
     Args:
       builder: class of the data set.
       files: split to files.
-      split: the one wanted; one of `files`.
-      cache_dir: see `cache_folder`.
+      split: split to read; a key of `files`.
+      cache_dir: see `runtime.cache.cache_folder`.
 
     Raises:
-      UserError: a bad record; names file and line.
+      UserError: a bad record; the message names file and line.
     """
     prepared = prepare(builder, files, cache_dir=cache_dir)
-    # One batch: a row at a time costs more than everything else here.
+    # One batch: iterating row by row costs more than everything else here.
     size = prepared.info.splits[split].num_examples
     dataset = prepared.as_dataset(split=split, shuffle_files=False, batch_size=size)
     (columns,) = tfds.as_numpy(dataset)
@@ -136,7 +118,7 @@ def prepare(
     *,
     cache_dir: str | None = None,
 ) -> _FolderBuilder:
-    """A prepared builder. Processes that ask at the same time wait for the first of them."""
+    """Returns a prepared builder. Of processes that ask at the same time, one prepares it."""
     checksum = folder.checksum(file for split in sorted(files) for file in files[split])
     root = cache_folder(cache_dir) / "tfds"
     root.mkdir(exist_ok=True)
@@ -147,7 +129,7 @@ def prepare(
             return made
         logging.info("preparing %s in %s", made.name, home)
         tfds.disable_progress_bar()
-        # TFDS prints that it downloads, which it does not.
+        # TFDS prints that it downloads the data set, but nothing is downloaded.
         with contextlib.redirect_stdout(io.StringIO()):
             made.download_and_prepare(
                 download_config=tfds.download.DownloadConfig(
@@ -159,7 +141,7 @@ def prepare(
 
 @contextlib.contextmanager
 def _lock(path: pathlib.Path) -> Iterator[None]:
-    """Holds an exclusive lock that ends with the process, so that a killed one blocks nobody."""
+    """Holds an exclusive lock that ends with the process, so that a killed one blocks no other."""
     with open(path, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -25,9 +25,10 @@ import rich.table
 from absl import logging
 from etils import epath
 
+import restem.tasks  # noqa: F401  adds the built-in tasks
 from restem import records
 from restem.data import folder, registry
-from restem.data.materialize import materialize
+from restem.data.materializer import materialize
 from restem.errors import UserError
 from restem.evaluation import grading_sheet, groups
 from restem.records import Problem, Sample, TaskCard
@@ -234,7 +235,8 @@ def score(
             run_files.problems(name): dict(task=name, data_dir=data_dir)
             for name in names
             if not run_files.problems(name).exists()
-        }
+        },
+        modules=["restem.tasks"],
     )
     cards: dict[str, TaskCard] = {}
     problems: dict[Key, Problem] = {}

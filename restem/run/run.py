@@ -12,9 +12,10 @@ from typing import Any
 import gin
 from absl import logging
 
+import restem.tasks  # noqa: F401  adds the built-in tasks
 from restem import checkpoints, partitioning
 from restem.data import registry, splits
-from restem.data.materialize import materialize
+from restem.data.materializer import materialize
 from restem.errors import UserError
 from restem.records import Problem, TaskCard
 from restem.run.layout import IterationDir, Workdir
@@ -166,7 +167,7 @@ class Run:
                     limits={k: v for k, v in limits.items() if v is not None},
                     seed=self.seed,
                 )
-        materialize(requests)
+        materialize(requests, modules=["restem.tasks"])
 
     @functools.lru_cache(maxsize=64)  # noqa: B019  a process has one run
     def _problems(self, task: str) -> tuple[TaskCard, list[Problem]]:

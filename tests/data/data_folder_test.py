@@ -12,9 +12,10 @@ import gin
 from absl.testing import absltest, parameterized
 from etils import epath
 
-import restem.tasks  # noqa: F401  so that gin knows jsonl_task
+import restem.tasks  # noqa: F401  adds the built-in tasks
 from restem.data import folder, prompts, registry, splits
 from restem.errors import UserError
+from restem.tasks import shots
 
 LAYOUT = folder.Layout("two files", {"train": ("set/train.jsonl*",), "test": ("set/test.jsonl*",)})
 
@@ -89,11 +90,11 @@ class FolderTest(TempTest):
     def test_bad_files_are_named(self):
         truncated = self.root / "cut.jsonl.gz"
         truncated.write_bytes(gzip.compress(b'{"a": 1}\n' * 100)[:-12])
-        with self.assertRaisesRegex(UserError, "cut.jsonl.gz: cannot be read"):
+        with self.assertRaisesRegex(UserError, r"cut.jsonl.gz, line \d+: cannot be read"):
             list(folder.read_jsonl(epath.Path(truncated)))
         latin = self.root / "latin.jsonl"
         latin.write_bytes(b'{"a": "\xe9"}')
-        with self.assertRaisesRegex(UserError, "latin.jsonl: cannot be read"):
+        with self.assertRaisesRegex(UserError, "latin.jsonl, line 1: not UTF-8"):
             list(folder.read_jsonl(epath.Path(latin)))
         with self.assertRaisesRegex(UserError, "none.jsonl: no such file"):
             list(folder.read_jsonl(self.root / "none.jsonl"))
@@ -138,17 +139,19 @@ class SplitsTest(parameterized.TestCase):
             self.assertBetween(sum(positions) / 100, 99.5 - 16, 99.5 + 16)
 
     def test_carving_parts_the_items(self):
-        rest, held = splits.carve(self.items, 30, key=str, seed=0, what="toy")
+        rest, held = splits.carve(self.items, 30, key=str, seed=0, setting="toy.validation_size")
         self.assertLen(held, 30)
         self.assertCountEqual(rest + held, self.items)
-        _, more = splits.carve(self.items, 60, key=str, seed=0, what="toy")
+        _, more = splits.carve(self.items, 60, key=str, seed=0, setting="toy.validation_size")
         self.assertContainsSubset(held, more)
         # Not the head of the ranking that limits use, or a limited train split would be skewed.
         self.assertNotEqual(held, self.subset(30))
 
     def test_impossible_sizes(self):
-        with self.assertRaisesRegex(UserError, "toy: a validation split of 200"):
-            splits.carve(self.items, 200, key=str, seed=0, what="toy")
+        with self.assertRaisesRegex(
+            UserError, "toy.validation_size = 200: cannot hold out 200 of 200"
+        ):
+            splits.carve(self.items, 200, key=str, seed=0, setting="toy.validation_size")
         with self.assertRaisesRegex(UserError, "not -1"):
             self.subset(-1)
 
@@ -165,7 +168,7 @@ class PromptsTest(TempTest):
         self.write("prompts/toy.jsonl", '{"q": 1}', '{"q": 2}')
         prompt = self.published.read(str(self.root))
         self.assertEqual(prompt, prompts.Prompt("Q: 1\n\nQ: 2\n\n", "prompts/toy.jsonl"))
-        choose = prompts.published_or_own(self.published, "gsm8k_8shot")
+        choose = shots.published_or_own(self.published, "gsm8k_8shot")
         self.assertEqual(choose(str(self.root)), prompt)
         self.assertEqual(choose(None).source, "restem")
 

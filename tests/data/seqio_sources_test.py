@@ -14,7 +14,7 @@ from absl.testing import absltest, parameterized
 from etils import epath
 
 from restem import records
-from restem.data import folder, registry, sources, tfds_builders
+from restem.data import folder, registry, seqio_tasks, sources, tfds_builders
 from restem.data.seqio_vocabulary import SeqioVocabulary
 from restem.errors import UserError
 
@@ -244,7 +244,7 @@ class SeqioTaskTest(SourcesTest):
     def test_tokenised_features_and_prompt(self):
         add_toy()
         vocabulary = SeqioVocabulary(Bytes())
-        task = sources.seqio_task("toy", vocabulary=vocabulary)
+        task = seqio_tasks.seqio_task("toy", vocabulary=vocabulary)
         self.assertIs(seqio.TaskRegistry.get("toy"), task)
         dataset = seqio.get_dataset(
             "toy",
@@ -260,7 +260,7 @@ class SeqioTaskTest(SourcesTest):
 
     def test_metrics_grade_model_outputs(self):
         add_toy()
-        task = sources.seqio_task("toy", vocabulary=SeqioVocabulary(Bytes()))
+        task = seqio_tasks.seqio_task("toy", vocabulary=SeqioVocabulary(Bytes()))
         lengths = {"inputs": 128, "targets": 32}
         examples = list(task.get_dataset(lengths, "test", shuffle=False).as_numpy_iterator())
         outputs = [" The answer is 101.", " It is 102.", " The answer is 104."]
@@ -280,7 +280,7 @@ class SeqioTaskTest(SourcesTest):
         add_toy(groups=("pair",))
         registry.add("toy2", source=toy, splits=("train", "test"), groups=("pair",))
         self.addCleanup(registry._TASKS.pop, "toy2")
-        mixture = sources.seqio_mixture("pair")
+        mixture = seqio_tasks.seqio_mixture("pair")
         self.assertEqual({task.name for task in mixture.tasks}, {"toy", "toy2"})
         rows = mixture.get_dataset(None, "test", shuffle=False).take(20).as_numpy_iterator()
         self.assertLen(list(rows), 20)

@@ -119,7 +119,7 @@ class ScoreTest(parameterized.TestCase):
         self.folder = pathlib.Path(self.create_tempdir().full_path)
         self.tasks: dict[str, tuple[TaskCard, list[Problem]]] = {}
 
-        def write(requests):
+        def write(requests, *, modules):
             for path, request in requests.items():
                 card, problems = self.tasks[request["task"]]
                 layout.Workdir(path.parent.parent).write_problems(card, problems)

@@ -5,9 +5,8 @@ import re
 
 from absl.testing import absltest, parameterized
 
-from restem.data import prompts
 from restem.errors import UserError
-from restem.tasks import arithmetic
+from restem.tasks import arithmetic, shots
 from restem.tasks import arithmetic_stories as stories
 
 SPLITS = ("train", "validation", "test")
@@ -129,10 +128,10 @@ class ArithmeticTest(parameterized.TestCase):
             generate("validation", families=("products",), sizes={"validation": 1000})
 
     def test_the_shots_are_training_operands_in_the_same_form(self):
-        prefix = prompts.own("arithmetic_4shot").prefix
-        shots = prefix.strip().split("\n\nProblem:\n")
-        self.assertLen(shots, 4)
-        for shot in shots:
+        prefix = shots.own("arithmetic_4shot").prefix
+        solved = prefix.strip().split("\n\nProblem:\n")
+        self.assertLen(solved, 4)
+        for shot in solved:
             asked, solution = shot.removeprefix("Problem:\n").split("\n\nSolution:\n")
             operands = tuple(int(n) for n in re.findall(r"\d+", asked))
             self.assertEqual(arithmetic.split_of(operands), "train", asked)

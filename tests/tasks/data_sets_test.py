@@ -15,9 +15,9 @@ from unittest import mock
 import gin
 from absl.testing import absltest, parameterized
 
-from restem.data import folder, prompts, registry, sources
+from restem.data import folder, registry, sources
 from restem.errors import UserError
-from restem.tasks import apps, bbh, gsm8k, math, mbpp
+from restem.tasks import apps, bbh, gsm8k, math, mbpp, shots
 
 DATA = os.environ.get(folder.ENVIRONMENT)
 needs_data = unittest.skipUnless(DATA, f"{folder.ENVIRONMENT} is not set")
@@ -107,7 +107,9 @@ class MathTest(TempTest):
             self.materialize("math", splits=("test",))
         self.write("math/test.jsonl", self.row(0))
         self.write("math/train.jsonl", *[self.row(i) for i in range(3)])
-        with self.assertRaisesRegex(UserError, "validation split of 500 .* 3 training"):
+        with self.assertRaisesRegex(
+            UserError, "math.validation_size = 500: cannot hold out 500 of 3 training"
+        ):
             self.materialize("math", splits=("train",))
 
 
@@ -266,9 +268,9 @@ class OwnPromptsTest(parameterized.TestCase):
         ("apps_2shot", "QUESTION:\n", 2),
         ("mbpp_3shot", "You are an expert", 3),
     )
-    def test_form(self, name, opening, shots):
-        prefix = prompts.own(name).prefix
-        self.assertLen(re.findall(rf"(?:\A|\n\n){re.escape(opening)}", prefix), shots)
+    def test_form(self, name, opening, number):
+        prefix = shots.own(name).prefix
+        self.assertLen(re.findall(rf"(?:\A|\n\n){re.escape(opening)}", prefix), number)
         self.assertEndsWith(prefix, "\n\n")
         self.assertNotEndsWith(prefix, "\n\n\n")
         self.assertNotIn("\r", prefix)
@@ -276,14 +278,14 @@ class OwnPromptsTest(parameterized.TestCase):
     def test_math_shots_end_in_the_sentence_and_box_the_same_answer(self):
         from restem.verify.answers import extract as math_answer
 
-        for shot in prompts.own("math_4shot").prefix.split("\n\nProblem:\n"):
+        for shot in shots.own("math_4shot").prefix.split("\n\nProblem:\n"):
             solution = shot.split("\n\nSolution:\n")[1]
             answer = math_answer.extract(solution, mode="minerva")
             self.assertIsNotNone(answer)
             self.assertEqual(answer, math_answer.extract_gold(solution))
 
     def test_gsm8k_shots_compute_what_they_say(self):
-        for shot in prompts.own("gsm8k_8shot").prefix.strip().split("\n\n"):
+        for shot in shots.own("gsm8k_8shot").prefix.strip().split("\n\n"):
             answer = re.search(r"The answer is (\d+)\.$", shot)[1]
             equations = re.findall(r"((?:\d+ [-+*/] )+\d+) = (\d+)", shot)
             self.assertNotEmpty(equations)
@@ -292,7 +294,7 @@ class OwnPromptsTest(parameterized.TestCase):
             self.assertIn(answer, [right for _, right in equations])
 
     def test_apps_shots_solve_their_examples(self):
-        first, second = prompts.own("apps_2shot").prefix.strip().split("\n\nQUESTION:\n")
+        first, second = shots.own("apps_2shot").prefix.strip().split("\n\nQUESTION:\n")
         question, program = first.split(f"\n\n{apps.STANDARD_INPUT}\n\nANSWER:\n")
         examples = re.findall(r"Input\n(.*?)\n\nOutput\n(\d+)", question, re.S)
         self.assertLen(examples, 2)
@@ -314,7 +316,7 @@ class OwnPromptsTest(parameterized.TestCase):
         )
 
     def test_mbpp_shots_pass_their_tests(self):
-        for shot in prompts.own("mbpp_3shot").prefix.strip().split("\n\nYou are an expert"):
+        for shot in shots.own("mbpp_3shot").prefix.strip().split("\n\nYou are an expert"):
             asked, program = shot.split("\n[BEGIN]\n")
             program = program.removesuffix("\n[DONE]")
             tests = re.findall(r"^assert .*$", asked, re.M)

@@ -1,35 +1,46 @@
-"""Materialises tasks in a process of its own: `python -m restem.data.materialize`.
+"""Materialises tasks in a child process: `python -m restem.data.materializer`.
 
-TensorFlow, which SeqIO brings, would take half a gigabyte of the run's memory, and on a GPU all of
-the card's. So the run asks a child, which writes `problems/TASK.parquet` and is gone. One child
-serves all tasks that are missing: it takes some seconds to start.
+TensorFlow, which SeqIO needs, would take half a gigabyte of the run's memory and, on a GPU, all of
+the GPU's. So a child process writes `problems/TASK.parquet` and exits. One child serves all missing
+tasks, since starting TensorFlow takes seconds.
 """
 
 from __future__ import annotations
 
 import collections
+import importlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gin
 from etils import epath
 
+from restem.data import sources
 from restem.errors import UserError
+from restem.records import problems_to_table
+from restem.runtime import storage
 
 
-def materialize(requests: Mapping[epath.Path, Mapping[str, Any]]) -> None:
-    """Writes the problems that `sources.materialize(**request)` gives to the path of each request.
+def materialize(
+    requests: Mapping[epath.Path, Mapping[str, Any]], *, modules: Sequence[str] = ()
+) -> None:
+    """Writes the problems of `sources.materialize(**request)` to the path of each request.
+
+    Args:
+      requests: path to the arguments of `sources.materialize`.
+      modules: modules whose import adds the tasks, beside those that gin files import.
 
     Raises:
-      UserError: as there, or the child died.
+      UserError: as in `sources.materialize`, or the child died.
     """
     if not requests:
         return
     message = {
+        "modules": list(modules),
         "gin": gin.config_str(),
         "requests": [[str(path), dict(request)] for path, request in requests.items()],
     }
@@ -41,7 +52,7 @@ def materialize(requests: Mapping[epath.Path, Mapping[str, Any]]) -> None:
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),  # for task modules that gin imports
     }
     done = subprocess.run(
-        [sys.executable, "-m", "restem.data.materialize"],
+        [sys.executable, "-m", "restem.data.materializer"],
         input=json.dumps(message), env=environment, text=True, capture_output=True,
     )  # fmt: skip
     if done.returncode == 2:
@@ -55,12 +66,9 @@ def materialize(requests: Mapping[epath.Path, Mapping[str, Any]]) -> None:
 
 
 def _child(message: Mapping[str, Any]) -> None:
-    from restem.data import jsonl, registry, sources  # noqa: F401  gin binds what is in them
-    from restem.records import problems_to_table
-    from restem.runtime import storage
-
-    registry.names()  # adds the built-in tasks, whose options gin may bind
-    # Bindings of the steps, which are not imported here, are of no concern.
+    for module in message["modules"]:
+        importlib.import_module(module)
+    # The steps are not imported here, so gin does not know what binds them.
     gin.parse_config(message["gin"], skip_unknown=True)
     for path, request in message["requests"]:
         card, problems = sources.materialize(**request)
@@ -76,5 +84,5 @@ if __name__ == "__main__":
     try:
         _child(json.loads(sys.stdin.read()))
     except UserError as e:
-        print(str(e).partition("\n")[0])  # gin adds lines that name the configurables it passed
+        print(str(e).partition("\n")[0])  # gin appends lines that name the configurables involved
         sys.exit(2)

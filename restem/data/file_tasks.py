@@ -1,0 +1,281 @@
+"""Tasks from files, without a line of Python: a gin file names the data and maps its columns.
+
+With the task's name as scope:
+
+    my_task/file_task.path = "problems.jsonl"
+    my_task/file_task.prompt = "prompt.txt"
+    my_task/file_task.grader = {"kind": "math", "extraction": "minerva"}
+
+after which a run can name `my_task`. The data may be JSON lines, CSV, Parquet or Arrow, a folder of
+such files (also one that `datasets.save_to_disk` wrote), or a data set of the Hugging Face Hub:
+
+    gsm/file_task.path = "hf:openai/gsm8k/main"
+    gsm/file_task.columns = {"problem": "question", "answer": "answer", "solution": "answer"}
+    gsm/file_task.answer_pattern = "#### (.+)"
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import gin
+
+from restem.data import data_files, prompts, splits, tables
+from restem.data.task_spec import SPLITS, TaskSpec
+from restem.errors import UserError
+
+MINERVA = "Problem:\n{problem}\n\nSolution:"
+MINERVA_STOP = ("\nProblem:",)
+MINERVA_STOP_AFTER = ("I hope it is correct.",)
+
+COLUMNS = ("problem", "answer", "solution", "solutions", "tests", "split", "id", "metadata")
+
+
+@gin.configurable("file_task")
+@dataclasses.dataclass(frozen=True)
+class FileTask:
+    """A task in files. The gin scope that binds `path` is its name."""
+
+    path: str | None = None
+    """Data: a file (`.jsonl`, `.csv`, `.parquet`, `.arrow`; the first two also `.gz`), a folder of
+    such files, or `hf:ORG/NAME[@REVISION][/FOLDER]` on the Hugging Face Hub."""
+    files: Mapping[str, str] | None = None
+    """Split to the pattern of its files within the folder `path`, such as {"test": "*/test*"}; None
+    recognises splits by the words train, validation and test in paths."""
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Field to the column that holds it, such as {"problem": "question"}; "a.b" is field b of
+    column a. Fields: problem, answer, solution, solutions, tests, split, id, metadata. A field that
+    is not named is read from the column of its own name."""
+    metadata_columns: Sequence[str] = ()
+    """Columns to keep as metadata of the problem."""
+    answer_pattern: str | None = None
+    """Regular expression whose first group, at its last match in the answer column, is the answer;
+    None takes the whole column."""
+    prompt: str | None = None
+    """File with the few-shot prefix; None is zero-shot."""
+    template: str = MINERVA
+    """Query, with `{problem}` in place of the problem."""
+    solution_template: str = "\n{solution}"
+    """Target of supervised fine-tuning, with `{solution}` in place of a solution."""
+    grader: Mapping[str, Any] | None = None
+    """See `TaskCard.grader`; None is Minerva's answer form, or running programs if the data has
+    tests."""
+    stop: Sequence[str] = MINERVA_STOP
+    """See `TaskCard.stop`."""
+    stop_after: Sequence[str] = MINERVA_STOP_AFTER
+    """See `TaskCard.stop_after`."""
+    max_new_tokens: int = 512
+    """See `TaskCard.max_new_tokens`."""
+    validation_size: int = 0
+    """Training problems to hold out for validation if the data has no validation split."""
+    test_size: int = 0
+    """Training problems to hold out for testing if the data has no test split."""
+    seed: int = 0
+    """Seed of the choice of held-out problems."""
+
+    def spec(self, name: str) -> TaskSpec:
+        """Reads the data and returns the task.
+
+        Raises:
+          UserError: a setting that does not fit, or a bad record; the message names the setting, or
+            the file and the line.
+        """
+        setting = f"{name}/file_task"
+        self._check(setting)
+        by_split = self._carved(self._records(setting), setting)
+        grader = self.grader
+        if grader is None:
+            tested = any(r["tests"] for rows in by_split.values() for r in rows)
+            grader = {"kind": "program"} if tested else {"kind": "math", "extraction": "minerva"}
+        return TaskSpec(
+            name=name,
+            source=lambda split: by_split[split],
+            splits=tuple(split for split, rows in by_split.items() if rows),
+            prompt=prompts.from_file(self.prompt) if self.prompt else prompts.ZERO_SHOT,
+            stop=tuple(self.stop),
+            stop_after=tuple(self.stop_after),
+            grader=dict(grader),
+            max_new_tokens=self.max_new_tokens,
+        )
+
+    def _check(self, setting: str) -> None:
+        if "{problem}" not in self.template:
+            raise UserError(f"{setting}.template has no {{problem}}: {self.template!r}")
+        if "{solution}" not in self.solution_template:
+            raise UserError(
+                f"{setting}.solution_template has no {{solution}}: {self.solution_template!r}"
+            )
+        unknown = sorted(set(self.columns) - set(COLUMNS))
+        if unknown:
+            raise UserError(
+                f"{setting}.columns: no field {unknown[0]!r}; the fields are {', '.join(COLUMNS)}"
+            )
+        for field in ("stop", "stop_after", "metadata_columns"):
+            if isinstance(getattr(self, field), str):
+                raise UserError(f"{setting}.{field} must be a tuple of strings, not a string")
+        if self.answer_pattern is not None:
+            try:
+                groups = re.compile(self.answer_pattern).groups
+            except re.error as error:
+                raise UserError(f"{setting}.answer_pattern: {error}") from error
+            if not groups:
+                raise UserError(f"{setting}.answer_pattern has no group (...) around the answer")
+
+    def _records(self, setting: str) -> list[dict[str, Any]]:
+        """The records of all files in the form of `TaskSpec.source`, each with its split."""
+        assert self.path is not None
+        found = data_files.find(self.path, self.files, setting=setting)
+        several = sum(map(len, found.values())) > 1
+        records: list[dict[str, Any]] = []
+        seen: dict[str, str] = {}
+        for split, files in found.items():
+            for file in files:
+                for place in tables.read(file):
+                    record = self._record(place, split, f"{file.name}:" if several else "")
+                    problem_id = record["problem_id"]
+                    if problem_id in seen:
+                        raise UserError(f"{place}: id {problem_id!r} is used by {seen[problem_id]}")
+                    seen[problem_id] = str(place)
+                    records.append(record)
+        if not records:
+            raise UserError(f"{self.path}: holds no records; a record is one problem")
+        return records
+
+    def _carved(
+        self, records: Sequence[Mapping[str, Any]], setting: str
+    ) -> dict[str, list[Mapping[str, Any]]]:
+        """Records by split, with the splits that `validation_size` and `test_size` hold out."""
+        by_split = {split: [r for r in records if r["split"] == split] for split in SPLITS}
+        for split, size in (("test", self.test_size), ("validation", self.validation_size)):
+            if size and not by_split[split]:
+                by_split["train"], by_split[split] = splits.carve(
+                    by_split["train"], size, key=lambda r: r["inputs"], seed=self.seed,
+                    setting=f"{setting}.{split}_size",
+                )  # fmt: skip
+        return by_split
+
+    def _record(self, place: tables.Place, split: str, id_prefix: str) -> dict[str, Any]:
+        """One record in the form of `TaskSpec.source`; raises UserError naming its place."""
+
+        def column(field: str) -> Any:
+            return _column(place, self.columns.get(field, field), named=field in self.columns)
+
+        problem = column("problem")
+        if problem is None:
+            name = self.columns.get("problem", "problem")
+            raise UserError(
+                f"{place}: no field {name!r}; it has {', '.join(map(repr, place.record)) or 'none'}"
+            )
+        if not isinstance(problem, str) or not problem.strip():
+            raise UserError(f"{place}: 'problem' must be a non-empty string")
+        split = column("split") or split
+        if split not in SPLITS:
+            raise UserError(f"{place}: split is {split!r}; use one of {', '.join(SPLITS)}")
+        given = column("id")
+        return {
+            "problem_id": _text(
+                place, "id", f"{id_prefix}{place.unit}-{place.number}" if given is None else given
+            ),
+            "split": split,
+            "inputs": _text(place, "problem", self.template.replace("{problem}", problem)),
+            "answer": self._answer(place, column("answer")),
+            "tests": _json(place, "tests", column("tests"), (dict, str)),
+            "solutions": self._solutions(place, column),
+            "metadata": self._metadata(place, column("metadata")),
+        }
+
+    def _answer(self, place: tables.Place, answer: Any) -> str | None:
+        if answer is None:
+            return None
+        if isinstance(answer, (dict, list, bytes)):
+            raise UserError(f"{place}: 'answer' must be a string or a number")
+        if isinstance(answer, float) and not math.isfinite(answer):
+            raise UserError(f"{place}: 'answer' is {answer}, which is no number")
+        text = _text(place, "answer", answer)
+        if self.answer_pattern is None:
+            return text
+        matches = list(re.finditer(self.answer_pattern, text))
+        if not matches:
+            raise UserError(
+                f"{place}: answer_pattern {self.answer_pattern!r} does not match {text[-60:]!r}"
+            )
+        return (matches[-1][1] or "").strip()
+
+    def _solutions(
+        self, place: tables.Place, column: Callable[[str], Any]
+    ) -> tuple[str, ...]:  # fmt: skip
+        solutions = column("solutions")
+        if solutions is None:
+            single = column("solution")
+            solutions = [single] if single else []
+        solutions = _json(place, "solutions", solutions, (list,)) or []
+        if not all(isinstance(s, str) for s in solutions):
+            raise UserError(f"{place}: 'solutions' must be a list of strings")
+        filled = [self.solution_template.replace("{solution}", s) for s in solutions]
+        return tuple(_text(place, "solutions", s) for s in filled)
+
+    def _metadata(self, place: tables.Place, given: Any) -> dict[str, Any]:
+        metadata = dict(_json(place, "metadata", given, (dict,)) or {})
+        for name in self.metadata_columns:
+            metadata[name] = _column(place, name, named=True)
+        try:
+            json.dumps(metadata)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise UserError(f"{place}: metadata is not what JSON can hold ({error})") from error
+        return metadata
+
+
+def _column(place: tables.Place, name: str, *, named: bool) -> Any:
+    """The value of a column, "a.b" being field b of column a; None if it is absent or empty.
+
+    Raises:
+      UserError: a setting names the column, and the record has none of that name.
+    """
+    value: Any = place.record
+    for part in [name] if name in place.record else name.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            if not named:
+                return None
+            have = ", ".join(map(repr, place.record)) or "none"
+            raise UserError(f"{place}: no column {name!r}; it has {have}")
+        value = value[part]
+    return value
+
+
+def _json(place: tables.Place, field: str, value: Any, kinds: tuple[type, ...]) -> Any:
+    """A value that is an object or list, or its JSON, as CSV files have it."""
+    if isinstance(value, str) and str not in kinds:
+        with contextlib.suppress(ValueError, RecursionError):
+            value = json.loads(value)
+    if value is not None and not isinstance(value, kinds):
+        wanted = "a list of strings" if kinds == (list,) else "a JSON object"
+        raise UserError(f"{place}: {field!r} must be {wanted}, not {type(value).__name__}")
+    return value
+
+
+def _text(place: tables.Place, field: str, value: Any) -> str:
+    try:
+        text = str(value)
+        text.encode("utf-8")
+    except ValueError as error:  # lone surrogates, or an integer of too many digits
+        raise UserError(f"{place}: {field!r} is not text that UTF-8 can hold ({error})") from error
+    return text
+
+
+# The former name, for gin files and run folders that have it.
+_JsonlTask = gin.external_configurable(FileTask, name="jsonl_task", module="restem.data")
+
+
+def bound(name: str) -> TaskSpec | None:
+    """Returns the task whose `path` the current gin scope binds; None if it binds none."""
+    for configurable in (FileTask, _JsonlTask):
+        task = configurable()
+        if task.path is not None:
+            return task.spec(name)
+    return None

@@ -1,0 +1,92 @@
+"""Records of a function source as rows of text, and rows as problems.
+
+A row is what a SeqIO example holds: every field a string. Tasks that are read directly and tasks
+that are read through SeqIO both pass through this form, so both give the same problems.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from restem.data import folder
+from restem.data.task_spec import Records, TaskSpec
+from restem.errors import UserError
+from restem.records import Problem
+
+FIELDS = (
+    "problem_id", "inputs", "targets", "answer", "has_answer", "tests", "solutions", "metadata",
+)  # fmt: skip
+"""Fields of a row. `has_answer` is "" for a problem without one, since an answer may be empty."""
+
+
+def of_function(
+    spec: TaskSpec,
+    split: str,
+    *,
+    data_dir: str | None,
+    cache_dir: str | None,
+    notes: dict[str, Any],
+) -> list[dict[str, str]]:
+    """Returns the rows of a split from a task's source function; adds its notes to `notes`.
+
+    Raises:
+      UserError: a bad record.
+    """
+    given = {"data_dir": folder.data_dir(data_dir), "cache_dir": cache_dir}
+    accepts = inspect.signature(spec.source).parameters
+    records = spec.source(split, **{k: v for k, v in given.items() if k in accepts})
+    if isinstance(records, Records):
+        notes.update(records.notes)
+        records = records.rows
+    return [
+        _row(record, task=spec.name, split=split, index=index)
+        for index, record in enumerate(records)
+    ]
+
+
+def _row(record: Mapping[str, Any], *, task: str, split: str, index: int) -> dict[str, str]:
+    where = f"task {task}, {split} record {index + 1}"
+    folder.require(record, ("inputs",), where=where)
+    tests = record.get("tests")
+    solutions = record.get("solutions") or ()
+    if isinstance(solutions, str):
+        raise UserError(f"{where}: 'solutions' must be a sequence of strings, not a string")
+    answer = record.get("answer")
+    answer = "" if answer is None else str(answer)
+    row = {
+        "problem_id": str(record.get("problem_id", f"{split}-{index:05d}")),
+        "inputs": record["inputs"],
+        "targets": record.get("targets") or (solutions[0] if solutions else answer),
+        "answer": answer,
+        "has_answer": "" if record.get("answer") is None else "yes",
+        "tests": tests if isinstance(tests, str) else json.dumps(tests) if tests else "",
+        "solutions": json.dumps(list(solutions)),
+    }
+    try:
+        row["metadata"] = json.dumps(dict(record.get("metadata") or {}), sort_keys=True)
+        for text in row.values():
+            text.encode("utf-8")
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{where}: a field is not text that UTF-8 can hold ({error})") from error
+    return row
+
+
+def to_problem(row: Mapping[str, str], *, split: str, index: int) -> Problem:
+    """Returns the problem of a row, which may lack all of `FIELDS` but `inputs` and `targets`."""
+    answer = row.get("answer", row["targets"])
+    absent = not row.get("has_answer", answer)
+    solutions = json.loads(row["solutions"]) if row.get("solutions") else []
+    if "solutions" not in row and row["targets"] != answer:
+        solutions = [row["targets"]]
+    return Problem(
+        problem_id=row.get("problem_id") or f"{split}-{index:05d}",
+        split=split,
+        inputs=row["inputs"],
+        answer=None if absent else answer,
+        tests=row.get("tests") or None,
+        solutions=tuple(solutions),
+        metadata=json.loads(row.get("metadata") or "{}"),
+    )
