@@ -16,7 +16,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["TEST_TMPDIR"] = os.path.join(tempfile.gettempdir(), _FOLDER)
 
 # One process takes all that run programs in jails: some count what is left behind on the machine.
-_JAILS = ("verify/", "apps_run_test.py", "data_sets_test.py")
+_JAILS = ("verify/", "tasks/")
 # Longest first, so that no process is left alone with one of them at the end.
 _LONGEST = (
     "distributed_run_test.py",

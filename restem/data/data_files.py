@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -57,6 +57,8 @@ def find(
 
 
 def _matches(root: epath.Path, pattern: str, setting: str) -> Sequence[epath.Path]:
+    if "**" in pattern:
+        raise UserError(f"{setting}.files: {pattern!r}: use * for each folder instead of **")
     files = sorted(f for f in root.glob(pattern) if not f.is_dir())
     if not files:
         raise UserError(f"{setting}.files: no file matches {pattern!r} in {root}")
@@ -64,11 +66,7 @@ def _matches(root: epath.Path, pattern: str, setting: str) -> Sequence[epath.Pat
 
 
 def _recognised(root: epath.Path, path: str, setting: str) -> dict[str, Sequence[epath.Path]]:
-    files = sorted(
-        f
-        for f in root.glob("**/*")
-        if f.name.endswith(tables.SUFFIXES) and not _NO_RECORDS.match(f.name) and not f.is_dir()
-    )
+    files = sorted(_data_files(root))
     if not files:
         raise UserError(
             f"{path}: the folder has no data files ({', '.join(tables.SUFFIXES)}); name another "
@@ -91,6 +89,16 @@ def _recognised(root: epath.Path, path: str, setting: str) -> dict[str, Sequence
                 f"them in {setting}.path, or bind {setting}.files"
             )
     return {split: found[split] for split in SPLITS if split in found}
+
+
+def _data_files(folder: epath.Path) -> Iterator[epath.Path]:
+    for path in folder.iterdir():
+        if _NO_RECORDS.match(path.name):
+            continue
+        if path.is_dir():
+            yield from _data_files(path)
+        elif path.name.endswith(tables.SUFFIXES):
+            yield path
 
 
 def _downloaded(reference: str) -> epath.Path:
