@@ -24,8 +24,8 @@ import subprocess
 import sys
 import time
 
-from restem.verify.programs import programs
-from restem.verify.sandbox import layers as sandbox
+from restem.verify.programs.program_pool import ProgramPool
+from restem.verify.sandbox import layers
 from restem.verify.sandbox.limits import Limits
 
 _ECHO = {"inputs": ["3\n"], "outputs": ["6\n"]}
@@ -70,11 +70,11 @@ def batch(
 ) -> tuple[float, float, list]:
     """Clock and CPU seconds of grading `texts`, the start of the pool left out."""
     before = cpu_seconds()
-    with programs.ProgramPool(workers=workers, limits=limits):
+    with ProgramPool(workers=workers, limits=limits):
         pass
     idle = cpu_seconds() - before
     before = cpu_seconds()
-    with programs.ProgramPool(workers=workers, limits=limits) as pool:
+    with ProgramPool(workers=workers, limits=limits) as pool:
         start = time.perf_counter()
         futures = [pool.submit(*row) for row in texts]
         verdicts = [future.result() for future in futures]
@@ -83,7 +83,7 @@ def batch(
 
 
 def throughput(count: int) -> None:
-    print("sandbox:", sandbox.summary(sandbox.layers()))
+    print("sandbox:", layers.summary(layers.layers()))
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # the verifier and its caller: one core
     for name, row in _SHORT.items():
         rates = []
@@ -112,9 +112,9 @@ def hostile(count: int) -> None:
     honest = [_SHORT["standard input"]] * 150
     workers = len(os.sched_getaffinity(0))
 
-    with programs.ProgramPool(workers=workers, limits=limits) as pool:
+    with ProgramPool(workers=workers, limits=limits) as pool:
 
-        def rate(pool: programs.ProgramPool, texts: list) -> tuple[float, collections.Counter]:
+        def rate(pool: ProgramPool, texts: list) -> tuple[float, collections.Counter]:
             start = time.perf_counter()
             futures = [pool.submit(*row) for row in texts]
             verdicts = [future.result() for future in futures]
@@ -127,7 +127,7 @@ def hostile(count: int) -> None:
         speed, methods = rate(pool, attacks)
         print(f"{count} attacks at {speed:.0f} a second: {dict(methods)}", flush=True)
         print(f"memory of the supervisors: {memory} kB before, {supervisor_kb(pool)} kB after")
-        with programs.ProgramPool(workers=workers, limits=limits) as fresh:
+        with ProgramPool(workers=workers, limits=limits) as fresh:
             for _ in range(5):
                 print(
                     f"honest programs/s: {rate(pool, honest)[0]:.0f} after the attacks,"
@@ -135,10 +135,10 @@ def hostile(count: int) -> None:
                 )
 
 
-def supervisor_kb(pool: programs.ProgramPool) -> int:
+def supervisor_kb(pool: ProgramPool) -> int:
     total = 0
-    for worker in pool._workers:
-        with open(f"/proc/{worker._process.pid}/statm") as file:
+    for pid in pool.pool.pids:
+        with open(f"/proc/{pid}/statm") as file:
             total += int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
     return total
 
@@ -155,7 +155,7 @@ def overlap(count: int) -> None:
     for _ in range(count):
         sample()
     sampling = time.perf_counter() - start
-    with programs.ProgramPool() as pool:
+    with ProgramPool() as pool:
         pool.submit(*row).result()
         start = time.perf_counter()
         for future in [pool.submit(*row) for _ in range(count)]:
@@ -203,7 +203,7 @@ def real(time_limit_s: float) -> None:
     }  # fmt: skip
     limits = Limits(time_limit_s=time_limit_s)
     for name, entries in sets.items():
-        with programs.ProgramPool(limits=limits) as pool:
+        with ProgramPool(limits=limits) as pool:
             start = time.perf_counter()
             futures = [pool.submit(text, tests) for _, text, tests in entries]
             verdicts = [future.result() for future in futures]

@@ -89,6 +89,22 @@ class Verdict:
     """The extracted answer in the form that was compared."""
     detail: str = ""
     """Why a sample failed, in one line for a person to read."""
+    passed: int | None = None
+    """Number of tests that passed before the first failure; None for answers."""
+    total: int | None = None
+    """Number of tests; None for answers."""
+    seconds: float | None = None
+    """Wall-clock seconds that running the tests took; None for answers; not stored."""
+    sandbox: str = ""
+    """Names of the layers of isolation in force while the program ran; empty for answers."""
+
+
+def verdict_fields(verdict: Verdict) -> dict[str, Any]:
+    """Returns the fields of a verdict for JSON or Arrow; `Verdict(**fields)` is the inverse.
+
+    A subclass, such as a reward function may return, crosses as the `Verdict` that it extends.
+    """
+    return {field.name: getattr(verdict, field.name) for field in dataclasses.fields(Verdict)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,6 +186,9 @@ def sample_schema() -> pa.Schema:
             ("extracted", pa.string()),
             ("normalized", pa.string()),
             ("detail", pa.string()),
+            ("passed", pa.int32()),
+            ("total", pa.int32()),
+            ("sandbox", pa.string()),  # not `seconds`: a resumed run equals one that was not killed
         ]
     )
     return pa.schema(
@@ -245,7 +264,7 @@ def samples_to_table(samples: Iterable[Sample]) -> pa.Table:
     for sample in samples:
         row = dict(vars(sample))
         row["token_ids"] = list(sample.token_ids)
-        row["verdict"] = None if sample.verdict is None else dict(vars(sample.verdict))
+        row["verdict"] = None if sample.verdict is None else verdict_fields(sample.verdict)
         rows.append(row)
     return pa.Table.from_pylist(rows, schema=sample_schema())
 

@@ -23,7 +23,7 @@ from etils import epath
 from restem.data import folder, registry, splits
 from restem.errors import UserError
 from restem.tasks import shots
-from restem.verify.programs import tests as program_tests
+from restem.verify.programs.tests import parse_tests
 
 LAYOUTS = (
     folder.Layout("apps/*.jsonl", {"train": ("apps/train_introductory.jsonl*",)}),
@@ -163,7 +163,7 @@ def _reason_to_drop(row: Mapping[str, Any], max_question: int, max_tests: int) -
         tests = json.loads(row["tests"])
         if not tests.get("inputs"):
             return "no tests"
-        program_tests.parse_tests(tests)
+        parse_tests(tests)
     except (ValueError, AttributeError, RecursionError, UserError):
         return "tests do not parse"
     return None

@@ -23,11 +23,12 @@ from restem.cli.main import parse_gin
 from restem.errors import UserError
 from restem.evaluation import contamination
 from restem.run import layout, summary
-from restem.run.run import Run, close_verifiers, gin_bindings, versions
+from restem.run.run import Run, gin_bindings, versions
 from restem.runtime import compilation, distributed, storage
 from restem.runtime.preemption import EXIT_PREEMPTED, PREEMPTION, PreemptedError
 from restem.runtime.profiles import PROFILE
 from restem.runtime.progress import CONSOLE
+from restem.verify import WorkersLostError, close_shared
 
 gin.external_configurable(partitioning.make_mesh, module="restem")
 gin.external_configurable(partitioning.local_mesh, module="restem")
@@ -395,7 +396,7 @@ def plan(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
 
 def doctor(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     """Devices, sandbox layers in force, versions: the first thing to send with a question."""
-    from restem.verify.sandbox import layers as sandbox
+    from restem.verify.sandbox import layers
 
     for name, version in versions().items():
         CONSOLE.print(f"{name:18} {version}", highlight=False)
@@ -405,7 +406,7 @@ def doctor(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
         memory = f", {limit / 2**30:.1f} GiB" if limit else ""
         CONSOLE.print(f"device             {device.device_kind} ({device.platform}){memory}")
     CONSOLE.print("sandbox for programs that models write:")
-    for line in sandbox.describe():
+    for line in layers.describe():
         CONSOLE.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
     return 0
 
@@ -432,6 +433,9 @@ def dispatch(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
             return VERBS[arguments.verb](arguments, bindings)
     except PreemptedError:
         return EXIT_PREEMPTED
+    except WorkersLostError as e:
+        print(f"restem: {e}", file=sys.stderr)
+        return e.exit_code
     except Exception as e:
         late = distributed.as_late_host(e)
         if late is None:
@@ -440,4 +444,4 @@ def dispatch(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
         return late.exit_code
     finally:
         compilation.log_counts()
-        close_verifiers()
+        close_shared()

@@ -26,14 +26,13 @@ from absl import logging
 from etils import epath
 
 import restem.tasks  # noqa: F401  adds the built-in tasks
-from restem import records
+from restem import records, verify
 from restem.data import folder, registry
 from restem.data.materializer import materialize
 from restem.errors import UserError
 from restem.evaluation import grading_sheet, groups
 from restem.records import Problem, Sample, TaskCard
 from restem.run import layout
-from restem.run.run import verifier
 from restem.runtime import storage
 from restem.sampling.stopping import Stops
 from restem.steps import evaluate
@@ -251,7 +250,7 @@ def score(
         if not answers:
             continue
         by_id = {p.problem_id: p for p in asked}
-        verdicts = verifier(card, allow_weak_sandbox).grade(
+        verdicts = verify.shared_verifier(card.grader, allow_weak_sandbox).grade(
             [by_id[s.problem_id] for s in answers], [s.text for s in answers]
         )
         answers = [records.regraded(s, v) for s, v in zip(answers, verdicts, strict=True)]

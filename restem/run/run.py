@@ -13,7 +13,7 @@ import gin
 from absl import logging
 
 import restem.tasks  # noqa: F401  adds the built-in tasks
-from restem import checkpoints, partitioning
+from restem import checkpoints, partitioning, verify
 from restem.data import registry, splits
 from restem.data.materializer import materialize
 from restem.errors import UserError
@@ -218,7 +218,8 @@ class Run:
         return report["best_validation"] if iteration else _first_reward(report)
 
     def verifier(self, task: str | None = None):
-        return verifier(self.card(task or self.task), self.allow_weak_sandbox)
+        grader = self.card(task or self.task).grader
+        return verify.shared_verifier(grader, self.allow_weak_sandbox)
 
 
 def _first_reward(report: Mapping[str, Any]) -> float | None:
@@ -238,30 +239,6 @@ def load_policy(
     policy = checkpoints.load(reference, dtype=dtype, shardings=places)
     config = policy.config.replace(dtype=compute_dtype, int8_weights=int8_weights)
     return policy.replace(config=config)
-
-
-_VERIFIERS: dict[str, Any] = {}
-
-
-def verifier(card: TaskCard, allow_weak_sandbox: bool):
-    """The verifier of a task's grader; kept, since its workers take a second to start."""
-    from restem import verify
-
-    key = repr((sorted(card.grader.items()), allow_weak_sandbox))
-    if key not in _VERIFIERS:
-        if card.grader.get("kind") == "program":
-            from restem.verify.sandbox import layers as sandbox
-
-            for line in sandbox.describe():
-                logging.info("sandbox: %s", line)
-        _VERIFIERS[key] = verify.Verifier(grader=card.grader, allow_weak_sandbox=allow_weak_sandbox)
-    return _VERIFIERS[key]
-
-
-def close_verifiers() -> None:
-    """Ends all verification workers; the end of a process."""
-    while _VERIFIERS:
-        _VERIFIERS.popitem()[1].close()
 
 
 def gin_bindings() -> Mapping[str, str]:

@@ -33,7 +33,7 @@ from restem.runtime.preemption import PREEMPTION
 from restem.runtime.profiles import PROFILE
 from restem.runtime.progress import progress
 from restem.sampling import Engine, Request, Sampling
-from restem.verify.sandbox import layers as sandbox
+from restem.verify.sandbox import layers
 
 gin.external_configurable(Sampling, module="restem")
 
@@ -383,7 +383,7 @@ def generate(
             "resumed_from_shard": resumed or None,
         }
         if card.grader.get("kind") == "program":
-            counts["sandbox"] = sandbox.in_force()
+            counts["sandbox"] = layers.in_force()
         storage.write_json(directory.generation, counts)
         return counts
 

@@ -16,17 +16,17 @@ from restem.errors import UserError
 from restem.evaluation import completions
 from restem.records import Problem, TaskCard
 from restem.run import layout
-from restem.run.run import close_verifiers
 from restem.runtime import storage
 from restem.sampling.stopping import Stops
 from restem.tasks import bbh
+from restem.verify import close_shared
 
 DATA = os.environ.get("RESTEM_DATA_DIR", "")
 PUBLISHED = pathlib.Path(DATA) / "code-davinci-002-outputs"
 
 
 def tearDownModule():
-    close_verifiers()
+    close_shared()
 
 
 def card_of(task: str, prefix: str = "") -> TaskCard:

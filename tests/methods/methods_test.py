@@ -22,6 +22,7 @@ from restem.run import run, summary
 from restem.runtime import storage
 from restem.steps import select
 from restem.training import TokenExample, Trainer, optimizers
+from restem.verify import close_shared
 from tests.helpers import tiny
 
 TRAIN, VALIDATION, TEST = 6, 4, 4
@@ -53,7 +54,7 @@ def tearDownModule():
     jax.config.update("jax_disable_most_optimizations", False)
     jax.config.update("jax_compilation_cache_dir", None)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-    run.close_verifiers()
+    close_shared()
     gin.clear_config()
 
 

@@ -14,6 +14,7 @@ from restem.records import Problem, TaskCard
 from restem.run import layout, run
 from restem.runtime import storage
 from restem.tasks import bbh
+from restem.verify import close_shared
 from tests.helpers import tiny
 
 GIN = """
@@ -36,7 +37,7 @@ def setUpModule():
 def tearDownModule():
     jax.config.update("jax_disable_most_optimizations", False)
     jax.config.update("jax_compilation_cache_dir", None)
-    run.close_verifiers()
+    close_shared()
     gin.clear_config()
 
 

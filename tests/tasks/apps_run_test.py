@@ -15,7 +15,8 @@ from restem.records import Problem, TaskCard
 from restem.run import run, summary
 from restem.runtime import storage
 from restem.tasks.apps import HOLD_OUT
-from restem.verify.sandbox import layers as sandbox
+from restem.verify import close_shared
+from restem.verify.sandbox import layers
 from tests.helpers import tiny
 
 # The real prompt is 1,500 tokens for a vocabulary of bytes.
@@ -46,7 +47,7 @@ def setUpModule():
 
 def tearDownModule():
     jax.config.update("jax_disable_most_optimizations", False)
-    run.close_verifiers()
+    close_shared()
     gin.clear_config()
 
 
@@ -112,8 +113,8 @@ class AppsRunTest(absltest.TestCase):
             self.assertIn("SyntaxError", " ".join(s.verdict.detail for s in written))
         with self.subTest("the run says what isolated the programs"):
             generation = storage.read_json(directory.generation)
-            self.assertEqual(generation["sandbox"], sandbox.in_force())
-            self.assertEmpty(sandbox.missing(sandbox.layers()))
+            self.assertEqual(generation["sandbox"], layers.in_force())
+            self.assertEmpty(layers.missing(layers.layers()))
         with self.subTest("people's solutions are what is kept"):
             examples = records.examples_from_table(storage.read_table(directory.dataset))
             self.assertEqual([e.targets for e in examples], [SOLUTION] * 6)

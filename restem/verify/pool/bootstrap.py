@@ -1,7 +1,7 @@
-"""Starting restem's own helper processes: an interpreter that loads only what it is told to.
+"""Starting helper processes: an interpreter that loads only what it is told to.
 
 `restem.verify` is entered as a bare folder, so that its `__init__` and what that imports are not
-loaded into processes that are to start in milliseconds and to be forked thousands of times.
+loaded into processes that must start in milliseconds and are forked thousands of times.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ CLEAN_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
-"""All that a program finds in its environment but HOME and TMPDIR; it loses the PYTHON names."""
+"""All that a program finds in its environment besides HOME and TMPDIR, less the PYTHON names."""
 
 
 def command(module: str, *arguments: str) -> list[str]:
-    """The command line that runs `restem.verify.MODULE.start(arguments)`."""
+    """Returns the command line that runs `restem.verify.MODULE.start(arguments)`."""
     root = str(pathlib.Path(__file__).resolve().parents[2])
     code = _CODE.format(module=module)
     return [sys.executable, "-s", "-S", "-P", "-B", "-c", code, root, *arguments]
 
 
 def package_folders() -> list[str]:
-    """Where this interpreter finds installed packages."""
+    """Returns the folders where this interpreter finds installed packages."""
     found = {sysconfig.get_path(key) for key in ("purelib", "platlib")}
     return sorted(path for path in found if path and os.path.isdir(path))

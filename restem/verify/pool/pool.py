@@ -1,127 +1,116 @@
-"""A pool of killable child processes that grade samples.
+"""A pool of killable worker processes: the only one, for answers, programs and reward functions.
 
 Only a process can be stopped for sure, so each worker is one: started by exec (never forked from
 the process that may hold an accelerator), in a session and process group of its own, killed as a
-group. One thread per worker feeds it, reads its verdicts, watches the head job's deadline and
-replaces it when it hangs, dies, has grown or has done its share. The samples that a killed worker
-had not begun go to another.
+group. One thread per worker feeds it, reads its replies, watches its deadline and replaces it when
+it hangs, dies, has grown or has done its share. The jobs that a lost worker had not begun go to
+another; the one it was at is tried once more if the worker died by none of our limits.
 """
 
 from __future__ import annotations
 
 import collections
 import os
-import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from typing import Any
 
 from restem.errors import UserError
-from restem.records import Problem, Verdict
-from restem.verify import graders
-from restem.verify.pool.process import Job, WorkerProcess
+from restem.records import Verdict
+from restem.verify.pool.process import Event, Job, Launch, WorkerProcess
 
-WINDOW = 8
-"""Jobs in one worker's hands at a time, so that it never waits for the parent."""
-_KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
+START_ATTEMPTS = 3
+"""Workers in a row that may die before they are ready, on one thread, until the pool gives up."""
+MOST_WAITING = 4096
+"""Jobs that wait for a worker; `submit` blocks while there are so many."""
 
 
-def _usable_cores() -> int:
+class WorkersLostError(RuntimeError):
+    """No worker can be started on this machine now; the same command may be run again."""
+
+    exit_code = 75
+    """EX_TEMPFAIL of sysexits.h: the same command continues the run."""
+
+
+def usable_cores() -> int:
+    """Returns the number of cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-class Verifier:
-    """Grades samples of one task in child processes; a context manager.
-
-    `submit` returns at once, so that verification overlaps sampling; `grade` waits. Verdicts of
-    samples that ran past their time have method "timeout", of those that broke the worker "error";
-    both have reward 0 and cost nobody else's verdict.
-    """
+class WorkerPool:
+    """Workers of one kind and the jobs that wait for them; a context manager."""
 
     def __init__(
         self,
+        launch: Callable[[int], Launch],
         *,
-        grader: Mapping[str, Any],
-        workers: int | None = None,
-        allow_weak_sandbox: bool = False,
-        time_limit_s: float = 10.0,
-        memory_mb: int = 2048,
-        jobs_per_worker: int = 20_000,
+        workers: int,
+        on_ready: Callable[[Mapping[str, Any]], None] | None = None,
+        on_reply: Callable[[Mapping[str, Any]], None] | None = None,
     ):
-        """Starts nothing yet: the first sample starts the first worker.
+        """Starts nothing yet.
 
         Args:
-          grader: `TaskCard.grader`; see `restem.verify.graders`.
-          workers: child processes; None takes one per usable core.
-          allow_weak_sandbox: passed on to `programs.ProgramPool` for graders of kind "program".
-          time_limit_s: wall-clock seconds for one sample (programs have limits of their own).
-          memory_mb: address space of a worker in MiB; one whose resident size has passed half of
-            it is replaced.
-          jobs_per_worker: samples after which a worker is replaced.
-
-        Raises:
-          UserError: an unknown kind of grader, option or extraction.
+          launch: returns how worker number n is started.
+          workers: most worker processes at a time.
+          on_ready: is given the facts of each worker that has started. What it raises breaks the
+            pool: every job's future raises it.
+          on_reply: is given each reply, in some worker's thread, with the same effect.
         """
-        graders.check(grader)
-        if workers is not None and workers < 1:
-            raise UserError(f"workers is {workers}; at least one is needed")
-        self._grader = dict(grader)
-        self._count = workers or _usable_cores()
-        self._time_limit_s = time_limit_s
-        self._memory_mb = memory_mb
-        self._jobs_per_worker = jobs_per_worker
-        self._programs = None
+        self._launch = launch
+        self._count = workers
+        self._on_ready = on_ready
+        self._on_reply = on_reply
         self._threads: list[threading.Thread] = []
         self._queue: collections.deque[Job] = collections.deque()
         self._idle = 0
+        self._ready = 0
         self._closed = False
         self._broken: Exception | None = None
-        self._changed = threading.Condition()
-        if self._grader["kind"] == "program":
-            from restem.verify.programs import programs
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._room = threading.Condition(self._lock)
+        self._live: dict[int, int] = {}
+        self.counts: collections.Counter[str] = collections.Counter()
+        """Since the start: "deaths" of workers by none of our limits, jobs "retried" after one,
+        jobs "lost" to a second one, "timeouts" of workers."""
 
-            options = {name: value for name, value in self._grader.items() if name != "kind"}
-            self._programs = programs.ProgramPool(
-                workers=workers, allow_weak_sandbox=allow_weak_sandbox, **options
-            )
-
-    def __enter__(self) -> Verifier:
+    def __enter__(self) -> WorkerPool:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def submit(self, problem: Problem, text: str) -> Future[Verdict]:
-        """The verdict of one sample, as a future.
+    @property
+    def pids(self) -> list[int]:
+        """Process numbers of the live workers."""
+        with self._lock:
+            return list(self._live.values())
 
-        Its result raises UserError where the grader or the problem is at fault, not the sample: no
-        answer to compare with, a reward function that returns no reward.
+    def start(self) -> None:
+        """Starts all workers and waits for the first to be ready.
+
+        Raises:
+          UserError: the workers refuse what they are asked for.
+          WorkersLostError: no worker can be started.
         """
-        kind = self._grader["kind"]
-        if kind == "none":
-            future: Future[Verdict] = Future()
-            future.set_result(Verdict(0.0, method="ungraded"))
-            return future
-        if self._programs is not None:
-            if problem.tests is None:
-                raise UserError(f"problem {problem.problem_id!r} has no tests to run")
-            return self._programs.submit(text, problem.tests)
-        fields: dict[str, Any]
-        if kind == "function":
-            fields = {**vars(problem), "metadata": dict(problem.metadata)}
-        else:
-            fields = {
-                "problem_id": problem.problem_id,
-                "split": problem.split,
-                "inputs": "",
-                "answer": problem.answer,
-                "solutions": (),
-            }
-        job = Job({"problem": fields, "text": text}, Future())
         with self._changed:
+            while len(self._threads) < self._count:
+                self._add_thread(eager=True)
+            self._changed.wait_for(lambda: self._ready or self._broken or self._closed)
+            if self._broken is not None:
+                raise self._broken
+
+    def submit(self, payload: Any) -> Future[Verdict]:
+        """Returns the verdict on one job, as a future; blocks while too many jobs wait."""
+        job = Job(payload)
+        with self._changed:
+            self._room.wait_for(
+                lambda: len(self._queue) < MOST_WAITING or self._closed or self._broken
+            )
             if self._closed:
                 raise RuntimeError("the verifier is closed")
             if self._broken is not None:
@@ -129,88 +118,81 @@ class Verifier:
                 return job.future
             self._queue.append(job)
             if not self._idle and len(self._threads) < self._count:
-                thread = threading.Thread(
-                    target=self._serve, name=f"verifier-{len(self._threads)}", daemon=True
-                )
-                self._threads.append(thread)
-                thread.start()
+                self._add_thread(eager=False)
             self._changed.notify()
         return job.future
 
-    def grade(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Verdict]:
-        """The verdicts of `texts[k]` as a solution to `problems[k]`, in order."""
-        if len(problems) != len(texts):
-            raise ValueError(f"{len(problems)} problems but {len(texts)} texts")
-        futures = [
-            self.submit(problem, text) for problem, text in zip(problems, texts, strict=True)
-        ]
-        return [future.result() for future in futures]
-
     def close(self) -> None:
-        """Ends the workers; samples without a verdict by now are cancelled."""
+        """Ends the workers; jobs without a verdict by now are cancelled."""
         with self._changed:
             self._closed = True
             waiting = list(self._queue)
             self._queue.clear()
             self._changed.notify_all()
-        for job in waiting:
-            if not job.future.cancel():
-                job.future.set_exception(CancelledError())
+            self._room.notify_all()
+        _cancel(waiting)
         for thread in self._threads:
             thread.join()
         self._threads.clear()
-        if self._programs is not None:
-            self._programs.close()
+
+    def _add_thread(self, *, eager: bool) -> None:
+        number = len(self._threads)
+        thread = threading.Thread(
+            target=self._serve, args=(number, eager), name=f"verifier-{number}", daemon=True
+        )
+        self._threads.append(thread)
+        thread.start()
 
     # One thread per worker.
 
-    def _serve(self) -> None:
+    def _serve(self, number: int, eager: bool) -> None:
         worker: WorkerProcess | None = None
         failures = 0
         try:
-            while self._wait(worker):
+            while eager or self._wait(worker):
                 if worker is None:
-                    worker = self._start()
-                for job in self._take(worker):
-                    worker.send(job)
-                outcome = worker.step(self._closing)
-                if outcome == "ok":
-                    failures = 0
-                    if not worker.pending and worker.spent(self._jobs_per_worker):
-                        worker.stop()
-                        worker = None
-                    continue
-                if outcome == "closing":
+                    worker = WorkerProcess(self._launch(number))
+                    self._live[number] = worker.pid
+                while batch := self._take(worker):
+                    worker.send(batch)
+                if worker.ready and not worker.pending:
+                    continue  # another worker was faster
+                event = worker.step(lambda: self._closed)
+                if event.kind == "closing":
                     return
-                # It hung, died or refused: it is gone, and what it had not begun goes back.
-                with self._changed:
-                    self._queue.extendleft(reversed(worker.pending))
-                    worker.pending.clear()
-                    self._changed.notify_all()
-                if not worker.ready:
-                    failures += 1
-                    if worker.refusal is not None or failures >= 3:
-                        self._break(worker.refusal or RuntimeError("no verifier can be started"))
-                worker.stop()
-                worker = None
+                if event.kind == "ready":
+                    failures, eager = 0, False
+                    self._greet(event)
+                elif event.kind == "replies":
+                    self._deliver(event)
+                    if worker.spent() and not worker.pending:
+                        self._dismiss(number, worker)
+                        worker = None
+                else:
+                    failures += not worker.ready
+                    self._lose(worker, event, failures)
+                    self._dismiss(number, worker)
+                    worker = None
+                    if self._broken is not None:
+                        eager = False
         except Exception as error:
-            # A bug here must not leave anybody waiting for a verdict.
-            if worker is not None:
-                for job in worker.pending:
-                    job.future.set_exception(error)
-                worker.pending.clear()
+            # Whatever goes wrong here must not leave anybody waiting for a verdict.
             self._break(error)
         finally:
             if worker is not None:
-                for job in worker.pending:
-                    job.future.set_exception(CancelledError())
-                worker.stop()
+                left = [job for batch in worker.pending for job in batch]
+                self._dismiss(number, worker)
+                if self._broken is not None:
+                    _fail(left, self._broken)
+                else:
+                    _cancel(left)
 
-    def _closing(self) -> bool:
-        return self._closed
+    def _dismiss(self, number: int, worker: WorkerProcess) -> None:
+        self._live.pop(number, None)
+        worker.stop()
 
     def _wait(self, worker: WorkerProcess | None) -> bool:
-        """Blocks until there is something to do; False when the pool is closed."""
+        """Blocks until there is something to do; returns False when the pool is closed."""
         with self._changed:
             if worker is None or not worker.pending:
                 self._idle += 1
@@ -219,49 +201,103 @@ class Verifier:
             return not self._closed
 
     def _take(self, worker: WorkerProcess) -> list[Job]:
-        if worker.spent(self._jobs_per_worker):
-            return []
-        window = 1 if self._grader["kind"] == "function" else WINDOW
+        """Returns jobs for the worker's next message; none where it has enough."""
+        window, size = worker.launch.window, worker.launch.batch
         taken: list[Job] = []
+        if worker.spent():
+            return taken
         with self._changed:
-            # No more than a fair share, or the last samples would all wait in one worker's hands.
-            share = 1 + len(self._queue) // self._count
-            while self._queue and len(worker.pending) + len(taken) < min(window, share):
+            # No more than a fair share, or the last jobs would all wait in one worker's hands.
+            share = 1 + len(self._queue) // (self._count * size)
+            if len(worker.pending) >= min(window, share):
+                return taken
+            while self._queue and len(taken) < size:
+                if taken and (taken[0].alone or self._queue[0].alone):
+                    break
                 job = self._queue.popleft()
                 if self._broken is not None:
-                    job.future.set_exception(self._broken)
+                    _fail([job], self._broken)
                 elif job.begun or job.future.set_running_or_notify_cancel():
                     job.begun = True
                     taken.append(job)
+            self._room.notify(len(taken))
         return taken
+
+    def _greet(self, event: Event) -> None:
+        if self._on_ready is not None:
+            self._on_ready(event.facts)
+        with self._changed:
+            self._ready += 1
+            self._changed.notify_all()
+
+    def _deliver(self, event: Event) -> None:
+        for position, (job, reply) in enumerate(event.replies):
+            if "user_error" in reply:
+                job.future.set_exception(UserError(reply["user_error"]))
+                continue
+            try:
+                if self._on_reply is not None:
+                    self._on_reply(reply)
+            except Exception as error:
+                _fail([job for job, _ in event.replies[position:]], error)
+                raise
+            job.future.set_result(Verdict(**reply["verdict"]))
+
+    def _lose(self, worker: WorkerProcess, event: Event, failures: int) -> None:
+        """Decides what becomes of the jobs of a worker that refused, hung or died."""
+        died = event.kind == "died"
+        self.counts["deaths"] += died
+        self.counts["timeouts"] += event.kind == "timeout"
+        again: list[Job] = []
+        if worker.ready and worker.pending:
+            head = worker.pending.popleft()
+            if len(head) > 1:  # nobody knows which of them was to blame
+                for job in head:
+                    job.alone = True
+                again = head
+            elif died and not head[0].deaths:
+                # A death from outside, such as the kernel's for want of memory elsewhere, says
+                # nothing of the text; if the text is to blame, the next worker dies of it too.
+                head[0].deaths = 1
+                self.counts["retried"] += 1
+                again = head
+            else:
+                self.counts["lost"] += died
+                method = "error" if died else "timeout"
+                head[0].future.set_result(Verdict(0.0, method=method, detail=event.detail))
+        again += [job for batch in worker.pending for job in batch]
+        worker.pending.clear()
+        with self._changed:
+            self._queue.extendleft(reversed(again))
+            self._changed.notify_all()
+        if event.kind == "refused":
+            self._break(UserError(event.detail))
+        elif failures >= START_ATTEMPTS:
+            self._break(
+                WorkersLostError(
+                    f"no verification worker can be started ({event.detail}, {failures} times);"
+                    " the messages above say why; run the same command again to continue"
+                )
+            )
 
     def _break(self, error: Exception) -> None:
         """Nothing can be graded: everybody who waits or will wait is told why."""
         with self._changed:
-            self._broken = error
+            self._broken = self._broken or error
             waiting = list(self._queue)
             self._queue.clear()
-        for job in waiting:
-            if not job.future.cancelled():
-                job.future.set_exception(error)
+            self._changed.notify_all()
+            self._room.notify_all()
+        _fail(waiting, error)
 
-    def _start(self) -> WorkerProcess:
-        own = self._grader["kind"] == "function"
-        environment = dict(os.environ) if own else {}
-        for name in _KEPT_ENVIRONMENT:
-            if name in os.environ:
-                environment[name] = os.environ[name]
-        # A reward function may import JAX; the accelerator is its parent's.
-        environment |= {
-            "JAX_PLATFORMS": "cpu",
-            "CUDA_VISIBLE_DEVICES": "",
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
-        }
-        setup = {
-            "grader": self._grader,
-            "memory_mb": max(self._memory_mb, 8192) if own else self._memory_mb,
-            "time_limit_s": self._time_limit_s,
-            "parent": os.getpid(),
-        }
-        return WorkerProcess(setup, environment)
+
+def _cancel(jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        if not job.future.cancel():
+            job.future.set_exception(CancelledError())
+
+
+def _fail(jobs: Sequence[Job], error: Exception) -> None:
+    for job in jobs:
+        if job.begun or job.future.set_running_or_notify_cancel():
+            job.future.set_exception(error)

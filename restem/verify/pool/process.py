@@ -1,4 +1,4 @@
-"""One worker process, seen from the parent: what it was given, its deadline, its end."""
+"""The parent's end of a worker process: what it was given, its deadline, its end."""
 
 from __future__ import annotations
 
@@ -9,185 +9,219 @@ import json
 import os
 import selectors
 import signal
-import struct
 import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Literal
 
-from restem.errors import UserError
 from restem.records import Verdict
-from restem.verify.pool.worker import frame
+from restem.verify.pool.transport import FrameBuffer, FrameError, message
 
-START_LIMIT_S = 60.0
-"""A worker that says nothing for so long after its start is given up."""
 GRACE_S = 0.2
-"""Between SIGTERM and SIGKILL."""
+"""Seconds between SIGTERM and SIGKILL."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Launch:
+    """How a worker is started, and its limits."""
+
+    command: tuple[str, ...]
+    """Command line of the worker."""
+    environment: Mapping[str, str]
+    """All of its environment."""
+    setup: Mapping[str, Any]
+    """The first message to the worker."""
+    time_limit_s: float
+    """Wall-clock seconds for one message of jobs."""
+    cpu_s: float
+    """Seconds of the worker's own CPU time for one message of jobs."""
+    start_limit_s: float = 60.0
+    """Wall-clock seconds from the start of the process until it is ready."""
+    recycle_mb: int = 1024
+    """Resident size in MiB from which a worker is replaced."""
+    recycle_jobs: int = 20_000
+    """Number of jobs after which a worker is replaced."""
+    window: int = 1
+    """Messages in the worker's hands at a time, so that it never waits for its parent."""
+    batch: int = 1
+    """Jobs in one message."""
+    close_s: float = 0.0
+    """Seconds that a busy worker has to end by itself once its input is closed."""
 
 
 @dataclasses.dataclass
 class Job:
-    """One sample on its way to a verdict."""
+    """One text on its way to a verdict."""
 
-    payload: dict[str, Any]
-    """The message to the worker."""
-    future: Future[Verdict]
+    payload: Any
+    """What the worker is sent."""
+    future: Future[Verdict] = dataclasses.field(default_factory=Future)
     """Where the verdict goes."""
     begun: bool = False
     """Whether a worker has had it; a future can be set running once only."""
+    deaths: int = 0
+    """Workers that died, by none of our limits, while it was at their head."""
+    alone: bool = False
+    """Whether it must be in a message of its own, because a batch with it failed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    """What happened to a worker."""
+
+    kind: Literal["ready", "replies", "refused", "timeout", "died", "closing"]
+    """After "refused", "timeout" and "died" the process is of no more use."""
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """What a ready worker tells of itself."""
+    replies: tuple[tuple[Job, Mapping[str, Any]], ...] = ()
+    """Jobs and the replies to them."""
+    detail: str = ""
+    """Why the worker is of no more use."""
 
 
 class WorkerProcess:
-    """One child process and what it has been given."""
+    """One child process and the jobs it has been given."""
 
-    def __init__(self, setup: dict[str, Any], environment: dict[str, str]):
-        self.time_limit_s: float = setup["time_limit_s"]
-        self.memory_mb: int = setup["memory_mb"]
-        self.pending: collections.deque[Job] = collections.deque()
+    def __init__(self, launch: Launch):
+        self.launch = launch
         self.ready = False
-        self.refusal: Exception | None = None
-        self.done = 0
-        self.rss_mb = 0
-        self.output = bytearray(frame(setup))
-        self.input = bytearray()
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "restem.verify.pool.worker"],
+        self.pending: collections.deque[list[Job]] = collections.deque()
+        self._done = 0
+        self._rss_mb = 0
+        self._output = bytearray(message({**launch.setup, "cpu_s": launch.cpu_s}))
+        self._input = FrameBuffer()
+        self._process = subprocess.Popen(
+            launch.command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=environment,
+            env=dict(launch.environment),
             start_new_session=True,
             bufsize=0,
         )
-        self.to, self.back = self.process.stdin.fileno(), self.process.stdout.fileno()
-        os.set_blocking(self.to, False)
-        os.set_blocking(self.back, False)
-        self.deadline = time.monotonic() + START_LIMIT_S
+        self._to, self._back = self._process.stdin.fileno(), self._process.stdout.fileno()
+        os.set_blocking(self._to, False)
+        os.set_blocking(self._back, False)
+        self._deadline = time.monotonic() + launch.start_limit_s
 
-    def send(self, job: Job) -> None:
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def send(self, batch: list[Job]) -> None:
         if not self.pending and self.ready:
-            self.deadline = time.monotonic() + self.time_limit_s
-        self.pending.append(job)
-        self.output += frame(job.payload)
+            self._deadline = time.monotonic() + self.launch.time_limit_s
+        self.pending.append(batch)
+        self._output += message({"jobs": [job.payload for job in batch]})
 
-    def spent(self, jobs: int) -> bool:
-        return self.done + len(self.pending) >= jobs or self.rss_mb > self.memory_mb // 2
+    def spent(self) -> bool:
+        """Returns whether the worker gets no more jobs: it has done its share, or has grown."""
+        given = self._done + sum(map(len, self.pending))
+        return given >= self.launch.recycle_jobs or self._rss_mb > self.launch.recycle_mb
 
-    def step(self, closing: Callable[[], bool]) -> str:
-        """Moves bytes until at least one verdict came: "ok", "gone" or "closing"."""
+    def step(self, closing: Callable[[], bool]) -> Event:
+        """Moves bytes until something happens; `closing` is asked twice a second."""
         with selectors.DefaultSelector() as selector:
-            selector.register(self.back, selectors.EVENT_READ)
+            selector.register(self._back, selectors.EVENT_READ)
             writing = False
             while True:
-                if bool(self.output) != writing:
+                if event := self._received():
+                    return event
+                if bool(self._output) != writing:
                     writing = not writing
                     if writing:
-                        selector.register(self.to, selectors.EVENT_WRITE)
+                        selector.register(self._to, selectors.EVENT_WRITE)
                     else:
-                        selector.unregister(self.to)
-                left = self.deadline - time.monotonic()
+                        selector.unregister(self._to)
+                left = self._deadline - time.monotonic()
                 if left <= 0:
-                    self._fail("timeout", f"ran past {self.time_limit_s:g} s")
-                    return "gone"
-                # Woken twice a second to notice that the pool is being closed.
-                events = selector.select(min(left, 0.5))
+                    limit = self.launch.time_limit_s if self.ready else self.launch.start_limit_s
+                    return Event("timeout", detail=f"ran past {limit:g} s")
+                ready = {key.fd for key, _ in selector.select(min(left, 0.5))}
                 if closing():
-                    return "closing"
-                for key, _ in events:
-                    if key.fd == self.to:
-                        if not self._write():
-                            self._fail("error", "the verifier died")
-                            return "gone"
-                    elif not self._read():
-                        self._fail(*self._death())
-                        return "gone"
-                if self.refusal is not None:
-                    return "gone"
-                if any(key.fd == self.back for key, _ in events) and self._deliver():
-                    return "ok"
+                    return Event("closing")
+                if self._to in ready and not self._write():
+                    return self._death()
+                if self._back in ready:
+                    try:
+                        alive = self._read()
+                    except FrameError as error:
+                        return Event("died", detail=str(error))
+                    if not alive:
+                        return self._received() or self._death()
 
     def _write(self) -> bool:
         try:
-            sent = os.write(self.to, self.output[: 2**16])
+            sent = os.write(self._to, memoryview(self._output)[: 2**16])
         except BlockingIOError:
             return True
         except OSError:
             return False
-        del self.output[:sent]
+        del self._output[:sent]
         return True
 
     def _read(self) -> bool:
         try:
-            data = os.read(self.back, 2**16)
+            data = os.read(self._back, 2**16)
         except BlockingIOError:
             return True
         except OSError:
             return False
-        self.input += data
+        self._input.feed(data)
         return bool(data)
 
-    def _deliver(self) -> bool:
-        """Hands out the verdicts that arrived; True if there was one."""
-        delivered = False
-        while len(self.input) >= 4:
-            size = struct.unpack_from(">I", self.input)[0]
-            if len(self.input) < 4 + size:
-                break
-            message = json.loads(bytes(self.input[4 : 4 + size]))
-            del self.input[: 4 + size]
-            self.deadline = time.monotonic() + self.time_limit_s
+    def _received(self) -> Event | None:
+        """Returns what whole messages say; None where none has arrived."""
+        replies: list[tuple[Job, Mapping[str, Any]]] = []
+        while (data := self._input.take()) is not None:
+            received = json.loads(data)
+            self._deadline = time.monotonic() + self.launch.time_limit_s
+            if "user_error" in received:
+                return Event("refused", detail=received["user_error"])
             if not self.ready:
-                if "user_error" in message:
-                    self.refusal = UserError(message["user_error"])
-                    return delivered
                 self.ready = True
-                continue
-            job = self.pending.popleft()
-            self.done += 1
-            delivered = True
-            self.rss_mb = message.get("rss_mb", 0)
-            if "user_error" in message:
-                job.future.set_exception(UserError(message["user_error"]))
-            else:
-                job.future.set_result(Verdict(**message["verdict"]))
-        return delivered
+                return Event("ready", facts=received["ready"])
+            batch = self.pending.popleft()
+            self._done += len(batch)
+            self._rss_mb = received["rss_mb"]
+            replies += zip(batch, received["replies"], strict=True)
+        return Event("replies", replies=tuple(replies)) if replies else None
 
-    def _fail(self, method: str, detail: str) -> None:
-        """The head job is to blame for what happened to the worker, if it had begun."""
-        if self.ready and self.pending:
-            job = self.pending.popleft()
-            job.future.set_result(Verdict(0.0, method=method, detail=detail))
-
-    def _death(self) -> tuple[str, str]:
+    def _death(self) -> Event:
         try:
-            code = self.process.wait(GRACE_S)
+            code = self._process.wait(GRACE_S)
         except subprocess.TimeoutExpired:
-            return "error", "the verifier closed its output"
+            return Event("died", detail="the verifier closed its output")
         if code == -signal.SIGXCPU:
-            return "timeout", f"used more than {self.time_limit_s:g} s of CPU time"
-        return "error", f"the verifier died with status {code}"
+            return Event("timeout", detail=f"used more than {self.launch.cpu_s:g} s of CPU time")
+        return Event("died", detail=f"the verifier died with status {code}")
 
     def stop(self) -> None:
-        """SIGTERM, then SIGKILL, to the whole group."""
-        if self.process.returncode is None:
+        """Closes the worker's input, then SIGTERM, then SIGKILL to its whole group."""
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        if self._process.returncode is None:
+            idle = self.ready and not self.pending
+            self._wait(max(self.launch.close_s, GRACE_S if idle else 0.0))
             self._signal(signal.SIGTERM)
-            end = time.monotonic() + GRACE_S
-            # Not reaped until the group is killed, so that its number cannot be another's by then.
-            while time.monotonic() < end and not self._exited():
-                time.sleep(0.005)
+            self._wait(GRACE_S)
             self._signal(signal.SIGKILL)
-            self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout):
-            with contextlib.suppress(OSError):
-                stream.close()
+            self._process.wait()
+        with contextlib.suppress(OSError):
+            self._process.stdout.close()
+
+    def _wait(self, seconds: float) -> None:
+        # Not reaped until the group is killed, so that its number cannot be another's by then.
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not self._exited():
+            time.sleep(0.005)
 
     def _exited(self) -> bool:
         if not hasattr(os, "waitid"):
-            return self.process.poll() is not None
+            return self._process.poll() is not None
         flags = os.WEXITED | os.WNOWAIT | os.WNOHANG
-        return os.waitid(os.P_PID, self.process.pid, flags) is not None
+        return os.waitid(os.P_PID, self._process.pid, flags) is not None
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, number)
+            os.killpg(self._process.pid, number)

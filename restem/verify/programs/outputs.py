@@ -1,4 +1,4 @@
-"""When a program's output equals the expected one.
+"""Whether a program's output equals the expected one.
 
 Standard output: the lines are compared after trailing white space (and empty lines at the end) is
 dropped; where they differ, the tokens in order. A token equals the expected one if it is the same
@@ -19,6 +19,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from restem.verify.pool.lines import one_line
+
 ABSOLUTE = 1e-6
 RELATIVE = 1e-9
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
@@ -27,7 +29,7 @@ _LONGEST_NUMBER = 400
 
 
 def expected_text(expected: Any) -> str:
-    """APPS's expected output or input of a standard-input test: a text, or a list of its lines."""
+    """Returns the text of an APPS input or expected output, given as text or as a list of lines."""
     if isinstance(expected, list):
         return "\n".join(expected_text(line) for line in expected)
     return expected if isinstance(expected, str) else str(expected)
@@ -41,7 +43,7 @@ def _lines(text: str) -> list[str]:
 
 
 def output_matches(expected: str, output: str) -> bool:
-    """Whether the standard output of a program is the expected one."""
+    """Returns whether the standard output of a program is the expected one."""
     if expected == output or _lines(expected) == _lines(output):
         return True
     wanted, found = expected.split(), output.split()
@@ -67,7 +69,7 @@ def _token_matches(expected: str, found: str) -> bool:
 
 
 def value_matches(expected: Any, found: Any) -> bool:
-    """Whether a returned value is the expected one; `found` must come from `codec.decode`."""
+    """Returns whether a value is the expected one; `found` must come from `codec.decode`."""
     if isinstance(expected, (list, tuple)):
         return (
             isinstance(found, (list, tuple))
@@ -103,23 +105,21 @@ def _json_key(key: Any) -> str:
 
 
 def returned_value_matches(expected: Any, found: Any, *, wrapped: bool) -> bool:
-    """As `value_matches`; `wrapped` says that the problem writes every value v as [v]."""
+    """Is `value_matches`, also where the problem writes every value v as [v] (`wrapped`)."""
     if value_matches(expected, found):
         return True
     return wrapped and value_matches(expected[0], found)
 
 
 def values_are_wrapped(outputs: list) -> bool:
-    """APPS's Codewars problems carry each expected value inside a list of one."""
+    """Returns whether every value is inside a list of one, as in APPS's Codewars problems."""
     return all(isinstance(output, list) and len(output) == 1 for output in outputs)
 
 
 def short(value: Any, limit: int = 60) -> str:
-    """One line for a verdict's detail."""
+    """Returns a value on one line of at most `limit` characters, for a verdict's detail."""
     try:
         text = value if isinstance(value, str) else repr(value)
     except (ValueError, RecursionError):
         text = f"<{type(value).__name__}>"
-    text = text.strip().replace("\n", "\\n")
-    text = text.encode("ascii", "backslashreplace").decode()
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+    return one_line(text, limit)

@@ -1,90 +1,102 @@
-"""The process that judges programs: one per worker, single-threaded, started by exec.
+"""The worker that judges programs: single-threaded, started by exec.
 
-It alone holds tests and expected values. It reads jobs from its standard input, has them run in
-jails that its zygote forks, compares what comes out, and writes verdicts to its standard output.
-It was never forked from the process that holds the accelerator, and ends when that one does.
-
-Messages are JSON with their length before them (`restem.verify.pool.codec.Channel`).
+It alone holds tests and expected values. It has programs run in jails that its zygote forks,
+compares what comes out, and answers with verdicts. It was never forked from the process that holds
+the accelerator, and ends when that one does.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import os
+import contextlib
+import functools
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
-from restem.errors import UserError
-from restem.verify.pool import codec
-from restem.verify.programs import judge
-from restem.verify.programs import tests as program_tests
-from restem.verify.programs import text as program_text
-from restem.verify.sandbox import jails, probes
+from restem.records import Verdict
+from restem.verify.pool import worker
+from restem.verify.pool.transport import Channel
+from restem.verify.programs import codec, judge
+from restem.verify.programs.tests import parse_tests, program_of
+from restem.verify.programs.text import extract_program
+from restem.verify.sandbox import jails, layers, probes
+from restem.verify.sandbox.execution import Execution
 from restem.verify.sandbox.limits import Limits
 
+GUEST = "restem.verify.programs.guest"
 MAX_PROGRAM = 1 << 17
 """Characters of a model's text; a longer one is no program."""
 
 
-def grade(worker: jails.Worker, job: dict[str, Any], hangup_fd: int | None) -> dict[str, Any]:
-    """The verdict on one text."""
-    start = time.monotonic()
-    text, extracted = job["text"], None
-    try:
-        tests = program_tests.parse_tests(job["tests"])
-        if len(text) > MAX_PROGRAM:
-            outcome = judge.Outcome(0.0, "error", f"a text of {len(text)} characters")
-            extracted = text[:MAX_PROGRAM]
-        else:
-            defines = getattr(tests, "entry_point", None) or getattr(tests, "fn_name", None)
-            extracted = program_text.extract_program(
-                text, job["extraction"], stop=job["stop"], defines=defines
-            )
-            if extracted is None:
-                outcome = judge.Outcome(0.0, "error", "no program in the text")
-            else:
-                extracted = program_tests.program_of(tests, extracted)
-                with judge.Run(worker, worker.limits, hangup_fd=hangup_fd) as run:
-                    outcome = judge.judge(run, extracted, tests)
-    except (UserError, codec.CodecError) as error:
-        outcome = judge.Outcome(0.0, "error", str(error))
-    except (EOFError, OSError):
-        raise  # the caller or the zygote is gone: start anew
-    except Exception as error:
-        outcome = judge.Outcome(
-            0.0, "error", f"the verifier failed: {type(error).__name__}: {error}"
+class Supervisor:
+    """Grades texts on one worker of the sandbox."""
+
+    def __init__(self, jailer: jails.Worker, setup: dict[str, Any], hangup_fd: int):
+        self._jailer = jailer
+        self._extraction: str = setup["extraction"]
+        self._stop: list[str] = setup["stop"]
+        self._hangup_fd = hangup_fd
+        self.statuses = probes.probe(jailer)
+        self._sandbox = layers.summary(layers.read(self.statuses))
+
+    def grade(self, job: dict[str, Any]) -> Verdict:
+        """Returns the verdict on one text."""
+        start = time.monotonic()
+        extracted, outcome = self._judge(job["text"], job["tests"])
+        return Verdict(
+            reward=outcome.reward,
+            method=outcome.method,
+            extracted=extracted,
+            detail=outcome.detail,
+            passed=outcome.passed,
+            total=outcome.total,
+            seconds=time.monotonic() - start,
+            sandbox=self._sandbox,
         )
-    return {
-        "id": job["id"],
-        **dataclasses.asdict(outcome),
-        "extracted": extracted,
-        "seconds": time.monotonic() - start,
-    }
+
+    def _judge(self, text: str, given: Any) -> tuple[str | None, judge.Outcome]:
+        tests = parse_tests(given)
+        if len(text) > MAX_PROGRAM:
+            too_long = judge.Outcome(0.0, "error", f"a text of {len(text)} characters")
+            return text[:MAX_PROGRAM], too_long
+        defines = getattr(tests, "entry_point", None) or getattr(tests, "fn_name", None)
+        extracted = extract_program(text, self._extraction, stop=self._stop, defines=defines)
+        if extracted is None:
+            return None, judge.Outcome(0.0, "error", "no program in the text")
+        extracted = program_of(tests, extracted)
+        with Execution(self._jailer, self._jailer.limits, hangup_fd=self._hangup_fd) as run:
+            try:
+                return extracted, judge.judge(run, extracted, tests)
+            except codec.CodecError as error:
+                return extracted, judge.Outcome(0.0, "error", str(error))
+
+
+@contextlib.contextmanager
+def _prepare(
+    setup: dict[str, Any], channel: Channel, limits: worker.Limits
+) -> Iterator[tuple[dict[str, Any], worker.Answer]]:
+    jailer = jails.Worker(
+        slot=setup["slot"],
+        limits=Limits(**setup["limits"]),
+        without=setup["without"],
+        packages=setup["packages"],
+        guest=GUEST,
+    )
+    try:
+        supervisor = Supervisor(jailer, setup, channel.read_fd)
+        # After the zygote has started: programs have limits of their own.
+        limits.bound_memory(setup["memory_mb"])
+        yield (
+            {"layers": supervisor.statuses},
+            lambda jobs: [worker.reply(functools.partial(supervisor.grade, job)) for job in jobs],
+        )
+    finally:
+        jailer.close()
 
 
 def start(arguments: list[str]) -> None:
-    config = json.loads(arguments[0])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller decides; it closes the pipe
     sys.set_int_max_str_digits(0)
-    channel = codec.Channel(os.dup(0), os.dup(1))
-    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
-    os.dup2(2, 1)
-    worker = jails.Worker(
-        slot=config["slot"],
-        limits=Limits(**config["limits"]),
-        without=tuple(config["without"]),
-        packages=config["packages"],
-    )
-    try:
-        statuses = probes.probe(worker)
-        channel.send(json.dumps({"layers": statuses, "worker": worker.pid}).encode())
-        while True:
-            job = json.loads(channel.receive())
-            channel.send(json.dumps(grade(worker, job, channel.read_fd)).encode())
-    except (EOFError, BrokenPipeError):
-        pass  # the caller is done
-    finally:
-        worker.close()
+    worker.serve(_prepare)

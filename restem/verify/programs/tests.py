@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from restem.errors import UserError
-from restem.verify.programs import outputs as compare
-from restem.verify.programs import text as program_text
+from restem.verify.programs.outputs import expected_text, values_are_wrapped
+from restem.verify.programs.text import join_prompt, without_trailing_prose
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,24 +45,28 @@ class Asserts:
     """Programs judged by test code that calls into them (HumanEval, MBPP)."""
 
     statements: tuple[str, ...]
-    """Test code, run in order in one name space; each is timed and reported by itself."""
+    """Test code, run in order in one namespace; each is timed and reported separately."""
     entry_point: str | None
     """HumanEval: `check(entry_point)` is called at the end."""
     program_names: tuple[str, ...]
     """Names that the test code takes from the program."""
     helper_names: tuple[str, ...]
-    """Names that it takes from what stands before the entry point (HumanEval's prompt)."""
+    """Names that the test code takes from what precedes the entry point (HumanEval's prompt)."""
     module_names: tuple[str, ...]
-    """Modules of the standard library that it uses without importing them."""
+    """Modules of the standard library that the test code uses without importing them."""
     prompt: str = ""
-    """Beginning of the program; empty where programs are whole."""
+    """Beginning of the program; empty if programs are whole."""
 
 
 Tests = StandardInput | Calls | Asserts
 
 
 def parse_tests(tests: Mapping | str, *, where: str = "tests") -> Tests:
-    """Reads one problem's tests; UserError where they are not of a known form."""
+    """Returns one problem's tests.
+
+    Raises:
+      UserError: the tests are not of a known form; the message begins with `where`.
+    """
     if isinstance(tests, (str, bytes)):
         try:
             tests = json.loads(tests)
@@ -99,7 +103,7 @@ def _parse_apps(tests: Mapping, where: str) -> StandardInput | Calls:
         raise UserError(f"{where}: {len(inputs)} inputs but {len(outputs)} outputs")
     fn_name = tests.get("fn_name")
     if not fn_name:
-        texts = [tuple(map(compare.expected_text, part)) for part in (inputs, outputs)]
+        texts = [tuple(map(expected_text, part)) for part in (inputs, outputs)]
         return StandardInput(*texts)
     if not all(isinstance(arguments, list) for arguments in inputs):
         raise UserError(f"{where}: the inputs of {fn_name} must be lists of arguments")
@@ -107,12 +111,12 @@ def _parse_apps(tests: Mapping, where: str) -> StandardInput | Calls:
         fn_name=str(fn_name),
         inputs=tuple([_integer_keys(argument) for argument in row] for row in inputs),
         outputs=tuple(outputs),
-        wrapped=compare.values_are_wrapped(outputs),
+        wrapped=values_are_wrapped(outputs),
     )
 
 
 def _integer_keys(argument: Any) -> Any:
-    """JSON has no integer keys: a dictionary whose keys all are integers in decimal gets them."""
+    """Undoes JSON's text keys: if all keys are integers in decimal, they become integers."""
     if isinstance(argument, dict) and argument:
         try:
             keys = [int(key) for key in argument]
@@ -188,7 +192,7 @@ def _outermost_calls(tree: ast.Module) -> set[str]:
 
 
 def program_of(tests: Tests, text: str) -> str:
-    """The whole program of an extracted text: with the prompt, without prose after it."""
+    """Returns the whole program of an extracted text: with the prompt, without prose after it."""
     if isinstance(tests, Asserts) and tests.prompt and tests.entry_point:
-        text = program_text.join_prompt(tests.prompt, text, tests.entry_point)
-    return program_text.without_trailing_prose(text)
+        text = join_prompt(tests.prompt, text, tests.entry_point)
+    return without_trailing_prose(text)

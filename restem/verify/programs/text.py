@@ -15,7 +15,7 @@ _PYTHON_LABELS = frozenset({"", "python", "python3", "py", "py3"})
 
 
 def compiles(source: str) -> bool:
-    """Whether `source` is a Python program, by its syntax alone."""
+    """Returns whether `source` is a Python program, by its syntax alone."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -28,7 +28,7 @@ def compiles(source: str) -> bool:
 def extract_program(
     text: str, mode: str = "completion", *, stop: Sequence[str] = (), defines: str | None = None
 ) -> str | None:
-    """The program in a model's text, or None where there is none.
+    """Returns the program in a model's text, or None if it has none.
 
     `completion`: the text is the program; it ends at the first of the `stop` strings, at a
     closing fence, or where prose follows that does not parse. `fenced`: the program stands in a
@@ -64,9 +64,9 @@ def _completion(text: str, stop: Sequence[str]) -> str | None:
 
 
 def without_trailing_prose(source: str) -> str:
-    """The longest run of whole statements from the start that parses; `source` if there is none.
+    """Returns the longest run of whole statements from the start that parses, or `source`.
 
-    A model that goes on talking after its program leaves text that is no Python. Cuts are tried
+    A model that keeps talking after its program leaves text that is no Python. Cuts are tried
     at lines that start in the first column, from the end, and at most 60 of them.
     """
     if compiles(source):
@@ -89,13 +89,13 @@ def _defines(source: str, name: str) -> bool:
 
 
 def definition_line(source: str, name: str) -> int | None:
-    """Number of the line (from 0) where the first top-level `def NAME` or `class NAME` stands."""
+    """Returns the line number (from 0) of the first top-level `def NAME` or `class NAME`."""
     match = re.search(rf"^(?:async[ \t]+def|def|class)[ \t]+{re.escape(name)}\b", source, re.M)
     return None if match is None else source.count("\n", 0, match.start())
 
 
 def join_prompt(prompt: str, text: str, entry_point: str) -> str:
-    """The whole program of a problem whose query is the beginning of a program (HumanEval).
+    """Returns the whole program for a query that is the beginning of a program (HumanEval).
 
     `text` is either the rest of the program, or a program that defines `entry_point` again (a
     chat model's answer), which then keeps the prompt's imports and helpers before it.
@@ -109,7 +109,7 @@ def join_prompt(prompt: str, text: str, entry_point: str) -> str:
 
 
 def preamble(program: str, entry_point: str) -> str:
-    """What stands before the first definition of `entry_point`: imports and helpers."""
+    """Returns what precedes the first definition of `entry_point`: imports and helpers."""
     line = definition_line(program, entry_point)
     if line is None:
         return ""

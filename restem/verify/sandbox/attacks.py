@@ -1,7 +1,7 @@
 """A program that attacks its own jail. It is run like any other program, never imported.
 
-Standard input: JSON with the supervisor's pid, name spaces, a file of its, and the limits.
-Standard output: JSON, for each attack an empty string if it failed, else what it achieved.
+Standard input: JSON with the supervisor's pid, namespaces, one of its files, and the limits.
+Standard output: JSON with an empty string for each attack that failed, else what it achieved.
 """
 
 import contextlib
@@ -34,9 +34,9 @@ def refused(call, *arguments):
     return call(*arguments) == -1 and ctypes.get_errno() in (errno.EPERM, errno.EACCES)
 
 
-def same_name_space(kind):
+def same_namespace(kind):
     def run():
-        if os.readlink(f"/proc/self/ns/{kind}") == FACTS["name_spaces"][kind]:
+        if os.readlink(f"/proc/self/ns/{kind}") == FACTS["namespaces"][kind]:
             return "shares the supervisor's"
         return ""
 
@@ -44,14 +44,14 @@ def same_name_space(kind):
 
 
 for kind in ("user", "mnt", "ipc", "uts"):
-    attack(f"{kind}_name_space")(same_name_space(kind))
+    attack(f"{kind}_namespace")(same_namespace(kind))
 
 
 @attack("network")
 def interfaces():
     with open("/proc/self/net/dev") as lines:
         names = {line.split(":")[0].strip() for line in lines if ":" in line}
-    if names - {"lo"} or os.readlink("/proc/self/ns/net") == FACTS["name_spaces"]["net"]:
+    if names - {"lo"} or os.readlink("/proc/self/ns/net") == FACTS["namespaces"]["net"]:
         return f"sees the interfaces {', '.join(sorted(names)) or 'of the supervisor'}"
     return ""
 
@@ -116,7 +116,7 @@ def system_calls():
     if not refused(LIBC.socket, 2, 1, 0):
         return "may open sockets"
     if not refused(LIBC.unshare, 0x10000000):
-        return "may make name spaces"
+        return "may make namespaces"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""What a program sees of the file system: Python's files, read only, and nothing else."""
+"""The file system as a program sees it: Python's files, read only, and nothing else."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import os
 import sysconfig
 from collections.abc import Sequence
 
-from restem.verify.sandbox.linux import calls as linux
+from restem.verify.sandbox.linux import syscalls
 
 SCRATCH = "/scratch/tmp"
-"""Where each jail mounts its private folder; /tmp leads there."""
+"""Where each jail mounts its private folder; /tmp links to it."""
 _NEVER = frozenset({"/", "/tmp", "/home", "/usr", "/root", "/var", "/etc"})
 
 
 def readable(package_folders: Sequence[str]) -> list[str]:
-    """Python's library, installed packages, and the folders of loaded shared libraries."""
+    """Returns the folders of Python's library, installed packages and loaded shared libraries."""
     paths = sysconfig.get_paths()
     wanted = [paths["stdlib"], paths["platstdlib"], "/etc/ld.so.cache", "/usr/share/zoneinfo"]
     wanted += [*package_folders, "/lib64"]
@@ -33,13 +33,13 @@ def readable(package_folders: Sequence[str]) -> list[str]:
 
 
 def build(new: str, shown: Sequence[str], *, with_proc: bool) -> None:
-    """Makes a root of the empty folder `new` and moves this mount name space there.
+    """Makes a root of the empty folder `new` and moves this mount namespace there.
 
-    `shown` keeps its paths, read only; besides it there are /dev with five devices, /proc where
+    Paths in `shown` stay, read only; besides them the root has /dev with five devices, /proc if
     `with_proc`, and an empty place for scratch folders.
     """
-    linux.mount("none", "/", None, linux.MS_REC | linux.MS_PRIVATE)
-    linux.mount("root", new, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "size=1m,mode=755")
+    syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+    syscalls.mount("root", new, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "size=1m,mode=755")
     for path in shown:
         target = new + path
         if os.path.isdir(path):
@@ -47,17 +47,17 @@ def build(new: str, shown: Sequence[str], *, with_proc: bool) -> None:
         else:
             os.makedirs(os.path.dirname(target), exist_ok=True)
             open(target, "x").close()
-        linux.bind_read_only(path, target)
+        syscalls.bind_read_only(path, target)
     for link in ("/lib", "/lib64", "/usr/lib64"):
         if os.path.islink(link) and not os.path.lexists(new + link):
             os.symlink(os.readlink(link), new + link)
     for folder in ("/dev", "/proc", "/scratch", SCRATCH, "/old"):
         os.mkdir(new + folder)
-    if not os.path.lexists(new + "/tmp"):  # there where restem itself lies under /tmp
+    if not os.path.lexists(new + "/tmp"):  # it exists if restem itself is below /tmp
         os.symlink(SCRATCH[1:], new + "/tmp")
     for device in ("null", "zero", "full", "random", "urandom"):
         open(f"{new}/dev/{device}", "x").close()
-        linux.mount(f"/dev/{device}", f"{new}/dev/{device}", None, linux.MS_BIND)
+        syscalls.mount(f"/dev/{device}", f"{new}/dev/{device}", None, syscalls.MS_BIND)
     for name, target in (
         ("stdin", "/proc/self/fd/0"),
         ("stdout", "/proc/self/fd/1"),
@@ -68,13 +68,13 @@ def build(new: str, shown: Sequence[str], *, with_proc: bool) -> None:
         os.symlink(target, f"{new}/dev/{name}")
     if with_proc:
         # Also needed so that a jail may mount its own: the kernel wants to see one.
-        hardened = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
+        hardened = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
         with contextlib.suppress(OSError):
-            linux.mount("proc", f"{new}/proc", "proc", hardened)
+            syscalls.mount("proc", f"{new}/proc", "proc", hardened)
     os.chdir(new)
-    linux.pivot_root(new, f"{new}/old")
+    syscalls.pivot_root(new, f"{new}/old")
     os.chdir("/")
-    linux.unmount("/old")
+    syscalls.unmount("/old")
     os.rmdir("/old")
-    flags = linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY
-    linux.mount("none", "/", None, flags | linux.MS_NOSUID | linux.MS_NODEV)
+    flags = syscalls.MS_REMOUNT | syscalls.MS_BIND | syscalls.MS_RDONLY
+    syscalls.mount("none", "/", None, flags | syscalls.MS_NOSUID | syscalls.MS_NODEV)

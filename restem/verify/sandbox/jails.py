@@ -12,6 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 
 from restem.verify.pool import bootstrap
 from restem.verify.sandbox import zygote
@@ -19,16 +20,14 @@ from restem.verify.sandbox.limits import Limits
 from restem.verify.sandbox.linux import cgroups, users
 
 _OURS = 8
-"""Processes of a control group that are not the program's: zygote, inits, test code."""
+"""Processes in a control group that are not the program's: zygote, inits, test code."""
 _OURS_MB = 128
-"""Memory of theirs."""
-
-
+"""Memory of those processes in MiB."""
 _FOLDER = "restem-jail-"
 
 
 def _remove_stale_folders() -> None:
-    """Removes the folders of supervisors that were killed: nobody holds the lock on them."""
+    """Removes the folders of supervisors that were killed: nothing holds the lock on them."""
     with os.scandir(tempfile.gettempdir()) as entries:
         found = [entry.path for entry in entries if entry.name.startswith(_FOLDER)]
     for path in found:
@@ -46,7 +45,27 @@ def _remove_stale_folders() -> None:
 class Worker:
     """A zygote, the control group of its programs, and the folder that it lives in."""
 
-    def __init__(self, *, slot: int, limits: Limits, without: tuple[str, ...], packages: list[str]):
+    def __init__(
+        self,
+        *,
+        slot: int,
+        limits: Limits,
+        without: Sequence[str] = (),
+        packages: Sequence[str] = (),
+        guest: str = "",
+    ):
+        """Starts a zygote and waits until it has entered its layers.
+
+        Args:
+          slot: number of the worker, which decides its users and its control group.
+          limits: of each program.
+          without: layers to leave out, as if the machine refused them.
+          packages: folders of installed packages that programs can import.
+          guest: module whose `BODIES` are added to what a jail can be ordered to do.
+
+        Raises:
+          EOFError: the zygote ended.
+        """
         self.limits = limits
         self.slot = slot
         _remove_stale_folders()
@@ -64,12 +83,13 @@ class Worker:
         config = zygote.Config(
             slot=slot,
             folder=self.folder,
-            without=without,
+            without=tuple(without),
             memory_mb=limits.memory_mb,
             processes=limits.processes,
             file_mb=limits.file_mb,
             scratch_mb=limits.scratch_mb,
             package_folders=tuple(packages),
+            guest=guest,
         )
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._process = subprocess.Popen(
@@ -103,7 +123,7 @@ class Worker:
         return json.loads(data)
 
     def fork(self, *, untrusted: bool) -> Jail:
-        """A fresh jail; `untrusted` is False for one that runs test code."""
+        """Returns a fresh jail; `untrusted` is False for one that runs test code."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._next_jail += 1
         order = {"do": "fork", "jail": self._next_jail, "untrusted": untrusted}
@@ -155,7 +175,7 @@ class Jail:
             socket.send_fds(self.control, [json.dumps(order).encode()], fds)
 
     def reply(self) -> dict | None:
-        """The next report of the jail; None where the jail is dead."""
+        """Returns the next report of the jail; None if the jail is dead."""
         try:
             data = self.control.recv(1 << 16)
             report = json.loads(data) if data else None

@@ -1,7 +1,7 @@
 """What isolates programs on this machine, layer by layer, and whether that is enough.
 
 A worker enters every layer that the machine lets it enter, then attacks it from inside a jail
-(`verify.sandbox.probes`); a layer is in force only if its attack failed. Four things must hold for
+(`verify.sandbox.probes`); a layer is in force only if its attack failed. Five things must hold for
 programs that nobody has read, each by at least one layer:
 
     files       nothing outside the scratch folder and Python's own files is read or written
@@ -10,9 +10,9 @@ programs that nobody has read, each by at least one layer:
     memory      a bound for all processes of the program together
     fork bombs  a bound on their number
 
-Name spaces give all of this to root and to users who may make user name spaces; where a container
-forbids them (the usual Kubernetes pod), users of their own, seccomp and Landlock still do. With
-less than that, running programs is refused unless the caller allows it.
+Namespaces give all of this to root and to users who may make user namespaces; where a container
+forbids them (the usual Kubernetes pod), separate users, seccomp and Landlock still do. With less
+than that, running programs is refused unless the caller allows it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ import json
 import os
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from restem.errors import UserError
-from restem.verify.pool import bootstrap, codec
+from restem.verify.pool import bootstrap, transport
 from restem.verify.sandbox.limits import Limits
 
 
@@ -53,7 +54,7 @@ PROPERTIES = {
 
 
 def missing(layers: Mapping[str, LayerStatus]) -> list[str]:
-    """The properties that no layer in force gives; empty where programs may be run."""
+    """Returns the properties that no layer in force gives; none if programs may be run."""
 
     def holds(alternatives: Sequence[Sequence[str]]) -> bool:
         return any(
@@ -65,7 +66,7 @@ def missing(layers: Mapping[str, LayerStatus]) -> list[str]:
 
 
 def check(layers: Mapping[str, LayerStatus], *, allow_weak_sandbox: bool) -> None:
-    """UserError where isolation is too weak for programs that nobody has read."""
+    """Raises UserError if isolation is too weak for programs that nobody has read."""
     lacking = missing(layers)
     if lacking and not allow_weak_sandbox:
         wanted = {n for name in lacking for names in PROPERTIES[name] for n in names}
@@ -74,59 +75,47 @@ def check(layers: Mapping[str, LayerStatus], *, allow_weak_sandbox: bool) -> Non
         )
         raise UserError(
             f"the sandbox does not protect {', '.join(lacking)} on this machine ({off}); allow user"
-            " name spaces or run as root in a container of your own, or pass --allow_weak_sandbox"
+            " namespaces, or run as root in a container, or pass --allow_weak_sandbox"
             " if every program is trusted"
         )
 
 
 def layers(*, without: Iterable[str] = ()) -> Mapping[str, LayerStatus]:
-    """Every layer by name, probed by a worker that is started for it (about 0.3 s, once)."""
+    """Returns every layer by name, probed by a worker started for it (about 0.3 s, once)."""
     return dict(_probed(tuple(sorted(without))))
 
 
 @functools.lru_cache(maxsize=8)
 def _probed(without: tuple[str, ...]) -> Mapping[str, LayerStatus]:
-    process = start_supervisor(slot=16 * os.getpid() + 15, limits=Limits(), without=without)
-    try:
-        return read_layers(codec.Channel(process.stdout.fileno(), -1))
-    finally:
-        process.stdin.close()
-        process.wait()
-        process.stdout.close()
-
-
-def start_supervisor(
-    *, slot: int, limits: Limits, without: Sequence[str] = ()
-) -> subprocess.Popen[bytes]:
-    """A supervisor process; its first message tells the layers, then it takes jobs."""
     config = {
-        "slot": slot,
-        "limits": dataclasses.asdict(limits),
+        "slot": 16 * os.getpid() + 15,
+        "limits": dataclasses.asdict(Limits()),
         "without": list(without),
         "packages": bootstrap.package_folders(),
     }
-    return subprocess.Popen(
-        bootstrap.command("programs.supervisor", json.dumps(config)),
-        stdin=subprocess.PIPE,
+    process = subprocess.Popen(
+        bootstrap.command("sandbox.probes", json.dumps(config)),
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         env=bootstrap.CLEAN_ENVIRONMENT,
         start_new_session=True,
     )
+    with process:
+        try:
+            return read(transport.Channel(process.stdout.fileno(), -1).receive_message()["layers"])
+        except EOFError:
+            raise UserError(
+                "the sandbox does not start: its probe ended; the messages above say why"
+            ) from None
 
 
-def read_layers(channel: codec.Channel) -> dict[str, LayerStatus]:
-    """The first message of a supervisor."""
-    try:
-        hello = json.loads(channel.receive())
-    except EOFError:
-        raise UserError(
-            "the sandbox does not start: its supervisor ended; the messages above say why"
-        ) from None
-    return {name: LayerStatus(**status) for name, status in hello["layers"].items()}
+def read(statuses: Mapping[str, Mapping[str, Any]]) -> dict[str, LayerStatus]:
+    """Returns the layers that `probes.probe` described."""
+    return {name: LayerStatus(**status) for name, status in statuses.items()}
 
 
 def describe(found: Mapping[str, LayerStatus] | None = None) -> list[str]:
-    """Lines for a person: each layer with its state, then what follows from them."""
+    """Returns lines to read: each layer with its state, then what follows from them."""
     found = layers() if found is None else found
     lines = [
         f"{name:18} {'in force' if status.in_force else 'OFF: ' + status.reason}"
@@ -139,11 +128,11 @@ def describe(found: Mapping[str, LayerStatus] | None = None) -> list[str]:
 
 
 def in_force(found: Mapping[str, LayerStatus] | None = None) -> list[str]:
-    """Names of the layers in force."""
+    """Returns the names of the layers in force."""
     found = layers() if found is None else found
     return [name for name, status in found.items() if status.in_force]
 
 
 def summary(found: Mapping[str, LayerStatus]) -> str:
-    """The layers in force in one line, which goes with every verdict."""
+    """Returns the layers in force as one line, which goes with every verdict."""
     return ",".join(in_force(found)) or "none"

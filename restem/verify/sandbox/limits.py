@@ -7,8 +7,10 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
+    """Limits of one program, in seconds, MiB and counts."""
+
     time_limit_s: float = 4.0
-    """Seconds for each test. Time in which the program waits for a busy core does not count."""
+    """Seconds for each test, less those in which other programs keep the cores busy."""
     program_limit_s: float = 60.0
     """Seconds for all tests of a program together."""
     memory_mb: int = 1024

@@ -2,7 +2,7 @@
 
 One program (`attacks.py`) is run in a fresh jail when a worker starts. A layer counts only if it
 could be set up and its attack failed; a layer that nothing can attack from inside, because another
-one stands before it, counts by what distinguishes it (a name space by its identity).
+one stands before it, counts by what distinguishes it (a namespace by its identity).
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ import time
 from typing import Any
 
 from restem.verify.pool import bootstrap
-from restem.verify.programs import judge
+from restem.verify.pool.transport import Channel
 from restem.verify.sandbox import jails, process_tree
+from restem.verify.sandbox.execution import Execution, Failure
+from restem.verify.sandbox.limits import Limits
 from restem.verify.sandbox.linux import landlock
 
 # layer: (what the zygote or the supervisor noted, attacks that must fail, what is tried)
 _LAYERS: dict[str, tuple[str | None, tuple[str, ...], str]] = {
-    "user_namespace": ("user_namespace", ("user_name_space",), "compare name spaces"),
-    "mount_namespace": ("mount_namespace", ("mnt_name_space",), "compare name spaces"),
+    "user_namespace": ("user_namespace", ("user_namespace",), "compare namespaces"),
+    "mount_namespace": ("mount_namespace", ("mnt_namespace",), "compare namespaces"),
     "read_only_root": (
         "read_only_root",
         ("outside_file", "outside_list", "outside_write"),
@@ -28,8 +30,8 @@ _LAYERS: dict[str, tuple[str | None, tuple[str, ...], str]] = {
     ),
     "pid_namespace": ("pid_namespace", ("signal", "survivor"), "signal out; outlive the program"),
     "network_namespace": ("network_namespace", ("network",), "list network interfaces"),
-    "ipc_namespace": ("ipc_namespace", ("ipc_name_space",), "compare name spaces"),
-    "uts_namespace": ("uts_namespace", ("uts_name_space",), "compare name spaces"),
+    "ipc_namespace": ("ipc_namespace", ("ipc_namespace",), "compare namespaces"),
+    "uts_namespace": ("uts_namespace", ("uts_namespace",), "compare namespaces"),
     "own_user": ("own_user", ("root", "signal"), "become root; signal the supervisor"),
     "kill_at_end": (None, ("survivor",), "outlive the program"),
     "capabilities": (None, ("capabilities",), "look for capabilities"),
@@ -58,7 +60,7 @@ _LAYERS: dict[str, tuple[str | None, tuple[str, ...], str]] = {
 
 
 def probe(worker: jails.Worker) -> dict[str, dict[str, Any]]:
-    """Each layer: `{"in_force": bool, "probe": str, "reason": str}`."""
+    """Returns, for each layer, `{"in_force": bool, "probe": str, "reason": str}`."""
     noted = dict(worker.layers)
     group = worker.cgroup
     for name, limited in (
@@ -84,7 +86,7 @@ def probe(worker: jails.Worker) -> dict[str, dict[str, Any]]:
 
 
 def _attack(worker: jails.Worker) -> dict[str, str]:
-    """What each attack achieved; under "" why there is no result of one."""
+    """Returns what each attack achieved; under "" why an attack has no result."""
     canary = os.path.join(worker.folder + "-canary", "file")
     os.mkdir(os.path.dirname(canary), 0o755)
     try:
@@ -93,7 +95,7 @@ def _attack(worker: jails.Worker) -> dict[str, str]:
         os.chmod(canary, 0o644)
         facts = {
             "supervisor": os.getpid(),
-            "name_spaces": {
+            "namespaces": {
                 kind: os.readlink(f"/proc/self/ns/{kind}")
                 for kind in ("user", "mnt", "ipc", "uts", "net")
             },
@@ -106,10 +108,10 @@ def _attack(worker: jails.Worker) -> dict[str, str]:
         with open(os.path.join(os.path.dirname(__file__), "attacks.py")) as file:
             source = file.read()
         try:
-            with judge.Run(worker, worker.limits) as run:
-                output = judge.run_script(run, run.jail(source=source), json.dumps(facts), 10.0)
+            with Execution(worker, worker.limits) as run:
+                output = run.script(run.jail(source=source), json.dumps(facts), 10.0)
             results = json.loads(output)
-        except (judge.Failure, ValueError) as error:
+        except (Failure, ValueError) as error:
             return {"": f"the probe failed ({': '.join(map(str, error.args))})"}
         results["survivor"] = _survivors(worker)
         return results | {"": "the probe gave no result"}
@@ -125,3 +127,20 @@ def _survivors(worker: jails.Worker) -> str:
             return ""
         time.sleep(0.005)
     return f"{len(left)} processes outlived the program"
+
+
+def start(arguments: list[str]) -> None:
+    """Probes a worker that is started for it, and writes what came out as a message."""
+    config = json.loads(arguments[0])
+    channel = Channel(-1, os.dup(1))
+    os.dup2(2, 1)
+    worker = jails.Worker(
+        slot=config["slot"],
+        limits=Limits(**config["limits"]),
+        without=config["without"],
+        packages=config["packages"],
+    )
+    try:
+        channel.send_message({"layers": probe(worker)})
+    finally:
+        worker.close()

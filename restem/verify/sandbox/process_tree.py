@@ -1,4 +1,4 @@
-"""What /proc says of the processes below one."""
+"""What /proc tells about the processes below one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def parents() -> dict[int, int]:
-    """The parent of every process."""
+    """Returns the parent of every process."""
     found = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -19,7 +19,7 @@ def parents() -> dict[int, int]:
 
 
 def below_children(root: int) -> list[int]:
-    """All processes below the children of `root`: the programs of a zygote whose stage 0 it is."""
+    """Returns all processes below the children of `root`, the stage 0 of a zygote: its programs."""
     children: dict[int, list[int]] = {}
     for pid, parent in parents().items():
         children.setdefault(parent, []).append(pid)
@@ -33,7 +33,7 @@ def below_children(root: int) -> list[int]:
 
 
 def longest_wait_s(root: int) -> float:
-    """Seconds that the program's process which waited longest spent ready but without a core."""
+    """Returns the longest time in seconds that one of the processes was ready without a core."""
     longest = 0
     for pid in below_children(root):
         try:
@@ -45,7 +45,7 @@ def longest_wait_s(root: int) -> float:
 
 
 def private_bytes(root: int) -> int:
-    """Memory of the programs that is resident and not backed by files or shared memory."""
+    """Returns the programs' resident bytes that neither files nor shared memory back."""
     page = os.sysconf("SC_PAGE_SIZE")
     total = 0
     for pid in below_children(root):

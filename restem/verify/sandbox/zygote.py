@@ -1,12 +1,12 @@
 """A warm interpreter that forks jails.
 
 The supervisor starts it by exec, once per worker. It first goes through every door that the
-machine opens (user, PID, mount, network, IPC and UTS name spaces, a read-only root that shows
-Python and nothing else), writes down which ones opened, and then forks a jail in about two
-milliseconds whenever it is asked. It never sees a test or an expected value.
+machine opens (user, PID, mount, network, IPC and UTS namespaces, a read-only root that shows Python
+and nothing else), notes which ones opened, and then forks a jail in about two milliseconds whenever
+it is asked. It never sees a test or an expected value.
 
-Two processes: stage 0 enters the name spaces and waits; stage 1 is the first process of a PID
-name space that all jails live below, so that with it every process of every program dies.
+Two processes: stage 0 enters the namespaces and waits; stage 1 is the first process of a PID
+namespace that all jails live below, so that every process of every program dies with it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 
 from restem.verify.sandbox import jail, jail_root
-from restem.verify.sandbox.linux import calls as linux
-from restem.verify.sandbox.linux import landlock, seccomp, users
+from restem.verify.sandbox.linux import landlock, seccomp, syscalls, users
 
 PRELOADED = (
     "bisect", "cmath", "collections", "copy", "dataclasses", "datetime", "decimal", "enum",
@@ -39,12 +38,12 @@ PRELOADED = (
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """All that a zygote needs to know; given as JSON on its command line."""
+    """Settings of a zygote, given as JSON on its command line."""
 
     slot: int
-    """Number of the worker; each has users of its own."""
+    """Number of the worker, which decides its users."""
     folder: str
-    """An empty folder of this worker's: mount point of the root, or scratch without mounts."""
+    """An empty folder: mount point of the root, or scratch folder without mounts."""
     without: tuple[str, ...] = ()
     """Layers to leave out, as if the machine refused them (tests of the fallbacks)."""
     memory_mb: int = 1024
@@ -57,11 +56,16 @@ class Config:
     """Size of the private scratch folder."""
     package_folders: tuple[str, ...] = ()
     """Folders of installed packages that programs can import besides the standard library."""
+    guest: str = ""
+    """Module whose `BODIES` are added to what a jail can be ordered to do; empty for none."""
 
 
 class Zygote:
-    def __init__(self, config: Config, control: socket.socket):
+    """The warm interpreter: enters the layers, then forks, kills and reaps jails."""
+
+    def __init__(self, config: Config, control: socket.socket, bodies: Mapping[str, jail.Body]):
         self.config = config
+        self.bodies = bodies
         self.control = control
         self.layers: dict[str, str] = {}
         self.root = os.geteuid() == 0
@@ -72,7 +76,7 @@ class Zygote:
     # ---- stage 0 ----
 
     def attempt(self, layer: str, action: Callable[[], None]) -> bool:
-        """Does `action` unless told not to, and notes why where it failed."""
+        """Does `action` unless told not to; notes why it failed; returns whether it did not."""
         if layer in self.config.without:
             self.layers[layer] = "left out on request"
             return False
@@ -88,22 +92,22 @@ class Zygote:
         return self.layers.get(layer) == ""
 
     def start(self) -> None:
-        """Enters the name spaces and runs stage 1 below them; does not return."""
+        """Enters the namespaces and runs stage 1 below them; does not return."""
         if self.attempt("user_namespace", lambda: users.enter(self.uid)) and self.root:
             self.uid = users.INNER
         for layer, flag in (
-            ("mount_namespace", linux.CLONE_NEWNS),
-            ("network_namespace", linux.CLONE_NEWNET),
-            ("ipc_namespace", linux.CLONE_NEWIPC),
-            ("uts_namespace", linux.CLONE_NEWUTS),
-            ("pid_namespace", linux.CLONE_NEWPID),
+            ("mount_namespace", syscalls.CLONE_NEWNS),
+            ("network_namespace", syscalls.CLONE_NEWNET),
+            ("ipc_namespace", syscalls.CLONE_NEWIPC),
+            ("uts_namespace", syscalls.CLONE_NEWUTS),
+            ("pid_namespace", syscalls.CLONE_NEWPID),
         ):
-            self.attempt(layer, functools.partial(linux.unshare, flag))
+            self.attempt(layer, functools.partial(syscalls.unshare, flag))
         parent = os.getpid()
         child = os.fork()
         if child == 0:
-            # In a new PID name space the parent has no number.
-            linux.die_with_parent(None if self.has("pid_namespace") else parent)
+            # In a new PID namespace the parent has no number.
+            syscalls.die_with_parent(None if self.has("pid_namespace") else parent)
             self.serve()
         self.control.close()
         _, status = os.waitpid(child, 0)
@@ -112,7 +116,7 @@ class Zygote:
     # ---- stage 1 ----
 
     def serve(self) -> None:
-        """Forks, kills and reaps jails at the supervisor's word; does not return."""
+        """Forks, kills and reaps jails as the supervisor orders; does not return."""
         if self.has("mount_namespace"):
             self.attempt(
                 "read_only_root",
@@ -125,7 +129,7 @@ class Zygote:
         if self.has("pid_namespace"):
             self.own_pid_fd = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         else:
-            linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
+            syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
         self.attempt("own_user", self._check_own_user)
         if not self.has("read_only_root"):
             os.mkdir(self._shared_scratch(), 0o700)
@@ -133,8 +137,8 @@ class Zygote:
                 os.chown(self._shared_scratch(), self.uid, self.uid)
         self.attempt("seccomp", self._check_seccomp)
         self.attempt("landlock", self._check_landlock)
-        linux.bound_capabilities()
-        linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+        syscalls.bound_capabilities()
+        syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
         if self.has("seccomp"):
             self.group_filter = seccomp.program(pid_namespace=False)
             seccomp.install(seccomp.program(pid_namespace=True))
@@ -190,7 +194,7 @@ class Zygote:
         number = order["jail"]
         try:
             if self.has("pid_namespace"):
-                linux.unshare(linux.CLONE_NEWPID)
+                syscalls.unshare(syscalls.CLONE_NEWPID)
             parent = os.getpid()
             pid = os.fork()
         except OSError as error:
@@ -211,14 +215,14 @@ class Zygote:
         self.live[pid] = number
         os.close(fd)
         if self.has("pid_namespace"):
-            linux.setns(self.own_pid_fd, linux.CLONE_NEWPID)
+            syscalls.setns(self.own_pid_fd, syscalls.CLONE_NEWPID)
 
     # ---- in the jail ----
 
     def _become_jail(self, order: dict, fd: int, parent: int) -> None:
         control = socket.socket(fileno=fd)
         try:
-            linux.die_with_parent(None if self.has("pid_namespace") else parent)
+            syscalls.die_with_parent(None if self.has("pid_namespace") else parent)
             self.control.close()
             if self.own_pid_fd >= 0:
                 os.close(self.own_pid_fd)
@@ -235,12 +239,12 @@ class Zygote:
                 os.setresuid(uid, uid, uid)
             os.chdir(scratch if order["untrusted"] else "/")
             os.umask(0o077)
-            linux.drop_capabilities()
-            linux.prctl(linux.PR_SET_DUMPABLE, 0)
+            syscalls.drop_capabilities()
+            syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
             # A change of user takes the request back, so it is made again.
-            linux.die_with_parent(None if self.has("pid_namespace") else parent)
+            syscalls.die_with_parent(None if self.has("pid_namespace") else parent)
             if not self.has("pid_namespace"):
-                linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
+                syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
             if self.has("landlock"):
                 landlock.restrict(self.rules)
                 os.close(self.rules)
@@ -248,11 +252,12 @@ class Zygote:
             control.send(json.dumps({"fatal": f"{type(error).__name__}: {error}"}).encode())
             os._exit(71)
         os.environ.update(HOME=scratch, TMPDIR=scratch)
-        in_name_space = self.has("pid_namespace")
+        in_namespace = self.has("pid_namespace")
         jail.serve(
             control,
-            kill_others=jail.kill_name_space if in_name_space else jail.kill_group,
-            before_program=(lambda: None) if in_name_space else self._hold_in_group,
+            bodies=self.bodies,
+            kill_others=jail.kill_namespace if in_namespace else jail.kill_group,
+            before_program=(lambda: None) if in_namespace else self._hold_in_group,
         )
 
     def _hold_in_group(self) -> None:
@@ -283,19 +288,19 @@ class Zygote:
     def _make_scratch(self, uid: int) -> str:
         if not self.has("read_only_root"):
             return self._shared_scratch()
-        flags = linux.CLONE_NEWNS | (linux.CLONE_NEWIPC if self.has("ipc_namespace") else 0)
-        linux.unshare(flags)
-        hardened = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
+        flags = syscalls.CLONE_NEWNS | (syscalls.CLONE_NEWIPC if self.has("ipc_namespace") else 0)
+        syscalls.unshare(flags)
+        hardened = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
         if self.has("pid_namespace"):
             try:
-                linux.mount("proc", "/proc", "proc", hardened, "subset=pid")
+                syscalls.mount("proc", "/proc", "proc", hardened, "subset=pid")
             except OSError:
                 # Where the container hides parts of /proc there is none: the zygote's is covered.
-                linux.mount("none", "/proc", "tmpfs", hardened | linux.MS_RDONLY, "size=4k")
+                syscalls.mount("none", "/proc", "tmpfs", hardened | syscalls.MS_RDONLY, "size=4k")
         if not self.root and self.has("user_namespace"):
             uid = 0  # the one user that its map has: the caller's, seen from inside
         options = f"size={self.config.scratch_mb}m,nr_inodes=4096,mode=700,uid={uid},gid={uid}"
-        linux.mount("scratch", jail_root.SCRATCH, "tmpfs", hardened, options)
+        syscalls.mount("scratch", jail_root.SCRATCH, "tmpfs", hardened, options)
         return "/tmp" if os.path.islink("/tmp") else jail_root.SCRATCH
 
     def _shared_scratch(self) -> str:
@@ -327,7 +332,7 @@ class Zygote:
         _in_child(self._install_filter, "the kernel refuses filters")
 
     def _install_filter(self) -> None:
-        linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+        syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
         seccomp.install(seccomp.program(pid_namespace=True))
 
     def _check_landlock(self) -> None:
@@ -365,7 +370,7 @@ def _in_child(action: Callable[[], object], problem: str) -> None:
 
 
 def _kill_strays(live: Container[int]) -> None:
-    """Kills and reaps the children that are no jails: what a jail left, by way of the subreaper."""
+    """Kills and reaps the children that are not jails: what a jail left to the subreaper."""
     while True:
         strays = []
         for entry in os.listdir("/proc"):
@@ -383,15 +388,15 @@ def _kill_strays(live: Container[int]) -> None:
 
 
 def start(arguments: list[str]) -> None:
-    """Entry point: the configuration as JSON, and the number of the control socket."""
+    """Runs a zygote; arguments are the configuration as JSON and the control socket's number."""
     fields = json.loads(arguments[0])
     lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
     config = Config(**{**fields, **lists})
-    linux.die_with_parent(os.getppid())
+    syscalls.die_with_parent(os.getppid())
     os.setsid()
     control = socket.socket(fileno=int(arguments[1]))
     control.recv(2)
-    # Where memory runs out, the kernel is to take programs and never what trains beside them.
+    # When memory runs out, the kernel must kill programs and never what trains beside them.
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("900")
     os.umask(0o022)
@@ -402,9 +407,11 @@ def start(arguments: list[str]) -> None:
     site.setquit()
     for name in PRELOADED:
         importlib.import_module(name)
-    jail.given_names()
+    bodies = dict(jail.BODIES)
+    if config.guest:
+        bodies |= importlib.import_module(config.guest).BODIES
     sys.argv[:] = ["main.py"]
     sys.set_int_max_str_digits(0)
     for key in [key for key in os.environ if key.startswith("PYTHON")]:
         del os.environ[key]
-    Zygote(config, control).start()
+    Zygote(config, control, bodies).start()

@@ -7,8 +7,8 @@ import json
 from absl.testing import absltest, parameterized
 
 from restem.errors import UserError
-from restem.verify.programs import tests as program_tests
-from restem.verify.programs import text as program_text
+from restem.verify.programs.tests import StandardInput, parse_tests
+from restem.verify.programs.text import MODES, extract_program, join_prompt, without_trailing_prose
 
 _FENCED = (
     "Idea.\n```python\ndef f(x):\n    return x\n```\nUsage:\n```python\nprint(f(1))\n```\nDone."
@@ -25,11 +25,11 @@ class ExtractTest(parameterized.TestCase):
         ("nothing", "  \n", None),
     )
     def test_completion(self, text, program):
-        self.assertEqual(program_text.extract_program(text, "completion"), program)
+        self.assertEqual(extract_program(text, "completion"), program)
 
     def test_completion_ends_at_stop_strings(self):
         text = "    return 1\n\ndef g():\n    pass\nprint(2)"
-        found = program_text.extract_program(text, stop=("\nprint", "\ndef", ""))
+        found = extract_program(text, stop=("\nprint", "\ndef", ""))
         self.assertEqual(found, "    return 1\n")
 
     @parameterized.named_parameters(
@@ -44,25 +44,25 @@ class ExtractTest(parameterized.TestCase):
         ("empty_block", "```python\n```", None, None),
     )  # fmt: skip
     def test_fenced(self, text, defines, program):
-        found = program_text.extract_program(text, "fenced", defines=defines)
+        found = extract_program(text, "fenced", defines=defines)
         self.assertEqual(found, program)
 
     def test_auto(self):
-        self.assertEqual(program_text.extract_program("x = 1", "auto"), "x = 1")
-        self.assertEqual(program_text.extract_program("A:\n```\nx = 1\n```", "auto"), "x = 1\n")
+        self.assertEqual(extract_program("x = 1", "auto"), "x = 1")
+        self.assertEqual(extract_program("A:\n```\nx = 1\n```", "auto"), "x = 1\n")
 
     def test_unknown_mode(self):
         with self.assertRaises(ValueError):
-            program_text.extract_program("x", "magic")
+            extract_program("x", "magic")
 
     def test_hostile_texts(self):
         for text in ("```\n" * 3000, "`" * 100_000, "(" * 100_000, "```python\n" + "[" * 50_000):
-            for mode in program_text.MODES:
-                program_text.extract_program(text, mode)
-            program_text.without_trailing_prose(text)
+            for mode in MODES:
+                extract_program(text, mode)
+            without_trailing_prose(text)
 
     def test_trailing_prose(self):
-        cut = program_text.without_trailing_prose
+        cut = without_trailing_prose
         program = "x = 1\n\nif x:\n    print(x)\n"
         self.assertEqual(cut(program), program)
         self.assertEqual(
@@ -72,7 +72,7 @@ class ExtractTest(parameterized.TestCase):
 
     def test_join_prompt(self):
         prompt = 'import math\n\n\ndef f(x):\n    """Doc."""\n'
-        join = program_text.join_prompt
+        join = join_prompt
         self.assertEqual(join(prompt, "    return x\n", "f"), prompt + "    return x\n")
         self.assertEqual(join(prompt, prompt + "    return x\n", "f"), prompt + "    return x\n")
         again = "def f(x):\n    return math.sqrt(x)\n"
@@ -83,18 +83,18 @@ class ParseTest(parameterized.TestCase):
     def test_apps_standard_input(self):
         text = json.dumps({"inputs": ["1\n", ["2", "3"]], "outputs": ["a", ["b", "c"]]})
         self.assertEqual(
-            program_tests.parse_tests(text),
-            program_tests.StandardInput(inputs=("1\n", "2\n3"), outputs=("a", "b\nc")),
+            parse_tests(text),
+            StandardInput(inputs=("1\n", "2\n3"), outputs=("a", "b\nc")),
         )
 
     def test_apps_row(self):
         inner = json.dumps({"inputs": ["1"], "outputs": ["a"]})
-        parsed = program_tests.parse_tests({"input_output": inner, "question": "?"})
-        self.assertIsInstance(parsed, program_tests.StandardInput)
+        parsed = parse_tests({"input_output": inner, "question": "?"})
+        self.assertIsInstance(parsed, StandardInput)
 
     def test_apps_calls(self):
         tests = {"fn_name": "f", "inputs": [[{"1": 2}, {"a": 1}, {"01": 1}]], "outputs": [[3]]}
-        parsed = program_tests.parse_tests(tests)
+        parsed = parse_tests(tests)
         self.assertEqual(parsed.inputs, ([{1: 2}, {"a": 1}, {"01": 1}],))
         self.assertTrue(parsed.wrapped)
 
@@ -103,13 +103,13 @@ class ParseTest(parameterized.TestCase):
             "import copy\ndef check(candidate):\n    y = copy.copy(1)\n"
             "    assert helper(candidate(y)) == math.pi\n"
         )
-        parsed = program_tests.parse_tests({"test": test, "entry_point": "f"})
+        parsed = parse_tests({"test": test, "entry_point": "f"})
         self.assertEqual(parsed.program_names, ("f",))
         self.assertEqual(parsed.helper_names, ("helper",))
         self.assertEqual(parsed.module_names, ("math",))
 
     def test_mbpp_names(self):
-        parsed = program_tests.parse_tests(
+        parsed = parse_tests(
             {"test_list": ["assert set(bisect(1)) == set()", "assert re.match('a', g(1))"]}
         )
         # `bisect` is called, so it is the program's; `re` has an attribute taken, so it is a module.
@@ -124,7 +124,7 @@ class ParseTest(parameterized.TestCase):
     )  # fmt: skip
     def test_malformed(self, text):
         with self.assertRaises(UserError) as caught:
-            program_tests.parse_tests(text, where="problem 5")
+            parse_tests(text, where="problem 5")
         self.assertIn("problem 5", str(caught.exception))
         self.assertNotIn("\n", str(caught.exception))
 

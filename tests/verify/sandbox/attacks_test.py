@@ -9,7 +9,7 @@ import tempfile
 
 from absl.testing import absltest, parameterized
 
-from restem.verify.programs import programs
+from restem.verify.programs.program_pool import ProgramPool
 from restem.verify.sandbox.limits import Limits
 
 _LIMITS = Limits(time_limit_s=1.0, program_limit_s=5.0, memory_mb=192, processes=16, output_mb=2,
@@ -22,7 +22,7 @@ class PoolTest(parameterized.TestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.pool = programs.ProgramPool(workers=1, limits=_LIMITS)
+        cls.pool = ProgramPool(workers=1, limits=_LIMITS)
         cls.addClassCleanup(cls.pool.close)
 
     def grade(self, program, tests):
@@ -162,7 +162,7 @@ class OutsideAttackTest(PoolTest):
         ("unix_socket", "__import__('socket').socket(1, 1)"),
         ("become_root", "os.setuid(0)"),
         ("mount", "call('mount', b'none', b'/tmp', b'tmpfs', 0, 0)"),
-        ("user_name_space", "call('unshare', 0x10000000)"),
+        ("user_namespace", "call('unshare', 0x10000000)"),
         ("chroot", "os.chroot('/')"),
         ("execute", "os.execv('/bin/sh', ['sh'])"),
         ("raise_its_limits", "__import__('resource').setrlimit(7, (4096, 4096))"),

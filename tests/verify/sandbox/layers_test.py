@@ -14,16 +14,15 @@ from absl.testing import absltest, parameterized
 import restem
 from restem.errors import UserError
 from restem.verify.pool import bootstrap
-from restem.verify.programs import programs
-from restem.verify.sandbox import layers as sandbox
-from restem.verify.sandbox import process_tree
+from restem.verify.programs.program_pool import ProgramPool
+from restem.verify.sandbox import layers, process_tree
 from restem.verify.sandbox.limits import Limits
 from restem.verify.sandbox.linux import cgroups
 
 _LIMITS = Limits(time_limit_s=2.0, program_limit_s=5.0, memory_mb=192, processes=16)
-_NAME_SPACES = ("user_namespace", "mount_namespace", "pid_namespace", "network_namespace",
+_NAMESPACES = ("user_namespace", "mount_namespace", "pid_namespace", "network_namespace",
                 "ipc_namespace", "uts_namespace")  # fmt: skip
-_NOTHING = (*_NAME_SPACES, "seccomp", "landlock", "own_user", "cgroup")
+_NOTHING = (*_NAMESPACES, "seccomp", "landlock", "own_user", "cgroup")
 _ECHO = {"inputs": ["7"], "outputs": ["7"]}
 
 
@@ -61,36 +60,36 @@ def mounts():
 
 class LayersTest(parameterized.TestCase):
     def test_every_layer_says_how_it_was_probed(self):
-        found = sandbox.layers()
-        self.assertContainsSubset({*_NAME_SPACES, "seccomp", "landlock", "own_user"}, found)
+        found = layers.layers()
+        self.assertContainsSubset({*_NAMESPACES, "seccomp", "landlock", "own_user"}, found)
         for name, status in found.items():
             self.assertTrue(status.probe, name)
             self.assertEqual(status.in_force, not status.reason, name)
-        self.assertLen(sandbox.describe(found), len(found) + 1)
-        self.assertEqual(sandbox.missing(found), [], sandbox.describe(found))
+        self.assertLen(layers.describe(found), len(found) + 1)
+        self.assertEqual(layers.missing(found), [], layers.describe(found))
 
     def test_a_refused_layer_is_off_and_the_rest_holds(self):
-        found = sandbox.layers(without=_NAME_SPACES)
-        for name in _NAME_SPACES:
+        found = layers.layers(without=_NAMESPACES)
+        for name in _NAMESPACES:
             self.assertFalse(found[name].in_force)
         for name in ("seccomp", "landlock", "kill_at_end", "capabilities", "no_new_privs"):
             self.assertTrue(found[name].in_force, (name, found[name].reason))
 
     def test_too_weak_is_refused(self):
         with self.assertRaisesRegex(UserError, "allow_weak_sandbox") as caught:
-            programs.ProgramPool(workers=1, limits=_LIMITS, without=_NOTHING)
+            ProgramPool(workers=1, limits=_LIMITS, without=_NOTHING)
         self.assertNotIn("\n", str(caught.exception))
-        found = sandbox.layers(without=_NOTHING)
-        self.assertContainsSubset({"files", "network", "processes"}, sandbox.missing(found))
-        self.assertIn("WEAK", sandbox.describe(found)[-1])
+        found = layers.layers(without=_NOTHING)
+        self.assertContainsSubset({"files", "network", "processes"}, layers.missing(found))
+        self.assertIn("WEAK", layers.describe(found)[-1])
 
     @parameterized.named_parameters(
         ("all_layers", ()),
-        ("without_user_name_space", ("user_namespace",)),
+        ("without_user_namespace", ("user_namespace",)),
         ("without_cgroup", ("cgroup",)),
         ("without_landlock", ("landlock",)),
         ("without_seccomp", ("seccomp",)),
-        ("without_name_spaces", _NAME_SPACES),
+        ("without_namespaces", _NAMESPACES),
         ("with_rlimits_only", _NOTHING),
     )
     def test_each_fallback_runs_programs_and_ends_them(self, without):
@@ -99,7 +98,7 @@ class LayersTest(parameterized.TestCase):
             "  try: os.setsid()\n  except OSError: pass\n"
             "  if os.fork() == 0: time.sleep(500)\n  time.sleep(500)\nprint(7)"
         )
-        with programs.ProgramPool(
+        with ProgramPool(
             workers=1, limits=_LIMITS, without=without, allow_weak_sandbox=True
         ) as pool:
             calls = {"fn_name": "f", "inputs": [[7]], "outputs": [7]}
@@ -131,7 +130,7 @@ def _is(pid, module):
 
 class LeftBehindTest(absltest.TestCase):
     def test_nothing_is(self):
-        sandbox.layers()
+        layers.layers()
         before = (len(own_processes()), mounts())
         stale = left_behind()  # of others that were killed; a new pool clears them away
         hostile = [
@@ -142,7 +141,7 @@ class LeftBehindTest(absltest.TestCase):
             "import os\nos.kill(1, 9)",
             "import ctypes\nctypes.string_at(0)",
         ]
-        with programs.ProgramPool(workers=2, limits=_LIMITS) as pool:
+        with ProgramPool(workers=2, limits=_LIMITS) as pool:
             self.assertGreater(len(own_processes()), before[0])
             futures = [pool.submit(text, _ECHO) for text in hostile * 2]
             for future in futures:
@@ -156,10 +155,10 @@ class LeftBehindTest(absltest.TestCase):
         code = (
             "import sys, os\n"
             f"sys.path.insert(0, {os.path.dirname(os.path.dirname(restem.__file__))!r})\n"
-            "from restem.verify import programs\n"
-            "pool = programs.ProgramPool(workers=1)\n"
+            "from restem.verify.programs.program_pool import ProgramPool\n"
+            "pool = ProgramPool(workers=1)\n"
             "pool.submit('while True: pass', {'inputs': [''], 'outputs': ['']})\n"
-            "import time\ntime.sleep(0.5)\nprint(pool._workers[0]._process.pid, flush=True)\n"
+            "import time\ntime.sleep(0.5)\nprint(pool.pool.pids[0], flush=True)\n"
             "time.sleep(99)\n"
         )
         caller = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
@@ -196,12 +195,12 @@ class UnprivilegedTest(absltest.TestCase):
         code = (
             f"import json, os, sys\nsys.path.insert(0, {folder!r})\n"
             "os.setgroups([])\nos.setgid(65534)\nos.setuid(65534)\nos.chdir('/')\n"
-            "from restem.verify import programs, sandbox\n"
-            "weak = sandbox.missing(sandbox.layers())\n"
+            "from restem.verify import run_programs\nfrom restem.verify.sandbox import layers\n"
+            "weak = layers.missing(layers.layers())\n"
             f"tests = [{_ECHO!r}] * 3\n"
             "texts = ['print(input())', 'while True: pass',"
             " 'print(open(\"/etc/passwd\").read())']\n"
-            "verdicts = programs.run_programs(texts, tests, time_limit_s=1,"
+            "verdicts = run_programs(texts, tests, time_limit_s=1,"
             " allow_weak_sandbox=True)\n"
             "print(json.dumps([weak, [(v.reward, v.method) for v in verdicts]]))\n"
         )

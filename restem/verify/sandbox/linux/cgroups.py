@@ -1,7 +1,7 @@
 """Control groups: one bound on memory and processes for everything that a jail starts.
 
 Version 1 (memory and pids hierarchies) and version 2 are understood. A limit counts only once it
-was read back: a folder left over from another run can refuse it silently.
+has been read back: a folder left over from another run can refuse it silently.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _PREFIX = "restem-"
 
 
 def hierarchies() -> Iterator[tuple[str, str]]:
-    """(controller, folder) of this process: "memory" and "pids" (version 1) or "v2"."""
+    """Yields (controller, folder) of this process: "memory" and "pids" (version 1) or "v2"."""
     mounts: dict[str, str] = {}
     with open("/proc/self/mounts") as lines:
         for line in lines:
@@ -31,7 +31,7 @@ def hierarchies() -> Iterator[tuple[str, str]]:
             for controller in ["v2"] if number == "0" else controllers.split(","):
                 if controller in ("memory", "pids", "v2") and controller in mounts:
                     inside = mounts[controller] + path
-                    # In a cgroup name space the path may not exist below the mount.
+                    # In a cgroup namespace the path may not exist below the mount.
                     yield controller, inside if os.path.isdir(inside) else mounts[controller]
 
 
@@ -46,7 +46,7 @@ def _read(folder: str, name: str) -> str:
 
 
 class Cgroup:
-    """The control groups of one worker's programs, emptied between programs and used again."""
+    """The control groups of one worker's programs, emptied between programs and reused."""
 
     def __init__(self, *, name: str, memory_bytes: int, processes: int):
         self.memory = False
@@ -99,7 +99,7 @@ class Cgroup:
                 self.processes = _read(folder, "pids.max").strip() == str(processes)
 
     def add(self, pid: int) -> None:
-        """Puts a process into the group; what it forks is born there."""
+        """Puts a process into the group, where its children are born too."""
         for controller, folder in list(self._folders.items()):
             try:
                 _write(folder, "cgroup.procs", str(pid))
@@ -109,7 +109,7 @@ class Cgroup:
                 self.processes = self.processes and controller == "memory"
 
     def out_of_memory_kills(self) -> int:
-        """How often the kernel killed a process of this group for memory, since its creation."""
+        """Returns how often the kernel killed a process of this group for memory."""
         for controller, name in (("memory", "memory.oom_control"), ("v2", "memory.events")):
             if controller in self._folders and self.memory:
                 with contextlib.suppress(OSError):

@@ -11,7 +11,7 @@ import os
 import struct
 from collections.abc import Sequence
 
-from restem.verify.sandbox.linux import calls as linux
+from restem.verify.sandbox.linux import syscalls
 
 _CREATE, _ADD_RULE, _RESTRICT = 444, 445, 446
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
@@ -19,9 +19,9 @@ _TRUNCATE, _IOCTL_DEV = 1 << 14, 1 << 15
 
 
 def abi() -> int:
-    """The kernel's Landlock version, 0 where there is none."""
+    """Returns the kernel's Landlock version; 0 if it has none."""
     try:
-        return linux.syscall(_CREATE, 0, 0, 1)
+        return syscalls.syscall(_CREATE, 0, 0, 1)
     except OSError:
         return 0
 
@@ -31,8 +31,8 @@ def _file_rights(version: int) -> int:
 
 
 def ruleset(*, readable: Sequence[str], writable: Sequence[str], devices: Sequence[str]) -> int:
-    """A descriptor of rules: `readable` for reading, `writable` for all but execution, and
-    `devices` for reading and writing; nothing else."""
+    """Returns a descriptor of rules that allow reading `readable`, everything but execution of
+    `writable`, reading and writing of `devices`, and nothing else."""
     version = abi()
     rights = _file_rights(version)
     words = [rights]
@@ -41,7 +41,7 @@ def ruleset(*, readable: Sequence[str], writable: Sequence[str], devices: Sequen
     if version >= 6:
         words.append(3)  # abstract sockets and signals
     attributes = ctypes.create_string_buffer(struct.pack(f"{len(words)}Q", *words))
-    rules = linux.syscall(_CREATE, attributes, 8 * len(words), 0)
+    rules = syscalls.syscall(_CREATE, attributes, 8 * len(words), 0)
     for paths, allowed in (
         (readable, _READ_FILE | _READ_DIR),
         (writable, rights & ~(_EXECUTE | _IOCTL_DEV)),
@@ -54,7 +54,7 @@ def ruleset(*, readable: Sequence[str], writable: Sequence[str], devices: Sequen
 
 def restrict(rules: int) -> None:
     """Puts the rules in force for this process and all that it starts; needs no_new_privs."""
-    linux.syscall(_RESTRICT, rules, 0)
+    syscalls.syscall(_RESTRICT, rules, 0)
 
 
 def _add(ruleset: int, path: str, allowed: int) -> None:
@@ -66,6 +66,6 @@ def _add(ruleset: int, path: str, allowed: int) -> None:
         if not os.path.isdir(path):
             allowed &= _READ_FILE | _WRITE_FILE | _TRUNCATE | _IOCTL_DEV
         rule = ctypes.create_string_buffer(struct.pack("=Qi", allowed, fd))
-        linux.syscall(_ADD_RULE, ruleset, 1, rule, 0)
+        syscalls.syscall(_ADD_RULE, ruleset, 1, rule, 0)
     finally:
         os.close(fd)

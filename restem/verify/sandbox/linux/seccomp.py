@@ -1,13 +1,13 @@
 """A seccomp filter, assembled by hand: which system calls a jailed program may not make.
 
-The list names what an honest program never needs: other processes' memory, name spaces and
+The list names what an honest program never needs: other processes' memory, namespaces and
 mounts, sockets, executing another binary, kernel keys, and the kernel's largest attack surfaces
 (bpf, io_uring, userfaultfd, perf). Everything else is allowed, so that libraries keep working.
 A filtered call fails with EPERM; a call through a foreign architecture's table kills the process.
 
 The filter is installed once, in the zygote, and inherited: loading one costs more than forking. So
-it leaves the three calls with which the zygote makes a jail (mount, unshare of anything but a user
-name space, setns to a PID name space); a program has none of the capabilities that they ask for.
+it allows the three calls with which the zygote makes a jail (mount, unshare of anything but a user
+namespace, setns to a PID namespace); a program has none of the capabilities that they require.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import errno
 import platform
 import struct
 
-from restem.verify.sandbox.linux import calls as linux
+from restem.verify.sandbox.linux import syscalls
 
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _X32_BIT = 0x40000000
@@ -52,7 +52,7 @@ _DENIED = {
     "sysfs": (139, None), "nfsservctl": (180, 42), "lookup_dcookie": (212, 18),
 }  # fmt: skip
 
-# Also denied where no PID name space holds the processes together: signals to others, and leaving
+# Also denied where no PID namespace holds the processes together: signals to others, and leaving
 # the process group that is killed at the end.
 _DENIED_WITHOUT_PID_NAMESPACE = {
     "kill": (62, 129), "tkill": (200, 130), "tgkill": (234, 131), "pidfd_send_signal": (424, 424),
@@ -65,7 +65,7 @@ _SETNS = (308, 268)
 _CLONE3 = 435
 
 _FIRST_ARGUMENT, _SECOND_ARGUMENT = 16, 24
-_ZYGOTE_FLAGS = linux.CLONE_NEWPID | linux.CLONE_NEWNS | linux.CLONE_NEWIPC
+_ZYGOTE_FLAGS = syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC
 _ALLOW = 0x7FFF0000
 _KILL = 0x80000000
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -80,7 +80,7 @@ def supported() -> bool:
 
 
 def program(*, pid_namespace: bool) -> bytes:
-    """The filter as BPF instructions of 8 bytes each (`struct sock_filter`)."""
+    """Returns the filter as BPF instructions of 8 bytes each (`struct sock_filter`)."""
     column = list(_ARCHITECTURES).index(platform.machine())
     names = dict(_DENIED, **({} if pid_namespace else _DENIED_WITHOUT_PID_NAMESPACE))
     numbers = [row[column] for row in names.values() if row[column] is not None]
@@ -93,7 +93,7 @@ def program(*, pid_namespace: bool) -> bytes:
         (_AT_LEAST, 0, 1, _X32_BIT),
         (_RETURN, 0, 0, _KILL),
         (_EQUAL, 0, 1, _CLONE3),
-        # glibc then falls back to clone, whose flags stand in a register and can be checked.
+        # glibc then falls back to clone, whose flags are in a register and can be checked.
         (_RETURN, 0, 0, _error(errno.ENOSYS)),
         (_EQUAL, 0, 4, _CLONE[column]),
         (_LOAD, 0, 0, _FIRST_ARGUMENT),
@@ -107,7 +107,7 @@ def program(*, pid_namespace: bool) -> bytes:
         (_RETURN, 0, 0, _ALLOW),
         (_EQUAL, 0, 4, _SETNS[column]),
         (_LOAD, 0, 0, _SECOND_ARGUMENT),
-        (_EQUAL, 1, 0, linux.CLONE_NEWPID),
+        (_EQUAL, 1, 0, syscalls.CLONE_NEWPID),
         (_RETURN, 0, 0, _error(errno.EPERM)),
         (_RETURN, 0, 0, _ALLOW),
     ]
@@ -126,4 +126,4 @@ def install(code: bytes) -> None:
         _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
 
     record = Program(len(code) // 8, ctypes.cast(buffer, ctypes.c_void_p))
-    linux.prctl(linux.PR_SET_SECCOMP, 2, ctypes.addressof(record))
+    syscalls.prctl(syscalls.PR_SET_SECCOMP, 2, ctypes.addressof(record))

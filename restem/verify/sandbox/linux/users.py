@@ -1,29 +1,31 @@
-"""Users of their own for programs, and the user name space that holds them."""
+"""Separate users for programs, and the user namespace that holds them."""
 
 from __future__ import annotations
 
 import os
 
-from restem.verify.sandbox.linux import calls as linux
+from restem.verify.sandbox.linux import syscalls
 
 INNER = 1000
-"""The user that programs run as inside the user name space of a root's zygote; the next number is
-that of test code."""
+"""User number of programs inside the user namespace of root's zygote; the next is test code's."""
 
 
 def outer(slot: int) -> int:
-    """The unprivileged user of a worker's programs as others see it, where there is root."""
+    """Returns the unprivileged user of a worker's programs as seen from outside, under root."""
     return 61184 + 2 * (slot % 2000)
 
 
 def enter(outer_user: int) -> None:
-    """Moves this process into a user name space of its own; OSError where that is refused.
+    """Moves this process into a user namespace of its own.
 
-    Root maps itself and two users that nobody else has; any other user can map itself alone.
+    Root maps itself and two users that nothing else has; any other user can map only itself.
+
+    Raises:
+      OSError: the kernel refuses.
     """
     if os.geteuid() != 0:
         uid, gid = os.geteuid(), os.getegid()
-        linux.unshare(linux.CLONE_NEWUSER)
+        syscalls.unshare(syscalls.CLONE_NEWUSER)
         for name, text in (
             ("setgroups", "deny"),
             ("uid_map", f"0 {uid} 1"),
@@ -41,7 +43,7 @@ def enter(outer_user: int) -> None:
     if child == 0:
         os.read(reader, 1)
         os._exit(1 if _map(target, outer_user) else 0)
-    linux.unshare(linux.CLONE_NEWUSER)
+    syscalls.unshare(syscalls.CLONE_NEWUSER)
     os.write(writer, b"g")
     _, status = os.waitpid(child, 0)
     os.close(reader)
@@ -55,7 +57,7 @@ def _try(outer_user: int) -> None:
     child = os.fork()
     if child == 0:
         try:
-            linux.unshare(linux.CLONE_NEWUSER)
+            syscalls.unshare(syscalls.CLONE_NEWUSER)
             os.write(ready[1], b"u")
             os.read(go[0], 1)
         finally:

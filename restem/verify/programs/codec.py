@@ -1,7 +1,7 @@
-"""A data-only encoding of Python values: what crosses between a program and those who judge it.
+"""A data-only encoding of Python values: what crosses between a program and its judges.
 
 Unlike pickle it can name no class and run no code: a value is decoded to exactly the built-in
-type that its tag says, so an object with a clever `__eq__`, a subclass of `int` or a patched
+type that its tag names, so an object with a clever `__eq__`, a subclass of `int` or a patched
 method never leaves the process that made it. What is not data (an instance of a class of the
 program, a function, a generator) crosses as a numbered handle and stays where it is.
 
@@ -17,17 +17,14 @@ import datetime
 import decimal
 import fractions
 import json
-import os
-import select
-import struct
 from collections.abc import Callable
 from typing import Any
 
-MAX_FRAME = 64 << 20
-"""Bytes of one message; a longer one ends the conversation."""
+MAX_VALUE = 64 << 20
+"""Bytes of one encoded value."""
 _EXACT = 1 << 53
 _TYPES = (int, float, complex, bool, str, bytes, list, tuple, dict, set, frozenset, type(None))
-"""Built-in types that cross by name: tests ask a program to filter by them."""
+"""Built-in types that cross by name, because tests ask a program to filter by them."""
 
 
 class CodecError(ValueError):
@@ -35,14 +32,26 @@ class CodecError(ValueError):
 
 
 def encode(value: Any, handle: Callable[[Any], int] | None = None) -> bytes:
-    """`handle` numbers an object that is not data; without it such an object is an error."""
+    """Returns a value's wire form; `handle` numbers what is no data.
+
+    Raises:
+      CodecError: the value is nested too deeply, too large, or no data while `handle` is None.
+    """
     try:
-        return json.dumps(_pack(value, handle)).encode("ascii")
+        data = json.dumps(_pack(value, handle)).encode("ascii")
     except RecursionError:
         raise CodecError("the value is nested too deeply or contains itself") from None
+    if len(data) > MAX_VALUE:
+        raise CodecError(f"a value of {len(data)} bytes is over the limit of {MAX_VALUE}")
+    return data
 
 
 def decode(data: bytes, handle: Callable[[int], Any] | None = None) -> Any:
+    """Returns the value of a wire form, of exact built-in types; `handle` resolves numbers.
+
+    Raises:
+      CodecError: the bytes are no value.
+    """
     try:
         return _unpack(json.loads(data.decode("ascii"), parse_constant=_refuse), handle)
     except RecursionError:
@@ -176,42 +185,3 @@ _SCALARS: dict[str, Callable[[Any], Any]] = {
     "T": lambda name: {kind.__name__: kind for kind in _TYPES}[name],
     "L": lambda parts: datetime.timedelta(*parts),
 }
-
-
-def frame(data: bytes) -> bytes:
-    """A message with its length before it."""
-    if len(data) > MAX_FRAME:
-        raise CodecError(f"a message of {len(data)} bytes is over the limit of {MAX_FRAME}")
-    return struct.pack("<I", len(data)) + data
-
-
-class Channel:
-    """Blocking exchange of frames over two descriptors; used inside jails, which are killable."""
-
-    def __init__(self, read_fd: int, write_fd: int):
-        self.read_fd, self.write_fd = read_fd, write_fd
-
-    def send(self, data: bytes) -> None:
-        rest = memoryview(frame(data))
-        while rest:
-            try:
-                rest = rest[os.write(self.write_fd, rest) :]
-            except BlockingIOError:
-                select.select([], [self.write_fd], [])
-
-    def receive(self) -> bytes:
-        """The next message; EOFError where the other side is gone."""
-        (length,) = struct.unpack("<I", self._exactly(4))
-        if length > MAX_FRAME:
-            raise CodecError("a message over the limit")
-        return self._exactly(length)
-
-    def _exactly(self, size: int) -> bytes:
-        parts = []
-        while size:
-            part = os.read(self.read_fd, min(size, 1 << 20))
-            if not part:
-                raise EOFError("the other side is gone")
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)

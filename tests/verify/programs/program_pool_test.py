@@ -5,13 +5,14 @@
 import gzip
 import json
 import os
+import signal
 import unittest
 
 from absl.testing import absltest, parameterized
 
 from restem.errors import UserError
 from restem.records import Verdict
-from restem.verify.programs import programs
+from restem.verify.programs.program_pool import ProgramPool, run_programs
 from restem.verify.sandbox.limits import Limits
 
 _DATA = os.environ.get("RESTEM_DATA_DIR")
@@ -26,7 +27,7 @@ class PoolTest(parameterized.TestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.pool = programs.ProgramPool(workers=1, time_limit_s=4.0)
+        cls.pool = ProgramPool(workers=1, time_limit_s=4.0)
         cls.addClassCleanup(cls.pool.close)
 
     def grade(self, text, tests):
@@ -251,32 +252,28 @@ class InterfaceTest(absltest.TestCase):
     def test_run_programs_keeps_the_order(self):
         tests = {"inputs": ["1"], "outputs": ["1"]}
         texts = ["print(1)", "print(2)", "print(", "print(1)"]
-        verdicts = programs.run_programs(
-            texts, [tests] * 4, time_limit_s=2.0, memory_mb=256, workers=2
-        )
+        verdicts = run_programs(texts, [tests] * 4, time_limit_s=2.0, memory_mb=256, workers=2)
         self.assertEqual([v.reward for v in verdicts], [1.0, 0.0, 0.0, 1.0])
         self.assertEqual(verdicts[0].extracted, "print(1)")
-        self.assertEqual(programs.run_programs([], []), [])
+        self.assertEqual(run_programs([], []), [])
 
     def test_extraction(self):
         answer = "Here it is:\n```python\nprint(1)\n```\nIt prints 1."
         tests = {"inputs": ["1"], "outputs": ["1"]}
-        (verdict,) = programs.run_programs([answer], [tests], extraction="fenced")
+        (verdict,) = run_programs([answer], [tests], extraction="fenced")
         self.assertEqual((verdict.reward, verdict.extracted), (1.0, "print(1)\n"))
-        verdicts = programs.run_programs(
-            ["no program", "x=1\nPROBLEM"], [tests] * 2, extraction="fenced"
-        )
+        verdicts = run_programs(["no program", "x=1\nPROBLEM"], [tests] * 2, extraction="fenced")
         self.assertEqual([(v.method, v.extracted) for v in verdicts], [("error", None)] * 2)
 
     def test_bad_input_is_one_line(self):
         good = {"inputs": ["1"], "outputs": ["1"]}
         for call in (
-            lambda: programs.run_programs(["x"], []),
-            lambda: programs.run_programs(["x"], ["not json"]),
-            lambda: programs.run_programs(["x"], [{"inputs": [1], "outputs": []}]),
-            lambda: programs.run_programs(["x"], [{"test": "def check("}]),
-            lambda: programs.run_programs(["x"], [good], extraction="magic"),
-            lambda: programs.run_programs(["x"], [good], time_limit_s=0),
+            lambda: run_programs(["x"], []),
+            lambda: run_programs(["x"], ["not json"]),
+            lambda: run_programs(["x"], [{"inputs": [1], "outputs": []}]),
+            lambda: run_programs(["x"], [{"test": "def check("}]),
+            lambda: run_programs(["x"], [good], extraction="magic"),
+            lambda: run_programs(["x"], [good], time_limit_s=0),
         ):
             with self.assertRaises(UserError) as caught:
                 call()
@@ -285,16 +282,16 @@ class InterfaceTest(absltest.TestCase):
     def test_whole_program_limit(self):
         tests = {"inputs": ["1"] * 20, "outputs": ["1"] * 20}
         limits = Limits(time_limit_s=1.0, program_limit_s=0.5)
-        (verdict,) = programs.run_programs(
+        (verdict,) = run_programs(
             ["import time\ntime.sleep(0.2)\nprint(1)"], [tests], limits=limits
         )
         self.assertEqual(verdict.method, "timeout")
 
     def test_a_dead_supervisor_is_replaced(self):
         tests = {"inputs": ["1"], "outputs": ["1"]}
-        with programs.ProgramPool(workers=1) as pool:
+        with ProgramPool(workers=1) as pool:
             self.assertEqual(pool.submit("print(1)", tests).result().reward, 1.0)
-            pool._workers[0]._process.kill()
+            os.kill(pool.pool.pids[0], signal.SIGKILL)
             self.assertEqual(pool.submit("print(1)", tests).result().reward, 1.0)
 
 

@@ -1,133 +1,25 @@
-"""Calls into a program from outside its process, and test code that makes them.
+"""Test code that calls into a program: HumanEval's and MBPP's assertions, in a jail of their own.
 
-A program that defines functions is loaded into a jail of its own and answers requests; values
-cross as data (`verify.pool.codec`). The caller is the supervisor (APPS's call-based tests) or a
-second jail in which HumanEval's or MBPP's test code runs with a `Remote` in place of each name
-that it takes from the program. A `Remote` never lets the program decide a comparison: it is equal
-only to itself and has no truth value, so only data that the codec rebuilt can satisfy an assert.
+A `Remote` stands for each name that the test code takes from the program, and a `Link` carries its
+calls. A `Remote` never lets the program decide a comparison: it equals only itself and has no truth
+value, so only data that the codec rebuilt can satisfy an assertion.
 """
 
 from __future__ import annotations
 
 import builtins
 import importlib
-import json
 import linecache
 import os
 import sys
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from restem.verify.pool import codec
-from restem.verify.sandbox.linux import calls as linux
-
-_MUTABLE = (list, dict, set, bytearray)
-
-
-# ---- the program's side -------------------------------------------------------------------------
-
-
-class _Objects:
-    """Objects of the program that others hold by number."""
-
-    def __init__(self) -> None:
-        self._objects: list[Any] = []
-
-    def number(self, value: Any) -> int:
-        self._objects.append(value)
-        return len(self._objects) - 1
-
-    def get(self, number: int) -> Any:
-        return self._objects[number]
-
-
-def serve_calls(channel: codec.Channel, load: Callable[[], dict]) -> None:
-    """Loads the program and answers requests until the other side is gone.
-
-    A request is `[operation, ...]`, a reply `["ok", value, changed arguments]`, or
-    `["raised", exception name, text]`.
-    """
-    objects = _Objects()
-    names: dict[str, Any] | None = None
-    while True:
-        try:
-            request = codec.decode(channel.receive(), objects.get)
-        except EOFError:
-            return
-        try:
-            if names is None:
-                names = load()
-            reply: tuple = ("ok", *_perform(request, names, objects))
-            data = codec.encode(reply, objects.number if request[0] != "solve" else None)
-        except BaseException as error:
-            data = codec.encode(("raised", type(error).__name__, _text(error)))
-        channel.send(data)
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)[:300]
-    except BaseException:
-        return ""
-
-
-def _perform(request: list, names: dict[str, Any], objects: _Objects) -> tuple:
-    operation = request[0]
-    if operation == "solve":
-        _, name, arguments = request
-        return (_solver(names, name)(*arguments),)
-    if operation == "name":
-        return (names[request[1]] if request[1] in names else getattr(builtins, request[1]),)
-    if operation == "call":
-        _, function, arguments, keywords = request
-        before = _images(arguments, objects)
-        result = function(*arguments, **keywords)
-        after = _images(arguments, objects)
-        changed = {
-            n: arguments[n]
-            for n, image in after.items()
-            if image is not None and image != before[n]
-        }
-        return result, changed
-    if operation == "get":
-        return (getattr(request[1], request[2]),)
-    if operation == "set":
-        setattr(request[1], request[2], request[3])
-        return (None,)
-    if operation == "iter":
-        return (iter(request[1]),)
-    if operation == "next":
-        return (next(request[1]),)
-    if operation == "len":
-        return (len(request[1]),)
-    if operation == "item":
-        return (request[1][request[2]],)
-    raise ValueError(f"unknown operation {operation!r}")
-
-
-def _images(arguments: list, objects: _Objects) -> dict[int, bytes | None]:
-    """What the mutable arguments look like, to see which of them a call changed in place."""
-    images: dict[int, bytes | None] = {}
-    for n, argument in enumerate(arguments):
-        if type(argument) in _MUTABLE:
-            try:
-                images[n] = codec.encode(argument)
-            except codec.CodecError:
-                images[n] = None
-    return images
-
-
-def _solver(names: dict[str, Any], name: str) -> Callable:
-    """APPS: the function of that name, or the method of a fresh `Solution`."""
-    if name in names and callable(names[name]):
-        return names[name]
-    if "Solution" in names:
-        return getattr(names["Solution"](), name)
-    raise NameError(f"the program defines neither {name} nor a class Solution")
-
-
-# ---- the side of the test code ------------------------------------------------------------------
+from restem.verify.pool.transport import Channel
+from restem.verify.programs import codec
+from restem.verify.programs.calls import MUTABLE, text_of
+from restem.verify.sandbox.linux import syscalls
 
 
 class RemoteError(Exception):
@@ -135,7 +27,7 @@ class RemoteError(Exception):
 
 
 class ProgramGone(BaseException):
-    """The program's process ended or answered nonsense; no `except Exception` hides it."""
+    """The program's process ended or sent no valid reply; no `except Exception` hides it."""
 
 
 class Remote:
@@ -182,7 +74,7 @@ class Remote:
 class Link:
     """A connection to one program."""
 
-    def __init__(self, channel: codec.Channel):
+    def __init__(self, channel: Channel):
         self._channel = channel
 
     def ask(self, *request: Any) -> Any:
@@ -220,12 +112,8 @@ class Link:
         raise codec.CodecError(f"the test passes a {type(value).__name__}, which is no data")
 
 
-def _is_result(operation: str, rest: list) -> bool:
-    return len(rest) == 2 and type(rest[1]) is dict if operation == "call" else len(rest) == 1
-
-
 def _copy_into(target: Any, value: Any) -> None:
-    if type(target) not in _MUTABLE or type(target) is not type(value):
+    if type(target) not in MUTABLE or type(target) is not type(value):
         raise ProgramGone("the program changed an argument into something else")
     if type(target) in (list, bytearray):
         target[:] = value
@@ -247,15 +135,18 @@ def _exception(name: str, text: str) -> BaseException:
 def run_asserts(job: dict, report_fd: int, channels: Sequence[int]) -> None:
     """Runs the test code of `job` and reports to the supervisor.
 
-    `job`: statements, entry_point, program_names, helper_names, module_names, nonce. `channels`:
-    reading and writing descriptor of the program, then those of the helpers where there are any.
-    Each passed statement is reported as its number; the nonce, which stands nowhere else, is sent
-    only after the last one returned.
+    Each passed statement is reported by its number; the nonce, which is nowhere else, is sent only
+    after the last one has returned.
+
+    Args:
+      job: statements, entry_point, program_names, helper_names, module_names, nonce.
+      report_fd: where reports are written.
+      channels: descriptors to read from and write to the program, then the helpers' if any.
     """
     # Not readable through /proc by another process of the same user.
-    linux.prctl(linux.PR_SET_DUMPABLE, 0)
-    program = Link(codec.Channel(channels[0], channels[1]))
-    report = codec.Channel(-1, report_fd)
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+    program = Link(Channel(channels[0], channels[1]))
+    report = Channel(-1, report_fd)
     names: dict[str, Any] = {"__name__": "tests", "__builtins__": builtins}
     done = 0
     try:
@@ -268,18 +159,18 @@ def run_asserts(job: dict, report_fd: int, channels: Sequence[int]) -> None:
         for name in job["program_names"]:
             names[name] = program.ask("name", name)
         if job["helper_names"]:
-            helpers = Link(codec.Channel(channels[2], channels[3]))
+            helpers = Link(Channel(channels[2], channels[3]))
             for name in job["helper_names"]:
                 names[name] = helpers.ask("name", name)
         for statement in job["statements"]:
             exec(_compiled(statement, f"test{done}.py"), names)
             done += 1
-            report.send(json.dumps({"passed": done}).encode())
+            report.send_message({"passed": done})
         if job["entry_point"]:
             names["check"](names[job["entry_point"]])
-        report.send(json.dumps({"nonce": job["nonce"]}).encode())
+        report.send_message({"nonce": job["nonce"]})
     except BaseException as error:
-        report.send(json.dumps({"failed": done, "detail": _where(error)}).encode())
+        report.send_message({"failed": done, "detail": _where(error)})
     os.close(report_fd)
 
 
@@ -289,7 +180,7 @@ def _compiled(statement: str, name: str) -> Any:
 
 
 def _where(error: BaseException) -> str:
-    """The failing line of the test code, and what was raised."""
+    """Returns the failing line of the test code and what was raised."""
     line, trace = "", error.__traceback__
     while trace is not None:
         name = trace.tb_frame.f_code.co_filename
@@ -297,7 +188,7 @@ def _where(error: BaseException) -> str:
             line = linecache.getline(name, trace.tb_lineno).strip()
         trace = trace.tb_next
     kind = type(error).__name__
-    text = _text(error)
+    text = text_of(error)
     if isinstance(error, AssertionError) and line:
         return line[:200]
     return f"{line[:120]} -> {kind}: {text[:120]}" if line else f"{kind}: {text[:200]}"

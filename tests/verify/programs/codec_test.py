@@ -9,13 +9,11 @@ import enum
 import fractions
 import json
 import math
-import os
 import random
-import threading
 
 from absl.testing import absltest, parameterized
 
-from restem.verify.pool import codec
+from restem.verify.programs import codec
 
 
 def round_trip(value):
@@ -115,24 +113,6 @@ class CodecTest(parameterized.TestCase):
     def test_wire_form_of_plain_data_is_json(self):
         value = [1, "a", None, True, [2]]
         self.assertEqual(json.loads(codec.encode(value)), value)
-
-    def test_channel(self):
-        to_there, to_here = os.pipe(), os.pipe()
-        here = codec.Channel(to_here[0], to_there[1])
-        there = codec.Channel(to_there[0], to_here[1])
-        big = os.urandom(3_000_000)
-        thread = threading.Thread(target=here.send, args=(big,))
-        thread.start()
-        self.assertEqual(there.receive(), big)
-        thread.join()
-        os.write(to_here[1], b"\xff\xff\xff\xff")
-        with self.assertRaises(codec.CodecError):
-            here.receive()
-        os.close(to_there[1])
-        with self.assertRaises(EOFError):
-            there.receive()
-        for fd in (to_there[0], *to_here):
-            os.close(fd)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,280 @@
+"""One program's execution in jails: descriptors, waiting, limits, and how it ended.
+
+Everything is decided outside of the jails, from bytes that the program wrote and from what its
+jail reports. A report can only make a program fail.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+
+from restem.verify.pool.lines import one_line
+from restem.verify.pool.transport import FrameBuffer, FrameError
+from restem.verify.sandbox import jails, process_tree
+from restem.verify.sandbox.limits import Limits
+
+STDERR_KEPT = 1 << 16
+"""Bytes of standard error that are kept for the detail of a verdict."""
+_WATCH_S = 0.05
+_MOST_PATIENCE = 3.0
+"""A test may last this many times its limit while it waits for a core that others keep busy."""
+
+
+class Failure(Exception):
+    """The program failed; its arguments are the method and the detail of the verdict."""
+
+
+class Sink:
+    """What comes out of one descriptor, up to a limit."""
+
+    def __init__(self, fd: int, limit: int, keep: int | None = None):
+        self.fd, self.limit, self.keep = fd, limit, keep
+        self.parts: list[bytes] = []
+        self.size = 0
+        self.open = True
+        os.set_blocking(fd, False)
+
+    def read(self) -> None:
+        try:
+            data = os.read(self.fd, 1 << 18)
+        except BlockingIOError:
+            return
+        if not data:
+            self.open = False
+        elif self.keep is None or self.size < self.keep:
+            self.parts.append(data)
+        self.size += len(data)
+
+    @property
+    def text(self) -> str:
+        return b"".join(self.parts).decode("utf-8", "surrogateescape")
+
+
+class FrameSink(Sink):
+    """What comes out of one descriptor, as frames of at most `limit` bytes."""
+
+    def __init__(self, fd: int, limit: int):
+        super().__init__(fd, limit)
+        self.frames = FrameBuffer(limit)
+
+    def read(self) -> None:
+        try:
+            data = os.read(self.fd, 1 << 18)
+        except BlockingIOError:
+            return
+        self.open = bool(data)
+        try:
+            self.frames.feed(data)
+        except FrameError:
+            raise Failure("output", f"a value of more than {self.frames.limit} bytes") from None
+
+
+class Execution:
+    """One program on one worker; a context manager that leaves no process behind."""
+
+    def __init__(self, worker: jails.Worker, limits: Limits, *, hangup_fd: int | None = None):
+        self.worker = worker
+        self.limits = limits
+        self.hangup_fd = hangup_fd
+        self.started = time.monotonic()
+        self.oom_before = worker.out_of_memory_kills()
+        self._jails: list[jails.Jail] = []
+        self._fds: list[int] = []
+
+    def __enter__(self) -> Execution:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for jail in self._jails:
+            jail.close()
+        self.close(*self._fds)
+
+    # ---- descriptors ----
+
+    def close(self, *fds: int) -> None:
+        """Closes descriptors of this execution."""
+        for fd in fds:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+            if fd in self._fds:
+                self._fds.remove(fd)
+
+    def pipe(self) -> tuple[int, int]:
+        ends = os.pipe()
+        self._fds += ends
+        return ends
+
+    def file(self, text: str) -> int:
+        """Returns a file in memory that holds a text: a program's standard input or source."""
+        fd = os.memfd_create("text", os.MFD_CLOEXEC)
+        self._fds.append(fd)
+        data = memoryview(text.encode("utf-8", "surrogatepass"))
+        while data:
+            data = data[os.write(fd, data) :]
+        os.lseek(fd, 0, os.SEEK_SET)
+        return fd
+
+    # ---- jails ----
+
+    def jail(self, *, untrusted: bool = True, source: str | None = None) -> jails.Jail:
+        """Returns a fresh jail, which loads the program `source` if one is given."""
+        jail = self.worker.fork(untrusted=untrusted)
+        self._jails.append(jail)
+        if source is not None:
+            fd = self.file(source)
+            jail.order({"do": "load"}, [fd])
+            self.close(fd)
+        return jail
+
+    def order(self, jail: jails.Jail, what: str, fds: list[int], seconds: float) -> None:
+        """Starts a process in a jail; the descriptors are closed on this side."""
+        jail.order({"do": what, "cpu_s": math.ceil(seconds) + 1}, fds)
+        self.close(*fds)
+
+    # ---- waiting ----
+
+    def wait(
+        self,
+        sinks: list[Sink],
+        jail: jails.Jail | None,
+        seconds: float,
+        done: Callable[[], bool] | None,
+    ) -> dict | None:
+        """Reads until `done()`, or until the jail reports and all sinks are at their end.
+
+        Returns:
+          The jail's report; None where `done()` came first.
+
+        Raises:
+          Failure: the deadline has passed, or a limit.
+          EOFError: the caller is gone.
+        """
+        start = time.monotonic()
+        poll = select.poll()
+        by_fd = {sink.fd: sink for sink in sinks if sink.open}
+        for fd in by_fd:
+            poll.register(fd, select.POLLIN)
+        control = None
+        if jail is not None:
+            control = jail.control.fileno()
+            poll.register(control, select.POLLIN)
+        if self.hangup_fd is not None:
+            poll.register(self.hangup_fd, 0)
+        report: dict | None = None
+        next_watch = start + 2 * _WATCH_S
+        while True:
+            if done is not None and done():
+                return report
+            if control is None and not any(sink.open for sink in by_fd.values()):
+                return report
+            now = time.monotonic()
+            if now >= next_watch:
+                self._watch_memory()
+                next_watch = now + _WATCH_S
+            self._check_deadline(start, now, seconds)
+            for fd, _ in poll.poll(1000 * min(_WATCH_S, max(0.001, start + seconds - now))):
+                if fd == self.hangup_fd:
+                    raise EOFError("the caller is gone")
+                if fd == control:
+                    message = jail.reply()
+                    if message is None or "fatal" in message:
+                        raise self._dead_jail(message)
+                    if "loaded" in message:
+                        if message["loaded"]:
+                            raise Failure("error", str(message["loaded"])[:200])
+                        continue
+                    report, control = message, None
+                    poll.unregister(fd)
+                    continue
+                sink = by_fd[fd]
+                sink.read()
+                if sink.size > sink.limit:
+                    raise Failure("output", f"more than {sink.limit >> 20} MiB of output")
+                if not sink.open:
+                    poll.unregister(fd)
+
+    def _dead_jail(self, message: dict | None) -> Failure:
+        if message is not None:
+            return Failure("error", f"sandbox: {str(message['fatal'])[:200]}")
+        if self.worker.out_of_memory_kills() > self.oom_before:
+            return Failure("memory", f"more than {self.limits.memory_mb} MiB in all processes")
+        return Failure("error", "the program ended its jail")
+
+    def _watch_memory(self) -> None:
+        if self.worker.cgroup is not None and self.worker.cgroup.memory:
+            if self.worker.out_of_memory_kills() > self.oom_before:
+                raise Failure("memory", f"more than {self.limits.memory_mb} MiB in all processes")
+            return
+        allowed = (self.limits.memory_mb + 64) << 20
+        if process_tree.private_bytes(self.worker.pid) > allowed:
+            raise Failure("memory", f"more than {self.limits.memory_mb} MiB in all processes")
+
+    def _check_deadline(self, start: float, now: float, seconds: float) -> None:
+        over = now - start - seconds
+        if over >= 0:
+            waited = process_tree.longest_wait_s(self.worker.pid)
+            if over >= min(waited, (_MOST_PATIENCE - 1) * seconds):
+                raise Failure("timeout", f"more than {seconds:g} s")
+        if now - self.started > self.limits.program_limit_s * _MOST_PATIENCE:
+            raise Failure("timeout", f"more than {self.limits.program_limit_s:g} s for all tests")
+
+    def seconds_left(self) -> float:
+        """Returns the time limit of the next test in seconds."""
+        left = self.limits.program_limit_s - (time.monotonic() - self.started)
+        if left <= 0:
+            raise Failure("timeout", f"more than {self.limits.program_limit_s:g} s for all tests")
+        return min(self.limits.time_limit_s, max(left, 0.1))
+
+    def check_ended_well(self, report: dict | None, errors: Sink) -> None:
+        """Raises Failure unless the process ended with status 0."""
+        if report is None or "error" in report or not isinstance(report.get("status"), int):
+            raise Failure("error", str((report or {}).get("error", "no report"))[:200])
+        status = report["status"]
+        if status == 0:
+            return
+        if self.worker.out_of_memory_kills() > self.oom_before:
+            raise Failure("memory", f"more than {self.limits.memory_mb} MiB in all processes")
+        last = _last_line(errors.text)
+        if last.startswith("MemoryError"):
+            raise Failure("memory", f"MemoryError: more than {self.limits.memory_mb} MiB")
+        if os.WIFSIGNALED(status):
+            number = os.WTERMSIG(status)
+            if number == signal.SIGXCPU:
+                raise Failure("timeout", f"more than {self.limits.time_limit_s:g} s of CPU")
+            raise Failure("error", f"killed by {_signal_name(number)}")
+        raise Failure("error", f"exit status {os.WEXITSTATUS(status)}" + (last and f": {last}"))
+
+    def script(self, jail: jails.Jail, given: str, seconds: float) -> str:
+        """Returns the standard output of the jail's program for one standard input.
+
+        Raises:
+          Failure: the program does not end well.
+        """
+        out, err = self.pipe(), self.pipe()
+        self.worker.give(out[1])
+        self.worker.give(err[1])
+        self.order(jail, "script", [self.file(given), out[1], err[1]], seconds)
+        limit = self.limits.output_mb << 20
+        output, errors = Sink(out[0], limit), Sink(err[0], limit, STDERR_KEPT)
+        report = self.wait([output, errors], jail, seconds, None)
+        self.close(out[0], err[0])
+        self.check_ended_well(report, errors)
+        return output.text
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return one_line(lines[-1], 160) if lines else ""

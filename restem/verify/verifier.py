@@ -1,0 +1,174 @@
+"""`Verifier`: samples of one task in, verdicts out, whatever the task's grader is."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from restem.errors import UserError
+from restem.records import Problem, Verdict
+from restem.verify import graders, grading
+from restem.verify.pool import resources
+from restem.verify.pool.pool import WorkerPool, usable_cores
+from restem.verify.pool.resources import Resources
+from restem.verify.programs.program_pool import ProgramPool, check_tests
+from restem.verify.sandbox import layers
+
+_DEFAULTS = {
+    "program": Resources(time_limit_s=4.0, memory_mb=1024),
+    "function": Resources(time_limit_s=10.0, memory_mb=8192),
+}
+_DEFAULT = Resources(time_limit_s=10.0, memory_mb=2048)
+
+
+class Verifier:
+    """Grades samples of one task in child processes; a context manager.
+
+    `submit` returns at once, so that verification overlaps sampling; `grade` waits. Verdicts of
+    samples that ran past their time have method "timeout", of those that broke the worker "error";
+    both have reward 0 and cost no other sample its verdict.
+    """
+
+    def __init__(
+        self,
+        *,
+        grader: Mapping[str, Any],
+        workers: int | None = None,
+        allow_weak_sandbox: bool = False,
+        time_limit_s: float | None = None,
+        memory_mb: int | None = None,
+        jobs_per_worker: int = 20_000,
+    ):
+        """For programs, starts the workers; otherwise the first sample starts the first worker.
+
+        Args:
+          grader: `TaskCard.grader`; see `restem.verify.graders`. Its keys `time_limit_s`,
+            `memory_mb` and `workers` set what the arguments of these names leave open.
+          workers: child processes; None takes one per usable core.
+          allow_weak_sandbox: whether programs run where the machine isolates them too little.
+          time_limit_s: wall-clock seconds for one sample (10), or for one test of a program (4).
+          memory_mb: address space of a worker in MiB: 2048, for reward functions 8192, for
+            programs 1024. A worker whose resident size has passed half of it is replaced.
+          jobs_per_worker: samples after which a worker is replaced.
+
+        Raises:
+          UserError: an unknown kind of grader, option or extraction, a limit out of range, or a
+            machine that isolates programs too little.
+        """
+        graders.check(grader)
+        asked, options = resources.split(grader)
+        kind = options["kind"]
+        limits = resources.merged(
+            resources.merged(
+                Resources(time_limit_s=time_limit_s, memory_mb=memory_mb, workers=workers), asked
+            ),
+            _DEFAULTS.get(kind, _DEFAULT),
+        )
+        self._kind = kind
+        self._programs: ProgramPool | None = None
+        self._pool: WorkerPool | None = None
+        if kind == "program":
+            del options["kind"]
+            self._programs = ProgramPool(
+                workers=limits.workers,
+                allow_weak_sandbox=allow_weak_sandbox,
+                time_limit_s=limits.time_limit_s,
+                memory_mb=limits.memory_mb,
+                **options,
+            )
+            self._pool = self._programs.pool
+        elif kind != "none":
+            launch = grading.launch(
+                options,
+                time_limit_s=limits.time_limit_s,
+                memory_mb=limits.memory_mb,
+                jobs=jobs_per_worker,
+            )
+            self._pool = WorkerPool(lambda _: launch, workers=limits.workers or usable_cores())
+
+    def __enter__(self) -> Verifier:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What befell the workers so far: "deaths" by none of our limits, samples "retried" after
+        one and "lost" to a second one, "timeouts"; only what happened."""
+        return dict(+self._pool.counts) if self._pool else {}
+
+    @property
+    def layers(self) -> Mapping[str, layers.LayerStatus]:
+        """Layers of isolation that programs run in; empty for other graders."""
+        return self._programs.layers if self._programs else {}
+
+    def submit(self, problem: Problem, text: str) -> Future[Verdict]:
+        """Returns the verdict on one sample, as a future.
+
+        Its result raises UserError where the grader or the problem is at fault, not the sample: no
+        answer to compare with, a reward function that returns no reward; and `WorkersLostError`
+        where no worker can be started. Blocks while thousands of samples wait.
+        """
+        if self._pool is None:
+            future: Future[Verdict] = Future()
+            future.set_result(Verdict(0.0, method="ungraded"))
+            return future
+        if self._programs is not None:
+            if problem.tests is None:
+                raise UserError(f"problem {problem.problem_id!r} has no tests to run")
+            check_tests(problem.tests, where=f"problem {problem.problem_id!r}")
+            return self._programs.submit(text, problem.tests)
+        fields: dict[str, Any]
+        if self._kind == "function":
+            fields = {**vars(problem), "metadata": dict(problem.metadata)}
+        else:
+            fields = {
+                "problem_id": problem.problem_id,
+                "split": problem.split,
+                "inputs": "",
+                "answer": problem.answer,
+                "solutions": (),
+            }
+        return self._pool.submit({"problem": fields, "text": text})
+
+    def grade(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Verdict]:
+        """Returns the verdicts on `texts[k]` as a solution to `problems[k]`, in order."""
+        if len(problems) != len(texts):
+            raise ValueError(f"{len(problems)} problems but {len(texts)} texts")
+        futures = [
+            self.submit(problem, text) for problem, text in zip(problems, texts, strict=True)
+        ]
+        return [future.result() for future in futures]
+
+    def close(self) -> None:
+        """Ends the workers; samples without a verdict by now are cancelled."""
+        if self._pool is not None:
+            self._pool.close()
+
+
+_shared: dict[str, Verifier] = {}
+_sharing = threading.Lock()
+
+
+def shared_verifier(grader: Mapping[str, Any], allow_weak_sandbox: bool = False) -> Verifier:
+    """Returns this process's verifier of a grader; kept, since workers take a second to start."""
+    key = repr((sorted(grader.items()), allow_weak_sandbox))
+    with _sharing:
+        if key not in _shared:
+            verifier = Verifier(grader=grader, allow_weak_sandbox=allow_weak_sandbox)
+            if verifier.layers:
+                for line in layers.describe(verifier.layers):
+                    logging.info("sandbox: %s", line)
+            _shared[key] = verifier
+        return _shared[key]
+
+
+def close_shared() -> None:
+    """Ends the workers of all shared verifiers; the end of a process."""
+    with _sharing:
+        while _shared:
+            _shared.popitem()[1].close()
