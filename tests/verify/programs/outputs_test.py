@@ -2,7 +2,7 @@
 
 from absl.testing import absltest, parameterized
 
-from restem.verify.programs import outputs as compare
+from restem.verify.programs import outputs
 
 
 class OutputTest(parameterized.TestCase):
@@ -24,7 +24,7 @@ class OutputTest(parameterized.TestCase):
         ("unicode", "añ", "añ"),
     )
     def test_matches(self, expected, output):
-        self.assertTrue(compare.output_matches(expected, output))
+        self.assertTrue(outputs.output_matches(expected, output))
 
     @parameterized.named_parameters(
         ("another_number", "1", "2"),
@@ -52,11 +52,11 @@ class OutputTest(parameterized.TestCase):
         ("other_digits", "1.0", "١.٠"),
     )
     def test_does_not_match(self, expected, output):
-        self.assertFalse(compare.output_matches(expected, output))
+        self.assertFalse(outputs.output_matches(expected, output))
 
     def test_hostile_numbers_end_at_once(self):
         for token in ("1." + "0" * 10**6, "1e9999", "-" * 10**5, "9" * 10**6 + ".0"):
-            self.assertFalse(compare.output_matches("0.5 " * 3, f"{token} {token} {token}"))
+            self.assertFalse(outputs.output_matches("0.5 " * 3, f"{token} {token} {token}"))
 
 
 class ValueTest(parameterized.TestCase):
@@ -71,7 +71,7 @@ class ValueTest(parameterized.TestCase):
         ("deep", {"a": [{"b": [1.0]}]}, {"a": ({"b": (1.0000001,)},)}),
     )
     def test_matches(self, expected, found):
-        self.assertTrue(compare.value_matches(expected, found))
+        self.assertTrue(outputs.value_matches(expected, found))
 
     @parameterized.named_parameters(
         ("longer", [1], [1, 2]),
@@ -86,26 +86,26 @@ class ValueTest(parameterized.TestCase):
         ("huge_for_float", 1.5, 10**400),
     )
     def test_does_not_match(self, expected, found):
-        self.assertFalse(compare.value_matches(expected, found))
+        self.assertFalse(outputs.value_matches(expected, found))
 
     def test_wrapping(self):
-        self.assertTrue(compare.values_are_wrapped([[1], [[2]]]))
-        self.assertFalse(compare.values_are_wrapped([[1], [2, 3]]))
-        self.assertTrue(compare.returned_value_matches([[1]], [1], wrapped=True))
-        self.assertFalse(compare.returned_value_matches([1], 1, wrapped=False))
-        self.assertTrue(compare.returned_value_matches([1], [1], wrapped=True))
+        self.assertTrue(outputs.values_are_wrapped([[1], [[2]]]))
+        self.assertFalse(outputs.values_are_wrapped([[1], [2, 3]]))
+        self.assertTrue(outputs.returned_value_matches([[1]], [1], wrapped=True))
+        self.assertFalse(outputs.returned_value_matches([1], 1, wrapped=False))
+        self.assertTrue(outputs.returned_value_matches([1], [1], wrapped=True))
 
 
 class TextTest(absltest.TestCase):
     def test_expected_text(self):
-        self.assertEqual(compare.expected_text("a\n"), "a\n")
-        self.assertEqual(compare.expected_text(["a", "b"]), "a\nb")
-        self.assertEqual(compare.expected_text([["a", "b"], "c"]), "a\nb\nc")
-        self.assertEqual(compare.expected_text(5), "5")
+        self.assertEqual(outputs.expected_text("a\n"), "a\n")
+        self.assertEqual(outputs.expected_text(["a", "b"]), "a\nb")
+        self.assertEqual(outputs.expected_text([["a", "b"], "c"]), "a\nb\nc")
+        self.assertEqual(outputs.expected_text(5), "5")
 
     def test_short_is_one_line(self):
         for value in ("a\nb" * 100, "\ud800", ["x"] * 100, 10**5000, "\x1b[2J"):
-            text = compare.short(value)
+            text = outputs.short(value)
             self.assertLessEqual(len(text), 60)
             self.assertNotIn("\n", text)
             text.encode("ascii")
