@@ -14,7 +14,7 @@ CORE = [
     "flax>=0.12,<0.14",
     "gguf>=0.17,<1",
     "gin-config>=0.5,<1",
-    "huggingface_hub>=0.30",
+    "huggingface_hub>=0.34",
     "jax>=0.10,<0.13",
     "numpy>=2",
     "optax>=0.2.6,<0.4",
@@ -39,13 +39,14 @@ GIN = ["restem.gin", *(f"restem.gin.{p.name}" for p in sorted(Path("gin").iterdi
 setup(
     packages=[
         *find_packages(include=["restem", "restem.*"]),
-        *("restem.tasks", "restem.tasks.prompts", *GIN),
+        *("restem.tasks", "restem.tasks.prompts", "restem.tasks.template", *GIN),
     ],
     package_dir={"restem": "restem", "restem.tasks": "tasks", "restem.gin": "gin"},
     package_data={
         "restem": ["py.typed"],
         "restem.report": ["*.css", "*.js"],
         "restem.tasks.prompts": ["*.txt"],
+        "restem.tasks.template": ["*.gin", "*.jsonl", "*.txt"],
         **{package: ["*.gin"] for package in GIN},
     },
     install_requires=CORE,
