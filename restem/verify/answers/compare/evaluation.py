@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from restem.verify.answers.compare import balls
 from restem.verify.answers.compare.balls import MP, Ball, Refused, Undecided, Undefined, Value
-from restem.verify.answers.latex.atoms import Node
+from restem.verify.answers.latex.factors import Node
 
 MAX_FACTORIAL = 6000
 MAX_ROOT = 60

@@ -8,8 +8,8 @@ from restem.verify.answers.compare import sets as math_sets
 from restem.verify.answers.compare import values as math_values
 from restem.verify.answers.compare.evaluation import base_value
 from restem.verify.answers.latex import notation as math_notation
-from restem.verify.answers.latex.atoms import Node
-from restem.verify.answers.latex.trees import (
+from restem.verify.answers.latex.factors import Node
+from restem.verify.answers.latex.nodes import (
     choose_signs,
     has_sign,
     mentions,

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 from restem.verify.answers.compare import values as math_values
-from restem.verify.answers.latex.atoms import Node
-from restem.verify.answers.latex.trees import variables
+from restem.verify.answers.latex.factors import Node
+from restem.verify.answers.latex.nodes import variables
 
 INFINITY: Node = ("const", "oo")
 MINUS_INFINITY: Node = ("neg", INFINITY)

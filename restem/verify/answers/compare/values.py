@@ -32,8 +32,8 @@ from fractions import Fraction
 from restem.verify.answers.compare import balls
 from restem.verify.answers.compare.balls import MP, Refused, Undecided, Undefined
 from restem.verify.answers.compare.evaluation import Evaluation
-from restem.verify.answers.latex.atoms import Node
-from restem.verify.answers.latex.trees import branches, grows, mentions, mentions_kind, variables
+from restem.verify.answers.latex.factors import Node
+from restem.verify.answers.latex.nodes import branches, grows, mentions, mentions_kind, variables
 
 START_BITS = 96
 MAX_BITS = 20_000

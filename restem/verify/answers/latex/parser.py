@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 
-from restem.verify.answers.latex.atoms import (
+from restem.verify.answers.latex.factors import (
     FUNCTION_COMMANDS,
     MAX_DEPTH,
     PLAIN_COMMANDS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from restem.verify.answers.latex.atoms import Node
+from restem.verify.answers.latex.factors import Node
 
 
 def variables(node: object) -> set[str]:
