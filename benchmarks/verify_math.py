@@ -34,8 +34,8 @@ import verify_math_pairs
 
 from restem.records import Problem
 from restem.verify import Verifier
-from restem.verify.answers import extract as math_answer
 from restem.verify.answers.equivalence import compare
+from restem.verify.answers.extract import extract_gold
 
 # The other side of `compare`: one [gold, answer] a line in, one boolean or error a line out.
 MATH_VERIFY = """
@@ -104,7 +104,7 @@ def golds() -> list[Gold]:
         with gzip.open(pathlib.Path(folder) / "math" / f"{split}.jsonl.gz", "rt") as lines:
             for line in lines:
                 row = json.loads(line)
-                answer = math_answer.extract_gold(row["solution"])
+                answer = extract_gold(row["solution"])
                 place = f"{split}/{row['idx']}"
                 found.append(Gold(place, row["type"], row["solution"], answer or ""))
     return found

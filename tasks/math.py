@@ -15,7 +15,7 @@ import gin
 from restem.data import folder, prompts, registry, splits
 from restem.errors import UserError
 from restem.tasks import shots
-from restem.verify.answers import extract as math_answer
+from restem.verify.answers.extract import extract_gold
 
 LAYOUTS = (
     folder.Layout(
@@ -103,7 +103,7 @@ def _of_levels(rows: list[dict[str, str]], levels: Sequence[int]) -> list[dict[s
 
 def _record(row: dict[str, str], official: str) -> dict[str, Any]:
     # Two official training solutions end in an empty box. Their answer is "", which equals nothing.
-    gold = math_answer.extract_gold(row["solution"]) or ""
+    gold = extract_gold(row["solution"]) or ""
     digest = hashlib.sha256(row["problem"].encode()).hexdigest()
     closing = f"Final Answer: The final answer is ${gold}$. I hope it is correct."
     return {

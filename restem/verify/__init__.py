@@ -63,11 +63,11 @@ def grade_answers(
 
     Args:
       predictions: solutions or final answers, one per gold answer.
-      golds: gold final answers (of a MATH solution: `math_answer.extract_gold`).
-      extraction: a mode of `extract_answer`. "any" takes the Minerva sentence, without one the last
-        box, and without either the whole text as a final answer.
+      golds: gold final answers (of a MATH solution: `answers.extract.extract_gold`).
+      extraction: a mode of `extract_answer`. "any" takes the Minerva sentence; without one, the
+        last box; without either, the whole text as a final answer.
       workers: child processes; None takes one per usable core.
-      **options: fields of `math_equivalence.Options`.
+      **options: fields of `answers.options.Options`.
 
     Returns:
       One verdict per prediction, in order.

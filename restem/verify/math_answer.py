@@ -1,4 +1,4 @@
-"""The old place of `restem.verify.extract_answer`; importable until 1.0."""
+"""Former home of `restem.verify.extract_answer`, importable until 1.0."""
 
 from restem.verify.answers.extract import extract, extract_gold
 

@@ -1,4 +1,4 @@
-"""The old place of `restem.verify.is_equivalent`; importable until 1.0."""
+"""Former home of `restem.verify.is_equivalent`, importable until 1.0."""
 
 from restem.verify.answers.equivalence import Options, is_equivalent
 

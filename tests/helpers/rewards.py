@@ -5,6 +5,8 @@ import signal
 import sys
 import time
 
+import numpy as np
+
 from restem.records import Problem, Verdict
 
 
@@ -23,6 +25,42 @@ def negative(problem: Problem, text: str) -> float:
 
 def words(problem: Problem, text: str) -> str:
     return "good"
+
+
+def numeral(problem: Problem, text: str) -> str:
+    return "1.0"
+
+
+def numeral_in_bytes(problem: Problem, text: str) -> bytes:
+    return b"1.0"
+
+
+def nothing(problem: Problem, text: str) -> None:
+    return None
+
+
+def several(problem: Problem, text: str) -> list[float]:
+    return [1.0]
+
+
+def huge(problem: Problem, text: str) -> int:
+    return 10**400
+
+
+def infinite(problem: Problem, text: str) -> float:
+    return float("inf")
+
+
+def infinite_verdict(problem: Problem, text: str) -> Verdict:
+    return Verdict(float("inf"))
+
+
+def boolean(problem: Problem, text: str) -> bool:
+    return True
+
+
+def scalar_array(problem: Problem, text: str):
+    return np.float32(0.5) * np.ones(())
 
 
 def not_a_number(problem: Problem, text: str) -> float:

@@ -7,7 +7,7 @@ import sys
 from absl.testing import absltest, parameterized
 
 from restem.tasks import apps, shots
-from restem.verify.answers import extract as math_answer
+from restem.verify.answers.extract import extract, extract_gold
 
 PYTHON = [sys.executable, "-I", "-c"]
 
@@ -31,9 +31,9 @@ class OwnPromptsTest(parameterized.TestCase):
     def test_math_shots_end_in_the_sentence_and_box_the_same_answer(self):
         for shot in shots.own("math_4shot").prefix.split("\n\nProblem:\n"):
             solution = shot.split("\n\nSolution:\n")[1]
-            answer = math_answer.extract(solution, mode="minerva")
+            answer = extract(solution, mode="minerva")
             self.assertIsNotNone(answer)
-            self.assertEqual(answer, math_answer.extract_gold(solution))
+            self.assertEqual(answer, extract_gold(solution))
 
     def test_gsm8k_shots_compute_what_they_say(self):
         for shot in shots.own("gsm8k_8shot").prefix.strip().split("\n\n"):

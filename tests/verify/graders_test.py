@@ -75,17 +75,37 @@ class KindsTest(parameterized.TestCase):
         verdict = grade(problem("a", metadata={"note": "seen"}), "text")
         self.assertEqual((verdict.reward, verdict.method, verdict.detail), (2.5, "mine", "seen"))
 
-    @parameterized.parameters("negative", "words", "not_a_number")
-    def test_function_without_a_reward(self, name):
+    @parameterized.parameters(("boolean", 1.0), ("scalar_array", 0.5))
+    def test_function_with_another_type_of_number(self, name, reward):
         grade = graders.build({"kind": "function", "function": f"{REWARDS}:{name}"})
-        with self.assertRaisesRegex(UserError, f"{REWARDS}:{name}"):
-            grade(problem("a"), "text")
+        verdict = grade(problem("a"), "text")
+        self.assertEqual((verdict.reward, verdict.method), (reward, f"{REWARDS}:{name}"))
+
+    @parameterized.parameters(
+        ("negative", "-1.0"),
+        ("words", "'good'"),
+        ("numeral", "'1.0'"),
+        ("numeral_in_bytes", "b'1.0'"),
+        ("nothing", "None"),
+        ("several", "[1.0]"),
+        ("huge", "1000"),
+        ("infinite", "inf"),
+        ("infinite_verdict", "reward=inf"),
+        ("not_a_number", "nan"),
+    )
+    def test_function_without_a_reward(self, name, shown):
+        grade = graders.build({"kind": "function", "function": f"{REWARDS}:{name}"})
+        verdict = grade(problem("a"), "text")
+        self.assertEqual((verdict.reward, verdict.method), (0.0, "error"))
+        self.assertIn(f"{REWARDS}:{name} returned", verdict.detail)
+        self.assertIn(shown, verdict.detail)
 
     def test_function_that_raises_is_no_reward(self):
         grade = graders.build({"kind": "function", "function": f"{REWARDS}:misbehave"})
         verdict = grade(problem("a"), "raise")
         self.assertEqual((verdict.reward, verdict.method), (0.0, "error"))
-        self.assertIn("no such thing", verdict.detail)
+        self.assertIn("ValueError: no such thing", verdict.detail)
+        self.assertRegex(verdict.detail, r"rewards\.py:\d+")
 
 
 class RefusalTest(parameterized.TestCase):

@@ -1,22 +1,24 @@
-r"""Whether a final answer is the gold answer, in any form.
+r"""Whether a final answer equals the gold answer, in whatever form it is written.
 
-The steps, cheapest first: the same string after `math_notation.clean`; the same rational number;
-the same words; then both are parsed and compared part by part: lists and sets without order,
-points, intervals and matrices in order, equations up to a factor, scalars by `math_values`. No
-part of this evaluates text, and every step is bounded in time and memory by the limits of the
-modules that take it.
+The steps, cheapest first: the same string after `notation.clean`; the same rational number; the
+same words; then both are parsed and compared part by part: lists and sets without order, points,
+intervals and matrices in order, equations up to a factor, scalars by `compare.values`. Nothing here
+evaluates text, and each module bounds the time and memory of its own step.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from fractions import Fraction
 
 from restem.records import Verdict
 from restem.verify.answers.compare.balls import Refused, Undecided, Undefined
+from restem.verify.answers.compare.comparison import Comparison
 from restem.verify.answers.compare.matching import Matcher
-from restem.verify.answers.latex import notation as math_notation
-from restem.verify.answers.latex.parser import Node, parse
+from restem.verify.answers.latex.nodes import List, Node, Set, Text, Tuple
+from restem.verify.answers.latex.notation import MAX_CHARS, ROW, clean, squeeze, text_key
+from restem.verify.answers.latex.parser import parse
 from restem.verify.answers.latex.tokens import ParseError
 from restem.verify.answers.options import Options
 
@@ -28,14 +30,18 @@ _SIMPLE = re.compile(
 _CHOICE = re.compile(r"\(?\s*(?:\\text\s*\{\s*\(?\s*([A-Z])\s*\)?\s*\.?\}|([A-Z]))\s*\)?")
 _CHOICE_START = re.compile(r"(?:\\text\s*\{)?\s*\(([A-Z])\)\s*\}?(?=[\s.:\\]|$)")
 
+_SAME_STRING = Comparison(True, "string")
+_SAME_NUMBER = Comparison(True, "numeric")
+_OTHER_NUMBER = Comparison(False, "numeric", "another number")
+_TOO_LONG = Comparison(False, "none", "the answer is too long")
 
 DEFAULT = Options()
 
 
 def is_equivalent(prediction: str, gold: str) -> bool:
-    """Whether a final answer equals the gold answer under the default `Options`.
+    """Returns whether a final answer equals the gold answer under the default `Options`.
 
-    Both are final answers (see `math_answer.extract` for solutions). Safe on hostile text.
+    Both are final answers; `extract.extract` finds them in solutions. Safe on hostile text.
     """
     return compare(prediction, gold).reward > 0
 
@@ -44,47 +50,48 @@ def compare(prediction: str, gold: str, *, options: Options = DEFAULT) -> Verdic
     """Compares a final answer with the gold answer.
 
     Args:
-      prediction: a final answer by a model: untrusted, of any length and content.
+      prediction: a model's final answer: untrusted, of any length and content.
       gold: the reference answer.
-      options: what the conventions leave open.
+      options: what MATH's conventions leave open.
 
     Returns:
-      A verdict with reward 1.0 or 0.0; `method` is what decided ("string", "numeric", "text",
+      A verdict with reward 1.0 or 0.0. `method` is what decided: "string", "numeric", "text",
       "symbolic", "set", "list", "tuple", "interval", "matrix", "equation", "inequality", "base",
-      "ratio", or "none" where the prediction could not be read), `normalized` the
-      cleaned prediction, and `detail` the reason where the answer is not the gold one.
+      "ratio", or "none" for a prediction that could not be read. `normalized` is the cleaned
+      prediction, and `detail` why it is not equal, or that equality is not proved.
     """
-    if len(prediction) > 4 * math_notation.MAX_CHARS:
-        return _verdict(prediction[:100], False, "none", None, "the answer is too long")
-    cleaned, target = math_notation.clean(prediction), math_notation.clean(gold)
-    shown = cleaned.replace(math_notation.ROW, r"\\")
-    left, right = math_notation.squeeze(cleaned), math_notation.squeeze(target)
+    if len(prediction) > 4 * MAX_CHARS:
+        return _verdict(prediction[:100], None, _TOO_LONG)
+    cleaned, target = clean(prediction), clean(gold)
+    shown = cleaned.replace(ROW, r"\\")
+    left, right = squeeze(cleaned), squeeze(target)
     if left == right and right:
-        return _verdict(prediction, True, "string", shown)
-    if len(cleaned) > math_notation.MAX_CHARS:
-        return _verdict(prediction[:100], False, "none", shown[:100], "the answer is too long")
+        return _verdict(prediction, shown, _SAME_STRING)
+    if len(cleaned) > MAX_CHARS:
+        return _verdict(prediction[:100], shown[:100], _TOO_LONG)
     a, b = _simple(left), _simple(right)
     if a is not None and b is not None:
-        return _verdict(prediction, a == b, "numeric", shown, "" if a == b else "another number")
+        return _verdict(prediction, shown, _SAME_NUMBER if a == b else _OTHER_NUMBER)
     try:
-        equal, method, detail = _decide(cleaned, target, options)
+        result = _decide(cleaned, target, options)
     except (Refused, Undefined, Undecided) as reason:
-        equal, method, detail = False, "none", str(reason)
+        result = Comparison(False, "none", str(reason))
     except RecursionError:
-        equal, method, detail = False, "none", "too deep"
-    return _verdict(prediction, equal, method, shown, detail)
+        result = Comparison(False, "none", "too deep")
+    return _verdict(prediction, shown, result)
 
 
-def _verdict(extracted: str, equal: bool, method: str, shown: str | None, detail: str = ""):
-    if not equal and not detail:
-        detail = "another answer"
-    return Verdict(
-        reward=float(equal), method=method, extracted=extracted, normalized=shown, detail=detail
-    )
+def _verdict(extracted: str, normalized: str | None, result: Comparison) -> Verdict:
+    detail = result.detail
+    if not result.equal:
+        detail = detail or "another answer"
+    elif not result.proved:
+        detail = "equal to 300 bits and more"
+    return Verdict(float(result.equal), result.method, extracted, normalized, detail)
 
 
 def _simple(text: str) -> Fraction | None:
-    """Integers, decimals and literal fractions, without parsing."""
+    """Reads integers, decimals and literal fractions, without parsing."""
     match = _SIMPLE.fullmatch(text)
     if match is None:
         return None
@@ -102,28 +109,31 @@ def _simple(text: str) -> Fraction | None:
     return -value if sign == "-" else value
 
 
-def _decide(cleaned: str, target: str, options: Options) -> tuple[bool, str, str]:
+def _decide(cleaned: str, target: str, options: Options) -> Comparison:
     choice = _CHOICE.fullmatch(target)
     if choice:
-        letter = choice[1] or choice[2]
         given = _CHOICE.fullmatch(cleaned) or _CHOICE_START.match(cleaned)
         if given:
-            same = letter in given.groups()
-            return same, "text", "" if same else "another choice"
-    words = math_notation.text_key(target)
-    if words and words == math_notation.text_key(cleaned) and any(c.isalpha() for c in words):
-        gold = _parsed(target)
-        if gold is None or _worded(gold):
-            return True, "text", ""
+            same = (choice[1] or choice[2]) in given.groups()
+            return Comparison(same, "text", "" if same else "another choice")
     gold = _parsed(target)
+    if gold is None or _is_words(gold):
+        words = text_key(target)
+        if words == text_key(cleaned) and any(char.isalpha() for char in words):
+            return Comparison(True, "text")
     if gold is None:
-        return False, "text", "the gold answer is words, and these are others"
-    many = gold[0] in ("list", "set", "tuple")
+        return Comparison(False, "text", "the gold answer is words, and these are others")
+    several = isinstance(gold, List | Set | Tuple)
     try:
-        answer = parse(cleaned, thousands=not many)
+        answer = parse(cleaned, thousands=not several)
     except ParseError as reason:
-        return False, "none", f"cannot be read: {reason}"
-    return Matcher(options).match(answer, gold)
+        return Comparison(False, "none", f"cannot be read: {reason}")
+    return _matcher(options).match(answer, gold)
+
+
+@functools.lru_cache(maxsize=16)
+def _matcher(options: Options) -> Matcher:
+    return Matcher(options)
 
 
 def _parsed(target: str) -> Node | None:
@@ -133,10 +143,11 @@ def _parsed(target: str) -> Node | None:
         return None
 
 
-def _worded(node: Node) -> bool:
-    """Whether an answer is words, where capitals, spaces and TeX do not matter."""
-    if node[0] == "text":
-        return True
-    return node[0] in ("list", "set", "tuple") and all(
-        _worded(item) for item in (node[2] if node[0] == "tuple" else node[1])
-    )
+def _is_words(node: Node) -> bool:
+    """Returns whether an answer is words, where capitals, spaces and TeX do not matter."""
+    match node:
+        case Text():
+            return True
+        case List(items) | Set(items) | Tuple(items=items):
+            return all(_is_words(item) for item in items)
+    return False

@@ -1,7 +1,7 @@
 """Finds the final answer in a solution, or in a data set's reference solution.
 
-Every mode looks at the *last* announcement of an answer and at nothing before it: when that one is
-malformed or cut off there is no answer, so a model that boxes a guess early and runs out of room
+Every mode looks at the *last* announcement of an answer and at nothing before it. If that one is
+malformed or cut off, there is no answer, so a model that boxes a guess early and runs out of room
 earns nothing. All scans are linear in the length of the text.
 """
 
@@ -23,23 +23,26 @@ _NUMBER = re.compile(r"-?\$?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|-?\$?\.\d
 
 
 def extract(text: str, *, mode: str = "minerva") -> str | None:
-    r"""The final answer that a solution announces, or None.
+    r"""Returns the final answer that a solution announces, or None.
 
     Args:
       text: a sampled solution, of any length and content.
       mode: what counts as announcing the answer:
         "minerva": the sentence `Final Answer: The final answer is $...$. I hope it is correct.`
         "boxed": the last `\boxed{...}` or `\fbox{...}`, braces balanced, or `\boxed 2`.
-        "minerva_or_boxed": the sentence, and where there is none, the last box.
+        "minerva_or_boxed": the sentence; without it, the last box.
         "answer_is": `The answer is N.`, as in the chain-of-thought prompts for GSM8K.
         "hashes": what follows the last `####`, as in GSM8K's reference solutions.
-        "last_number": the last number of the text; lenient, so never a default.
-        "any": as "minerva_or_boxed", and the whole text where it announces nothing; for final
+        "last_number": the last number in the text; lenient, so never a default.
+        "any": as "minerva_or_boxed", but the whole text if it announces nothing; for final
           answers that may or may not come with a solution.
 
     Returns:
-      The answer as written, outer white space and `$` removed; None where the last announcement
-      is missing, cut off, unbalanced or empty.
+      The answer as written, without outer white space and `$`; None if the last announcement is
+      missing, cut off, unbalanced or empty.
+
+    Raises:
+      UserError: an unknown mode.
     """
     if mode not in MODES:
         raise UserError(f"unknown extraction {mode!r}; choose one of {', '.join(MODES)}")
@@ -67,9 +70,9 @@ def extract(text: str, *, mode: str = "minerva") -> str | None:
 
 
 def extract_gold(solution: str) -> str | None:
-    r"""The gold answer of a MATH solution: its last `\boxed{}`, `\fbox{}` or `\boxed 2`.
+    r"""Returns the gold answer of a MATH solution: its last `\boxed{}`, `\fbox{}` or `\boxed 2`.
 
-    Returns None where the last box is absent or unbalanced.
+    It is None if the last box is absent or unbalanced.
     """
     return _undelimit(_last_box(solution))
 
@@ -115,14 +118,14 @@ def _last_box(text: str) -> str | None:
     body = rest.lstrip()
     if body.startswith("{"):
         return balanced(body)
-    # `\boxed 2`: TeX would take one token; what people mean ends at the mathematics' end.
+    # `\boxed 2`: TeX would take one token, but authors mean everything up to the formula's end.
     if rest[:1].isspace() or body[:1].isdigit():
         return re.split(r"\$|\n|\\\)|\\\]", body, maxsplit=1)[0].rstrip(" .")
     return None
 
 
 def balanced(text: str) -> str | None:
-    r"""The inside of the brace group that `text` starts with; None if it never closes.
+    r"""Returns the inside of the brace group that `text` starts with; None if it never closes.
 
     Escaped braces (`\{`, `\}`) do not count.
     """

@@ -8,9 +8,11 @@ import random
 
 from absl.testing import absltest, parameterized
 
-from restem.verify.answers import equivalence as math_equivalence
-from restem.verify.answers import extract as math_answer
-from restem.verify.answers.equivalence import Options, compare, is_equivalent
+from restem.verify.answers.equivalence import compare, is_equivalent
+from restem.verify.answers.extract import extract_gold
+from restem.verify.answers.latex.notation import clean
+from restem.verify.answers.latex.parser import parse
+from restem.verify.answers.options import Options
 
 EQUAL = r"""
 fraction and decimal ;; \frac12 ;; 0.5
@@ -346,7 +348,7 @@ class MathDataTest(absltest.TestCase):
             with gzip.open(path, "rt") as lines:
                 for line in lines:
                     row = json.loads(line)
-                    gold = math_answer.extract_gold(row["solution"])
+                    gold = extract_gold(row["solution"])
                     self.golds.append((f"{split}/{row['idx']}", row["type"], gold))
 
     def test_every_gold_is_itself(self):
@@ -361,8 +363,7 @@ class MathDataTest(absltest.TestCase):
         """Each is read by the grammar, not only equal to itself as a string."""
         for place, _, gold in self.golds:
             if gold is not None:
-                target = math_equivalence.math_notation.clean(gold)
-                self.assertIsNotNone(math_equivalence.parse(target), place)
+                self.assertIsNotNone(parse(clean(gold)), place)
 
     def test_other_problems_answers(self):
         """Against another problem's answer of its type: only the same number is ever equal."""

@@ -3,7 +3,7 @@
 from absl.testing import absltest, parameterized
 
 from restem.errors import UserError
-from restem.verify.answers import extract as math_answer
+from restem.verify.answers.extract import MODES, extract, extract_gold
 
 SENTENCE = "Final Answer: The final answer is ${}$. I hope it is correct."
 
@@ -26,7 +26,7 @@ class ExtractTest(parameterized.TestCase):
         ("", None),
     )  # fmt: skip
     def test_minerva(self, text, answer):
-        self.assertEqual(math_answer.extract(text), answer)
+        self.assertEqual(extract(text), answer)
 
     @parameterized.parameters(
         (r"so \boxed{5}.", "5"),
@@ -48,8 +48,8 @@ class ExtractTest(parameterized.TestCase):
         (r"no box, boxed{5}", None),
     )
     def test_boxed(self, text, answer):
-        self.assertEqual(math_answer.extract(text, mode="boxed"), answer)
-        self.assertEqual(math_answer.extract_gold(text), answer)
+        self.assertEqual(extract(text, mode="boxed"), answer)
+        self.assertEqual(extract_gold(text), answer)
 
     @parameterized.parameters(
         (r"\boxed{1} " + SENTENCE.format("2"), "2"),
@@ -57,7 +57,7 @@ class ExtractTest(parameterized.TestCase):
         (r"\boxed{1} Final Answer: The final answer is $2", None),
     )
     def test_minerva_or_boxed(self, text, answer):
-        self.assertEqual(math_answer.extract(text, mode="minerva_or_boxed"), answer)
+        self.assertEqual(extract(text, mode="minerva_or_boxed"), answer)
 
     @parameterized.parameters(
         ("5 + 3 = 8. The answer is 8.", "8"),
@@ -68,31 +68,31 @@ class ExtractTest(parameterized.TestCase):
         ("The answer is", None),
     )
     def test_answer_is(self, text, answer):
-        self.assertEqual(math_answer.extract(text, mode="answer_is"), answer)
+        self.assertEqual(extract(text, mode="answer_is"), answer)
 
     @parameterized.parameters(
         ("2 + 2 = <<2+2=4>>4\n#### 4", "4"), ("#### 1,000", "1,000"), ("no mark", None)
     )
     def test_hashes(self, text, answer):
-        self.assertEqual(math_answer.extract(text, mode="hashes"), answer)
+        self.assertEqual(extract(text, mode="hashes"), answer)
 
     @parameterized.parameters(
         ("first 3, then -4.5 apples", "-4.5"), ("1,234,567 in all", "1,234,567"), ("none", None)
     )
     def test_last_number(self, text, answer):
-        self.assertEqual(math_answer.extract(text, mode="last_number"), answer)
+        self.assertEqual(extract(text, mode="last_number"), answer)
 
     @parameterized.parameters(
         ("5", "5"), (r"so \boxed{6}", "6"), (r"5 \boxed{6", None), (SENTENCE.format("7"), "7")
     )
     def test_any(self, text, answer):
-        self.assertEqual(math_answer.extract(text, mode="any"), answer)
+        self.assertEqual(extract(text, mode="any"), answer)
 
     def test_unknown_mode_names_the_known_ones(self):
         with self.assertRaisesRegex(UserError, "minerva_or_boxed"):
-            math_answer.extract("5", mode="guess")
+            extract("5", mode="guess")
 
-    @parameterized.parameters(*math_answer.MODES)
+    @parameterized.parameters(*MODES)
     def test_large_hostile_texts(self, mode):
         for text in (
             "Final Answer: The final answer is" * 20_000,
@@ -101,7 +101,7 @@ class ExtractTest(parameterized.TestCase):
             "1," * 300_000,
             "\ud800\x00" * 1000,
         ):
-            answer = math_answer.extract(text, mode=mode)
+            answer = extract(text, mode=mode)
             self.assertTrue(answer is None or answer in text)
 
 

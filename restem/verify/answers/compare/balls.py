@@ -1,16 +1,17 @@
-r"""Numbers that know how far off they can be, and when they must be zero.
+r"""Ball arithmetic with a bound below which an algebraic number must be zero.
 
-A value is a `Fraction`, exact, or a `Ball`: a centre, a bound on its error, and, for algebraic
-numbers, what the constructive root bound of Burnikel, Funke, Mehlhorn, Schirra and Schmitt ("A
-separation bound for real algebraic expressions", Algorithmica 55, 2009) needs: the number is U/L
-with U and L algebraic integers in a field of degree at most D over the rationals, all conjugates of
-U at most u and of L at most l in absolute value. Then it is zero or at least
+A value is a `Fraction`, which is exact, or a `Ball`: a center, a bound on its error and, for
+algebraic numbers, the ingredients of the constructive root bound of Burnikel, Funke, Mehlhorn,
+Schirra and Schmitt ("A separation bound for real algebraic expressions", Algorithmica 55, 2009).
+That bound writes the number as U/L, with U and L algebraic integers in a field of degree at most D
+over the rationals, all conjugates of U at most u and of L at most l in absolute value. Then the
+number is zero or at least
 
     1 / (u^(D-1) l),
 
 so an interval around zero narrower than that *proves* equality. Roots of unity (i, and sine and
 cosine at rational multiples of pi) are algebraic integers whose conjugates have absolute value 1,
-so they fit in without further ado.
+so the bound covers them as it stands.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ from typing import Any
 import mpmath
 
 MP = mpmath.mp.clone()
-"""A context of our own: changing its precision touches nobody else's."""
+"""A private mpmath context, so that its precision affects nothing else."""
 
 MAX_BITS = 120_000
-"""No exact integer larger than this is ever built (2004! has 19,054 bits)."""
+"""Bits of the largest exact integer that is built (2004! has 19,054)."""
 
 MAX_MAGNITUDE = 400_000
-"""No ball whose binary exponent exceeds this is computed with."""
+"""Largest absolute value of a ball's binary exponent."""
 
 EXACT = -(10**9)
-"""The error exponent of an exact centre."""
+"""Error exponent of an exact center."""
 
 
 class Refused(ArithmeticError):
@@ -53,16 +54,16 @@ class Algebraic:
     """The ingredients of the root bound."""
 
     log_u: float
-    """log2 of a bound on the conjugates of U, at least 0."""
+    """Log2 of a bound on the conjugates of U, at least 0."""
     log_l: float
-    """log2 of a bound on the conjugates of L, at least 0."""
+    """Log2 of a bound on the conjugates of L, at least 0."""
     radicals: frozenset[tuple[Any, int]]
-    """The radicals adjoined, each with the degree it adds at most."""
+    """Radicals adjoined, each with the largest degree it can add."""
     order: int
-    """The order of the roots of unity adjoined."""
+    """Order of the roots of unity adjoined."""
 
     def zero_bits(self) -> float:
-        """If the number is below 2**-bits it is zero."""
+        """Returns the bits such that a number below 2**-bits is zero."""
         degree = _totient(self.order)
         for _, d in self.radicals:
             degree *= d
@@ -73,21 +74,21 @@ class Algebraic:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Ball:
-    """A real or complex number known to within 2**error."""
+    """A real or complex number, known to within 2**error."""
 
-    centre: Any
+    center: Any
     """An mpf or mpc of `MP`."""
     error: int
-    """log2 of the error bound, rounded up."""
+    """Log2 of the error bound, rounded up."""
     algebraic: Algebraic | None
     """None for numbers not known to be algebraic."""
     span: int
-    """The largest |log2| of any number that took part, which says how small a difference of such
-    numbers may honestly be."""
+    """Largest |log2| of any number that took part: how small a non-zero difference of such numbers
+    can reasonably be."""
 
     @property
     def real(self) -> bool:
-        return not hasattr(self.centre, "_mpc_")
+        return not hasattr(self.center, "_mpc_")
 
 
 Value = Fraction | Ball
@@ -107,7 +108,7 @@ def _totient(n: int) -> int:
 
 
 def log2(n: int) -> float:
-    """log2 of max(|n|, 1), rounded up a little."""
+    """Returns log2 of max(|n|, 1), rounded up a little."""
     n = abs(n)
     if n <= 1:
         return 0.0
@@ -115,15 +116,15 @@ def log2(n: int) -> float:
     return math.log2(n >> shift) + shift + 1e-9
 
 
-def magnitude(centre: Any) -> int:
-    """An exponent m with |centre| < 2**m, and not much less; EXACT for zero."""
-    if not centre:
+def magnitude(center: Any) -> int:
+    """Returns an exponent m with |center| < 2**m, and not much less; EXACT for zero."""
+    if not center:
         return EXACT
-    return int(MP.mag(centre))
+    return int(MP.mag(center))
 
 
-def make(centre: Any, error: int, algebraic: Algebraic | None, span: int) -> Ball:
-    size = magnitude(centre)
+def make(center: Any, error: int, algebraic: Algebraic | None, span: int) -> Ball:
+    size = magnitude(center)
     if size > MAX_MAGNITUDE or (-MAX_MAGNITUDE > size > EXACT):
         raise Refused("a number of that size is not computed")
     rounding = size - MP.prec + 2 if size > EXACT else EXACT
@@ -131,10 +132,10 @@ def make(centre: Any, error: int, algebraic: Algebraic | None, span: int) -> Bal
         error = max(error, rounding) + 1
     else:
         error = rounding
-    # A centre that may be zero says nothing of size but the rounding.
+    # The size of a center that may be zero is only rounding.
     if size > max(EXACT, error + 2):
         span = max(span, abs(size))
-    return Ball(centre, error, algebraic, span)
+    return Ball(center, error, algebraic, span)
 
 
 def fraction_algebraic(value: Fraction) -> Algebraic:
@@ -142,7 +143,7 @@ def fraction_algebraic(value: Fraction) -> Algebraic:
 
 
 def ball(value: Value) -> Ball:
-    """An exact value as a ball of the working precision."""
+    """Returns an exact value as a ball of the working precision."""
     if isinstance(value, Ball):
         return value
     size = max(value.numerator.bit_length(), value.denominator.bit_length())
@@ -150,8 +151,8 @@ def ball(value: Value) -> Ball:
         raise Refused("too many digits")
     if not value:
         return Ball(MP.mpf(0), EXACT, fraction_algebraic(value), 0)
-    centre = MP.mpf(value.numerator) / value.denominator
-    return make(centre, magnitude(centre) - MP.prec + 2, fraction_algebraic(value), 0)
+    center = MP.mpf(value.numerator) / value.denominator
+    return make(center, magnitude(center) - MP.prec + 2, fraction_algebraic(value), 0)
 
 
 def _joined(a: Algebraic | None, b: Algebraic | None, log_u: float, log_l: float):
@@ -176,7 +177,7 @@ def add(a: Value, b: Value) -> Value:
         x, y = a.algebraic, b.algebraic
         log_u = max(x.log_u + y.log_l, x.log_l + y.log_u) + 1
         algebraic = _joined(x, y, log_u, x.log_l + y.log_l)
-    return make(a.centre + b.centre, max(a.error, b.error) + 1, algebraic, max(a.span, b.span))
+    return make(a.center + b.center, max(a.error, b.error) + 1, algebraic, max(a.span, b.span))
 
 
 def multiply(a: Value, b: Value) -> Value:
@@ -189,15 +190,15 @@ def multiply(a: Value, b: Value) -> Value:
     if a.algebraic and b.algebraic:
         x, y = a.algebraic, b.algebraic
         algebraic = _joined(x, y, x.log_u + y.log_u, x.log_l + y.log_l)
-    ma, mb = magnitude(a.centre), magnitude(b.centre)
+    ma, mb = magnitude(a.center), magnitude(b.center)
     error = max(ma + b.error, mb + a.error, a.error + b.error) + 2
-    return make(a.centre * b.centre, max(error, EXACT), algebraic, max(a.span, b.span))
+    return make(a.center * b.center, max(error, EXACT), algebraic, max(a.span, b.span))
 
 
 def negate(a: Value) -> Value:
     if isinstance(a, Fraction):
         return -a
-    return Ball(-a.centre, a.error, a.algebraic, a.span)
+    return Ball(-a.center, a.error, a.algebraic, a.span)
 
 
 def invert(a: Value) -> Value:
@@ -205,14 +206,14 @@ def invert(a: Value) -> Value:
         if not a:
             raise Undefined("division by zero")
         return 1 / a
-    size = magnitude(a.centre)
+    size = magnitude(a.center)
     if a.error > size - 4:
         raise Undecided("a divisor that may be zero")
     algebraic = None
     if a.algebraic:
         x = a.algebraic
         algebraic = Algebraic(x.log_l, x.log_u, x.radicals, x.order)
-    return make(1 / a.centre, a.error - 2 * size + 5, algebraic, a.span)
+    return make(1 / a.center, a.error - 2 * size + 5, algebraic, a.span)
 
 
 def integer_power(a: Value, n: int) -> Value:
@@ -229,7 +230,7 @@ def integer_power(a: Value, n: int) -> Value:
         )
     if n == 0:
         return Fraction(1)
-    size = magnitude(a.centre)
+    size = magnitude(a.center)
     if a.error > size - 4 or abs(size) * n > MAX_MAGNITUDE:
         if n <= 16:
             result: Value = a
@@ -241,13 +242,13 @@ def integer_power(a: Value, n: int) -> Value:
     if a.algebraic:
         x = a.algebraic
         algebraic = Algebraic(n * x.log_u, n * x.log_l, x.radicals, x.order)
-    centre = a.centre**n
+    center = a.center**n
     relative = max(a.error - size, -MP.prec) + n.bit_length() + 2
-    return make(centre, magnitude(centre) + relative, algebraic, a.span)
+    return make(center, magnitude(center) + relative, algebraic, a.span)
 
 
 def _integer_root(n: int, k: int) -> int | None:
-    """The exact k-th root of n >= 0, or None."""
+    """Returns the exact k-th root of n >= 0, or None."""
     if n < 2:
         return n
     if k == 2:
@@ -269,7 +270,7 @@ _SMALL_PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)
 
 
 def _radical_key(a: Fraction, k: int) -> object:
-    """Radicals of one field share a key where that is cheap to see: sqrt 8 and sqrt 2."""
+    """Returns a key that radicals of one field share if that is cheap to see: sqrt 8 and sqrt 2."""
     if k != 2:
         return (a, k)
     n = a.numerator * a.denominator
@@ -281,13 +282,13 @@ def _radical_key(a: Fraction, k: int) -> object:
 
 
 def root(a: Value, k: int, key: object) -> Value:
-    """The k-th root: real for real numbers where there is one (odd k), else principal.
+    """Returns the k-th root: the real one if there is one (odd k), else the principal one.
 
     Args:
       a: the radicand.
       k: 2 or more.
-      key: names the radicand among those of one comparison, so that a radical that occurs twice
-        is adjoined once.
+      key: identifies the radicand within a comparison, so that a radical that occurs twice is
+        adjoined once.
     """
     if not 1 <= k <= 1000:
         raise Refused("a root of that degree is not computed")
@@ -305,7 +306,7 @@ def root(a: Value, k: int, key: object) -> Value:
                 return Fraction(top, bottom)
         key = _radical_key(a, k)
     a = ball(a)
-    size = magnitude(a.centre)
+    size = magnitude(a.center)
     algebraic = None
     if a.algebraic:
         x = a.algebraic
@@ -317,36 +318,36 @@ def root(a: Value, k: int, key: object) -> Value:
     if a.error > size - 4:
         # Perhaps the root of zero: |a| < 2**(error + 5).
         return Ball(MP.mpf(0), -((-(a.error + 5)) // k) + 1, algebraic, a.span)
-    centre = a.centre
+    center = a.center
     turn = None
-    if not a.real and abs(centre.imag) <= MP.ldexp(1, a.error):
-        centre = centre.real
-        # What was dropped is within the error: a real number computed by way of complex ones.
-    if not hasattr(centre, "_mpc_") and centre < 0:
-        centre = -centre
+    if not a.real and abs(center.imag) <= MP.ldexp(1, a.error):
+        center = center.real
+        # A real number computed by way of complex ones; what is dropped is within the error.
+    if not hasattr(center, "_mpc_") and center < 0:
+        center = -center
         turn = Fraction(-1) if k % 2 else unit_root(Fraction(1, k))
-    value = MP.root(centre, k)
+    value = MP.root(center, k)
     relative = max(a.error - size, -MP.prec) + 3
     result: Value = make(value, magnitude(value) + relative, algebraic, a.span)
     return result if turn is None else multiply(result, turn)
 
 
 def unit_root(turn: Fraction) -> Value:
-    """exp(i pi turn)."""
+    """Returns exp(i pi turn)."""
     turn %= 2
     if turn == 0:
         return Fraction(1)
     if turn == 1:
         return Fraction(-1)
-    centre = MP.expjpi(MP.mpf(turn.numerator) / turn.denominator)
+    center = MP.expjpi(MP.mpf(turn.numerator) / turn.denominator)
     if turn == Fraction(1, 2):
-        centre = MP.mpc(0, 1)
+        center = MP.mpc(0, 1)
     elif turn == Fraction(3, 2):
-        centre = MP.mpc(0, -1)
+        center = MP.mpc(0, -1)
     algebraic = None
     if turn.denominator <= 100_000:
         algebraic = Algebraic(0.0, 0.0, frozenset(), 2 * turn.denominator)
-    return make(centre, 6 - MP.prec, algebraic, 0)
+    return make(center, 6 - MP.prec, algebraic, 0)
 
 
 _RATIONAL_COSINES = {
@@ -359,25 +360,25 @@ _RATIONAL_COSINES = {
 
 
 def cosine_turn(turn: Fraction) -> Value:
-    """cos(pi turn), exact where it is rational."""
+    """Returns cos(pi turn), exact if it is rational."""
     turn %= 2
     exact = _RATIONAL_COSINES.get(min(turn, 2 - turn))
     if exact is not None:
         return exact
-    centre = MP.cospi(MP.mpf(turn.numerator) / turn.denominator)
+    center = MP.cospi(MP.mpf(turn.numerator) / turn.denominator)
     algebraic = None
     if turn.denominator <= 100_000:
         algebraic = Algebraic(1.0, 1.0, frozenset(), 2 * turn.denominator)
-    return make(centre, 8 - MP.prec, algebraic, 0)
+    return make(center, 8 - MP.prec, algebraic, 0)
 
 
 def is_nonzero(a: Value) -> bool:
-    """Whether the ball excludes zero."""
+    """Returns whether the ball excludes zero."""
     if isinstance(a, Fraction):
         return bool(a)
-    return abs(a.centre) > MP.ldexp(1, a.error)
+    return abs(a.center) > MP.ldexp(1, a.error)
 
 
 def smaller_than(a: Ball, bits: float) -> bool:
-    """Whether every number of the ball is below 2**-bits in absolute value."""
-    return max(magnitude(a.centre), a.error) + 1 < -bits
+    """Returns whether every number in the ball is below 2**-bits in absolute value."""
+    return max(magnitude(a.center), a.error) + 1 < -bits

@@ -9,13 +9,34 @@ from fractions import Fraction
 
 from restem.verify.answers.compare import balls
 from restem.verify.answers.compare.balls import MP, Ball, Refused, Undecided, Undefined, Value
-from restem.verify.answers.latex.factors import Node
+from restem.verify.answers.latex.nodes import (
+    PI,
+    Application,
+    Constant,
+    Degree,
+    E,
+    Function,
+    Inverse,
+    List,
+    Negation,
+    Node,
+    Number,
+    Numeral,
+    Percent,
+    Power,
+    Product,
+    Ratio,
+    Sum,
+    Symbol,
+    Tuple,
+)
 
 MAX_FACTORIAL = 6000
+"""Largest number whose factorial is computed."""
 MAX_ROOT = 60
-"""Roots of a higher degree are computed as exponentials, without the means of a proof."""
+"""Degree past which roots are computed as exponentials, which rules out a proof."""
 MAX_NODES = 20_000
-"""Operations of one evaluation."""
+"""Operations in one evaluation."""
 
 
 class Evaluation:
@@ -23,8 +44,8 @@ class Evaluation:
 
     def __init__(self, point: Mapping[str, Fraction], *, log_base: int = 10):
         """Args:
-        point: values of variables; "pi" and "e" too where these are to be treated as such.
-        log_base: the base of `\\log` without a subscript.
+        point: values of the variables, and of "pi" and "e" if these count as variables.
+        log_base: the base of a `\\log` without a subscript.
         """
         self.point = point
         self.log_base = log_base
@@ -41,43 +62,43 @@ class Evaluation:
         return found
 
     def _evaluate(self, node: Node) -> Value:
-        kind = node[0]
-        if kind == "num":
-            return balls.bounded(node[1])
-        if kind == "add":
-            total = self(node[1][0])
-            for term in node[1][1:]:
-                total = balls.add(total, self(term))
-            return total
-        if kind == "mul":
-            total = self(node[1][0])
-            for factor in node[1][1:]:
-                total = balls.multiply(total, self(factor))
-            return total
-        if kind == "inv":
-            return balls.invert(self(node[1]))
-        if kind == "neg":
-            return balls.negate(self(node[1]))
-        if kind == "pow":
-            return self._power(node)
-        if kind == "sym":
-            return self.point[node[1]]
-        if kind == "const":
-            return self._constant(node[1])
-        if kind == "fn":
-            return self._function(node)
-        if kind == "app":
-            return self._application(node)
-        if kind == "percent":
-            return balls.multiply(self(node[1]), Fraction(1, 100))
-        if kind == "degree":
-            turn = balls.multiply(self(node[1]), Fraction(1, 180))
-            return balls.multiply(turn, self._constant("pi"))
-        if kind == "ratio" and len(node[1]) == 2:
-            return balls.multiply(self(node[1][0]), balls.invert(self(node[1][1])))
-        if kind == "base":
-            return base_value(node)
-        raise Undefined(f"{kind} has no value")
+        match node:
+            case Number(value):
+                return balls.bounded(value)
+            case Sum(terms):
+                total = self(terms[0])
+                for term in terms[1:]:
+                    total = balls.add(total, self(term))
+                return total
+            case Product(factors):
+                total = self(factors[0])
+                for factor in factors[1:]:
+                    total = balls.multiply(total, self(factor))
+                return total
+            case Symbol(name):
+                return self.point[name]
+            case Negation(value):
+                return balls.negate(self(value))
+            case Inverse(value):
+                return balls.invert(self(value))
+            case Power():
+                return self._power(node)
+            case Constant(name):
+                return self._constant(name)
+            case Function(name, arguments):
+                return self._function(name, arguments)
+            case Application(name, argument):
+                return self._application(name, argument)
+            case Percent(value):
+                return balls.multiply(self(value), Fraction(1, 100))
+            case Degree(value):
+                turn = balls.multiply(self(value), Fraction(1, 180))
+                return balls.multiply(turn, self(PI))
+            case Ratio((first, second)):
+                return balls.multiply(self(first), balls.invert(self(second)))
+            case Numeral():
+                return numeral_value(node)
+        raise Undefined(f"a {type(node).__name__.lower()} has no value")
 
     def _constant(self, name: str) -> Value:
         if name in self.point:
@@ -86,11 +107,11 @@ class Evaluation:
             return balls.unit_root(Fraction(1, 2))
         if name == "oo":
             raise Undefined("infinity")
-        centre = +MP.pi if name == "pi" else +MP.e
-        return balls.make(centre, 4 - MP.prec, None, 0)
+        center = +MP.pi if name == "pi" else +MP.e
+        return balls.make(center, 4 - MP.prec, None, 0)
 
-    def _power(self, node: Node) -> Value:
-        base, exponent = self(node[1]), self(node[2])
+    def _power(self, node: Power) -> Value:
+        base, exponent = self(node.base), self(node.exponent)
         if isinstance(exponent, Fraction):
             if exponent.denominator == 1:
                 return balls.integer_power(base, exponent.numerator)
@@ -99,21 +120,21 @@ class Evaluation:
                 return self._exp(balls.multiply(exponent, logarithm)) if logarithm else Fraction(1)
             if abs(exponent.numerator) > 10**6:
                 raise Refused("a power of that size is not computed")
-            key = (base,) if isinstance(base, Fraction) else node[1]
+            key = (base,) if isinstance(base, Fraction) else node.base
             below = balls.root(base, exponent.denominator, key)
             return balls.integer_power(below, exponent.numerator)
         return self._exp(balls.multiply(exponent, self._log(base)))
 
     def _exp(self, value: Value) -> Value:
         value = balls.ball(value)
-        size = balls.magnitude(value.centre)
+        size = balls.magnitude(value.center)
         if size > 18 or value.error > -4:
             if size > 18:
                 raise Refused("an exponential of that size is not computed")
             raise Undecided("an inexact exponent")
-        centre = MP.exp(value.centre)
-        error = balls.magnitude(centre) + max(value.error, -MP.prec) + 2
-        return balls.make(centre, error, None, value.span)
+        center = MP.exp(value.center)
+        error = balls.magnitude(center) + max(value.error, -MP.prec) + 2
+        return balls.make(center, error, None, value.span)
 
     def _log(self, value: Value) -> Value:
         if value == 0:
@@ -121,20 +142,20 @@ class Evaluation:
         if value == 1:
             return Fraction(0)
         value = balls.ball(value)
-        size = balls.magnitude(value.centre)
+        size = balls.magnitude(value.center)
         if value.error > size - 4:
             raise Undecided("the logarithm of what may be zero")
-        centre = value.centre
-        if not value.real and abs(centre.imag) <= MP.ldexp(1, value.error):
-            centre = centre.real
-        result = MP.log(centre)
+        center = value.center
+        if not value.real and abs(center.imag) <= MP.ldexp(1, value.error):
+            center = center.real
+        result = MP.log(center)
         error = max(value.error - size + 4, balls.magnitude(result) - MP.prec + 2)
         return balls.make(result, error, None, value.span)
 
     def _turn(self, node: Node) -> Fraction | None:
-        """r where the node is r pi for a rational r, else None.
+        """Returns r if the node is r pi for a rational r, else None.
 
-        Found by putting random rationals for pi: a ratio that does not depend on it is r.
+        Random rationals are put for pi: a ratio that does not depend on it is r.
         """
         ratios = set()
         for value in (Fraction(104729, 7919), Fraction(-1299709, 3571), Fraction(15485863, 611953)):
@@ -148,8 +169,7 @@ class Evaluation:
             ratios.add(result / value)
         return ratios.pop() if len(ratios) == 1 else None
 
-    def _function(self, node: Node) -> Value:
-        name, arguments = node[1], node[2]
+    def _function(self, name: str, arguments: tuple[Node, ...]) -> Value:
         if name in ("sin", "cos", "tan", "sec", "csc", "cot"):
             if len(arguments) != 1:
                 raise Undefined("a function of one argument")
@@ -171,7 +191,7 @@ class Evaluation:
                 return logarithm
             return balls.multiply(logarithm, balls.invert(self._log(Fraction(2))))
         if name == "exp":
-            return self._power(("pow", ("const", "e"), arguments[0]))
+            return self._power(Power(E, arguments[0]))
         if name == "abs":
             return _absolute(value)
         if name in ("floor", "ceil"):
@@ -185,11 +205,11 @@ class Evaluation:
             sine = balls.cosine_turn(turn - Fraction(1, 2))
         else:
             value = balls.ball(self(argument))
-            if not value.real or balls.magnitude(value.centre) > 40 or value.error > -4:
+            if not value.real or balls.magnitude(value.center) > 40 or value.error > -4:
                 raise Undecided("a trigonometric function of an inexact argument")
-            error = max(value.error, balls.magnitude(value.centre) - MP.prec) + 3
-            cosine = balls.make(MP.cos(value.centre), error, None, value.span)
-            sine = balls.make(MP.sin(value.centre), error, None, value.span)
+            error = max(value.error, balls.magnitude(value.center) - MP.prec) + 3
+            cosine = balls.make(MP.cos(value.center), error, None, value.span)
+            sine = balls.make(MP.sin(value.center), error, None, value.span)
         if name == "sin":
             return sine
         if name == "cos":
@@ -202,10 +222,10 @@ class Evaluation:
 
     def _transcendental(self, name: str, value: Value) -> Value:
         value = balls.ball(value)
-        if not value.real or balls.magnitude(value.centre) > 18:
+        if not value.real or balls.magnitude(value.center) > 18:
             raise Undefined(f"{name} outside its domain")
-        x = value.centre
-        # The derivative of each is at most this, in powers of two.
+        x = value.center
+        # `slope` is log2 of a bound on the derivative.
         if name in ("arcsin", "arccos"):
             if abs(x) >= 1:
                 if abs(x) == 1 and value.error <= balls.magnitude(x) - MP.prec + 3:
@@ -226,31 +246,32 @@ class Evaluation:
         error = max(value.error + slope, balls.magnitude(result) - MP.prec) + 2
         return balls.make(result, error, None, value.span)
 
-    def _application(self, node: Node) -> Value:
-        """An unknown function: a fixed random number for each argument."""
-        value = self(node[2]) if node[2][0] not in ("tuple", "list") else node[2]
-        if isinstance(value, Ball):
-            value = MP.nstr(value.centre, 20)
-        digest = hashlib.sha256(f"{node[1]}({value})".encode()).digest()
+    def _application(self, name: str, argument: Node) -> Value:
+        """Returns a fixed random number for each unknown function and each argument."""
+        if isinstance(argument, Tuple | List):
+            spelled = repr(argument)
+        else:
+            value = self(argument)
+            spelled = MP.nstr(value.center, 20) if isinstance(value, Ball) else str(value)
+        digest = hashlib.sha256(f"{name}({spelled})".encode("utf-8", "replace")).digest()
         return Fraction(int.from_bytes(digest[:4], "big") + 1, 65537)
 
 
-def base_value(node: Node) -> Fraction:
-    """The number that `("base", digits, base)` writes."""
-    _, digits, base = node
-    whole, _, part = digits.partition(".")
+def numeral_value(node: Numeral) -> Fraction:
+    """Returns the number that a numeral writes."""
+    digits, base = node.digits, node.base
     if not 2 <= base <= 36 or len(digits) > 2000:
         raise Undefined("a base outside 2 to 36")
+    whole, _, part = digits.partition(".")
     try:
-        value = Fraction(int(whole + part, base), base ** len(part))
+        return Fraction(int(whole + part, base), base ** len(part))
     except ValueError:
         raise Undefined("a digit outside its base") from None
-    return value
 
 
 def _factorial(value: Value, step: int) -> Fraction:
     if not isinstance(value, Fraction) or value.denominator != 1 or value < 0:
-        raise Undefined("the factorial of what is no natural number")
+        raise Undefined("the factorial of something other than a natural number")
     if value > MAX_FACTORIAL:
         raise Refused("a factorial of that size is not computed")
     if step == 1:
@@ -283,17 +304,17 @@ def _absolute(value: Value) -> Value:
     if isinstance(value, Fraction):
         return abs(value)
     if not value.real:
-        return Ball(abs(value.centre), value.error + 1, None, value.span)
-    return value if value.centre >= 0 else balls.negate(value)
+        return Ball(abs(value.center), value.error + 1, None, value.span)
+    return value if value.center >= 0 else balls.negate(value)
 
 
 def _rounded(name: str, value: Value) -> Fraction:
     if isinstance(value, Fraction):
         return Fraction(math.floor(value) if name == "floor" else math.ceil(value))
-    if not value.real or balls.magnitude(value.centre) > 10_000:
+    if not value.real or balls.magnitude(value.center) > 10_000:
         raise Undefined(f"{name} of a complex number")
     radius = MP.ldexp(1, value.error)
-    low, high = (int(MP.floor(value.centre + shift)) for shift in (-radius, radius))
+    low, high = (int(MP.floor(value.center + shift)) for shift in (-radius, radius))
     if low != high:
         raise Undecided(f"{name} at a jump")
     return Fraction(low if name == "floor" else low + 1)

@@ -2,29 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 
-from restem.verify.answers.compare import sets as math_sets
-from restem.verify.answers.compare import values as math_values
-from restem.verify.answers.compare.evaluation import base_value
-from restem.verify.answers.latex import notation as math_notation
-from restem.verify.answers.latex.factors import Node
-from restem.verify.answers.latex.nodes import (
+from restem.verify.answers.compare import sets
+from restem.verify.answers.compare.comparison import Comparison
+from restem.verify.answers.compare.evaluation import numeral_value
+from restem.verify.answers.compare.relations import Relations, is_label
+from restem.verify.answers.compare.signs import (
+    SIGNS,
     choose_signs,
     has_sign,
-    mentions,
-    mentions_kind,
-    substitute,
-    variables,
     without_sign,
 )
+from restem.verify.answers.compare.values import compare_values
+from restem.verify.answers.latex.nodes import (
+    INFINITY,
+    Application,
+    Constant,
+    Degree,
+    Difference,
+    Empty,
+    Function,
+    Intersection,
+    Inverse,
+    List,
+    Matrix,
+    Negation,
+    Node,
+    Number,
+    Numeral,
+    Percent,
+    PlusMinus,
+    Power,
+    Product,
+    Quantity,
+    Ratio,
+    Reals,
+    Relation,
+    Set,
+    Sum,
+    Symbol,
+    Text,
+    Tuple,
+    Union,
+    mentions,
+    mentions_kind,
+    number,
+    variables,
+)
+from restem.verify.answers.latex.notation import text_key
+from restem.verify.answers.latex.units import measure
 from restem.verify.answers.options import Options
 
 MAX_LIST = 60
-_SIGNS = ("percent", "degree")
+"""Elements of the longest list that is compared; each is tried against each."""
 
-
-Result = tuple[bool, str, str]
+_METHODS = {
+    Set: "set", List: "list", Tuple: "tuple", Matrix: "matrix", Text: "text", Ratio: "ratio",
+    Numeral: "base", Relation: "equation", Union: "interval", Difference: "interval",
+    Reals: "interval",
+}  # fmt: skip
+"""Names of the comparison of two equal nodes."""
+_NUMBER_SETS = {Union, Difference, Intersection, Reals, Empty}
+_SCALARS = {
+    Number, Symbol, Constant, Sum, Product, Inverse, Negation, Power, Function, Application,
+    PlusMinus, Percent, Degree,
+}  # fmt: skip
 
 
 class Matcher:
@@ -32,416 +76,267 @@ class Matcher:
 
     def __init__(self, options: Options):
         self.options = options
+        self._relations = Relations(options, match=self.match, match_rows=self.match_rows)
 
-    def match(self, answer: Node, gold: Node) -> Result:
+    def match(self, answer: Node, gold: Node) -> Comparison:
+        """Compares two answers or parts of answers; the gold answer says what is looked for."""
         if answer == gold:
-            return True, _name(gold), ""
+            return Comparison(True, _METHODS.get(type(gold), "symbolic"))
         answer, gold = _spread(answer), _spread(gold)
-        if answer[0] == "unit" or gold[0] == "unit":
-            return self.match_units(answer, gold)
-        if answer[0] == "rel" or gold[0] == "rel":
-            return self.match_relations(answer, gold)
-        kinds = {answer[0], gold[0]}
-        if kinds & {"union", "minus", "cap", "reals", "empty"} or (
-            kinds <= {"tuple", "list", "set"}
-            and (math_sets.is_interval(answer) or math_sets.is_interval(gold))
+        kinds = {type(answer), type(gold)}
+        if kinds <= _SCALARS:
+            return self.match_scalars(answer, gold)
+        if Quantity in kinds:
+            return self.match_quantities(answer, gold)
+        if Relation in kinds:
+            return self._relations.match(answer, gold)
+        if kinds & _NUMBER_SETS or (
+            kinds <= {Tuple, List, Set} and (sets.is_interval(answer) or sets.is_interval(gold))
         ):
             return self.match_sets(answer, gold)
-        if "list" in kinds or "set" in kinds:
+        if kinds & {List, Set}:
             return self.match_lists(answer, gold)
-        if "matrix" in kinds:
+        if Matrix in kinds:
             return self.match_matrices(answer, gold)
-        if "tuple" in kinds:
-            if answer[0] != gold[0]:
-                return False, "tuple", "one is a point, the other is not"
-            return self.match_rows(answer[2], gold[2], "tuple")
-        if "text" in kinds:
+        if Tuple in kinds:
+            if isinstance(answer, Tuple) and isinstance(gold, Tuple):
+                return self.match_rows(answer.items, gold.items, "tuple")
+            return Comparison(False, "tuple", "one is a point, the other is not")
+        if Text in kinds:
             same = _word(answer) is not None and _word(answer) == _word(gold)
-            return same, "text", "" if same else "other words"
-        if "base" in kinds:
-            return self.match_bases(answer, gold)
-        if "ratio" in kinds:
-            return self.match_ratios(answer, gold)
-        return self.match_scalars(answer, gold)
+            return Comparison(same, "text", "" if same else "other words")
+        if Numeral in kinds:
+            return self.match_numerals(answer, gold)
+        return self.match_ratios(answer, gold)
 
     # Scalars.
 
-    def match_scalars(self, answer: Node, gold: Node) -> Result:
-        signs = [{kind for kind in _SIGNS if has_sign(node, kind)} for node in (answer, gold)]
-        if signs[0] and signs[1] and signs[0] != signs[1]:
-            return False, "symbolic", "another unit"
+    def match_scalars(self, answer: Node, gold: Node) -> Comparison:
+        given = [kind for kind in SIGNS if has_sign(answer, kind)]
+        wanted = [kind for kind in SIGNS if has_sign(gold, kind)]
+        if given and wanted and given != wanted:
+            return Comparison(False, "symbolic", "another unit")
         readings = [(answer, gold)]
-        for kind, choice in (("percent", self.options.percent), ("degree", self.options.degrees)):
-            given, wanted = kind in signs[0], kind in signs[1]
-            if given and wanted:
-                readings = [(without_sign(a, kind), without_sign(b, kind)) for a, b in readings]
-            elif given or wanted:
-                bare = [(without_sign(a, kind), without_sign(b, kind)) for a, b in readings]
-                if choice == "unit":
-                    readings = bare
-                elif choice == "either":
-                    readings = bare + readings
+        for kind, choice in ((Percent, self.options.percent), (Degree, self.options.degrees)):
+            if kind not in given and kind not in wanted:
+                continue
+            bare = [(without_sign(a, kind), without_sign(b, kind)) for a, b in readings]
+            if (kind in given and kind in wanted) or choice == "unit":
+                readings = bare
+            elif choice == "either":
+                readings = bare + readings
         detail = ""
         method = "symbolic"
         for a, b in readings:
-            if _infinite(a) or _infinite(b):
-                result = math_values.Comparison(a == b, "symbolic")
+            if mentions(a, INFINITY) or mentions(b, INFINITY):
+                result = Comparison(a == b, "symbolic")
             else:
-                result = math_values.compare_values(a, b, log_base=self.options.log_base)
-            method = result.method
+                result = compare_values(a, b, log_base=self.options.log_base)
             if result.equal:
-                return True, result.method, "" if result.proved else "equal to 300 bits and more"
+                return result
+            method = result.method
             detail = detail or result.detail
-        return False, method, detail or "another value"
+        return Comparison(False, method, detail or "another value")
 
-    def match_units(self, answer: Node, gold: Node) -> Result:
-        given = answer[2] if answer[0] == "unit" else ()
-        wanted = gold[2] if gold[0] == "unit" else ()
-        a = answer[1] if given else answer
-        b = gold[1] if wanted else gold
+    def match_quantities(self, answer: Node, gold: Node) -> Comparison:
+        """Compares answers of which at least one has units, or words that measure nothing."""
+        a, given = _value_and_units(answer)
+        b, wanted = _value_and_units(gold)
         if wanted and not given:
             a = _without_letter_unit(a, wanted)
         elif given and not wanted:
             b = _without_letter_unit(b, given)
         if self.options.units == "check":
-            mine = [found for words, power in given if (found := math_notation.unit(words, power))]
-            theirs = [found for w, power in wanted if (found := math_notation.unit(w, power))]
+            mine = [found for words, power in given if (found := measure(words, power))]
+            theirs = [found for words, power in wanted if (found := measure(words, power))]
             for units, other in ((mine, gold), (theirs, answer)):
-                if units and any(has_sign(other, kind) for kind in _SIGNS):
-                    return False, "symbolic", "another unit"
+                if units and any(has_sign(other, kind) for kind in SIGNS):
+                    return Comparison(False, "symbolic", "another unit")
             if len(mine) == 1 and len(theirs) == 1:
-                if mine[0][0] != theirs[0][0]:
-                    return False, "symbolic", "another unit"
-                if mine[0][1] != theirs[0][1]:
-                    a = ("mul", (a, ("num", Fraction(mine[0][1]))))
-                    b = ("mul", (b, ("num", Fraction(theirs[0][1]))))
+                (dimension, size), (other_dimension, other_size) = mine[0], theirs[0]
+                if dimension != other_dimension:
+                    return Comparison(False, "symbolic", "another unit")
+                if size != other_size:
+                    a = Product((a, number(size)))
+                    b = Product((b, number(other_size)))
         return self.match(a, b)
 
-    def match_bases(self, answer: Node, gold: Node) -> Result:
+    def match_numerals(self, answer: Node, gold: Node) -> Comparison:
+        """Compares answers of which at least one is written in a stated base."""
         if self.options.bases == "value":
             return self.match_scalars(answer, gold)
-        if answer[0] == gold[0] == "base":
-            if answer[2] != gold[2]:
-                return False, "base", "another base"
-            same = base_value(answer) == base_value(gold)
-            return same, "base", "" if same else "another number"
-        if answer[0] == "base" or gold[2] == 10:
+        if isinstance(answer, Numeral) and isinstance(gold, Numeral):
+            if answer.base != gold.base:
+                return Comparison(False, "base", "another base")
+            same = numeral_value(answer) == numeral_value(gold)
+            return Comparison(same, "base", "" if same else "another number")
+        if not isinstance(gold, Numeral) or gold.base == 10:
             return self.match_scalars(answer, gold)
-        if self.options.bases == "required" or answer[0] != "num":
-            return False, "base", "no base given"
+        if self.options.bases == "required" or not isinstance(answer, Number):
+            return Comparison(False, "base", "no base given")
         # The digits as written, read in base ten on both sides.
-        digits = gold[1]
-        same = digits.strip("-").replace(".", "").isdigit() and Fraction(digits) == answer[1]
-        return same, "base", "" if same else "other digits, and no base given"
+        plain = gold.digits.strip("-").replace(".", "").isdigit()
+        same = plain and Fraction(gold.digits) == answer.value
+        return Comparison(same, "base", "" if same else "other digits, and no base given")
 
-    def match_ratios(self, answer: Node, gold: Node) -> Result:
-        if answer[0] == gold[0]:
-            return self.match_rows(answer[1], gold[1], "ratio")
-        ratio = answer if answer[0] == "ratio" else gold
-        if not self.options.ratios or len(ratio[1]) != 2:
-            return False, "ratio", "one is a ratio, the other is not"
-        equal, _, detail = self.match_scalars(answer, gold)
-        return equal, "ratio", detail
+    def match_ratios(self, answer: Node, gold: Node) -> Comparison:
+        """Compares answers of which at least one is a ratio."""
+        if isinstance(answer, Ratio) and isinstance(gold, Ratio):
+            return self.match_rows(answer.parts, gold.parts, "ratio")
+        parts = next(node.parts for node in (answer, gold) if isinstance(node, Ratio))
+        if not self.options.ratios or len(parts) != 2:
+            return Comparison(False, "ratio", "one is a ratio, the other is not")
+        result = self.match_scalars(answer, gold)
+        return Comparison(result.equal, "ratio", result.detail, result.proved)
 
     # Several parts.
 
-    def match_rows(self, answers: tuple[Node, ...], golds: tuple[Node, ...], name: str) -> Result:
-        """Part by part, in order."""
+    def match_rows(self, answers: Sequence[Node], golds: Sequence[Node], method: str) -> Comparison:
+        """Compares part by part, in order."""
         if len(answers) != len(golds):
-            return False, name, "another number of parts"
+            return Comparison(False, method, "another number of parts")
+        proved = True
         for index, (a, b) in enumerate(zip(answers, golds, strict=True)):
-            equal, _, detail = self.match(a, b)
-            if not equal:
-                return False, name, f"part {index + 1}: {detail}"
-        return True, name, ""
+            result = self.match(a, b)
+            if not result.equal:
+                return Comparison(False, method, f"part {index + 1}: {result.detail}")
+            proved &= result.proved
+        return Comparison(True, method, proved=proved)
 
-    def match_lists(self, answer: Node, gold: Node) -> Result:
-        """Without order; braces and bare lists may stand for each other."""
-        if "tuple" in (answer[0], gold[0]):
-            if not self.options.bare_lists or "set" in (answer[0], gold[0]):
-                return False, "list", "one is a list, the other a point"
-            parts = [node[2] if node[0] == "tuple" else node[1] for node in (answer, gold)]
-            return self.match_rows(parts[0], parts[1], "tuple")
-        name = "set" if "set" in (answer[0], gold[0]) else "list"
-        parts = []
-        for node in (answer, gold):
-            parts.append(_items(node) if node[0] in ("list", "set") else [node])
-        answers, golds = parts
+    def match_lists(self, answer: Node, gold: Node) -> Comparison:
+        """Compares without order; braces and bare lists may stand for each other."""
+        match answer, gold:
+            case (Tuple(items=given), List(wanted)) | (List(given), Tuple(items=wanted)) if (
+                self.options.bare_lists
+            ):
+                return self.match_rows(given, wanted, "tuple")
+            case (Tuple(), _) | (_, Tuple()):
+                return Comparison(False, "list", "one is a list, the other a point")
+        method = "set" if isinstance(answer, Set) or isinstance(gold, Set) else "list"
+        answers, golds = _elements(answer), _elements(gold)
         if max(len(answers), len(golds)) > MAX_LIST:
-            return False, name, "too many parts"
-        counted = name == "list" and self.options.multiplicity
-        if counted and len(answers) != len(golds):
-            return False, name, "another number of parts"
-        # Equality is transitive, so taking the first partner that fits loses nothing.
-        free = list(range(len(golds)))
-        hit = set()
+            return Comparison(False, method, "too many parts")
+        if method == "list" and self.options.multiplicity:
+            return self._match_counted(answers, golds)
+        met = set()
         for a in answers:
-            for index in free:
-                if self.match(a, golds[index])[0]:
-                    hit.add(index)
-                    if counted:
-                        free.remove(index)
+            index = next((i for i, b in enumerate(golds) if self.match(a, b).equal), None)
+            if index is None:
+                return Comparison(False, method, "a part that is not in the gold answer")
+            met.add(index)
+        for index, b in enumerate(golds):
+            if index not in met and not any(self.match(a, b).equal for a in answers):
+                return Comparison(False, method, "a part is missing")
+        return Comparison(True, method)
+
+    def _match_counted(self, answers: Sequence[Node], golds: Sequence[Node]) -> Comparison:
+        """Compares lists in which an element counts as often as it occurs."""
+        if len(answers) != len(golds):
+            return Comparison(False, "list", "another number of parts")
+        # Equality is transitive, so taking the first partner that fits loses nothing.
+        free = list(golds)
+        for a in answers:
+            for index, b in enumerate(free):
+                if self.match(a, b).equal:
+                    del free[index]
                     break
             else:
-                return False, name, "a part that is not in the gold answer"
-        if not counted:
-            for index in free:
-                if index not in hit and not any(self.match(a, golds[index])[0] for a in answers):
-                    return False, name, "a part is missing"
-        return True, name, ""
+                return Comparison(False, "list", "a part that is not in the gold answer")
+        return Comparison(True, "list")
 
-    def match_matrices(self, answer: Node, gold: Node) -> Result:
-        rows = [node[1] if node[0] == "matrix" else _as_column(node) for node in (answer, gold)]
-        if rows[0] is None or rows[1] is None:
-            return False, "matrix", "one is a matrix, the other is not"
-        if answer[0] != gold[0]:
-            # A vector may be written as a point; then only its entries count.
-            flat = [_flat(r) for r in rows]
-            if flat[0] is None or flat[1] is None:
-                return False, "matrix", "one is a matrix, the other is not"
-            return self.match_rows(flat[0], flat[1], "matrix")
-        if len(rows[0]) != len(rows[1]):
-            return False, "matrix", "another shape"
-        for a, b in zip(rows[0], rows[1], strict=True):
-            result = self.match_rows(a, b, "matrix")
-            if not result[0]:
-                return result
-        return True, "matrix", ""
+    def match_matrices(self, answer: Node, gold: Node) -> Comparison:
+        if isinstance(answer, Matrix) and isinstance(gold, Matrix):
+            if len(answer.rows) != len(gold.rows):
+                return Comparison(False, "matrix", "another shape")
+            for a, b in zip(answer.rows, gold.rows, strict=True):
+                result = self.match_rows(a, b, "matrix")
+                if not result.equal:
+                    return result
+            return Comparison(True, "matrix")
+        # A vector may be written as a point; then only its entries count.
+        given, wanted = _entries(answer), _entries(gold)
+        if given is None or wanted is None:
+            return Comparison(False, "matrix", "one is a matrix, the other is not")
+        return self.match_rows(given, wanted, "matrix")
 
-    def match_sets(self, answer: Node, gold: Node) -> Result:
+    def match_sets(self, answer: Node, gold: Node) -> Comparison:
         try:
-            same = math_sets.equal(_plain(answer), _plain(gold))
-        except math_sets.NotASet:
+            same = sets.equal(sets.from_answer(answer), sets.from_answer(gold))
+        except sets.NotASet:
             # End points with variables: the same intervals in the same order.
-            if answer[0] == gold[0] == "tuple":
-                if (answer[1], answer[3]) != (gold[1], gold[3]):
-                    return False, "interval", "other brackets"
-                return self.match_rows(answer[2], gold[2], "interval")
-            return False, "interval", "not comparable as sets of numbers"
-        return same, "interval", "" if same else "another set"
-
-    # Relations.
-
-    def match_relations(self, answer: Node, gold: Node) -> Result:
-        if answer[0] == gold[0] == "rel":
-            return self.match_both_relations(answer, gold)
-        relation, other = (answer, gold) if answer[0] == "rel" else (gold, answer)
-        operators = set(relation[2])
-        if operators <= {"=", "in"}:
-            value = self.labelled(relation)
-            if value is None:
-                return False, "equation", "an equation is not a value"
-            return self.match(value, gold) if relation is answer else self.match(answer, value)
-        try:
-            as_set = math_sets.from_relation(relation)
-            if other[0] == "list":
-                other = math_sets.from_relation(other)
-            same = math_sets.equal(as_set, _plain(other))
-        except math_sets.NotASet:
-            return False, "inequality", "an inequality is not a value"
-        return same, "inequality", "" if same else "another set"
-
-    def labelled(self, relation: Node) -> Node | None:
-        """What `x = 5`, `f(x) = 5` or `\\frac12 + \\frac13 = \\frac56` say the answer is."""
-        first, last = relation[1][0], relation[1][-1]
-        if not self.options.labels:
-            return None
-        if relation[2][-1] == "in":
-            return last if first[0] == "sym" else None
-        if first[0] == "unit":
-            first = first[1]
-        if _is_label(first):
-            return last
-        if not variables(first) and not variables(last):
-            # A chain of numbers: the last is the answer, if the chain is true.
-            whole = relation[1]
-            if all(self.match(side, last)[0] for side in whole[:-1]):
-                return last
-        return None
-
-    def match_both_relations(self, answer: Node, gold: Node) -> Result:
-        a, b = _ordered(answer), _ordered(gold)
-        if set(a[2]) <= {"="} and set(b[2]) <= {"="}:
-            return self.match_equations(a, b)
-        if "in" in a[2] + b[2]:
-            if a[2] == b[2] == ("in",):
-                return self.match_rows(a[1], b[1], "inequality")
-            inside, other = (a, b) if "in" in a[2] else (b, a)
-            try:
-                same = math_sets.equal(_plain(inside[1][-1]), math_sets.from_relation(other))
-            except math_sets.NotASet:
-                return False, "inequality", "not comparable as sets of numbers"
-            return same, "inequality", "" if same else "another set"
-        try:
-            same = variables(a) == variables(b) and math_sets.equal(
-                math_sets.from_relation(a), math_sets.from_relation(b)
-            )
-            return same, "inequality", "" if same else "another set"
-        except math_sets.NotASet:
-            pass
-        if a[2] != b[2]:
-            return False, "inequality", "other signs"
-        result = self.match_rows(a[1], b[1], "inequality")
-        if result[0] or len(a[1]) != 2:
-            return result
-        same = self.proportional(a, b, positive=a[2][0] != "!=")
-        return same, "inequality", "" if same else "another inequality"
-
-    def match_equations(self, a: Node, b: Node) -> Result:
-        if len(a[1]) > 2 and _is_label(a[1][0]):
-            a = ("rel", (a[1][0], a[1][-1]), ("=",))
-        if len(b[1]) > 2 and _is_label(b[1][0]):
-            b = ("rel", (b[1][0], b[1][-1]), ("=",))
-        if not variables(a) and not variables(b):
-            # `0.56 = 56\%`: each says one number twice.
-            values = self.labelled(a), self.labelled(b)
-            if None not in values:
-                return self.match(*values)
-        scalar = all(_is_scalar(side) for side in a[1] + b[1])
-        if len(a[1]) != 2 or len(b[1]) != 2 or not scalar:
-            return self.match_rows(a[1], b[1], "equation")
-        same = self.proportional(a, b, positive=False)
-        return same, "equation", "" if same else "another equation"
-
-    def proportional(self, a: Node, b: Node, *, positive: bool) -> bool:
-        """Whether the two relations' differences of sides are a constant multiple of each other.
-
-        f = c g for a constant c if f(p) g(q) = f(q) g(p) at random points p, q. With `positive`
-        c must be so, which keeps the sense of an inequality.
-        """
-        f, g = (math_values.difference(node[1][0], node[1][1]) for node in (a, b))
-        if variables(f) != variables(g):
-            return False
-        names = sorted(variables(g))
-        if not names:
-            return False
-        numbers = math_values.seeded(f, g)
-        fixed = {name: ("num", Fraction(numbers.getrandbits(12) + 2, 4099)) for name in names}
-        f_there, g_there = substitute(f, fixed), substitute(g, fixed)
-        zero: Node = ("num", Fraction(0))
-        for there in (f_there, g_there):
-            if math_values.compare_values(there, zero, log_base=self.options.log_base).equal:
-                return False
-        result = math_values.compare_values(
-            ("mul", (f, g_there)), ("mul", (g, f_there)), log_base=self.options.log_base
-        )
-        if not result.equal or not positive:
-            return result.equal
-        signs = [math_values.approximate(there) for there in (f_there, g_there)]
-        return None not in signs and signs[0] * signs[1] > 0
+            match answer, gold:
+                case Tuple(opening, items, closing), Tuple(left, golds, right):
+                    if (opening, closing) != (left, right):
+                        return Comparison(False, "interval", "other brackets")
+                    return self.match_rows(items, golds, "interval")
+            return Comparison(False, "interval", "not comparable as sets of numbers")
+        return Comparison(same, "interval", "" if same else "another set")
 
 
 def _word(node: Node) -> str | None:
-    """A node as a word, where it may be one."""
-    if node[0] == "text":
-        return math_notation.text_key(node[1])
-    if node[0] == "sym":
-        return node[1].casefold()
-    if node[0] == "const":
-        return node[1]
-    if node[0] == "mul" and all(factor[0] in ("sym", "const") for factor in node[1]):
-        return "".join(factor[1] for factor in node[1]).casefold()
+    """Returns a node as a word, if it may be one."""
+    match node:
+        case Text(words):
+            return text_key(words)
+        case Symbol(name):
+            return name.casefold()
+        case Constant(name):
+            return name
+        case Product(factors):
+            names = [part.name for part in factors if isinstance(part, Symbol | Constant)]
+            return "".join(names).casefold() if len(names) == len(factors) else None
     return None
 
 
-def _name(node: Node) -> str:
-    kind = node[0]
-    names = {"rel": "equation", "union": "interval", "minus": "interval", "reals": "interval"}
-    if kind in ("list", "set", "tuple", "matrix", "text", "base", "ratio"):
-        return kind
-    return names.get(kind, "symbolic")
-
-
-def _items(node: Node) -> list[Node]:
-    items: list[Node] = []
-    for item in node[1]:
+def _elements(node: Node) -> list[Node]:
+    """Returns the elements of a list or set, or the node itself as the only one."""
+    if not isinstance(node, List | Set):
+        return [node]
+    elements: list[Node] = []
+    for item in node.items:
         spread = _spread(item)
-        items.extend(spread[1] if spread[0] == "list" else [spread])
-    return items
+        elements.extend(spread.items if isinstance(spread, List) else [spread])
+    return elements
 
 
 def _spread(node: Node) -> Node:
-    """`1 \\pm \\sqrt 2` as the list of both values."""
-    inner = node[1] if node[0] == "unit" else node
-    if inner[0] not in (
-        "add",
-        "mul",
-        "pm",
-        "neg",
-        "pow",
-        "fn",
-        "rel",
-    ) or not mentions_kind(inner, "pm"):
+    """Returns `1 \\pm \\sqrt 2` as the list of both values."""
+    inner = node.value if isinstance(node, Quantity) else node
+    if not isinstance(
+        inner, Sum | Product | PlusMinus | Negation | Power | Function | Relation
+    ) or not mentions_kind(inner, PlusMinus):
         return node
-    if inner[0] == "rel":
-        if inner[2] != ("=",) or not _is_label(inner[1][0]):
+    if isinstance(inner, Relation):
+        if inner.operators != ("=",) or not is_label(inner.sides[0]):
             return node
-        inner = inner[1][1]
-    return ("list", (choose_signs(inner, 1), choose_signs(inner, -1)))
+        inner = inner.sides[1]
+    return List((choose_signs(inner, 1), choose_signs(inner, -1)))
 
 
-def _infinite(node: Node) -> bool:
-    return mentions(node, math_sets.INFINITY)
+def _value_and_units(node: Node) -> tuple[Node, tuple[tuple[str, int], ...]]:
+    return (node.value, node.units) if isinstance(node, Quantity) else (node, ())
 
 
-def _without_letter_unit(node: Node, wanted: tuple[tuple[str, int], ...]) -> Node:
-    """`144 m^3` written without \\text: its last factor is the unit that the gold answer names."""
-    if node[0] != "mul" or not wanted:
+def _without_letter_unit(node: Node, units: tuple[tuple[str, int], ...]) -> Node:
+    """Returns `144` for `144 m^3` without \\text, if the other answer's unit is cubic meters."""
+    if not isinstance(node, Product) or len(variables(node)) != 1:
         return node
-    last = node[1][-1]
-    base = last[1] if last[0] == "pow" else last
-    if base != ("sym", wanted[0][0].strip()) or len(variables(node)) != 1:
+    last = node.factors[-1]
+    base, power = (last.base, last.exponent) if isinstance(last, Power) else (last, number(1))
+    name, exponent = units[0]
+    if base != Symbol(name.strip()) or power != number(exponent):
         return node
-    power = last[2] if last[0] == "pow" else ("num", Fraction(1))
-    if power != ("num", Fraction(wanted[0][1])):
-        return node
-    return node[1][0] if len(node[1]) == 2 else ("mul", node[1][:-1])
+    rest = node.factors[:-1]
+    return rest[0] if len(rest) == 1 else Product(rest)
 
 
-def _plain(node: Node) -> Node:
-    """A set expression whose parts have no units or signs of their own."""
-    if node[0] == "unit":
-        return _plain(node[1])
-    if node[0] == "list":
-        return math_sets.from_relation(node)
-    return without_sign(without_sign(node, "degree"), "percent")
-
-
-def _as_column(node: Node) -> tuple[tuple[Node, ...], ...] | None:
-    if node[0] == "tuple" and node[1] == "(" and node[3] == ")":
-        return tuple((item,) for item in node[2])
+def _entries(node: Node) -> tuple[Node, ...] | None:
+    """Returns the entries of a vector, or None if the node is none."""
+    match node:
+        case Tuple("(", items, ")"):
+            return items
+        case Matrix((row,)):
+            return row
+        case Matrix(rows) if all(len(row) == 1 for row in rows):
+            return tuple(row[0] for row in rows)
     return None
-
-
-def _flat(rows: tuple[tuple[Node, ...], ...]) -> tuple[Node, ...] | None:
-    if len(rows) == 1:
-        return rows[0]
-    return tuple(row[0] for row in rows) if all(len(row) == 1 for row in rows) else None
-
-
-def _is_label(node: Node) -> bool:
-    """Whether the left side of an equation only names what the right side is."""
-    kind = node[0]
-    if kind in ("sym", "app", "text"):
-        return True
-    if kind in ("mul", "tuple"):
-        return all(_is_label(part) for part in node[1 if kind == "mul" else 2])
-    # The measure of an angle or of a segment, a function's inverse.
-    if kind == "fn" and node[1] == "abs":
-        return _is_label(node[2][0])
-    if kind == "pow" and node[1][0] == "sym":
-        return node[2] == ("neg", ("num", Fraction(1))) or node[2] == ("num", Fraction(-1))
-    return kind == "const" and node[1] != "pi"
-
-
-def _is_scalar(node: Node) -> bool:
-    return node[0] not in ("list", "set", "tuple", "matrix", "union", "text", "unit", "rel")
-
-
-def _ordered(node: Node) -> Node:
-    """A chain of inequalities read from the small end to the large one."""
-    mirrored = {">": "<", ">=": "<="}
-    if node[2] and all(operator in mirrored for operator in node[2]):
-        operators = tuple(mirrored[operator] for operator in reversed(node[2]))
-        return ("rel", tuple(reversed(node[1])), operators)
-    return node

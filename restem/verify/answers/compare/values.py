@@ -1,23 +1,23 @@
-"""Evaluates parsed answers, and decides whether two of them have the same value.
+"""Decides whether two scalar expressions have the same value.
 
 Constants are compared by proof wherever a proof is known:
 
 * rational numbers exactly;
 * algebraic numbers (radicals, complex numbers, trigonometry at rational multiples of pi) by the
-  root bound of `math_balls`;
+  root bound of `balls`;
 * expressions in pi and e that are otherwise algebraic by putting random rationals for pi and e:
-  an identity that holds for all values holds for these (and pi is transcendental, so that one
-  that does not hold for all values does not hold for pi).
+  an identity that holds for all values holds for these, and since pi is transcendental, one that
+  does not hold for all values does not hold for pi.
 
 Expressions with variables are compared at random points (Schwartz and Zippel: a polynomial of
 degree d that is not zero vanishes at a random point of a set of size S with probability at most
 d/S; S is 2^24 and there are several points), each point decided as above. The points come from a
-hash of both answers: repeatable, and nobody can aim at them.
+hash of both answers: they are repeatable, and nobody can aim at them.
 
-What is left, logarithms and functions such as sin(x) at general arguments, has no decision
-procedure, and for a sum of many radicals the root bound asks for too many digits. There agreement
-to 300 bits beyond four times the size of every number involved, at every point, is taken as
-equality; `Comparison.proved` says when that was so.
+Logarithms and functions such as sin(x) at general arguments have no decision procedure, and for a
+sum of many radicals the root bound asks for too many digits. There, agreement to 300 bits beyond
+four times the size of every number involved, at every point, is taken as equality, and
+`Comparison.proved` is False.
 """
 
 from __future__ import annotations
@@ -31,41 +31,165 @@ from fractions import Fraction
 
 from restem.verify.answers.compare import balls
 from restem.verify.answers.compare.balls import MP, Refused, Undecided, Undefined
+from restem.verify.answers.compare.comparison import Comparison
 from restem.verify.answers.compare.evaluation import Evaluation
-from restem.verify.answers.latex.factors import Node
-from restem.verify.answers.latex.nodes import branches, grows, mentions, mentions_kind, variables
+from restem.verify.answers.latex.nodes import (
+    INFINITY,
+    MINUS_INFINITY,
+    Constant,
+    Degree,
+    Function,
+    I,
+    Negation,
+    Node,
+    Number,
+    Power,
+    Sum,
+    Symbol,
+    mentions,
+    mentions_kind,
+    variables,
+    walk,
+)
 
 START_BITS = 96
+"""Precision of the first evaluation."""
 MAX_BITS = 20_000
-"""No proof is tried past this precision; evidence that needs more counts as "not shown equal"."""
+"""Precision past which no proof is tried; evidence that needs more counts as "not shown equal"."""
 EVIDENCE_BITS = 300
+"""Bits of agreement that count as evidence, beyond four times the size of the numbers involved."""
 POINTS = 3
+"""Points at which two functions must agree at the least."""
 OFFERED = 36
 """Points tried in all, those where the gold answer is not real included."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """Whether two values are equal, and how that was decided."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Zero:
+    """Whether an expression is zero at a point."""
 
-    equal: bool
-    """True only where equality was shown."""
-    method: str
-    """"numeric" for rational constants, else "symbolic"."""
-    proved: bool = True
-    """False where equality rests on agreement to several hundred bits."""
-    detail: str = ""
-    """Why equality could not be shown, where the limits were the reason."""
+    zero: bool
+    proved: bool
+    algebraic: bool
+    """Whether the expression is algebraic at the point."""
 
 
 def seeded(*nodes: object) -> random.Random:
-    """Random numbers that depend on the expressions compared and on nothing else."""
+    """Returns random numbers that depend on the expressions given and on nothing else."""
     return random.Random(hashlib.sha256(repr(nodes).encode("utf-8", "replace")).digest())
 
 
-def _zero_at(node: Node, point: Mapping[str, Fraction], log_base: int) -> tuple[bool, bool, bool]:
-    """Whether the node is zero at a point, whether that is proved, and whether the node is
-    algebraic there."""
+def difference(a: Node, b: Node) -> Node:
+    """Returns the node of `a - b`."""
+    return Sum((a, Negation(b)))
+
+
+def compare_values(a: Node, b: Node, *, log_base: int = 10) -> Comparison:
+    """Compares two scalar expressions as numbers or, if they have variables, as functions.
+
+    Variables are real. Where the gold answer (`b`) is real, so must the prediction be; points where
+    the gold answer is not real (its radicals have another domain) are left out.
+    """
+    if a == b:
+        return Comparison(True, "symbolic")
+    node = difference(a, b)
+    names = sorted(variables(node))
+    try:
+        if not names:
+            return _compare_constants(a, b, node, log_base)
+        return _compare_functions(a, b, node, names, log_base)
+    except (Refused, Undefined, Undecided) as reason:
+        return Comparison(False, "symbolic", str(reason))
+
+
+def approximate(node: Node, *, log_base: int = 10) -> float | None:
+    """Returns a real constant as a float, for ordering; None for anything else."""
+    if node == INFINITY:
+        return math.inf
+    if node == MINUS_INFINITY:
+        return -math.inf
+    if variables(node):
+        return None
+    MP.prec = START_BITS
+    try:
+        value = Evaluation({}, log_base=log_base)(node)
+    except ArithmeticError:
+        return None
+    if isinstance(value, Fraction):
+        try:
+            return float(value)
+        except OverflowError:
+            return None
+    if not value.real and abs(value.center.imag) > MP.ldexp(1, value.error):
+        return None
+    return float(MP.re(value.center))
+
+
+def _compare_constants(a: Node, b: Node, node: Node, log_base: int) -> Comparison:
+    MP.prec = START_BITS
+    evaluate = Evaluation({}, log_base=log_base)
+    try:
+        left, right = evaluate(a), evaluate(b)
+        if isinstance(left, Fraction) and isinstance(right, Fraction):
+            return Comparison(left == right, "numeric")
+        if balls.is_nonzero(balls.add(left, balls.negate(right))):
+            return Comparison(False, "symbolic")
+    except Undecided:
+        pass
+    found = _decide(node, {}, seeded(a, b), log_base)
+    return Comparison(found.zero, "symbolic", proved=found.proved)
+
+
+def _compare_functions(a: Node, b: Node, node: Node, names: list[str], log_base: int) -> Comparison:
+    numbers = seeded(a, b)
+    # Where roots and absolute values branch, more patterns of signs must be seen.
+    wanted = POINTS * 4 if _branches(node) else POINTS * 2
+    complex_allowed = mentions(node, I)
+    proved = True
+    agreed = 0
+    for point in _points(names, numbers, small=_grows(node)):
+        try:
+            if not complex_allowed and not _is_real(b, point, log_base):
+                continue
+        except (Undefined, Undecided):
+            continue
+        found = _decide(node, point, numbers, log_base)
+        if not found.zero:
+            return Comparison(False, "symbolic")
+        proved &= found.proved
+        agreed += 1
+        if agreed == wanted:
+            break
+    if agreed < POINTS:
+        return Comparison(False, "symbolic", "no point where the answer is defined")
+    return Comparison(True, "symbolic", proved=proved)
+
+
+def _decide(
+    node: Node, point: Mapping[str, Fraction], numbers: random.Random, log_base: int
+) -> _Zero:
+    """Returns whether the node is zero at a point.
+
+    Pi and e are taken as variables if that decides what numbers alone cannot.
+    """
+    found = _zero_at(node, point, log_base)
+    if not found.zero or found.proved:
+        return found
+    names = [name for name in ("pi", "e") if mentions(node, Constant(name))]
+    if "pi" not in names and mentions_kind(node, Degree):
+        names.append("pi")
+    if names:
+        for constants in _points(names, numbers, small=True):
+            try:
+                generic = _zero_at(node, {**point, **constants}, log_base)
+            except (Undefined, Undecided):
+                continue
+            # e^{i pi} = -1 does not hold for all e and pi: only polynomials decide.
+            return dataclasses.replace(generic, proved=True) if generic.algebraic else found
+    return found
+
+
+def _zero_at(node: Node, point: Mapping[str, Fraction], log_base: int) -> _Zero:
     bits = START_BITS
     while True:
         MP.prec = bits
@@ -77,10 +201,11 @@ def _zero_at(node: Node, point: Mapping[str, Fraction], log_base: int) -> tuple[
             bits *= 4
             continue
         if isinstance(value, Fraction):
-            return value == 0, True, True
+            return _Zero(value == 0, True, True)
+        algebraic = value.algebraic is not None
         if balls.is_nonzero(value):
-            return False, True, value.algebraic is not None
-        needed = value.algebraic.zero_bits() if value.algebraic is not None else math.inf
+            return _Zero(False, True, algebraic)
+        needed = value.algebraic.zero_bits() if algebraic else math.inf
         # A proof out of reach (the sum of a dozen radicals) leaves agreement as evidence.
         provable = needed <= MAX_BITS
         if not provable:
@@ -88,7 +213,7 @@ def _zero_at(node: Node, point: Mapping[str, Fraction], log_base: int) -> tuple[
             if needed > MAX_BITS:
                 raise Refused("comparing this takes too many digits")
         if balls.smaller_than(value, needed):
-            return True, provable, value.algebraic is not None
+            return _Zero(True, provable, algebraic)
         if bits > 2 * MAX_BITS:
             raise Refused("comparing this takes too many digits")
         bits = max(2 * bits, int(needed) + max(value.error + bits, 0) + 32)
@@ -100,21 +225,17 @@ def _is_real(node: Node, point: Mapping[str, Fraction], log_base: int) -> bool:
     return (
         isinstance(value, Fraction)
         or value.real
-        or abs(value.centre.imag) < MP.ldexp(1, value.error)
+        or abs(value.center.imag) < MP.ldexp(1, value.error)
     )
-
-
-def difference(a: Node, b: Node) -> Node:
-    return ("add", (a, ("neg", b)))
 
 
 def _points(
     names: list[str], numbers: random.Random, *, small: bool = False
 ) -> Iterator[dict[str, Fraction]]:
-    """Random points: all positive, of mixed signs, and near zero, in turn.
+    """Yields random points: all positive, of mixed signs, and near zero, in turn.
 
-    The mixed ones go through the patterns of signs, so that no function of |x| passes for one of x.
-    Radicals and logarithms are real only in part of space, so many points are offered.
+    The mixed ones step through the patterns of signs, so that no function of |x| passes for one of
+    x. Radicals and logarithms are real only in part of space, so many points are offered.
 
     Args:
       small: stay near zero throughout, for functions that grow fast or oscillate.
@@ -136,106 +257,25 @@ def _points(
         yield point
 
 
-def compare_values(a: Node, b: Node, *, log_base: int = 10) -> Comparison:
-    """Whether two scalar expressions denote the same number or function.
-
-    Variables are real. Where the gold (`b`) is real, so must the prediction be; points where the
-    gold is not real (its radicals have another domain) are left out.
-    """
-    if a == b:
-        return Comparison(True, "symbolic")
-    node = difference(a, b)
-    names = sorted(variables(node))
-    method = "symbolic"
-    try:
-        if not names:
-            return _compare_constants(a, b, node, log_base)
-        return _compare_functions(a, b, node, names, log_base)
-    except Refused as reason:
-        return Comparison(False, method, detail=str(reason))
-    except (Undefined, Undecided) as reason:
-        return Comparison(False, method, detail=str(reason))
+def _grows(node: Node) -> bool:
+    """Returns whether variables occur in exponents or in known functions."""
+    for part in walk(node):
+        match part:
+            case Power(exponent=inner) if variables(inner):
+                return True
+            case Function(arguments=arguments) if any(variables(inner) for inner in arguments):
+                return True
+    return False
 
 
-def _compare_constants(a: Node, b: Node, node: Node, log_base: int) -> Comparison:
-    MP.prec = START_BITS
-    evaluate = Evaluation({}, log_base=log_base)
-    try:
-        left, right = evaluate(a), evaluate(b)
-        if isinstance(left, Fraction) and isinstance(right, Fraction):
-            return Comparison(left == right, "numeric")
-        if balls.is_nonzero(balls.add(left, balls.negate(right))):
-            return Comparison(False, "symbolic")
-    except Undecided:
-        pass
-    zero, proved = _decide(node, {}, seeded(a, b), log_base)
-    return Comparison(zero, "symbolic", proved=proved)
-
-
-def _decide(
-    node: Node, point: Mapping[str, Fraction], numbers: random.Random, log_base: int
-) -> tuple[bool, bool]:
-    """Whether the node is zero at a point and whether that is proved, with pi and e as variables
-    where that decides what numbers alone cannot."""
-    zero, proved, _ = _zero_at(node, point, log_base)
-    if not zero or proved:
-        return zero, proved
-    names = [name for name in ("pi", "e") if mentions(node, ("const", name))]
-    names += ["pi"] if "pi" not in names and mentions_kind(node, "degree") else []
-    if names:
-        for constants in _points(names, numbers, small=True):
-            try:
-                generic, _, algebraic = _zero_at(node, {**point, **constants}, log_base)
-            except (Undefined, Undecided):
-                continue
-            # e^{i pi} = -1 does not hold for all e and pi: only polynomials decide.
-            return (generic, True) if algebraic else (zero, proved)
-    return zero, proved
-
-
-def _compare_functions(a: Node, b: Node, node: Node, names: list[str], log_base: int) -> Comparison:
-    numbers = seeded(a, b)
-    # Where roots and absolute values branch, more patterns of signs must be seen.
-    wanted = POINTS * 4 if branches(node) else POINTS * 2
-    complex_allowed = mentions(node, ("const", "i"))
-    proved = True
-    agreed = 0
-    for point in _points(names, numbers, small=grows(node)):
-        try:
-            if not complex_allowed and not _is_real(b, point, log_base):
-                continue
-        except (Undefined, Undecided):
-            continue
-        zero, certain = _decide(node, point, numbers, log_base)
-        if not zero:
-            return Comparison(False, "symbolic")
-        proved &= certain
-        agreed += 1
-        if agreed == wanted:
-            break
-    if agreed < POINTS:
-        return Comparison(False, "symbolic", detail="no point where the answer is defined")
-    return Comparison(True, "symbolic", proved=proved)
-
-
-def approximate(node: Node, *, log_base: int = 10) -> float | None:
-    """A real constant as a float, for putting things in order; None where it is none."""
-    if node == ("const", "oo"):
-        return math.inf
-    if node in (("neg", ("const", "oo")),):
-        return -math.inf
-    if variables(node):
-        return None
-    MP.prec = START_BITS
-    try:
-        value = Evaluation({}, log_base=log_base)(node)
-    except ArithmeticError:
-        return None
-    if isinstance(value, Fraction):
-        try:
-            return float(value)
-        except OverflowError:
-            return None
-    if not value.real and abs(value.centre.imag) > MP.ldexp(1, value.error):
-        return None
-    return float(MP.re(value.centre))
+def _branches(node: Node) -> bool:
+    """Returns whether a function of variables may change its formula with their signs."""
+    for part in walk(node):
+        match part:
+            case Power(_, Number() | Symbol()):
+                pass
+            case Power(base, _) if variables(base):
+                return True
+            case Function("abs" | "floor" | "ceil" | "max" | "min"):
+                return True
+    return False

@@ -1,119 +1,380 @@
-"""Questions about parsed answers, and rewritings of them that compute nothing."""
+"""The syntax trees of parsed answers, and the walks over them that compute nothing.
+
+A tree says how an answer is written, not what it is worth: `9^{9^{9}}` is a `Power` of a `Power`,
+and `compare/` refuses to evaluate it. Nodes are immutable and hashable, and equal if they have the
+same type and the same parts.
+"""
 
 from __future__ import annotations
 
-from restem.verify.answers.latex.factors import Node
+import dataclasses
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from typing import Any
 
 
-def variables(node: object) -> set[str]:
-    """Names of the variables in a node; "pi", "e" and "i" are not among them."""
-    names: set[str] = set()
-    stack = [node]
-    while stack:
-        top = stack.pop()
-        if isinstance(top, tuple):
-            if len(top) == 2 and top[0] == "sym":
-                names.add(top[1])
-            else:
-                stack.extend(top)
-    return names
+class Node:
+    """A part of an answer; each subclass is one kind."""
 
+    __slots__ = ("_hash",)
+    __match_args__: tuple[str, ...] = ()
+    _hash: int
 
-def mentions(node: object, wanted: Node) -> bool:
-    stack = [node]
-    while stack:
-        top = stack.pop()
-        if top == wanted:
+    def __hash__(self) -> int:
+        # Evaluation looks nodes up by value many times, so each hash is computed once.
+        try:
+            return self._hash
+        except AttributeError:
+            value = hash((type(self), *(getattr(self, name) for name in self.__match_args__)))
+            object.__setattr__(self, "_hash", value)
+            return value
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
             return True
-        if isinstance(top, tuple):
-            stack.extend(top)
-    return False
+        return type(self) is type(other) and all(
+            getattr(self, name) == getattr(other, name) for name in self.__match_args__
+        )
+
+    def children(self) -> tuple[Node, ...]:
+        """Returns the nodes directly below this one, in the order in which they are written."""
+        return ()
+
+    def transform(self, change: Callable[[Node], Node]) -> Node:
+        """Returns this node with `change` applied to each of its children."""
+        parts = (_transformed(getattr(self, name), change) for name in self.__match_args__)
+        return type(self)(*parts)
 
 
-def mentions_kind(node: object, kind: str) -> bool:
-    stack = [node]
-    while stack:
-        top = stack.pop()
-        if isinstance(top, tuple):
-            if top and top[0] == kind:
-                return True
-            stack.extend(top)
-    return False
+def _transformed(part: Any, change: Callable[[Node], Node]) -> Any:
+    if isinstance(part, Node):
+        return change(part)
+    if isinstance(part, tuple):
+        return tuple(_transformed(item, change) for item in part)
+    return part
 
 
-def grows(node: object) -> bool:
-    """Whether variables stand in exponents or in transcendental functions."""
-    stack = [node]
-    while stack:
-        top = stack.pop()
-        if isinstance(top, tuple):
-            if top and top[0] == "pow" and variables(top[2]):
-                return True
-            if top and top[0] == "fn" and variables(top[2]):
-                return True
-            stack.extend(top)
-    return False
+# Scalars.
 
 
-def branches(node: object) -> bool:
-    """Whether a function of variables may change its formula with their signs."""
-    stack = [node]
-    while stack:
-        top = stack.pop()
-        if isinstance(top, tuple):
-            if top and top[0] == "pow" and top[2][0] not in ("num", "sym") and variables(top[1]):
-                return True
-            if top and top[0] == "fn" and top[1] in ("abs", "floor", "ceil", "max", "min"):
-                return True
-            stack.extend(top)
-    return False
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Number(Node):
+    """A rational number written in base ten."""
+
+    value: Fraction
 
 
-def choose_signs(node: Node, sign: int) -> Node:
-    """The node with the upper or the lower of its double signs."""
-    if node and node[0] == "pm":
-        inner = choose_signs(node[2], sign)
-        return inner if node[1] * sign > 0 else ("neg", inner)
-    return tuple(choose_signs(part, sign) if isinstance(part, tuple) else part for part in node)
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Numeral(Node):
+    """A number written in a stated base: `1011_2`."""
+
+    digits: str
+    """Digits and letters with an optional sign and point."""
+    base: int
 
 
-def has_sign(node: Node, kind: str) -> bool:
-    """Whether a per cent or degree sign (by its node kind) belongs to the whole of a scalar.
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Symbol(Node):
+    """A variable, with its primes, subscript or accent."""
 
-    `50\\%`, `-45^\\circ` and `30^\\circ+15^\\circ` do, `\\sin 45^\\circ` and `1/(4\\%)` do not.
-    """
-    if node[0] == kind:
-        return True
-    if node[0] in ("neg", "unit"):
-        return has_sign(node[1], kind)
-    return node[0] == "add" and all(has_sign(term, kind) for term in node[1])
+    name: str
 
 
-def without_sign(node: Node, kind: str) -> Node:
-    """The node without the signs that `has_sign` sees, in every part of a set or a point."""
-    if node[0] == kind:
-        return without_sign(node[1], kind)
-    if node[0] == "add" and not has_sign(node, kind):
-        return node
-    if node[0] in ("neg", "unit", "add", "tuple", "set", "union", "minus", "cap"):
-        return tuple(_without_sign(part, kind) for part in node)
-    return node
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Constant(Node):
+    """A number with a name."""
+
+    name: str
+    """"pi", "e", "i" or "oo"."""
 
 
-def _without_sign(part: object, kind: str) -> object:
-    """A part of a node: a node, a tuple of nodes, or a bracket."""
-    if not isinstance(part, tuple) or not part:
-        return part
-    if isinstance(part[0], str):
-        return without_sign(part, kind)
-    return tuple(_without_sign(item, kind) for item in part)
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Sum(Node):
+    """Two or more terms, added."""
+
+    terms: tuple[Node, ...]
+
+    def children(self) -> tuple[Node, ...]:
+        return self.terms
 
 
-def substitute(node: Node, values: dict[str, Node]) -> Node:
-    if node[0] == "sym":
-        return values.get(node[1], node)
-    if node[0] == "num":
-        return node
-    return tuple(
-        substitute(part, values) if isinstance(part, tuple) and part else part for part in node
-    )
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Product(Node):
+    """Two or more factors, multiplied; a fraction is its numerator times an `Inverse`."""
+
+    factors: tuple[Node, ...]
+
+    def children(self) -> tuple[Node, ...]:
+        return self.factors
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Inverse(Node):
+    """One divided by a value."""
+
+    value: Node
+
+    def children(self) -> tuple[Node, ...]:
+        return (self.value,)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Negation(Node):
+    """Minus a value."""
+
+    value: Node
+
+    def children(self) -> tuple[Node, ...]:
+        return (self.value,)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Power(Node):
+    """A base to an exponent; the k-th root is the power of an `Inverse`."""
+
+    base: Node
+    exponent: Node
+
+    def children(self) -> tuple[Node, ...]:
+        return (self.base, self.exponent)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Function(Node):
+    """A function with a known meaning: `\\sin x`, `5!`, `\\binom{5}{2}`."""
+
+    name: str
+    arguments: tuple[Node, ...]
+
+    def children(self) -> tuple[Node, ...]:
+        return self.arguments
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Application(Node):
+    """A function with an unknown meaning, f, g or h, at an argument."""
+
+    name: str
+    argument: Node
+
+    def children(self) -> tuple[Node, ...]:
+        return (self.argument,)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class PlusMinus(Node):
+    """A term whose sign is either."""
+
+    sign: int
+    """1 for `\\pm`, -1 for `\\mp`."""
+    value: Node
+
+    def children(self) -> tuple[Node, ...]:
+        return (self.value,)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Percent(Node):
+    """A value with a percent sign."""
+
+    value: Node
+
+    def children(self) -> tuple[Node, ...]:
+        return (self.value,)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Degree(Node):
+    """A value with a degree sign."""
+
+    value: Node
+
+    def children(self) -> tuple[Node, ...]:
+        return (self.value,)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Quantity(Node):
+    """A value with units, or with words that follow it."""
+
+    value: Node
+    units: tuple[tuple[str, int], ...]
+    """Each unit's words and power."""
+
+    def children(self) -> tuple[Node, ...]:
+        return (self.value,)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Ratio(Node):
+    """Two or more parts joined by colons."""
+
+    parts: tuple[Node, ...]
+
+    def children(self) -> tuple[Node, ...]:
+        return self.parts
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Text(Node):
+    """Words."""
+
+    words: str
+
+
+# Several values.
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class List(Node):
+    """Values without brackets around them, joined by commas or words."""
+
+    items: tuple[Node, ...]
+
+    def children(self) -> tuple[Node, ...]:
+        return self.items
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Set(Node):
+    """Values in braces."""
+
+    items: tuple[Node, ...]
+
+    def children(self) -> tuple[Node, ...]:
+        return self.items
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Tuple(Node):
+    """Values in round or square brackets: a point, a vector or an interval."""
+
+    opening: str
+    """"(" or "["."""
+    items: tuple[Node, ...]
+    closing: str
+    """")" or "]"."""
+
+    def children(self) -> tuple[Node, ...]:
+        return self.items
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Matrix(Node):
+    """Rows of equal length."""
+
+    rows: tuple[tuple[Node, ...], ...]
+
+    def children(self) -> tuple[Node, ...]:
+        return tuple(entry for row in self.rows for entry in row)
+
+
+# Sets of numbers.
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Reals(Node):
+    """All real numbers."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Empty(Node):
+    """The empty set."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Union(Node):
+    """What is in any of the parts."""
+
+    parts: tuple[Node, ...]
+
+    def children(self) -> tuple[Node, ...]:
+        return self.parts
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Intersection(Node):
+    """What is in all of the parts."""
+
+    parts: tuple[Node, ...]
+
+    def children(self) -> tuple[Node, ...]:
+        return self.parts
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Difference(Node):
+    """What is in the left set and not in the right one."""
+
+    left: Node
+    right: Node
+
+    def children(self) -> tuple[Node, ...]:
+        return (self.left, self.right)
+
+
+# Relations.
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Relation(Node):
+    """An equation, an inequality, or a chain of them."""
+
+    sides: tuple[Node, ...]
+    operators: tuple[str, ...]
+    """One fewer than there are sides: "=", "!=", "<", "<=", ">", ">=" or "in"."""
+
+    def children(self) -> tuple[Node, ...]:
+        return self.sides
+
+
+PI = Constant("pi")
+E = Constant("e")
+I = Constant("i")  # noqa: E741
+INFINITY = Constant("oo")
+MINUS_INFINITY = Negation(INFINITY)
+
+
+def number(value: int | Fraction) -> Number:
+    """Returns the node of an integer or a fraction."""
+    return Number(Fraction(value))
+
+
+def negative(node: Node) -> Node:
+    """Returns minus the node; a literal number takes the sign itself."""
+    match node:
+        case Number(value):
+            return Number(-value)
+        case Numeral(digits, base) if digits[0] != "-":
+            return Numeral("-" + digits, base)
+    return Negation(node)
+
+
+def walk(node: Node) -> list[Node]:
+    """Returns the node and everything below it, each before its children."""
+    found = [node]
+    for part in found:
+        found.extend(part.children())
+    return found
+
+
+def variables(node: Node) -> set[str]:
+    """Returns the names of the variables in a node; pi, e and i are not among them."""
+    return {part.name for part in walk(node) if isinstance(part, Symbol)}
+
+
+def mentions(node: Node, wanted: Node) -> bool:
+    """Returns whether `wanted` is the node or occurs in it."""
+    return wanted in walk(node)
+
+
+def mentions_kind(node: Node, kind: type[Node]) -> bool:
+    """Returns whether the node or a part of it is of a kind."""
+    return any(isinstance(part, kind) for part in walk(node))
+
+
+def substitute(node: Node, values: Mapping[str, Node]) -> Node:
+    """Returns the node with variables replaced by name."""
+    if isinstance(node, Symbol):
+        return values.get(node.name, node)
+    return node.transform(lambda part: substitute(part, values))

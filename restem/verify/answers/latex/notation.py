@@ -1,8 +1,8 @@
-r"""Puts an answer's LaTeX into one spelling: no layout, one name for each symbol.
+r"""Normalizes an answer's LaTeX: no layout, one name for each symbol.
 
-This is Minerva's normalisation (arXiv 2206.14858, appendix D.1) as far as it only concerns
-spelling. What it *drops* there (units, words, the left side of `=`) is kept for the parser, which
-can tell `3 \text{ cm}` from `3 \text{ m}`.
+This is the part of Minerva's normalization (arXiv 2206.14858, appendix D.1) that concerns spelling.
+What that one *drops* (units, words, the left side of `=`) is kept here for the parser, which can
+tell `3 \text{ cm}` from `3 \text{ m}`.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ _PUNCTUATION = re.compile(r"[^\w\s:/.+-]|(?<!\d)\.|\.(?!\d)")
 
 
 def clean(answer: str) -> str:
-    r"""The answer with layout removed and synonyms spelled one way.
+    r"""Returns the answer with layout removed and synonyms spelled one way.
 
-    Idempotent, linear in the length, and never changes what the answer denotes:
+    This is idempotent, takes time linear in the length, and never changes what the answer denotes:
     `\left( \dfrac12,\ 3 \right)` becomes `(\frac12,3)`.
     """
     text = answer.translate(_UNICODE_TABLE)
@@ -112,19 +112,19 @@ def _unwrap(text: str) -> str:
 
 
 def _trim(text: str) -> str:
-    """Without the punctuation that ends the sentence around an answer."""
+    """Returns the text without the punctuation that ends the sentence around an answer."""
     while text and text[-1] in ".,;: " and not text.endswith(("\\.", "\\,", "\\;", "\\:")):
         text = text[:-1]
     return text
 
 
 def squeeze(cleaned: str) -> str:
-    """A cleaned answer without the spaces that mean nothing, for comparison as a string."""
+    """Returns a cleaned answer without meaningless spaces, for comparison as a string."""
     return _GLUE.sub(r"\1", cleaned)
 
 
 def text_key(cleaned: str) -> str:
-    """A worded answer as a person would compare it: words only, one space, no capitals."""
+    """Returns a verbal answer as a human compares it: words, single spaces, no capitals."""
     text = _WORDS_ONLY.sub(" ", cleaned.replace(r"\text", " "))
     text = _CLOCK_DOTS.sub(r"\1m", text.casefold())
     text = _PUNCTUATION.sub(" ", text)
@@ -134,67 +134,8 @@ def text_key(cleaned: str) -> str:
     return " ".join(words)
 
 
-_LENGTHS = {
-    "mm": 1, "millimeter": 1, "cm": 10, "centimeter": 10, "m": 1000, "meter": 1000, "metre": 1000,
-    "km": 10**6, "kilometer": 10**6, "kilometre": 10**6,
-}  # fmt: skip
-_FEET = {
-    "in": 1, "inch": 1, "inche": 1, "ft": 12, "feet": 12, "foot": 12, "yd": 36, "yard": 36,
-    "mi": 63360, "mile": 63360,
-}  # fmt: skip
-_TIMES = {
-    "sec": 1, "second": 1, "s": 1, "min": 60, "minute": 60, "hr": 3600, "hour": 3600, "h": 3600,
-    "day": 86400, "week": 604800,
-}  # fmt: skip
-_MASSES = {"mg": 1, "g": 1000, "gm": 1000, "gram": 1000, "kg": 10**6, "kilogram": 10**6}
-_WEIGHTS = {"oz": 1, "ounce": 1, "lb": 16, "pound": 16}
-_MONEY = {"cent": 1, "¢": 1, "dollar": 100, "usd": 100}
-_CLOCK = {"am": "am", "pm": "pm"}
-_UNIT_TABLES = {
-    "metric": _LENGTHS, "imperial": _FEET, "time": _TIMES, "mass": _MASSES, "weight": _WEIGHTS,
-    "money": _MONEY,
-}  # fmt: skip
-_SHORT_WORDS = (
-    "cm mm km ft yd mi mg kg gm lb lbs oz hr hrs sec min mph rpm usd deg sq cu am pm and or odd "
-    "yes no one two six ten red all none feet men day days ways per"
-)
-SHORT_WORDS = frozenset(_SHORT_WORDS.split())
-"""Words of two or three letters that are words, not products of variables, outside `\\text`."""
-
-
-def unit(words: str, power: int) -> tuple[str, int] | None:
-    """The dimension and the size of a unit, or None for words that measure nothing.
-
-    `("cm", 2)` and `("square centimeters", 1)` are both `("metric^2", 100)`: square millimetres.
-    Compound units (`miles per hour`) are compared by their words.
-    """
-    words = re.sub(r"[.,;:()]", "", words.casefold()).strip()
-    words = re.sub(r"^(?:sq|square)\s+", "\x02", words)
-    words = re.sub(r"^(?:cu|cubic)\s+", "\x03", words)
-    if words[:1] in ("\x02", "\x03"):
-        power *= ord(words[0])
-        words = words[1:]
-    name = words.replace(" ", "")
-    if name in _CLOCK:
-        return ("clock:" + name, 1)
-    for dimension, table in _UNIT_TABLES.items():
-        size = table.get(name) or table.get(name.removesuffix("s"))
-        if size:
-            return (f"{dimension}^{power}", size**power)
-    return None
-
-
-SET_WORDS = {
-    "empty": "empty",
-    "empty set": "empty",
-    "all real numbers": "reals",
-    "all reals": "reals",
-    "real numbers": "reals",
-}
-"""Sets of numbers that are spelled out, by the kind of their node."""
-
 HEDGES = frozenset(("about", "approximately", "approx", "roughly", "exactly"))
-"""Words before a number that change nothing of it."""
+"""Words before a number that do not change it."""
 
 _NUMBERS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "

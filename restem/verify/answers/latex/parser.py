@@ -1,27 +1,29 @@
-r"""A recursive-descent parser from LaTeX answers to plain tuples.
+"""A recursive-descent parser from LaTeX answers to the trees of `nodes`.
 
-Nothing here computes: `9^{9^{9}}` parses to a power of a power, and it is for `math_values` to
-refuse it. Nodes are hashable tuples whose first item is their kind:
-
-    ("num", Fraction)  ("sym", name)  ("const", "pi" | "e" | "i" | "oo")
-    ("add", terms)  ("mul", factors)  ("inv", x)  ("neg", x)  ("pow", base, exponent)
-    ("fn", name, arguments)  ("app", name, argument)  ("fact", x)  ("pm", sign, x)
-    ("percent", x)  ("degree", x)  ("unit", x, ((words, power), ...))  ("base", digits, base)
-    ("list", items)  ("set", items)  ("tuple", open, items, close)  ("matrix", rows)
-    ("union", parts)  ("minus", a, b)  ("cap", parts)  ("reals",)  ("empty",)
-    ("rel", sides, operators)  ("ratio", parts)  ("text", words)
+This module reads the loose part of the grammar, from lists down to products; `factors` reads what
+is tighter, and `brackets` what is delimited. Nothing here computes.
 """
 
 from __future__ import annotations
 
-import re
-
-from restem.verify.answers.latex.factors import (
-    FUNCTION_COMMANDS,
-    MAX_DEPTH,
-    PLAIN_COMMANDS,
-    Atoms,
+from restem.verify.answers.latex.brackets import Brackets
+from restem.verify.answers.latex.cursor import Cursor
+from restem.verify.answers.latex.factors import Factors
+from restem.verify.answers.latex.nodes import (
+    Difference,
+    Function,
+    Intersection,
+    Inverse,
+    List,
     Node,
+    Number,
+    PlusMinus,
+    Product,
+    Quantity,
+    Ratio,
+    Relation,
+    Sum,
+    Union,
     negative,
 )
 from restem.verify.answers.latex.tokens import ParseError, tokenize
@@ -30,295 +32,181 @@ _RELATIONS = {
     "=": "=", "<": "<", ">": ">", "le": "<=", "ge": ">=", "ne": "!=", "in": "in", "approx": "~",
     "equiv": "=", "sim": "~", "to": "=", "rightarrow": "=", "Rightarrow": "=", "implies": "=",
 }  # fmt: skip
-_STARTS = frozenset("([{")
-_INTEGER = re.compile(r"\d+")
+_MULTIPLIES = frozenset(("*", "cdot", "times"))
+_DIVIDES = frozenset(("/", "div"))
 
 
 def parse(cleaned: str, *, thousands: bool = True) -> Node:
-    """The tuple tree of a cleaned answer.
+    """Returns the syntax tree of a cleaned answer.
 
     Args:
-      cleaned: what `math_notation.clean` returned.
-      thousands: see `math_tokens.tokenize`.
+      cleaned: what `notation.clean` returned.
+      thousands: see `tokens.tokenize`.
 
     Raises:
       ParseError: it is no answer in this grammar, or is too large or too deep.
     """
-    return _Parser(tokenize(cleaned, thousands=thousands)).answer()
+    return _Parser(Cursor(tokenize(cleaned, thousands=thousands))).answer()
 
 
-class _Parser(Atoms):
-    """Operators, from the loosest to the tightest."""
+class _Parser:
+    """Reads operators, from the loosest to the tightest."""
+
+    def __init__(self, cursor: Cursor):
+        self.cursor = cursor
+        self.brackets = Brackets(cursor, items=self.items, item=self.item, sum=self.sum)
+        self.factors = Factors(cursor, self.brackets, sum=self.sum)
 
     # Answers, lists, relations.
 
     def answer(self) -> Node:
-        node = self.listing(top=True)
-        if self.is_cmd("choose"):
-            self.take()
-            node = ("fn", "binom", (node, self.listing()))
-        if self.token.kind != "end":
+        items = self.items(top=True)
+        node = items[0] if len(items) == 1 else List(tuple(items))
+        if self.cursor.is_cmd("choose"):
+            self.cursor.take()
+            node = Function("binom", (node, self.brackets.listing()))
+        if self.cursor.token.kind != "end":
             raise ParseError("something follows the answer")
         return node
 
-    def listing(self, *, top: bool = False) -> Node:
-        items = self.items(top=top)
-        return items[0] if len(items) == 1 else ("list", tuple(items))
-
     def items(self, *, top: bool = False) -> list[Node]:
+        """Reads elements separated by commas, semicolons or words.
+
+        Args:
+          top: whether this is the whole answer, which may end with a separator.
+        """
+        cursor = self.cursor
         items = [self.item()]
-        while self.token.kind == "sep" or self.is_op(",", ";"):
-            self.take()
-            while self.token.kind == "sep" or self.is_op(","):
-                self.take()
-            if top and self.token.kind == "end":
+        while cursor.token.kind == "sep" or cursor.is_op(",", ";"):
+            cursor.take()
+            while cursor.token.kind == "sep" or cursor.is_op(","):
+                cursor.take()
+            if top and cursor.token.kind == "end":
                 break
             items.append(self.item())
         return items
 
     def item(self) -> Node:
-        """A relation, or one side of one, with its units."""
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise ParseError("too deep")
-        outer_units, self.units = self.units, []
-        sides = []
+        """Reads a relation, or one side of one, with its units."""
+        cursor = self.cursor
+        cursor.descend()
+        outer_units = self.factors.units
         operators = []
-        if self.is_cmd("approx", "sim"):
-            self.take()
-        sides.append(self.with_units())
-        while self.token.kind in ("op", "cmd") and self.token.value in _RELATIONS:
-            operator = _RELATIONS[self.take().value]
-            if operator in "<>" and self.is_op("="):
-                self.take()
+        if cursor.is_cmd("approx", "sim"):
+            cursor.take()
+        sides = [self.side()]
+        while cursor.token.kind in ("op", "cmd") and cursor.token.value in _RELATIONS:
+            operator = _RELATIONS[cursor.take().value]
+            if operator in "<>" and cursor.is_op("="):
+                cursor.take()
                 operator += "="
-            elif operator == "=" and self.is_op(">", "<"):
-                self.take()
+            elif operator == "=" and cursor.is_op(">", "<"):
+                cursor.take()
             operators.append(operator)
-            sides.append(self.with_units())
-        self.units = outer_units
-        self.depth -= 1
-        if not operators:
-            return sides[0]
+            sides.append(self.side())
+        self.factors.units = outer_units
+        cursor.ascend()
         # An approximation only says again what stood before it.
         if "~" in operators:
             cut = operators.index("~")
             sides, operators = sides[: cut + 1], operators[:cut]
-            if not operators:
-                return sides[0]
-        return ("rel", tuple(sides), tuple(operators))
+        return Relation(tuple(sides), tuple(operators)) if operators else sides[0]
 
-    def with_units(self) -> Node:
-        self.units = []
+    def side(self) -> Node:
+        """Reads one side of a relation, with its units."""
+        self.factors.units = []
         node = self.union()
-        if self.units:
-            node = ("unit", node, tuple(self.units))
-            self.units = []
-        return node
+        units = self.factors.units
+        return Quantity(node, tuple(units)) if units else node
 
     def union(self) -> Node:
         parts = [self.ratio()]
-        while self.is_cmd("cup", "cap", "setminus"):
-            operator = self.take().value
+        while self.cursor.is_cmd("cup", "cap", "setminus"):
+            operator = self.cursor.take().value
             right = self.ratio()
             if operator == "cup":
                 parts.append(right)
             elif operator == "cap":
-                parts[-1] = ("cap", (parts[-1], right))
+                parts[-1] = Intersection((parts[-1], right))
             else:
-                parts[-1] = ("minus", parts[-1], right)
-        return parts[0] if len(parts) == 1 else ("union", tuple(parts))
+                parts[-1] = Difference(parts[-1], right)
+        return parts[0] if len(parts) == 1 else Union(tuple(parts))
 
     def ratio(self) -> Node:
         parts = [self.sum()]
-        while self.is_op(":"):
-            self.take()
+        while self.cursor.is_op(":"):
+            self.cursor.take()
             parts.append(self.sum())
-        return parts[0] if len(parts) == 1 else ("ratio", tuple(parts))
+        return parts[0] if len(parts) == 1 else Ratio(tuple(parts))
 
     # Arithmetic.
 
     def sum(self) -> Node:
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise ParseError("too deep")
-        terms = []
-        if self.is_cmd("pm", "mp"):
-            sign = 1 if self.take().value == "pm" else -1
-            terms.append(("pm", sign, self.product()))
-        else:
-            terms.append(self.product())
+        cursor = self.cursor
+        cursor.descend()
+        terms = [self.signed_term() if cursor.is_cmd("pm", "mp") else self.product()]
         while True:
-            if self.is_op("+"):
-                self.take()
+            if cursor.is_op("+"):
+                cursor.take()
                 terms.append(self.product())
-            elif self.is_op("-"):
-                self.take()
+            elif cursor.is_op("-"):
+                cursor.take()
                 terms.append(negative(self.product()))
-            elif self.is_cmd("pm", "mp"):
-                sign = 1 if self.take().value == "pm" else -1
-                terms.append(("pm", sign, self.product()))
+            elif cursor.is_cmd("pm", "mp"):
+                terms.append(self.signed_term())
             else:
                 break
-        self.depth -= 1
-        return terms[0] if len(terms) == 1 else ("add", tuple(terms))
+        cursor.ascend()
+        return terms[0] if len(terms) == 1 else Sum(tuple(terms))
+
+    def signed_term(self) -> Node:
+        """Reads a product after `\\pm` or `\\mp`."""
+        sign = 1 if self.cursor.take().value == "pm" else -1
+        return PlusMinus(sign, self.product())
 
     def product(self) -> Node:
-        minus = False
-        while self.is_op("-", "+"):
-            minus ^= self.take().value == "-"
-        factors = [self.factor(leading=True)]
+        cursor = self.cursor
+        minus = cursor.minus()
+        factors = [self.factors.factor(leading=True)]
         while True:
-            if self.is_op("*") or self.is_cmd("cdot", "times"):
-                self.take()
+            token = cursor.token
+            if token.kind == "text":
+                self.factors.units.append(self.unit())
+            elif token.value in _MULTIPLIES and token.kind in ("op", "cmd"):
+                cursor.take()
                 factors.append(self.signed_factor())
-            elif self.is_op("/") or self.is_cmd("div"):
-                self.take()
-                if self.token.kind == "text":
-                    words, power = self.unit_words()
-                    self.units.append(("per " + words, power))
-                    continue
-                factors.append(("inv", self.signed_factor()))
-            elif self.token.kind == "text":
-                self.units.append(self.unit_words())
-            elif self.is_cmd("$"):
-                # `5\$`, as some write it.
-                self.take()
-                self.units.append(("dollar", 1))
-            elif self.starts_factor():
-                factors.append(self.factor())
+            elif token.value in _DIVIDES and token.kind in ("op", "cmd"):
+                cursor.take()
+                if cursor.token.kind == "text":
+                    words, power = self.unit()
+                    self.factors.units.append(("per " + words, power))
+                else:
+                    factors.append(Inverse(self.signed_factor()))
+            elif cursor.is_cmd("$"):
+                # `5\\$`, as some write it.
+                cursor.take()
+                self.factors.units.append(("dollar", 1))
+            elif self.factors.starts():
+                factors.append(self.factors.factor())
             else:
                 break
-        node = factors[0] if len(factors) == 1 else ("mul", tuple(factors))
+        node = factors[0] if len(factors) == 1 else Product(tuple(factors))
         return negative(node) if minus else node
 
     def signed_factor(self) -> Node:
-        minus = False
-        while self.is_op("-", "+"):
-            minus ^= self.take().value == "-"
-        node = self.factor()
+        minus = self.cursor.minus()
+        node = self.factors.factor()
         return negative(node) if minus else node
 
-    def starts_factor(self) -> bool:
-        token = self.token
-        if token.kind == "num":
-            # Two numbers side by side are a mixed number or nothing; `(-1) 2` is a product.
-            before = self.tokens[self.at - 1]
-            return before.kind == "op" and before.value in ")]"
-        if token.kind in ("sym", "base"):
-            return True
-        if token.kind == "op":
-            return token.value in _STARTS or (token.value == "|" and not self.bars)
-        return token.kind == "cmd" and (
-            token.value in FUNCTION_COMMANDS
-            or token.value in PLAIN_COMMANDS
-            or token.value
-            in ("frac", "binom", "pi", "infty", "lfloor", "lceil", "overline", "{", "langle")
-        )
-
-    def unit_words(self) -> tuple[str, int]:
-        words = self.take().value
+    def unit(self) -> tuple[str, int]:
+        """Reads the words of a unit, and its power."""
+        words = self.cursor.words()
         power = 1
-        while self.token.kind == "text":
-            words += " " + self.take().value
-        if self.is_op("^"):
-            self.take()
-            exponent = self.argument()
-            if exponent[0] != "num" or exponent[1] not in (1, 2, 3):
-                raise ParseError("a unit to an odd power")
-            power = int(exponent[1])
+        if self.cursor.is_op("^"):
+            self.cursor.take()
+            match self.factors.argument():
+                case Number(exponent) if exponent in (1, 2, 3):
+                    power = int(exponent)
+                case _:
+                    raise ParseError("a unit to an odd power")
         return words, power
-
-    def factor(self, *, leading: bool = False) -> Node:
-        """A primary with its powers, factorials, per cent and degree signs."""
-        start = self.token
-        if self.is_cmd("$"):
-            self.take()
-            self.units.append(("dollar", 1))
-            if self.is_op("-"):
-                self.take()
-                return negative(self.factor())
-            start = self.token
-        node = self.primary(leading)
-        if start.kind == "num" and _INTEGER.fullmatch(start.value):
-            mixed = self.mixed(node)
-            if mixed is not None:
-                node = mixed
-        return self.postfix(node)
-
-    def postfix(self, node: Node) -> Node:
-        for _ in range(MAX_DEPTH):
-            if self.is_op("^"):
-                self.take()
-                if self.is_degree():
-                    node = ("degree", node)
-                    continue
-                if self.is_cmd("prime"):
-                    self.take()
-                    continue
-                node = ("pow", node, self.exponent())
-            elif self.is_cmd("circ"):
-                self.take()
-                node = ("degree", node)
-            elif self.is_op("!"):
-                self.take()
-                double = self.is_op("!")
-                if double:
-                    self.take()
-                node = ("fn", "fact2" if double else "fact", (node,))
-            elif self.is_cmd("%") or self.is_op("%") or self.is_words("percent", "per cent"):
-                self.take()
-                node = ("percent", node)
-            else:
-                return node
-        raise ParseError("too many powers")
-
-    def is_degree(self) -> bool:
-        if self.is_cmd("circ"):
-            self.take()
-            return True
-        following = self.tokens[self.at : self.at + 3]
-        spelled = [(token.kind, token.value) for token in following]
-        if spelled == [("op", "{"), ("cmd", "circ"), ("op", "}")]:
-            self.at += 3
-            return True
-        return False
-
-    def exponent(self) -> Node:
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise ParseError("too deep")
-        minus = False
-        while self.is_op("-", "+"):
-            minus ^= self.take().value == "-"
-        node = self.group() if self.is_op("{") else self.primary(False)
-        if self.is_op("^"):
-            self.take()
-            node = ("pow", node, self.exponent())
-        self.depth -= 1
-        return negative(node) if minus else node
-
-    def mixed(self, whole: Node) -> Node | None:
-        """`3\\frac{1}{2}` and `3 1/2`: a whole number with a fraction is their sum."""
-        mark = self.at
-        if self.is_cmd("frac"):
-            fraction = self.primary(False)
-        elif self.token.kind == "num" and self.token.spaced:
-            top = self.number()
-            if not self.is_op("/"):
-                raise ParseError("two numbers side by side")
-            self.take()
-            if self.token.kind != "num":
-                raise ParseError("two numbers side by side")
-            fraction = ("mul", (top, ("inv", self.number())))
-        else:
-            return None
-        if (
-            fraction[0] == "mul"
-            and fraction[1][0][0] == "num"
-            and fraction[1][1][1][0] == "num"
-            and all(value.denominator == 1 for value in (fraction[1][0][1], fraction[1][1][1][1]))
-        ):
-            return ("add", (whole, fraction))
-        self.at = mark
-        return None

@@ -1,4 +1,4 @@
-"""Cuts a cleaned answer into tokens for `math_parser`."""
+"""Cuts a cleaned answer into tokens for the parser."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import dataclasses
 import re
 
 from restem.verify.answers.extract import balanced
-from restem.verify.answers.latex import notation as math_notation
+from restem.verify.answers.latex.notation import MAX_CHARS, NUMBER_WORDS, ROW
+from restem.verify.answers.latex.units import SHORT_WORDS
 
 MAX_TOKENS = 1500
 
@@ -15,7 +16,7 @@ class ParseError(ValueError):
     """This is not an answer in the grammar, or it is too long or too deep for one."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class Token:
     """One token; `kind` and `value` together say what it is."""
 
@@ -26,8 +27,6 @@ class Token:
     """The token's text."""
     spaced: bool = False
     """Whether white space stood before it."""
-    tight: bool = False
-    """For "num": whether its commas were read as thousands separators."""
 
 
 _FUNCTIONS = "sin cos tan sec csc cot arcsin arccos arctan sinh cosh tanh log ln lg exp sqrt"
@@ -43,26 +42,25 @@ _LETTERS = re.compile(r"[a-zA-Z]+")
 _COMMAND = re.compile(r"\\([a-zA-Z]+|.)", re.DOTALL)
 _LISTING = re.compile(r"[,;. ]*\b(?:and/or|and|or)\b[,;. ]*|[,;]", re.IGNORECASE)
 _VOWEL = re.compile(r"[aeiouyAEIOUY]")
-_OPENERS = frozenset("([{")
+_OPERATORS = frozenset("+-*/=<>()[]{},;:|^_!'%&\"" + ROW)
 
 
 def tokenize(cleaned: str, *, thousands: bool = True) -> list[Token]:
-    """Tokens of a cleaned answer.
+    """Returns the tokens of a cleaned answer, with an "end" token after them.
 
     Args:
-      cleaned: what `math_notation.clean` returned.
+      cleaned: what `notation.clean` returned.
       thousands: read `1,234` outside brackets as one number rather than as a list of two.
 
     Raises:
-      ParseError: too many tokens, unbalanced text groups, or a character that no answer has.
+      ParseError: too many tokens, an open text group, or a character that no answer has.
     """
-    if len(cleaned) > math_notation.MAX_CHARS:
+    if len(cleaned) > MAX_CHARS:
         raise ParseError("too long")
     tokens: list[Token] = []
     position = 0
     depth = 0
-    end = len(cleaned)
-    while position < end:
+    while position < len(cleaned):
         char = cleaned[position]
         spaced = position > 0 and cleaned[position - 1] == " "
         if char == " ":
@@ -70,73 +68,72 @@ def tokenize(cleaned: str, *, thousands: bool = True) -> list[Token]:
             continue
         if len(tokens) > MAX_TOKENS:
             raise ParseError("too many tokens")
-        if char.isascii() and (char.isdigit() or char.isupper()):
-            match = _BASE.match(cleaned, position)
-            if match and not (tokens and tokens[-1] == Token("op", "_", tokens[-1].spaced)):
-                base = match[2] or match[3] or match[4]
-                tokens.append(Token("base", f"{match[1]}|{base}", spaced))
-                position = match.end()
+        if char.isascii() and (char.isdigit() or char.isupper() or char == "."):
+            subscript = bool(tokens) and tokens[-1].kind == "op" and tokens[-1].value == "_"
+            found = _number(cleaned, position, spaced, subscript, thousands and depth == 0)
+            if found:
+                token, position = found
+                tokens.append(token)
                 continue
-        if char.isascii() and (char.isdigit() or char == "."):
-            match = _SCIENTIFIC.match(cleaned, position)
-            if match:
-                exponent = match[2] or match[3]
-                tokens.append(Token("num", f"{match[1]}E{int(exponent)}", spaced))
-                position = match.end()
-                continue
-            match = _THOUSANDS.match(cleaned, position) if thousands and depth == 0 else None
-            if match:
-                tokens.append(Token("num", match[0].replace(",", ""), spaced, True))
-                position = match.end()
-                continue
-            match = _NUMBER.match(cleaned, position)
-            if match is None:
-                raise ParseError("a stray period")
-            tokens.append(Token("num", match[0], spaced))
-            position = match.end()
-            continue
         if char == "\\":
-            match = _COMMAND.match(cleaned, position)
-            if match is None:
-                raise ParseError("a stray backslash")
-            name = match[1]
-            position = match.end()
-            if name == "text":
-                body = cleaned[position:].lstrip()
-                inner = balanced(body)
-                if inner is None:
-                    raise ParseError("an open text group")
-                position = end - len(body) + len(inner) + 2
-                if not inner.strip():
-                    continue
-                following = cleaned[position : position + 2].lstrip()[:1]
-                tokens.extend(_text_tokens(inner, spaced, following in ("(", "{", "^", "\\")))
-            elif name in "{}%$|" or name.isalpha():
-                if name == "{":
-                    depth += 1
-                elif name == "}":
-                    depth -= 1
-                tokens.append(Token("cmd", name, spaced))
-            else:
-                raise ParseError(f"an unknown command \\{name}")
-            continue
-        if char.isascii() and char.isalpha():
+            found_tokens, position = _command(cleaned, position, spaced)
+            if found_tokens and found_tokens[0].kind == "cmd":
+                depth += {"{": 1, "}": -1}.get(found_tokens[0].value, 0)
+            tokens += found_tokens
+        elif char.isascii() and char.isalpha():
             run = _LETTERS.match(cleaned, position)[0]
             position += len(run)
-            tokens.extend(_letter_tokens(run, spaced))
-            continue
-        if char in "+-*/=<>()[]{},;:|^_!'%&\"" or char == math_notation.ROW:
-            if char in _OPENERS:
-                depth += 1
-            elif char in ")]}":
-                depth -= 1
+            tokens += _letter_tokens(run, spaced)
+        elif char in _OPERATORS:
+            depth += (char in "([{") - (char in ")]}")
             if char != '"':
                 tokens.append(Token("op", char, spaced))
             position += 1
-            continue
-        raise ParseError("a character that no answer has")
+        else:
+            raise ParseError("a character that no answer has")
     tokens.append(Token("end", ""))
     return tokens
+
+
+def _number(
+    cleaned: str, position: int, spaced: bool, subscript: bool, thousands: bool
+) -> tuple[Token, int] | None:
+    """Returns the number or numeral at a position, and where it ends; None at a mere letter."""
+    if not subscript and (match := _BASE.match(cleaned, position)):
+        base = match[2] or match[3] or match[4]
+        return Token("base", f"{match[1]}|{base}", spaced), match.end()
+    if cleaned[position].isupper():
+        return None
+    if match := _SCIENTIFIC.match(cleaned, position):
+        exponent = match[2] or match[3]
+        return Token("num", f"{match[1]}E{int(exponent)}", spaced), match.end()
+    if thousands and (match := _THOUSANDS.match(cleaned, position)):
+        return Token("num", match[0].replace(",", ""), spaced), match.end()
+    if match := _NUMBER.match(cleaned, position):
+        return Token("num", match[0], spaced), match.end()
+    raise ParseError("a stray period")
+
+
+def _command(cleaned: str, position: int, spaced: bool) -> tuple[list[Token], int]:
+    """Returns the tokens of the TeX command at a position, and where they end."""
+    match = _COMMAND.match(cleaned, position)
+    if match is None:
+        raise ParseError("a stray backslash")
+    name = match[1]
+    position = match.end()
+    if name == "text":
+        body = cleaned[position:].lstrip()
+        inner = balanced(body)
+        if inner is None:
+            raise ParseError("an open text group")
+        position = len(cleaned) - len(body) + len(inner) + 2
+        if not inner.strip():
+            return [], position
+        following = cleaned[position : position + 2].lstrip()[:1]
+        return _text_tokens(inner, spaced, following in ("(", "{", "^", "\\")), position
+    if name in "{}%$|" or name.isalpha():
+        return [Token("cmd", name, spaced)], position
+    raise ParseError(f"an unknown command \\{name}")
 
 
 def _text_tokens(inner: str, spaced: bool, applied: bool) -> list[Token]:
@@ -177,7 +174,7 @@ def _letter_tokens(run: str, spaced: bool) -> list[Token]:
         return [Token("cmd", "infty" if run == "infinity" else run, spaced)]
     if lowered in ("and", "or"):
         return [Token("sep", ",", spaced)]
-    if lowered in math_notation.SHORT_WORDS or lowered in math_notation.NUMBER_WORDS:
+    if lowered in SHORT_WORDS or lowered in NUMBER_WORDS:
         return [Token("text", run, spaced)]
     for name in ("arcsin", "arccos", "arctan", "sin", "cos", "tan", "sec", "csc", "cot", "sqrt"):
         if run.startswith(name) and len(run) == len(name) + 1:

@@ -1,18 +1,17 @@
 """Equality of values: what is proved, what is refuted, and what is refused."""
 
 import random
-from fractions import Fraction
 
 from absl.testing import absltest, parameterized
 
-from restem.verify.answers.compare import balls as math_balls
-from restem.verify.answers.compare import values as math_values
+from restem.verify.answers.compare.comparison import Comparison
+from restem.verify.answers.compare.values import compare_values, seeded
 from restem.verify.answers.latex.notation import clean
 from restem.verify.answers.latex.parser import parse
 
 
-def values(a: str, b: str) -> math_values.Comparison:
-    return math_values.compare_values(parse(clean(a)), parse(clean(b)))
+def values(a: str, b: str) -> Comparison:
+    return compare_values(parse(clean(a)), parse(clean(b)))
 
 
 class ProofTest(parameterized.TestCase):
@@ -30,7 +29,7 @@ class ProofTest(parameterized.TestCase):
         (r"\pi r^2 \cdot 2", r"2\pi r^2", "symbolic"),
     )
     def test_proved(self, a, b, method):
-        self.assertEqual(values(a, b), math_values.Comparison(True, method))
+        self.assertEqual(values(a, b), Comparison(True, method))
 
     @parameterized.parameters(
         (r"\ln 6", r"\ln 2 + \ln 3"),
@@ -39,7 +38,7 @@ class ProofTest(parameterized.TestCase):
         (r"\arcsin\frac{1}{2}", r"\frac{\pi}{6}"),
     )
     def test_evidence(self, a, b):
-        self.assertEqual(values(a, b), math_values.Comparison(True, "symbolic", proved=False))
+        self.assertEqual(values(a, b), Comparison(True, "symbolic", proved=False))
 
     @parameterized.parameters(range(2, 60, 7))
     def test_powers_that_differ_only_far_out(self, n):
@@ -79,7 +78,7 @@ class ProofTest(parameterized.TestCase):
             self.assertFalse(values(product, f"{total}+({coefficients[-1] + 1})").equal)
 
     def test_points_are_repeatable_and_depend_on_the_answer(self):
-        draw = lambda *nodes: math_values.seeded(*nodes).getrandbits(64)
+        draw = lambda *nodes: seeded(*nodes).getrandbits(64)
         self.assertEqual(draw("a", "b"), draw("a", "b"))
         self.assertNotEqual(draw("a", "b"), draw("a", "c"))
 
@@ -106,53 +105,6 @@ class ProofTest(parameterized.TestCase):
             return
         self.assertFalse(result.equal)
         self.assertNotEqual(result.detail, "")
-
-
-class BallTest(parameterized.TestCase):
-    @parameterized.parameters(53, 200, 1000)
-    def test_balls_hold_the_value(self, bits):
-        """Random expressions: the ball at low precision contains the value at high precision."""
-        numbers = random.Random(bits)
-        for _ in range(60):
-            steps = [(numbers.choice("+*/r-"), numbers.randint(1, 40)) for _ in range(8)]
-
-            def run(steps=steps):
-                value = Fraction(2)
-                for operation, n in steps:
-                    if operation == "+":
-                        value = math_balls.add(value, math_balls.root(Fraction(n), 3, n))
-                    elif operation == "*":
-                        value = math_balls.multiply(value, math_balls.root(Fraction(n), 2, n))
-                    elif operation == "/":
-                        value = math_balls.invert(math_balls.add(value, Fraction(n)))
-                    elif operation == "r":
-                        value = math_balls.root(
-                            math_balls.add(value, Fraction(n, 7)), 2, (n, str(steps))
-                        )
-                    else:
-                        value = math_balls.add(value, math_balls.negate(Fraction(n, 9)))
-                return math_balls.ball(value)
-
-            math_balls.MP.prec = bits
-            try:
-                coarse = run()
-                math_balls.MP.prec = 3 * bits + 200
-                fine = run()
-            except ArithmeticError:
-                continue
-            gap = abs(coarse.centre - fine.centre)
-            self.assertLessEqual(
-                gap, math_balls.MP.ldexp(1, coarse.error) + math_balls.MP.ldexp(1, fine.error)
-            )
-
-    def test_root_bound_of_a_known_case(self):
-        """sqrt 2 - 1: u = 1 + sqrt 2, so |x| >= 1/u when it is not zero, and it is 0.41."""
-        math_balls.MP.prec = 100
-        value = math_balls.add(math_balls.root(Fraction(2), 2, 2), Fraction(-1))
-        self.assertAlmostEqual(float(value.centre), 2**0.5 - 1)
-        bits = value.algebraic.zero_bits()
-        self.assertLess(2.0**-bits, 2**0.5 - 1)
-        self.assertLess(bits, 5)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,19 @@
+"""The outcome of a comparison."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Comparison:
+    """Whether two answers or parts of answers are equal, and how that was decided."""
+
+    equal: bool
+    """True only if equality was shown."""
+    method: str
+    """What was compared: "numeric", "symbolic", "list", "interval", ..."""
+    detail: str = ""
+    """Why equality could not be shown."""
+    proved: bool = True
+    """False if equality rests on agreement to several hundred bits."""

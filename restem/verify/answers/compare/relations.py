@@ -1,0 +1,203 @@
+"""Compares equations and inequalities, with each other and with values or sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+
+from restem.verify.answers.compare import sets
+from restem.verify.answers.compare.comparison import Comparison
+from restem.verify.answers.compare.values import approximate, compare_values, difference, seeded
+from restem.verify.answers.latex.nodes import (
+    PI,
+    Application,
+    Constant,
+    Function,
+    List,
+    Matrix,
+    Negation,
+    Node,
+    Power,
+    Product,
+    Quantity,
+    Relation,
+    Set,
+    Symbol,
+    Text,
+    Tuple,
+    Union,
+    number,
+    substitute,
+    variables,
+)
+from restem.verify.answers.options import Options
+
+_MIRRORED = {">": "<", ">=": "<="}
+
+
+class Relations:
+    """Compares relations; their sides are compared by the callables given."""
+
+    def __init__(
+        self,
+        options: Options,
+        *,
+        match: Callable[[Node, Node], Comparison],
+        match_rows: Callable[[Sequence[Node], Sequence[Node], str], Comparison],
+    ):
+        """Args:
+        options: the conventions in force.
+        match: compares two answers or parts of answers.
+        match_rows: compares two sequences part by part; the string names what they are.
+        """
+        self._options = options
+        self._match = match
+        self._match_rows = match_rows
+
+    def match(self, answer: Node, gold: Node) -> Comparison:
+        """Compares two answers, at least one of which is a relation."""
+        if isinstance(answer, Relation) and isinstance(gold, Relation):
+            return self._match_both(_ascending(answer), _ascending(gold))
+        if isinstance(answer, Relation):
+            relation, other = answer, gold
+        else:
+            assert isinstance(gold, Relation)
+            relation, other = gold, answer
+        if set(relation.operators) <= {"=", "in"}:
+            value = self._labeled(relation)
+            if value is None:
+                return Comparison(False, "equation", "an equation is not a value")
+            return self._match(value, other) if relation is answer else self._match(other, value)
+        try:
+            solutions = sets.from_relation(relation)
+            return _same_set("inequality", solutions, sets.from_answer(other))
+        except sets.NotASet:
+            return Comparison(False, "inequality", "an inequality is not a value")
+
+    def _labeled(self, relation: Relation) -> Node | None:
+        """Returns the value that `x = 5`, `f(x) = 5` or `\\frac12 + \\frac13 = \\frac56` give."""
+        if not self._options.labels:
+            return None
+        first, last = relation.sides[0], relation.sides[-1]
+        if relation.operators[-1] == "in":
+            return last if isinstance(first, Symbol) else None
+        if is_label(first.value if isinstance(first, Quantity) else first):
+            return last
+        if (
+            not variables(first)
+            and not variables(last)
+            # A chain of numbers: the last is the answer, if the chain is true.
+            and all(self._match(side, last).equal for side in relation.sides[:-1])
+        ):
+            return last
+        return None
+
+    def _match_both(self, answer: Relation, gold: Relation) -> Comparison:
+        if set(answer.operators) <= {"="} and set(gold.operators) <= {"="}:
+            return self._match_equations(answer, gold)
+        if "in" in answer.operators + gold.operators:
+            return self._match_membership(answer, gold)
+        try:
+            if variables(answer) != variables(gold):
+                return Comparison(False, "inequality", "another variable")
+            return _same_set("inequality", sets.from_relation(answer), sets.from_relation(gold))
+        except sets.NotASet:
+            pass
+        if answer.operators != gold.operators:
+            return Comparison(False, "inequality", "other signs")
+        result = self._match_rows(answer.sides, gold.sides, "inequality")
+        if result.equal or len(answer.sides) != 2:
+            return result
+        same = self._proportional(answer, gold, positive=answer.operators[0] != "!=")
+        return Comparison(same, "inequality", "" if same else "another inequality")
+
+    def _match_membership(self, answer: Relation, gold: Relation) -> Comparison:
+        """Compares `x \\in [0,1]` with the same or with `0 \\le x \\le 1`."""
+        if answer.operators == gold.operators == ("in",):
+            return self._match_rows(answer.sides, gold.sides, "inequality")
+        inside, other = (answer, gold) if "in" in answer.operators else (gold, answer)
+        try:
+            solutions = sets.from_relation(other)
+            return _same_set("inequality", sets.from_answer(inside.sides[-1]), solutions)
+        except sets.NotASet:
+            return Comparison(False, "inequality", "not comparable as sets of numbers")
+
+    def _match_equations(self, answer: Relation, gold: Relation) -> Comparison:
+        answer, gold = _without_middle(answer), _without_middle(gold)
+        if not variables(answer) and not variables(gold):
+            # `0.56 = 56\\%`: each says one number twice.
+            given, wanted = self._labeled(answer), self._labeled(gold)
+            if given is not None and wanted is not None:
+                return self._match(given, wanted)
+        sides = answer.sides + gold.sides
+        if len(answer.sides) != 2 or len(gold.sides) != 2 or not all(map(_is_scalar, sides)):
+            return self._match_rows(answer.sides, gold.sides, "equation")
+        same = self._proportional(answer, gold, positive=False)
+        return Comparison(same, "equation", "" if same else "another equation")
+
+    def _proportional(self, answer: Relation, gold: Relation, *, positive: bool) -> bool:
+        """Returns whether the differences of the sides are a constant multiple of each other.
+
+        f = c g for a constant c if f(p) g(q) = f(q) g(p) at random points p, q. With `positive`,
+        c must be positive, which keeps the sense of an inequality.
+        """
+        f, g = difference(*answer.sides), difference(*gold.sides)
+        names = sorted(variables(g))
+        if not names or variables(f) != variables(g):
+            return False
+        numbers = seeded(f, g)
+        point = {name: number(Fraction(numbers.getrandbits(12) + 2, 4099)) for name in names}
+        f_there, g_there = substitute(f, point), substitute(g, point)
+        log_base = self._options.log_base
+        for there in (f_there, g_there):
+            if compare_values(there, number(0), log_base=log_base).equal:
+                return False
+        products = Product((f, g_there)), Product((g, f_there))
+        if not compare_values(*products, log_base=log_base).equal:
+            return False
+        if not positive:
+            return True
+        left, right = approximate(f_there), approximate(g_there)
+        return left is not None and right is not None and left * right > 0
+
+
+def _same_set(method: str, a: Node, b: Node) -> Comparison:
+    same = sets.equal(a, b)
+    return Comparison(same, method, "" if same else "another set")
+
+
+def _ascending(relation: Relation) -> Relation:
+    """Returns a chain of inequalities read from the small end to the large one."""
+    if relation.operators and all(operator in _MIRRORED for operator in relation.operators):
+        operators = tuple(_MIRRORED[operator] for operator in reversed(relation.operators))
+        return Relation(relation.sides[::-1], operators)
+    return relation
+
+
+def _without_middle(equation: Relation) -> Relation:
+    """Returns `y = 2` for `y = 1 + 1 = 2`."""
+    if len(equation.sides) > 2 and is_label(equation.sides[0]):
+        return Relation((equation.sides[0], equation.sides[-1]), ("=",))
+    return equation
+
+
+def is_label(node: Node) -> bool:
+    """Returns whether the left side of an equation only names what the right side is."""
+    match node:
+        case Symbol() | Application() | Text():
+            return True
+        case Product(parts) | Tuple(items=parts):
+            return all(is_label(part) for part in parts)
+        case Function("abs", (inner,)):
+            # The length of a segment.
+            return is_label(inner)
+        case Power(Symbol(), exponent):
+            # A function's inverse.
+            return exponent in (number(-1), Negation(number(1)))
+        case Constant():
+            return node != PI
+    return False
+
+
+def _is_scalar(node: Node) -> bool:
+    return not isinstance(node, List | Set | Tuple | Matrix | Union | Text | Quantity | Relation)

@@ -1,0 +1,136 @@
+"""What stands inside delimiters: brackets, groups, sets, absolute values and matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from restem.verify.answers.latex.cursor import Cursor
+from restem.verify.answers.latex.nodes import Empty, Function, List, Matrix, Node, Set, Tuple
+from restem.verify.answers.latex.notation import ROW
+from restem.verify.answers.latex.tokens import ParseError
+
+_CLOSERS = {"(": ")]", "[": "])"}
+_MATRICES = frozenset(("pmatrix", "bmatrix", "matrix", "Bmatrix", "smallmatrix"))
+
+
+class Brackets:
+    """Reads delimiters; what stands between them is read by the callables given."""
+
+    def __init__(
+        self,
+        cursor: Cursor,
+        *,
+        items: Callable[[], list[Node]],
+        item: Callable[[], Node],
+        sum: Callable[[], Node],
+    ):
+        """Args:
+        cursor: the position, shared with the other readers.
+        items: reads a comma-separated list, one element or more.
+        item: reads one element of such a list.
+        sum: reads a sum without relations.
+        """
+        self._cursor = cursor
+        self._items = items
+        self._item = item
+        self._sum = sum
+        self._bars = 0
+
+    @property
+    def bar_opens(self) -> bool:
+        """Whether `|` opens an absolute value here rather than closing one."""
+        return not self._bars
+
+    def listing(self) -> Node:
+        """Reads a comma-separated list; a single element is no list."""
+        items = self._items()
+        return items[0] if len(items) == 1 else List(tuple(items))
+
+    def group(self) -> Node:
+        """Reads `{...}`."""
+        cursor = self._cursor
+        cursor.expect("{")
+        if cursor.is_op("}"):
+            # `{}^2`, or an empty group used as a spacer.
+            raise ParseError("an empty group")
+        bars, self._bars = self._bars, 0
+        node = self.listing()
+        if cursor.is_cmd("choose"):
+            cursor.take()
+            node = Function("binom", (node, self.listing()))
+        self._bars = bars
+        cursor.expect("}")
+        return node
+
+    def bracket(self) -> Node:
+        """Reads `(...)` or `[...]`, or a half-open interval."""
+        cursor = self._cursor
+        opening = cursor.take().value
+        bars, self._bars = self._bars, 0
+        items = self._items()
+        self._bars = bars
+        if not cursor.is_op(*_CLOSERS[opening]):
+            raise ParseError("an open bracket")
+        closing = cursor.take().value
+        if len(items) == 1:
+            if _CLOSERS[opening][0] != closing:
+                raise ParseError("brackets that do not match")
+            return items[0]
+        return Tuple(opening, tuple(items), closing)
+
+    def absolute(self) -> Node:
+        """Reads `|...|`."""
+        self._cursor.take()
+        self._bars += 1
+        inner = self._sum()
+        self._bars -= 1
+        self._cursor.expect("|")
+        return Function("abs", (inner,))
+
+    def rounded(self, name: str) -> Node:
+        """Reads the rest of `\\lfloor ... \\rfloor` or `\\lceil ... \\rceil`."""
+        inner = self._sum()
+        self._cursor.expect_cmd("r" + name, "an open floor or ceiling")
+        return Function(name, (inner,))
+
+    def set(self) -> Node:
+        """Reads the rest of `\\{...\\}`."""
+        cursor = self._cursor
+        items = [] if cursor.is_cmd("}") else self._items()
+        cursor.expect_cmd("}", "an open set")
+        return Set(tuple(items)) if items else Empty()
+
+    def vector(self) -> Node:
+        """Reads the rest of `\\langle ... \\rangle`."""
+        items = self._items()
+        self._cursor.expect_cmd("rangle", "an open vector")
+        return Tuple("(", tuple(items), ")")
+
+    def matrix(self) -> Node:
+        """Reads the rest of an environment after `\\begin`."""
+        cursor = self._cursor
+        name = cursor.environment_name()
+        if name == "array":
+            cursor.environment_name()
+        elif name not in _MATRICES:
+            raise ParseError(f"an unknown environment {name}")
+        rows: list[tuple[Node, ...]] = []
+        row: list[Node] = []
+        while not cursor.is_cmd("end"):
+            row.append(self._item())
+            if cursor.is_op("&"):
+                cursor.take()
+            elif cursor.is_op(ROW):
+                cursor.take()
+                rows.append(tuple(row))
+                row = []
+            elif not cursor.is_cmd("end"):
+                raise ParseError("a broken matrix")
+        if row:
+            rows.append(tuple(row))
+        cursor.take()
+        if cursor.environment_name() != name:
+            raise ParseError("environments that do not match")
+        if len({len(row) for row in rows}) != 1:
+            raise ParseError("rows of unlike length")
+        return Matrix(tuple(rows))
