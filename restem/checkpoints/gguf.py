@@ -1,25 +1,23 @@
-"""Reads GGUF files: header, vocabulary, and tensors of every type that `gguf.quants` dequantises.
+"""Reads GGUF files: header, and tensors of every type that `gguf.quants` dequantises.
 
-The header is parsed here and not by `gguf.GGUFReader`, which makes a NumPy array of every token
-of the vocabulary (16 s for Gemma's 262,144 on the machine this was written on). The format is
-described at https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
+The header is parsed here rather than by `gguf.GGUFReader`, which makes a NumPy array of every token
+of the vocabulary (16 s for Gemma's 262,144 on a laptop's core). The format is described at
+https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
+import io
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from etils import epath
 
-from restem.checkpoints import names
 from restem.errors import UserError
-from restem.models.config import ModelConfig, RopeScaling
 
 # struct codes of GGUF's scalar types; 8 is a string, 9 an array.
 _SCALARS = {
@@ -30,7 +28,7 @@ _STRING, _ARRAY = 8, 9
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """Where a tensor lies in the file."""
+    """Shape, type and place of a tensor in the file."""
 
     shape: tuple[int, ...]
     """In NumPy's order, [out, in]."""
@@ -39,31 +37,47 @@ class Tensor:
     offset: int
     """First byte in the file."""
     row_bytes: int
-    """Bytes of one row (of all tensor, if it has one dimension)."""
+    """Bytes per row; of the whole tensor, if it has one dimension."""
 
 
 class GGUFFile:
-    """An open GGUF file: `metadata`, and tensors read a few rows at a time."""
+    """A GGUF file: `metadata`, and tensors read a few rows at a time, by any number of threads."""
 
-    def __init__(self, path: epath.PathLike):
+    def __init__(self, path: epath.PathLike, *more: epath.PathLike):
+        """Reads the header.
+
+        Args:
+          path: the file.
+          *more: where the file is in pieces, those that follow `path`, in order.
+
+        Raises:
+          UserError: a path is missing or a folder, or together they are not a GGUF file.
+        """
         self.path = epath.Path(path)
-        if not self.path.exists():
-            raise UserError(f"{self.path} does not exist; gguf: takes the path of a GGUF file")
-        if self.path.is_dir():
-            raise UserError(f"{self.path} is a folder; gguf: takes a file (for a folder, use hf:)")
+        self._pieces = [self.path, *map(epath.Path, more)]
+        for piece in self._pieces:
+            if not piece.exists():
+                raise UserError(f"{piece} does not exist; gguf: takes the path of a GGUF file")
+            if piece.is_dir():
+                raise UserError(f"{piece} is a folder; gguf: takes a file (for a folder, use hf:)")
         try:
-            self.metadata, self.tensors = _parse_header(self.path)
+            with self._open() as file:
+                self.metadata, self.tensors = _parse_header(file)
         except (struct.error, ValueError, UnicodeDecodeError, EOFError) as error:
             raise UserError(
                 f"{self.path} is not a whole GGUF file ({error}); copy or download it again"
             ) from error
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        # Long-context factors of Llama 3 are read by `config` and are not a parameter.
+        # Long-context factors of Llama 3 are read by `gguf_config` and are not a parameter.
         return {n: t.shape for n, t in self.tensors.items() if n != "rope_freqs.weight"}
 
     def read(self, name: str, rows: slice = slice(None)) -> np.ndarray:
-        """Rows of a tensor as float32."""
+        """Returns rows of a tensor as float32, [rows, ...].
+
+        Raises:
+          UserError: the file ends early, or the gguf package cannot dequantise the tensor's type.
+        """
         from gguf import GGMLQuantizationType, quants
 
         tensor = self.tensors[name]
@@ -72,7 +86,7 @@ class GGUFFile:
             start, count = 0, 1
         else:
             count = stop - start
-        with self.path.open("rb") as file:
+        with self._open() as file:
             file.seek(tensor.offset + start * tensor.row_bytes)
             raw = file.read(count * tensor.row_bytes)
         if len(raw) != count * tensor.row_bytes:
@@ -89,6 +103,59 @@ class GGUFFile:
         if len(tensor.shape) == 1:
             return values.reshape(tensor.shape)[rows]
         return values.reshape(count, *tensor.shape[1:])
+
+    def _open(self):
+        if len(self._pieces) == 1:
+            return self.path.open("rb")
+        return io.BufferedReader(_Joined(self._pieces), 1 << 16)
+
+
+class _Joined(io.RawIOBase):
+    """Files read one after the other, as if they were one."""
+
+    def __init__(self, pieces: Sequence[epath.Path]):
+        self._pieces = pieces
+        self._ends = np.cumsum([piece.stat().length for piece in pieces]).tolist()
+        self._at = 0
+        self._index = -1
+        self._file: Any = None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._ends[-1]}[whence]
+        self._at = base + offset
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer) -> int:
+        index = int(np.searchsorted(self._ends, self._at, side="right"))
+        if index == len(self._ends):
+            return 0
+        begin = self._ends[index - 1] if index else 0
+        if index != self._index:
+            self._close_piece()
+            self._file, self._index = self._pieces[index].open("rb"), index
+        self._file.seek(self._at - begin)
+        data = self._file.read(min(len(buffer), self._ends[index] - self._at))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        self._close_piece()
+        super().close()
+
+    def _close_piece(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
 
 class _Header:
@@ -129,152 +196,36 @@ class _Header:
             raise ValueError(f"a value of unknown type {kind}")
         return self.scalar(_SCALARS[kind])
 
+    def end(self) -> int:
+        """Returns how many bytes of the file have been taken."""
+        return self._file.tell() - (len(self._data) - self._at)
 
-def _parse_header(path: epath.Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+
+def _parse_header(file) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Returns metadata and tensors by name."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
-    with path.open("rb") as file:
-        header = _Header(file)
-        if header.take(4) != b"GGUF":
-            raise ValueError("it does not begin with GGUF")
-        version = header.scalar("I")
-        if version not in (2, 3):
-            raise ValueError(f"version {version} is not 2 or 3")
-        tensor_count, value_count = header.scalar("Q"), header.scalar("Q")
-        metadata = {}
-        for _ in range(value_count):
-            key = header.string()
-            metadata[key] = header.value(header.scalar("I"))
-        infos = []
-        for _ in range(tensor_count):
-            name = header.string()
-            shape = tuple(header.scalar("Q") for _ in range(header.scalar("I")))[::-1]
-            infos.append((name, shape, header.scalar("I"), header.scalar("Q")))
-        end = file.tell() - (len(header._data) - header._at)
+    header = _Header(file)
+    if header.take(4) != b"GGUF":
+        raise ValueError("it does not begin with GGUF")
+    version = header.scalar("I")
+    if version not in (2, 3):
+        raise ValueError(f"version {version} is not 2 or 3")
+    tensor_count, value_count = header.scalar("Q"), header.scalar("Q")
+    metadata = {}
+    for _ in range(value_count):
+        key = header.string()
+        metadata[key] = header.value(header.scalar("I"))
+    infos = []
+    for _ in range(tensor_count):
+        name = header.string()
+        shape = tuple(header.scalar("Q") for _ in range(header.scalar("I")))[::-1]
+        infos.append((name, shape, header.scalar("I"), header.scalar("Q")))
     alignment = metadata.get("general.alignment", 32)
-    begin = -(-end // alignment) * alignment
+    begin = -(-header.end() // alignment) * alignment
     tensors = {}
     for name, shape, kind, offset in infos:
         block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
         row = math.prod(shape[1:]) if len(shape) > 1 else shape[0]
         tensors[name] = Tensor(shape, kind, begin + offset, row // block * block_bytes)
     return metadata, tensors
-
-
-# GGUF architecture -> our family, and the fields in which it differs from Llama.
-_GEMMA = {
-    "activation": "gelu_tanh",
-    "norm_offset": 1.0,
-    "norm_eps": 1e-6,
-    "scale_embedding": True,
-}
-_ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
-    "llama": {},
-    "qwen2": {"qkv_bias": True},
-    "qwen3": {"qk_norm": True},
-    "gemma": _GEMMA,
-    "gemma2": {**_GEMMA, "post_norms": True},
-    "gemma3": {**_GEMMA, "post_norms": True, "qk_norm": True, "rope_local_theta": 10_000.0},
-}
-# The two models whose queries are scaled by the residual width a head, as llama.cpp tells them.
-_WIDTH_SCALED = {("gemma2", 46), ("gemma3", 62)}
-
-
-def config(file: GGUFFile) -> ModelConfig:
-    """The `ModelConfig` that the metadata and shapes of a GGUF file describe.
-
-    Raises:
-      UserError: the architecture, or a variant of it, is not supported.
-    """
-    architecture: Any = file.metadata.get("general.architecture")
-    if architecture not in _ARCHITECTURES:
-        raise UserError(
-            f"{file.path} is of architecture {architecture!r}; restem reads "
-            f"{', '.join(_ARCHITECTURES)}"
-        )
-
-    def get(key: str, default: Any = None) -> Any:
-        return file.metadata.get(f"{architecture}.{key}", default)
-
-    needed = ("embedding_length", "block_count", "attention.head_count", "feed_forward_length")
-    for key in needed:
-        if get(key) is None:
-            raise UserError(f"{file.path} lacks {architecture}.{key}; its header is not complete")
-    embed_dim, num_layers, num_heads, mlp_dim = (get(key) for key in needed)
-    if "token_embd.weight" not in file.tensors:
-        raise UserError(f"{file.path} has no token_embd.weight; is it a part of a split file?")
-    fields = {
-        "norm_eps": get("attention.layer_norm_rms_epsilon", 1e-5),
-        **_ARCHITECTURES[architecture],
-    }
-    if get("attention.layer_norm_rms_epsilon") is not None:
-        # float32 in the file: take the decimal that was meant.
-        fields["norm_eps"] = float(f"{get('attention.layer_norm_rms_epsilon'):.6g}")
-    local_layers: tuple[bool, ...] = ()
-    window = get("attention.sliding_window") or None
-    if window and architecture == "gemma2":
-        local_layers = tuple(layer % 2 == 0 for layer in range(num_layers))
-    elif window and architecture == "gemma3":
-        local_layers = tuple((layer + 1) % 6 != 0 for layer in range(num_layers))
-    elif window:
-        local_layers = (True,) * num_layers
-    head_dim = get("attention.key_length", embed_dim // num_heads)
-    if get("attention.value_length", head_dim) != head_dim:
-        raise UserError(f"{file.path}: keys and values of different widths are not supported")
-    if (architecture, num_layers) in _WIDTH_SCALED:
-        fields["query_scale"] = (embed_dim / num_heads) ** -0.5
-    return ModelConfig(
-        vocab_size=file.tensors["token_embd.weight"].shape[0],
-        num_layers=num_layers,
-        embed_dim=embed_dim,
-        num_heads=num_heads,
-        num_kv_heads=get("attention.head_count_kv", num_heads),
-        head_dim=head_dim,
-        mlp_dim=mlp_dim,
-        family=architecture,
-        max_length=get("context_length", 8192),
-        tied_head="output.weight" not in file.tensors,
-        rope_theta=get("rope.freq_base", 1_000_000.0 if architecture == "gemma3" else 10_000.0),
-        rope_scaling=_rope_scaling(file, get),
-        window=window,
-        local_layers=local_layers,
-        attention_softcap=get("attn_logit_softcapping"),
-        final_softcap=get("final_logit_softcapping"),
-        **fields,
-    )
-
-
-def _rope_scaling(file: GGUFFile, get) -> RopeScaling | None:
-    kind = get("rope.scaling.type", "none")
-    if kind == "linear":
-        return RopeScaling("linear", factor=get("rope.scaling.factor"))
-    if kind != "none":
-        raise UserError(f"{file.path}: rope scaling {kind!r} is not supported (linear, llama3 are)")
-    if "rope_freqs.weight" not in file.tensors:
-        return None
-    # Llama 3.1 and later: llama.cpp stores what each frequency is divided by. All released models
-    # share the other three constants, so the largest divisor is the factor; check the rest.
-    from restem.models.attention import inverse_frequencies
-
-    divisors = file.read("rope_freqs.weight")
-    scaling = RopeScaling("llama3", factor=float(divisors.max()), original_length=8192)
-    plain = ModelConfig(
-        vocab_size=1, num_layers=1, embed_dim=1, num_heads=1, num_kv_heads=1, mlp_dim=1,
-        head_dim=2 * len(divisors), rope_theta=get("rope.freq_base", 10_000.0),
-    )  # fmt: skip
-    scaled = plain.replace(rope_scaling=scaling)
-    expected = np.asarray(inverse_frequencies(plain)) / np.asarray(inverse_frequencies(scaled))
-    if not np.allclose(divisors, expected, rtol=1e-3):
-        raise UserError(
-            f"{file.path}: rope_freqs.weight is not Llama 3's stretching of rotary frequencies; "
-            "load the model from its Hugging Face folder"
-        )
-    return scaling
-
-
-def template(config: ModelConfig) -> Mapping[str, str]:
-    return names.of(config).gguf
-
-
-def transform(config: ModelConfig):
-    return functools.partial(names.gguf_transform, config)

@@ -20,9 +20,9 @@ from restem.models.config import ModelConfig
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How one of our arrays lies in a file.
+    """How one of our arrays is stored in a file.
 
-    `groups` lists our axes in the file's order; axes in one group are merged there. The query
+    `groups` lists our axes in the file's order; the axes of a group are merged there. The query
     projection is [embed, heads, head_dim] here and [heads * head_dim, embed] in a file:
     groups ((1, 2), (0,)).
     """
@@ -34,11 +34,11 @@ class Layout:
         return tuple(axis for group in self.groups for axis in group)
 
     def stored_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """Shape in the file of an array of `shape` here."""
+        """Returns the shape in the file of an array of `shape` here."""
         return tuple(math.prod(shape[axis] for axis in group) for group in self.groups)
 
     def rows(self, shape: Sequence[int], index: Sequence[slice]) -> slice:
-        """The rows of the file that hold `index` of an array of `shape` here."""
+        """Returns the rows of the file that hold `index` of an array of `shape` here."""
         first, *rest = self.groups[0]
         start, stop, _ = index[first].indices(shape[first])
         width = math.prod(shape[axis] for axis in rest)
@@ -47,7 +47,7 @@ class Layout:
     def from_rows(
         self, rows: np.ndarray, shape: Sequence[int], index: Sequence[slice]
     ) -> np.ndarray:
-        """What `rows` reads, as `index` of an array of `shape` here; a view where it can be."""
+        """Returns what `rows` reads, as `index` of an array of `shape`; a view if possible."""
         first = self.order[0]
         split = [shape[axis] for axis in self.order]
         split[0] = -1
@@ -55,6 +55,7 @@ class Layout:
         return ours[tuple(slice(None) if a == first else s for a, s in enumerate(index))]
 
     def to_stored(self, ours: np.ndarray) -> np.ndarray:
+        """Returns one of our arrays as it is stored in the file."""
         return ours.transpose(self.order).reshape(self.stored_shape(ours.shape))
 
 
@@ -106,7 +107,7 @@ _HF = {
     "layers/attention_norm": "model.layers.{layer}.input_layernorm.weight",
     "layers/mlp_norm": "model.layers.{layer}.post_attention_layernorm.weight",
 }
-# With four norms a layer, Hugging Face's "post_attention" means what it says.
+# Only in families with four norms per layer does "post_attention" mean after the attention.
 _HF_FOUR_NORMS = {
     **_HF,
     "layers/post_attention_norm": "model.layers.{layer}.post_attention_layernorm.weight",
@@ -138,18 +139,18 @@ _GGUF = {
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """What files call a model family and its tensors."""
+    """Names of a model family and its tensors in files."""
 
     hf_class: str
-    """The class in `architectures` of an exported config.json."""
+    """Class named by `architectures` in an exported config.json."""
     hf: Mapping[str, str]
     """Leaf -> name in a Hugging Face folder, with {layer}."""
     gguf: Mapping[str, str] = dataclasses.field(default_factory=lambda: _GGUF)
     """Leaf -> name in a GGUF file, with {layer}."""
     gguf_interleaved: bool = False
-    """GGUF permutes the rows of q and k, for a rotary embedding that pairs neighbours."""
+    """Whether GGUF permutes the rows of q and k, for rotary embeddings that pair neighbours."""
     gguf_norm_offset: float = 0.0
-    """What GGUF has added to the scales of norms."""
+    """Constant that GGUF adds to the scales of norms."""
 
 
 FAMILIES: Mapping[str, Family] = {
@@ -161,10 +162,15 @@ FAMILIES: Mapping[str, Family] = {
     "gemma2": Family("Gemma2ForCausalLM", _HF_FOUR_NORMS, gguf_norm_offset=1.0),
     "gemma3": Family("Gemma3ForCausalLM", _HF_FOUR_NORMS, gguf_norm_offset=1.0),
 }
-"""By `ModelConfig.family`. PaLM has no entry: no released weights, in no format."""
+"""By `ModelConfig.family`. PaLM has no entry, since its weights were never released."""
 
 
 def of(config: ModelConfig) -> Family:
+    """Returns the names of the config's family.
+
+    Raises:
+      UserError: neither Hugging Face nor GGUF has the family.
+    """
     try:
         return FAMILIES[config.family]
     except KeyError:
@@ -174,15 +180,15 @@ def of(config: ModelConfig) -> Family:
         ) from None
 
 
-# Text models inside multimodal wrappers, of transformers 4 and 5, and bare base models.
+# Text models within multimodal wrappers, of transformers 4 and 5, and bare base models.
 _HF_TEXT_PREFIX = re.compile(r"^(?:language_model\.model\.|model\.language_model\.|model\.)?")
 _HF_NOT_TEXT = re.compile(r"(?:^|\.)(?:vision_tower|vision_model|multi_modal_projector)\.")
-# Buffers that old checkpoints carry; they follow from the config.
+# Buffers in old checkpoints; they follow from the config.
 _HF_BUFFER = re.compile(r"rotary_emb\.inv_freq$")
 
 
 def canonical_hf(name: str) -> str | None:
-    """The name that a stand-alone text model would use; None for tensors that are not text's."""
+    """Returns the name in a stand-alone text model; None for tensors that it does not have."""
     if _HF_NOT_TEXT.search(name) or _HF_BUFFER.search(name):
         return None
     if name.endswith("lm_head.weight"):
@@ -191,7 +197,7 @@ def canonical_hf(name: str) -> str | None:
 
 
 def gguf_transform(config: ModelConfig, leaf: str):
-    """What turns the rows of a GGUF tensor into those of the Hugging Face one; None for nothing."""
+    """Returns the function from rows of a GGUF tensor to Hugging Face's; None for the identity."""
     family = of(config)
     if family.gguf_interleaved and leaf in ("layers/attention/query", "layers/attention/key"):
         half = config.head_dim // 2

@@ -1,6 +1,6 @@
 """restem's own checkpoints, written and read by Orbax.
 
-A policy's folder loads by itself:
+A policy's folder is complete in itself:
 
     PATH/config.json         the `ModelConfig`
     PATH/vocabulary/         the vocabulary's model file and special ids
@@ -8,8 +8,8 @@ A policy's folder loads by itself:
 
 `params` is written last, and Orbax makes it appear whole or not at all: a folder with `params` is
 finished, whatever happened while it was written. Everything goes through `etils.epath`, so PATH may
-be in a bucket. Orbax stores no checksum of array data (a flipped bit would go unnoticed), so one of
-ours is saved with every array and compared when it is read.
+be in a bucket. Orbax stores no checksum of array data (a flipped bit would go unnoticed), so restem
+saves one with every array and compares it on reading.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from restem.checkpoints.policy import Policy
 from restem.errors import UserError
 from restem.models.config import ModelConfig
 from restem.runtime import distributed
-from restem.tokenizers import vocabularies
+from restem.tokenizers import saved
+from restem.tokenizers.vocabulary import Vocabulary
 
 _CONFIG, _VOCABULARY, _PARAMS = "config.json", "vocabulary", "params"
 
@@ -40,7 +41,7 @@ def save(
     path: epath.PathLike,
     params: models.Params,
     config: ModelConfig,
-    vocabulary: vocabularies.Vocabulary,
+    vocabulary: Vocabulary,
     *,
     overwrite: bool = False,
     wait: bool = True,
@@ -48,12 +49,15 @@ def save(
     """Writes a policy. Every process calls it; each writes the shards it holds.
 
     Args:
-      path: folder, made if it does not exist.
+      path: the folder, created if missing.
       params: the parameters, sharded as they are.
-      config: the decoder they belong to.
-      vocabulary: saved beside them.
-      overwrite: replace a checkpoint that is there; otherwise that is an error.
-      wait: return when all is written; else at once, with a response whose `result()` waits.
+      config: of the decoder.
+      vocabulary: saved beside the parameters.
+      overwrite: whether to replace a finished checkpoint rather than refuse.
+      wait: whether to return only when everything is written.
+
+    Returns:
+      None; without `wait`, a response whose `result()` waits.
 
     Raises:
       UserError: `path` holds a finished checkpoint and `overwrite` is false.
@@ -81,13 +85,13 @@ def save(
 
 
 def _absolute(path: epath.PathLike) -> epath.Path:
-    """Orbax takes no other; a bucket's name is one as it is."""
+    """Returns an absolute path, as Orbax demands; a bucket's name is one already."""
     path = epath.Path(path)
     return path if "://" in str(path) else path.absolute()
 
 
 def is_saved(path: epath.PathLike) -> bool:
-    """Whether `path` holds a policy that was written to its end."""
+    """Returns whether `path` holds a policy that was written completely."""
     params = epath.Path(path) / _PARAMS
     return params.exists() and ocp.is_orbax_checkpoint(params)
 
@@ -95,11 +99,11 @@ def is_saved(path: epath.PathLike) -> bool:
 def load_policy(
     path: epath.PathLike, *, dtype: str | None = "float32", shardings: Any = None
 ) -> Policy:
-    """Reads what `save` wrote, on any number of hosts and with any sharding.
+    """Returns the policy that `save` wrote, on any number of hosts and with any sharding.
 
     Args:
       path: the folder.
-      dtype: dtype of the parameters.
+      dtype: of the parameters.
       shardings: as in `restem.checkpoints.load`.
 
     Raises:
@@ -115,7 +119,7 @@ def load_policy(
     if callable(shardings):
         shardings = shardings(config)
     params = restore_tree(path / _PARAMS, shapes, shardings=shardings)
-    vocabulary = vocabularies.load(path / _VOCABULARY)
+    vocabulary = saved.load(path / _VOCABULARY)
     return Policy(config=config, params=params, vocabulary=vocabulary, reference=f"orbax:{path}")
 
 
@@ -127,16 +131,16 @@ def save_tree(path: epath.PathLike, tree: Any, *, overwrite: bool = False) -> No
 
 
 def restore_tree(path: epath.PathLike, abstract: Any, *, shardings: Any = None) -> Any:
-    """Reads a tree that `save_tree` wrote.
+    """Returns the tree that `save_tree` wrote.
 
     Args:
       path: the folder.
       abstract: a tree of the same structure; its leaves (arrays or `jax.ShapeDtypeStruct`) give
-        shapes, dtypes to convert to, and shardings where they have one.
-      shardings: one sharding for all leaves or a tree of them; overrules those of `abstract`.
+        shapes, dtypes to convert to and, optionally, shardings.
+      shardings: one sharding for all leaves or a tree of them; overrides those of `abstract`.
 
     Raises:
-      UserError: there is nothing at `path`, or it cannot be read as such a tree.
+      UserError: `path` does not exist, or cannot be read as such a tree.
     """
     path = _absolute(path)
     if not path.exists():
@@ -154,25 +158,25 @@ def restore_tree(path: epath.PathLike, abstract: Any, *, shardings: Any = None) 
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """What a training run goes on from."""
+    """The state that a training run continues from."""
 
     step: int
     """The step after which it was saved."""
     tree: Any
-    """The saved tree, placed as asked for."""
+    """The saved tree, placed as requested."""
     metadata: Mapping[str, Any]
-    """What was saved beside it."""
+    """JSON values saved beside the tree."""
 
 
 class TrainingCheckpoints:
     """The last few states of a training run, written in the background.
 
-    A state that cannot be read (a disk that filled up, a file that was lost) does not end the run:
-    `restore` says so loudly and goes back to the one before.
+    A state that cannot be read (the disk was full, a file was lost) does not end the run:
+    `restore` logs an error and returns the state before it.
     """
 
     def __init__(self, folder: epath.PathLike, *, keep: int = 2):
-        """`keep` states stay in `folder`; 1 leaves nothing to go back to."""
+        """`keep` is how many states stay in `folder`; 1 leaves nothing to fall back to."""
         self.folder = _absolute(folder)
         self._unreadable: set[int] = set()
         self._checkpointer = ocp.training.Checkpointer(
@@ -183,7 +187,7 @@ class TrainingCheckpoints:
         )
 
     def steps(self) -> list[int]:
-        """Steps that have a finished checkpoint, oldest first."""
+        """Returns the steps that have a finished checkpoint, oldest first."""
         return sorted(checkpoint.step for checkpoint in self._checkpointer.checkpoints)
 
     def save(
@@ -197,7 +201,8 @@ class TrainingCheckpoints:
         """Saves `tree` and JSON `metadata` as the state after `step`.
 
         Returns when the arrays are copied off the devices, so that they may be donated; files are
-        written behind it. `wait` returns when they are. A step that is already saved is kept.
+        written in the background, and with `wait` before the return. A step that is already
+        saved is kept as it is.
         """
         self._checkpointer.wait()
         if step in self._unreadable:
@@ -211,14 +216,14 @@ class TrainingCheckpoints:
             self._checkpointer.wait()
 
     def restore(self, abstract: Any, *, shardings: Any = None) -> Restored | None:
-        """The newest readable state, or None where none was saved.
+        """Returns the newest readable state, or None if none was saved.
 
         Args:
           abstract: as in `restore_tree`.
           shardings: as in `restore_tree`.
 
         Raises:
-          UserError: states are there, and none can be read.
+          UserError: states were saved, but none can be read.
         """
         self._checkpointer.wait()
         targets = _targets(abstract, shardings)
@@ -230,7 +235,7 @@ class TrainingCheckpoints:
                 return Restored(step=step, tree=tree, metadata=metadata)
             self._unreadable.add(step)
             logging.error(
-                "CHECKPOINT OF STEP %d IN %s CANNOT BE READ (%s). Going back to the one before it.",
+                "CHECKPOINT OF STEP %d IN %s CANNOT BE READ (%s). Falling back to the one before.",
                 step, self.folder, error,
             )  # fmt: skip
         if error is None:
@@ -248,7 +253,7 @@ class TrainingCheckpoints:
         except Exception as caught:
             error = _first_line(caught)
         if jax.process_count() > 1:
-            # All processes must go on from the same step.
+            # All processes must continue from the same step.
             from jax.experimental import multihost_utils
 
             failures = multihost_utils.process_allgather(np.asarray(error is not None))
@@ -257,7 +262,7 @@ class TrainingCheckpoints:
         return tree, error
 
     def wait(self) -> None:
-        """Returns when everything saved is on disk; raises what went wrong in the background."""
+        """Returns when everything saved is on disk; raises any error of the background."""
         self._checkpointer.wait()
 
     def close(self) -> None:
@@ -271,14 +276,14 @@ class TrainingCheckpoints:
 
 
 def _context() -> ocp.Context:
-    """Trained weights are noise to a compressor: it takes off 8% in 15 times the CPU time."""
+    """Returns options without compression, which saves 8% of the bytes in 15 times the time."""
     context = ocp.Context()
     context.array.saving.use_compression = False
     return context
 
 
 def _targets(abstract: Any, shardings: Any) -> Any:
-    """`abstract` as leaves Orbax can restore into: none without a sharding of this machine's."""
+    """Returns `abstract` as leaves that Orbax restores into, with shardings of this machine."""
     single = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
     def target(leaf, sharding):
@@ -293,7 +298,7 @@ def _targets(abstract: Any, shardings: Any) -> Any:
 
 
 def _checksum_record(tree: Any) -> dict[str, Any]:
-    """What is saved beside `tree` to know it again: dtype and checksum of every array."""
+    """Returns what is saved beside `tree` to verify it: dtype and checksum of every array."""
     record = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if _has_bits(leaf):
@@ -304,10 +309,10 @@ def _checksum_record(tree: Any) -> dict[str, Any]:
 
 def _compare_checksums(tree: Any, saved: Mapping[str, Any] | None) -> None:
     if not saved or "checksums" not in saved:
-        raise ValueError("its checksums are lost")
+        raise ValueError("its checksums are missing")
     found = _checksum_record(tree)["checksums"]
     for path, (dtype, value) in saved["checksums"].items():
-        # Where a leaf is read as another dtype, its bits differ by right.
+        # A leaf that is read as another dtype rightly has other bits.
         if path in found and found[path][0] == dtype and found[path][1] != value:
             raise ValueError(f"the bytes of {path} are not those that were saved")
 
@@ -320,10 +325,10 @@ def _has_bits(leaf: Any) -> bool:
 
 @jax.jit
 def _checksum(x: jax.Array) -> jax.Array:
-    """sum_i bits_i (2 h i + 1) mod 2^32: any change of one element changes it.
+    """Returns sum_i bits_i (2 h i + 1) mod 2^32, which any change of one element changes.
 
-    Integer sums do not depend on their order, so it is the same whatever the sharding, and it is
-    computed where the array lies.
+    Integer sums do not depend on their order, so the checksum is the same whatever the sharding,
+    and is computed on the devices that hold the array.
     """
     bits = x if x.dtype == jnp.bool_ else x.view(f"uint{8 * x.dtype.itemsize}")
     index = jnp.zeros(x.shape, jnp.uint32)

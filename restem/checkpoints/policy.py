@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import zlib
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
 from restem import models
 from restem.models.config import ModelConfig
-from restem.tokenizers.vocabularies import Vocabulary
+from restem.sampling import Engine, Request, Sampling
+from restem.tokenizers.vocabulary import Vocabulary
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Policy:
-    """What samples and what is trained."""
+    """A language model: sampled from in the E-step, trained in the M-step."""
 
     config: ModelConfig
     """The decoder."""
@@ -24,10 +27,10 @@ class Policy:
     vocabulary: Vocabulary
     """Text to token ids and back."""
     reference: str
-    """Where it came from: "hf:...", "gguf:...", "pypi:...", "orbax:..."."""
+    """Where it was loaded from: "hf:...", "gguf:...", "pypi:...", "orbax:..."."""
 
     def logits(self, tokens) -> jax.Array:
-        """Logits of the next token after each of `tokens`.
+        """Returns logits of the next token after each of `tokens`.
 
         Args:
           tokens: [batch, length] int32, each row from position 0; padding, if any, at its end.
@@ -37,12 +40,67 @@ class Policy:
         """
         return _logits(self.params, self.config, jnp.asarray(tokens, jnp.int32))
 
+    def sample(
+        self,
+        texts: Sequence[str],
+        *,
+        n: int = 1,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        max_new_tokens: int = 256,
+        stop: Sequence[str] = (),
+        seed: int = 0,
+    ) -> list[list[str]]:
+        """Returns `n` continuations of each text.
+
+        For many problems behind one few-shot prompt use `restem.rollout` or `sampling.Engine`,
+        which compute the prompt once.
+
+        Args:
+          texts: prompts, as the model reads them (no chat template is applied).
+          n: continuations per text.
+          temperature: divides the logits; 0 takes the most likely token.
+          top_k: most likely tokens to draw among; 0 is off.
+          top_p: probability mass to draw among; 1 is off.
+          max_new_tokens: longest continuation in tokens.
+          stop: strings that end a continuation and are not part of it.
+          seed: equal seeds give equal continuations, whatever the other texts are.
+
+        Returns:
+          A list per text of its `n` continuations.
+
+        Raises:
+          UserError: prompt and continuation exceed the model's length, or a prompt has no token.
+        """
+        vocabulary = self.vocabulary
+        engine = Engine(
+            self.config,
+            vocabulary,
+            sampling=Sampling(temperature=temperature, top_k=top_k, top_p=top_p),
+            max_new_tokens=max_new_tokens,
+            stop=tuple(stop),
+        )
+        requests = [
+            Request(
+                tokens=(*vocabulary.start_ids, *vocabulary.encode(text, opening=True)),
+                num_samples=n,
+                problem_key=zlib.crc32(text.encode()),
+            )
+            for text in texts
+        ]
+        found = [[""] * n for _ in texts]
+        for completion in engine.sample(self.params, (), requests, key=seed):
+            found[completion.request_index][completion.sample_index] = completion.text
+        return found
+
     def replace(self, **changes) -> Policy:
         return dataclasses.replace(self, **changes)
 
 
 @functools.partial(jax.jit, static_argnames="config")
 def _logits(params, config, tokens):
+    """params of `config`, tokens [batch, length] -> [batch, length, vocab] float32."""
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
     hidden = models.forward(params, config, tokens, positions).hidden
     return models.logits(params, config, hidden)

@@ -1,7 +1,7 @@
-"""Reads rows of tensors from a safetensors file, without mapping it.
+"""Reads rows of tensors from a safetensors file, without mapping it into memory.
 
-The safetensors package maps whole files into memory, which then count as the process's own until
-the kernel takes them back, and cannot open a bucket. The format is eight bytes of header length, a
+The safetensors package maps whole files, whose pages count as the process's own until the kernel
+reclaims them, and it cannot open a bucket. The format is eight bytes of header length, a
 JSON header and the tensors (https://github.com/huggingface/safetensors#format).
 """
 
@@ -25,7 +25,7 @@ _DTYPES = {
 
 
 class SafetensorsFile:
-    """The header of a file, and its tensors a few rows at a time."""
+    """A safetensors file: its header, and its tensors a few rows at a time."""
 
     def __init__(self, path: epath.PathLike):
         self.path = epath.Path(path)
@@ -52,7 +52,7 @@ class SafetensorsFile:
         return {name: tuple(tensor["shape"]) for name, tensor in self._header.items()}
 
     def read(self, name: str, rows: slice) -> np.ndarray:
-        """Rows of a tensor, in the dtype of the file.
+        """Returns rows of a tensor, in the dtype of the file.
 
         Raises:
           UserError: the tensor is quantised.

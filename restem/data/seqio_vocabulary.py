@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import seqio
 import tensorflow as tf
 
-from restem.tokenizers.vocabularies import Vocabulary
+from restem.tokenizers.vocabulary import Vocabulary
 
 
 class SeqioVocabulary(seqio.Vocabulary):

@@ -1,90 +1,117 @@
-"""A SentencePiece BPE as a Hugging Face tokenizer.json, for export."""
+"""Vocabularies of the `tokenizers` library: a `tokenizer.json`."""
 
 from __future__ import annotations
 
+import functools
+import json
+from collections.abc import Mapping
+from typing import Any
+
 from restem.errors import UserError
-from restem.tokenizers.vocabularies import SPACE, SentencePieceVocabulary, Vocabulary
+from restem.tokenizers.vocabulary import Specials, Vocabulary, piece_bytes
 
 
-def of(vocabulary: Vocabulary) -> bytes:
-    """tokenizer.json that tokenises as `vocabulary` does, with its BOS where it adds one.
+class TokenizersVocabulary(Vocabulary):
+    """A vocabulary that the `tokenizers` library runs."""
 
-    Raises:
-      UserError: the vocabulary is SentencePiece's, but not BPE.
-    """
-    import tokenizers
-    from tokenizers import processors
+    file_name = "tokenizer.json"
 
-    if isinstance(vocabulary, SentencePieceVocabulary):
-        tokenizer = _from_sentencepiece(vocabulary)
-    else:
-        tokenizer = tokenizers.Tokenizer.from_str(vocabulary.model.decode())
-    bos_id = vocabulary.bos_id
-    if vocabulary.start_ids and bos_id is not None and not tokenizer.encode("").ids:
-        bos = vocabulary.token(bos_id)
-        tokenizer.post_processor = processors.Sequence(
-            [
-                *([tokenizer.post_processor] if tokenizer.post_processor is not None else []),
-                processors.TemplateProcessing(
-                    single=f"{bos} $A",
-                    pair=f"{bos} $A {bos}:1 $B:1",
-                    special_tokens=[(bos, bos_id)],
-                ),
-            ]
-        )
-    return tokenizer.to_str().encode()
+    def __init__(self, model: bytes, specials: Specials):
+        super().__init__(model, specials)
+        self._spec = json.loads(model)
+        self._opening = new_tokenizer(self._spec)
+        continuing = _without_dummy_prefix(self._spec)
+        self._continuing = self._opening if continuing == self._spec else new_tokenizer(continuing)
 
+    @property
+    def size(self) -> int:
+        return self._opening.get_vocab_size(with_added_tokens=True)
 
-def _from_sentencepiece(vocabulary: SentencePieceVocabulary):
-    import tokenizers
-    from sentencepiece import sentencepiece_model_pb2
-    from tokenizers import decoders, models, normalizers
+    def token(self, token_id: int) -> str:
+        return self._opening.id_to_token(token_id)
 
-    proto = sentencepiece_model_pb2.ModelProto.FromString(vocabulary.model)
-    spec = proto.trainer_spec
-    if spec.model_type != sentencepiece_model_pb2.TrainerSpec.BPE:
-        raise UserError("this SentencePiece vocabulary is not BPE: transformers' fast tokenizers "
-                        "of restem's families are, so it cannot be exported")  # fmt: skip
-    kinds = sentencepiece_model_pb2.ModelProto.SentencePiece
-    ids = {piece.piece: i for i, piece in enumerate(proto.pieces)}
-    mergeable = {p.piece: p.score for p in proto.pieces if p.type == kinds.NORMAL}
-    # A user-defined symbol is matched whole, but may be a part of a longer piece.
-    parts = mergeable.keys() | {p.piece for p in proto.pieces if p.type == kinds.USER_DEFINED}
-    merges = []
-    for piece, score in mergeable.items():
-        for i in range(1, len(piece)):
-            left, right = piece[:i], piece[i:]
-            if left in parts and right in parts:
-                # SentencePiece joins the pair whose result scores highest.
-                merges.append((-score, ids[piece], ids[left], ids[right], left, right))
-    merges.sort()
-    tokenizer = tokenizers.Tokenizer(
-        models.BPE(
-            vocab=ids,
-            merges=[(left, right) for *_, left, right in merges],
-            unk_token=proto.pieces[spec.unk_id].piece,
-            fuse_unk=True,
-            byte_fallback=spec.byte_fallback,
-        )
-    )
-    prefix = proto.normalizer_spec.add_dummy_prefix
-    replace = normalizers.Replace(" ", SPACE)
-    tokenizer.normalizer = (
-        normalizers.Sequence([normalizers.Prepend(SPACE), replace]) if prefix else replace
-    )
-    steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    if prefix:
-        steps.append(decoders.Strip(" ", 1, 0))
-    tokenizer.decoder = decoders.Sequence(steps)
-    tokenizer.add_tokens(
-        [
-            tokenizers.AddedToken(
-                piece.piece,
-                special=piece.type != kinds.USER_DEFINED,
-                normalized=piece.type == kinds.USER_DEFINED,
+    def encode(self, text: str, *, opening: bool = False) -> list[int]:
+        tokenizer = self._opening if opening else self._continuing
+        return tokenizer.encode(text, add_special_tokens=False).ids
+
+    def _token_table(self) -> list[bytes]:
+        kinds = _component_types(self._spec)
+        if "ByteLevel" in kinds:
+            characters = _byte_characters()
+            to_bytes = lambda token: bytes(characters[c] for c in token)
+        elif self._spec["model"]["type"] in ("BPE", "Unigram"):
+            byte_fallback = self._spec["model"].get("byte_fallback", False)
+            to_bytes = lambda token: piece_bytes(token, byte_fallback)
+        else:
+            raise UserError(
+                f"tokenizer.json of type {self._spec['model']['type']}: restem reads byte-level "
+                "BPE and SentencePiece-like tokenizers; use a model of a supported family"
             )
-            for piece in proto.pieces
-            if piece.type in (kinds.CONTROL, kinds.UNKNOWN, kinds.USER_DEFINED)
-        ]
-    )
+        added = {t["id"]: t for t in self._spec.get("added_tokens", ())}
+        unknown = self._spec["model"].get("unk_token")
+        table = []
+        for i in range(self.size):
+            token = self._opening.id_to_token(i)
+            if i in added:
+                table.append(b"" if added[i]["special"] else added[i]["content"].encode())
+            elif token is None or token == unknown:
+                table.append(b"")
+            else:
+                table.append(to_bytes(token))
+        return table
+
+
+@functools.cache
+def _byte_characters() -> dict[str, int]:
+    """Returns the byte that each character of byte-level BPE stands for (GPT-2's table)."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    table = {chr(b): b for b in printable}
+    rest = (b for b in range(256) if b not in printable)
+    return table | {chr(256 + i): b for i, b in enumerate(rest)}
+
+
+def _component_types(spec: Any) -> set[str]:
+    """Returns the types of all components of a tokenizer.json that see text."""
+    if isinstance(spec, Mapping):
+        parts = [spec.get(k) for k in ("decoder", "pre_tokenizer", "pretokenizers", "decoders")]
+        return (
+            {spec["type"]} | _component_types(parts) if "type" in spec else _component_types(parts)
+        )
+    if isinstance(spec, list):
+        return set().union(*map(_component_types, spec))
+    return set()
+
+
+def _without_dummy_prefix(spec: dict[str, Any]) -> dict[str, Any]:
+    """Returns a tokenizer.json like `spec` that puts no space before a text."""
+
+    def clean(part):
+        if isinstance(part, list):
+            return [
+                clean(p) for p in part if not (isinstance(p, dict) and p.get("type") == "Prepend")
+            ]
+        if not isinstance(part, dict):
+            return part
+        if part.get("type") == "Prepend":
+            return None
+        part = {
+            k: clean(v) if k in ("normalizers", "pretokenizers") else v for k, v in part.items()
+        }
+        if part.get("type") == "Metaspace":
+            part["prepend_scheme"] = "never"
+            part.pop("add_prefix_space", None)
+        if part.get("type") == "ByteLevel":
+            part["add_prefix_space"] = False
+        return part
+
+    return {**spec, **{k: clean(spec.get(k)) for k in ("normalizer", "pre_tokenizer")}}
+
+
+def new_tokenizer(spec: Mapping[str, Any]):
+    """Returns the `tokenizers.Tokenizer` of a tokenizer.json that neither truncates nor pads."""
+    import tokenizers
+
+    tokenizer = tokenizers.Tokenizer.from_str(json.dumps(spec))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
     return tokenizer

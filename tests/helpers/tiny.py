@@ -10,7 +10,8 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from restem.checkpoints import orbax
 from restem.models import ModelConfig, init_params
-from restem.tokenizers import vocabularies
+from restem.tokenizers.tokenizer_json import TokenizersVocabulary
+from restem.tokenizers.vocabulary import Specials
 
 GIN = """
 include "methods/restem.gin"
@@ -38,7 +39,7 @@ improve.patience = 3
 """
 
 
-def vocabulary() -> vocabularies.Vocabulary:
+def vocabulary() -> TokenizersVocabulary:
     """One token a byte, and an end-of-text token."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = {"<|endoftext|>": 0, **{c: i + 1 for i, c in enumerate(alphabet)}}
@@ -46,8 +47,8 @@ def vocabulary() -> vocabularies.Vocabulary:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(["<|endoftext|>"])
-    specials = vocabularies.Specials(bos_id=None, eos_ids=frozenset({0}), pad_id=0, add_bos=False)
-    return vocabularies.TokenizersVocabulary(tokenizer.to_str().encode(), specials)
+    specials = Specials(bos_id=None, eos_ids=frozenset({0}), pad_id=0, add_bos=False)
+    return TokenizersVocabulary(tokenizer.to_str().encode(), specials)
 
 
 def config(**changes) -> ModelConfig:

@@ -1,26 +1,20 @@
 """Rebuilds a vocabulary from the metadata of a GGUF file.
 
-GGUF keeps the tokens, their types and scores and, for BPE, the merges; how text is split before
-merging it only names. Byte-level BPE becomes a tokenizer.json again, SentencePiece a ModelProto.
+GGUF keeps the tokens, their types and scores and, for BPE, the merges; it only names how text is
+split before merging. Byte-level BPE becomes a tokenizer.json again, SentencePiece a ModelProto.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from restem.errors import UserError
-from restem.tokenizers.vocabularies import (
-    END_TOKENS,
-    SPACE,
-    SentencePieceVocabulary,
-    Specials,
-    TokenizersVocabulary,
-    Vocabulary,
-)
+from restem.tokenizers.sentencepiece import SentencePieceVocabulary
+from restem.tokenizers.tokenizer_json import TokenizersVocabulary
+from restem.tokenizers.vocabulary import END_TOKENS, SPACE, Specials, Vocabulary
 
-# How byte-level BPE splits text before merging, by the name GGUF gives it; each entry is
-# (digits are split first, expression or None for GPT-2's own, whole tokens skip merging, NFC).
 LLAMA3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
     r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -31,23 +25,46 @@ _TEKKEN_SPLIT = (
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|"
     r"\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-_PRE_TOKENIZERS = {
-    **dict.fromkeys(("default", "gpt-2"), (False, None, False, False)),
-    **dict.fromkeys(("smollm", "starcoder", "refact", "command-r"), (True, None, False, False)),
-    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3"), (False, LLAMA3_SPLIT, True, False)),
-    **dict.fromkeys(("qwen2", "deepseek-r1-qwen"), (False, _QWEN2_SPLIT, False, True)),
-    "tekken": (False, _TEKKEN_SPLIT, True, False),
+
+
+@dataclasses.dataclass(frozen=True)
+class _PreTokenizer:
+    """How byte-level BPE splits text before merging."""
+
+    expression: str | None = None
+    """What one piece of text looks like; None is GPT-2's own."""
+    split_digits: bool = False
+    """Whether every digit is a piece by itself."""
+    ignore_merges: bool = False
+    """Whether a piece that is a token skips merging."""
+    nfc: bool = False
+    """Whether text is normalised to NFC first."""
+
+
+_DIGITS = _PreTokenizer(split_digits=True)
+_LLAMA3 = _PreTokenizer(LLAMA3_SPLIT, ignore_merges=True)
+_QWEN2 = _PreTokenizer(_QWEN2_SPLIT, nfc=True)
+_PRE_TOKENIZERS: Mapping[str, _PreTokenizer] = {
+    **dict.fromkeys(("default", "gpt-2"), _PreTokenizer()),
+    **dict.fromkeys(("smollm", "starcoder", "refact", "command-r"), _DIGITS),
+    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3"), _LLAMA3),
+    **dict.fromkeys(("qwen2", "deepseek-r1-qwen"), _QWEN2),
+    "tekken": _PreTokenizer(_TEKKEN_SPLIT, ignore_merges=True),
 }
-# GGUF's token types are SentencePiece's.
+"""By the name that GGUF gives it."""
+# GGUF numbers token types as SentencePiece does.
 _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 2, 3, 4, 5, 6
 
 
 def from_gguf(metadata: Mapping[str, Any], *, source: str = "GGUF file") -> Vocabulary:
-    """The vocabulary that the metadata of a GGUF file describes.
+    """Returns the vocabulary that the metadata of a GGUF file describes.
 
     Args:
       metadata: keys and values of the file's header (`tokenizer.ggml.*`).
-      source: what to call the file in an error.
+      source: name of the file in errors.
+
+    Raises:
+      UserError: the metadata describes no vocabulary, or one of a kind not supported here.
     """
     get = lambda key, default=None: metadata.get(f"tokenizer.ggml.{key}", default)
     tokens = get("tokens")
@@ -76,7 +93,7 @@ def from_gguf(metadata: Mapping[str, Any], *, source: str = "GGUF file") -> Voca
             )
         try:
             model = _bpe(tokens, types, get("merges") or (), pre)
-        except Exception as error:  # the library raises nothing narrower
+        except Exception as error:  # `tokenizers` raises nothing narrower
             raise UserError(
                 f"{source}: its merges do not fit its tokens ({error}); download it again"
             ) from error
@@ -98,26 +115,27 @@ def from_gguf(metadata: Mapping[str, Any], *, source: str = "GGUF file") -> Voca
 
 
 def _bpe(tokens: Sequence[str], types: Sequence[int], merges: Sequence[str], pre: str) -> bytes:
-    """tokenizer.json of a byte-level BPE."""
+    """Returns the tokenizer.json of a byte-level BPE."""
     import tokenizers
     from tokenizers import decoders, models, normalizers, pre_tokenizers
 
-    split_digits, expression, ignore_merges, nfc = _PRE_TOKENIZERS[pre]
+    split = _PRE_TOKENIZERS[pre]
     tokenizer = tokenizers.Tokenizer(
         models.BPE(
             vocab={token: i for i, token in enumerate(tokens)},
             merges=[(left, right) for left, right in (merge.split(" ") for merge in merges)],
-            ignore_merges=ignore_merges,
+            ignore_merges=split.ignore_merges,
         )
     )
-    if nfc:
+    if split.nfc:
         tokenizer.normalizer = normalizers.NFC()
     stages: list[pre_tokenizers.PreTokenizer] = []
-    if split_digits:
+    if split.split_digits:
         stages.append(pre_tokenizers.Digits(individual_digits=True))
-    if expression is not None:
-        stages.append(pre_tokenizers.Split(tokenizers.Regex(expression), "isolated"))
-    stages.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=expression is None))
+    if split.expression is not None:
+        stages.append(pre_tokenizers.Split(tokenizers.Regex(split.expression), "isolated"))
+    gpt2 = split.expression is None
+    stages.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=gpt2))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(stages)
     tokenizer.decoder = decoders.ByteLevel()
     added = [
@@ -138,7 +156,7 @@ def _sentencepiece_model(
     add_dummy_prefix: bool,
     remove_extra_whitespaces: bool,
 ) -> bytes:
-    """tokenizer.model (a serialised ModelProto) of a SentencePiece BPE."""
+    """Returns the tokenizer.model (a serialised ModelProto) of a SentencePiece BPE."""
     from sentencepiece import sentencepiece_model_pb2
 
     proto = sentencepiece_model_pb2.ModelProto()
@@ -146,7 +164,7 @@ def _sentencepiece_model(
         if i == unk_id:
             kind = _UNKNOWN
         elif kind == _USER_DEFINED:
-            # GGUF writers store these with plain spaces, SentencePiece matches escaped text.
+            # GGUF writers store these with plain spaces; SentencePiece matches escaped text.
             token = token.replace(" ", SPACE)
         proto.pieces.add(piece=token, score=score, type=kind)
     proto.trainer_spec.model_type = sentencepiece_model_pb2.TrainerSpec.BPE

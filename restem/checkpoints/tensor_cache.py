@@ -1,0 +1,120 @@
+"""Dequantised tensors on disk, so that a model is dequantised once and not at every start.
+
+    CACHE/models/KEY-DTYPE/config.json      the `ModelConfig`
+    CACHE/models/KEY-DTYPE/vocabulary/      the vocabulary
+    CACHE/models/KEY-DTYPE/params/*.npy     every leaf of the parameters, in our layout
+
+CACHE is `runtime.cache.cache_folder`. KEY is the beginning of the SHA-256 of the file that was dequantised, and the version of this
+layout. A folder appears whole or not at all, and any of them may be deleted at any time. Leaves are
+mapped into memory: on a CPU they are the parameters themselves, so that loading reads nothing and
+several processes share one copy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from restem import models
+from restem.checkpoints import tensors
+from restem.models.config import ModelConfig
+from restem.runtime.cache import cache_folder
+from restem.tokenizers import saved
+from restem.tokenizers.vocabulary import Vocabulary
+
+_VERSION = 1
+"""To be raised whenever reading a GGUF file gives another config, vocabulary or tensor."""
+
+
+class Entry:
+    """The cached tensors of one file in one dtype."""
+
+    def __init__(self, sha256: str, dtype: str):
+        """`sha256` is that of the file, `dtype` that of the parameters."""
+        self.dtype = dtype
+        self.path = cache_folder() / "models" / f"{sha256[:16]}-v{_VERSION}-{dtype}"
+
+    def exists(self) -> bool:
+        return self.path.exists()
+
+    def write(
+        self,
+        config: ModelConfig,
+        vocabulary: Vocabulary,
+        source: tensors.Source,
+        **options,
+    ) -> None:
+        """Dequantises every tensor of `source` into the entry.
+
+        Memory holds a piece of a tensor per thread; what is written is the kernel's to keep or to
+        put on disk.
+
+        Args:
+          config: describes the file.
+          vocabulary: of the file.
+          source: the file.
+          **options: `template` and `transform` of `tensors.stream_to_host`.
+
+        Raises:
+          OSError: the cache cannot be written, or the disk is full.
+          UserError: as in `tensors.stream`.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.path.parent, prefix="unfinished-") as folder:
+            unfinished = Path(folder) / "entry"
+            (unfinished / "params").mkdir(parents=True)
+            (unfinished / "config.json").write_text(json.dumps(config.to_dict(), indent=1) + "\n")
+            vocabulary.save(unfinished / "vocabulary")
+
+            def allocate(path: str, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+                file = unfinished / "params" / _file_name(path)
+                stored = _stored_dtype(leaf.dtype)
+                mapped = np.lib.format.open_memmap(file, "w+", stored, leaf.shape)
+                _reserve(file)
+                return mapped.view(leaf.dtype)
+
+            tensors.stream_to_host(config, source, allocate, dtype=self.dtype, **options)
+            try:
+                unfinished.rename(self.path)
+            except OSError:
+                # Another process was faster.
+                if not self.exists():
+                    raise
+
+    def read(self, shardings: tensors.Shardings) -> tuple[ModelConfig, models.Params, Vocabulary]:
+        """Returns config, parameters and vocabulary; `shardings` as in `checkpoints.load`."""
+        config = ModelConfig.from_dict(json.loads((self.path / "config.json").read_text()))
+        shapes = models.param_shapes(config, self.dtype)
+        leaves, tree = jax.tree.flatten(shapes)
+        placed = tensors.placements(config, shapes, shardings)
+        arrays = []
+        for path, leaf, sharding in zip(tensors.leaf_paths(shapes), leaves, placed, strict=True):
+            # Copy on write: XLA may reuse the memory of an argument that is donated to a program.
+            mapped = np.load(self.path / "params" / _file_name(path), mmap_mode="c")
+            host = np.asarray(mapped).view(leaf.dtype)
+            if sharding is None:
+                arrays.append(jax.device_put(host))
+            else:
+                arrays.append(jax.make_array_from_callback(leaf.shape, sharding, host.__getitem__))
+        return config, jax.tree.unflatten(tree, arrays), saved.load(self.path / "vocabulary")
+
+
+def _file_name(path: str) -> str:
+    return path.replace("/", ".") + ".npy"
+
+
+def _stored_dtype(dtype: jnp.dtype) -> np.dtype:
+    """Returns a dtype of the same width that .npy files know: bfloat16 is stored as uint16."""
+    return np.dtype(dtype) if np.dtype(dtype).isbuiltin == 1 else np.dtype(f"u{dtype.itemsize}")
+
+
+def _reserve(file: Path) -> None:
+    """Reserves the blocks of a sparse file: writing through a map to a full disk is a SIGBUS."""
+    with file.open("rb+") as opened:
+        os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)

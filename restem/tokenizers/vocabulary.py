@@ -1,0 +1,150 @@
+"""Vocabularies: text to token ids and back, byte for byte.
+
+There are two kinds, named after the library that does the work: `TokenizersVocabulary` (a Hugging
+Face `tokenizer.json`: byte-level BPE of Llama 3, SmolLM2 and Qwen, or SentencePiece-like BPE) and
+`SentencePieceVocabulary` (a `tokenizer.model`: Llama 1 and 2, Mistral, Gemma). Either can be read
+from a Hugging Face folder (`hf.from_hf`) or rebuilt from the metadata of a GGUF file
+(`gguf.from_gguf`), and either travels with a checkpoint (`Vocabulary.save`, `saved.load`). Nothing
+here imports TensorFlow.
+
+Text is decoded by joining the bytes of its tokens, never by a library's own `decode`, which drops
+leading spaces or replaces half a character: a sampler must find a stop string in exactly the bytes
+that training will see.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from etils import epath
+
+# Any of these ends a text, whichever of them a checkpoint names as its own.
+END_TOKENS = frozenset(
+    {"<|endoftext|>", "<|im_end|>", "<|end_of_text|>", "<|eot_id|>", "<|eom_id|>"}
+    | {"</s>", "<eos>", "<end_of_turn>"}
+)
+SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # how SentencePiece writes a space
+SPEC_FILE = "vocabulary.json"
+"""Name of the file that holds `Vocabulary.to_spec` beside the model file."""
+_BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+
+
+@dataclasses.dataclass(frozen=True)
+class Specials:
+    """Token ids that stand for no text."""
+
+    bos_id: int | None
+    """Id that begins a text; None where the family has none."""
+    eos_ids: frozenset[int]
+    """Ids that end a text: end of text, of a turn, of a message."""
+    pad_id: int
+    """Id that fills rows; it is masked everywhere, so any value will do."""
+    add_bos: bool
+    """Whether texts of this family begin with `bos_id` (Gemma's and Llama's do, Qwen's do not)."""
+
+
+class Vocabulary(abc.ABC):
+    """Text to token ids and back."""
+
+    file_name: str
+    """File name of the serialised model within a folder."""
+
+    def __init__(self, model: bytes, specials: Specials):
+        self.model = model
+        self.specials = specials
+
+    @property
+    def bos_id(self) -> int | None:
+        return self.specials.bos_id
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """Ids that end a text."""
+        return self.specials.eos_ids
+
+    @property
+    def pad_id(self) -> int:
+        return self.specials.pad_id
+
+    @property
+    def add_bos(self) -> bool:
+        return self.specials.add_bos
+
+    @property
+    def start_ids(self) -> tuple[int, ...]:
+        """Ids before the first text of a sequence: the BOS id, or none."""
+        return (self.bos_id,) if self.add_bos and self.bos_id is not None else ()
+
+    @property
+    @abc.abstractmethod
+    def size(self) -> int:
+        """Number of ids; the embedding table may have more rows."""
+
+    @abc.abstractmethod
+    def token(self, token_id: int) -> str:
+        """Returns a token as the vocabulary's own file spells it."""
+
+    @abc.abstractmethod
+    def encode(self, text: str, *, opening: bool = False) -> list[int]:
+        """Returns the ids of `text`, with no BOS or EOS added.
+
+        Control tokens spelled out in the text (`<|im_start|>`) become those tokens.
+
+        Args:
+          text: any text; normalised where the family's tokenizer does so (Qwen: NFC).
+          opening: whether the text is the first of its sequence. Llama 1 and 2 and Mistral put a
+            space before such a text; for other families it makes no difference.
+
+        Returns:
+          Ids. With `opening` false, their bytes join to exactly the bytes of the text.
+        """
+
+    @abc.abstractmethod
+    def _token_table(self) -> list[bytes]:
+        """Returns the bytes of every id."""
+
+    @functools.cached_property
+    def _bytes(self) -> list[bytes]:
+        return self._token_table()
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """Returns what a token adds to a text; b"" for control tokens and unused rows."""
+        table = self._bytes
+        return table[token_id] if 0 <= token_id < len(table) else b""
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Returns the text of `ids`; bytes that are not UTF-8 (half a character) become U+FFFD."""
+        return b"".join(map(self.token_bytes, ids)).decode("utf-8", errors="replace")
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the model and the special ids; equal vocabularies tokenise alike."""
+        spec = json.dumps(self.to_spec(), sort_keys=True).encode()
+        return hashlib.sha256(self.model + spec).hexdigest()
+
+    def to_spec(self) -> dict[str, Any]:
+        """Returns, as JSON values, what `saved.load` needs besides the model file."""
+        specials = dataclasses.asdict(self.specials)
+        return {"file": self.file_name, **specials, "eos_ids": sorted(self.eos_ids)}
+
+    def save(self, folder: epath.PathLike) -> None:
+        """Writes the model file and its spec into `folder`, for `saved.load` to read."""
+        folder = epath.Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / self.file_name).write_bytes(self.model)
+        (folder / SPEC_FILE).write_text(json.dumps(self.to_spec(), indent=1) + "\n")
+
+
+def piece_bytes(piece: str, may_be_byte: bool) -> bytes:
+    """Returns the bytes of a SentencePiece piece; with `may_be_byte`, "<0x0A>" is one byte."""
+    match = _BYTE_PIECE.fullmatch(piece) if may_be_byte else None
+    if match:
+        return bytes([int(match[1], 16)])
+    return piece.replace(SPACE, " ").encode()

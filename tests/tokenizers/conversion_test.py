@@ -1,0 +1,54 @@
+"""An exported tokenizer.json tokenises as its vocabulary does."""
+
+import importlib.util
+import pathlib
+import tempfile
+
+from absl.testing import absltest, parameterized
+
+from restem.checkpoints import pypi
+from restem.tokenizers.conversion import to_tokenizer_json
+from tests.helpers import packaged, vocabularies
+
+
+class ConversionTest(parameterized.TestCase):
+    @parameterized.parameters(True, False)
+    def test_sentencepiece_as_tokenizer_json(self, dummy_prefix):
+        model = vocabularies.train_sentencepiece(add_dummy_prefix=dummy_prefix)
+        with tempfile.TemporaryDirectory() as folder:
+            vocabulary = vocabularies.write_hf(folder, "tokenizer.model", model)
+        with tempfile.TemporaryDirectory() as folder:
+            converted = vocabularies.write_hf(
+                folder, "tokenizer.json", to_tokenizer_json(vocabulary)
+            )
+        vocabularies.assert_byte_exact(self, converted)
+        self.assertTrue(converted.add_bos)
+        for name, text in vocabularies.TEXTS.items():
+            with self.subTest(name):
+                for opening in (True, False):
+                    self.assertEqual(
+                        converted.encode(text, opening=opening),
+                        vocabulary.encode(text, opening=opening),
+                    )
+
+    @parameterized.parameters(*pypi.MODELS)
+    def test_transformers_reads_the_exported_tokenizer(self, package):
+        packaged.require(self, package)
+        if importlib.util.find_spec("transformers") is None:
+            self.skipTest("transformers is not installed (pip install 'restem[parity]')")
+        from transformers import PreTrainedTokenizerFast
+
+        vocabulary = packaged.vocabulary(package)
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder, "tokenizer.json")
+            path.write_bytes(to_tokenizer_json(vocabulary))
+            reference = PreTrainedTokenizerFast(tokenizer_file=str(path))
+        for name, text in vocabularies.TEXTS.items():
+            with self.subTest(name):
+                expected = [*vocabulary.start_ids, *vocabulary.encode(text, opening=True)]
+                self.assertEqual(reference(text)["input_ids"], expected)
+                self.assertEqual(reference.decode(vocabulary.encode(text)), text)
+
+
+if __name__ == "__main__":
+    absltest.main()

