@@ -136,7 +136,7 @@ def _with_defaults(raw: Mapping[str, Any], where: Any) -> tuple[str, dict[str, A
         # Early Gemma 3 wrappers left the type out of the text part.
         kept = {k: raw[k] for k in ("tie_word_embeddings", "model_type") if k in raw}
         raw = {**kept, **text}
-    family = _MODEL_TYPES.get(raw.get("model_type"))
+    family = _MODEL_TYPES.get(str(raw.get("model_type")))
     if family is None:
         raise UserError(
             f"{where}: model_type {raw.get('model_type')!r} is not supported; restem has "

