@@ -23,6 +23,7 @@ CORE = [
     "pyarrow>=18",
     "rich>=13",
     "safetensors>=0.5",
+    "scipy>=1.15",
     "sentencepiece>=0.2",
     "tensorboardX>=2.6",
     "tokenizers>=0.21",

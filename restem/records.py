@@ -1,11 +1,11 @@
-"""The nouns of a run, and how each is laid out in Parquet.
+"""The nouns of a run, and the Parquet layout of each.
 
-A *problem* is asked; a *sample* is one generated solution to it; a *verdict* is the reward of a
-sample and the reason for it; an *example* is a weighted training pair. Every arrow of the pipeline
-(generate -> verify -> select -> improve -> evaluate) is a file of one of these.
+A *problem* is what is asked; a *sample* is one generated solution to it; a *verdict* is the reward
+of a sample and the reason for it; an *example* is a weighted training pair. Every arrow of the
+pipeline (generate -> verify -> select -> improve -> evaluate) is a file of one of these.
 
-Nothing here imports JAX or TensorFlow, and pyarrow only where a table is made: verification
-workers import this module and must start in milliseconds.
+This module imports neither JAX nor TensorFlow, and pyarrow only in the functions that make tables:
+verification workers import it and must start in milliseconds.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True)
 class TaskCard:
-    """All that the steps of a run need to know of a task besides its problems.
+    """Everything the steps of a run need to know about a task besides its problems.
 
-    It is written into the metadata of `problems/TASK.parquet` when SeqIO materialises the task, so
-    that sampling and verification hosts never import SeqIO.
+    It is stored in the metadata of `problems/TASK.parquet` when SeqIO materialises the task, so
+    sampling and verification hosts never import SeqIO.
     """
 
     task: str
@@ -58,37 +58,44 @@ class TaskCard:
     stop_after: tuple[str, ...] = ()
     """A solution ends right after the first of these strings, which is its last part."""
     grader: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"kind": "math"})
-    """How a solution is checked: `kind` names a grader of `restem.verify.graders`, the other keys
+    """How a solution is checked: `kind` names a grader of `restem.verify.graders`; the other keys
     are its options."""
     prompt_source: str = ""
     """Where the prefix came from: "restem" or the name of a published file."""
     max_new_tokens: int = 512
-    """Length in tokens past which a solution is cut off unless the run says otherwise."""
+    """Length limit of a solution, in tokens, unless the run sets its own."""
     temperature: float = 0.0
-    """At which the one answer is sampled that an evaluation's pass@1 counts; 0 is greedy."""
+    """Temperature of the single answer scored for pass@1; 0 is greedy."""
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """How the problems were chosen, for a person to read: counts of a filter, the source's layout,
-    the size of a split that is ours. Anything JSON can hold."""
+    """How the problems were chosen, for a human reader: counts of a filter, the layout of the
+    source, the size of a split that restem defines. Anything JSON can hold."""
 
     @property
     def prefix_sha256(self) -> str:
         return hashlib.sha256(self.prefix.encode()).hexdigest()
 
 
+CORRECT_REWARD = 1.0
+"""Reward from which a sample counts as correct, unless its grader says otherwise."""
+
+NO_ANSWER_METHOD = "none"
+"""`Verdict.method` of a grader that looked for a final answer or program and could not use any."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """The reward of a sample, and why."""
+    """The reward of a sample, and the reason for it."""
 
     reward: float
-    """Non-negative; 1.0 is correct and 0.0 incorrect for binary tasks."""
+    """Non-negative; 1.0 or 0.0 where the grader knows only right and wrong."""
     method: str = ""
     """How it was decided: "string", "numeric", "symbolic", "set", "tests", "timeout", ..."""
     extracted: str | None = None
-    """The final answer or program found in the sample; None where there was none."""
+    """The final answer or program found in the sample; None if there was none."""
     normalized: str | None = None
     """The extracted answer in the form that was compared."""
     detail: str = ""
-    """Why a sample failed, in one line for a person to read."""
+    """Why a sample failed, in one line for a human reader."""
     passed: int | None = None
     """Number of tests that passed before the first failure; None for answers."""
     total: int | None = None
@@ -97,6 +104,21 @@ class Verdict:
     """Wall-clock seconds that running the tests took; None for answers; not stored."""
     sandbox: str = ""
     """Names of the layers of isolation in force while the program ran; empty for answers."""
+    correct: bool = None  # type: ignore[assignment]  # a bool once constructed
+    """Whether the sample counts as correct; by default, whether `reward` is at least
+    `CORRECT_REWARD`."""
+
+    def __post_init__(self):
+        if self.correct is None:
+            object.__setattr__(self, "correct", bool(self.reward >= CORRECT_REWARD))
+
+    @property
+    def unformatted(self) -> bool:
+        """Whether the grader looked for a final answer or program and found none.
+
+        Never true of graders that extract nothing, nor of timeouts and errors.
+        """
+        return self.extracted is None and self.method == NO_ANSWER_METHOD
 
 
 def verdict_fields(verdict: Verdict) -> dict[str, Any]:
@@ -117,26 +139,45 @@ class Sample:
     text: str
     """The solution, without the stop string that ended it."""
     token_ids: tuple[int, ...]
-    """The sampled ids, an end-of-sequence id included where the model produced one. Training uses
-    these, never `text` tokenised again."""
+    """The sampled ids, including an end-of-sequence id if the model produced one. Training uses
+    these; `text` is never tokenised again."""
     logprob: float
-    """Sum of log p(token | before) under the policy's own distribution, neither tempered nor
-    truncated, in nats."""
+    """Sum of log p(token | prefix) in nats, under the policy's own distribution, neither tempered
+    nor truncated."""
     finish_reason: str
     """"eos", "stop" (a stop string) or "length" (cut off; never trained on)."""
     reward: float = None  # type: ignore[assignment]  # a float wherever samples are read
     """None until verified."""
     verdict: Verdict | None = None
     inputs: str | None = None
-    """The query, where it differs from the problem's (STaR's hinted queries); else None."""
+    """The query if it differs from the problem's (STaR's hinted queries); else None."""
     source: str = "policy"
     """Who wrote it: "policy", "human", "rationalization", "search", "chain" (the state of a Markov
     chain, a copy of an earlier sample), or a policy reference."""
 
+    @property
+    def correct(self) -> bool:
+        """Whether the sample counts as correct, as its verdict says; False until verified."""
+        if self.verdict is not None:
+            return self.verdict.correct
+        return self.reward is not None and self.reward >= CORRECT_REWARD
+
+    @property
+    def unformatted(self) -> bool:
+        """Whether the grader found no final answer or program; see `Verdict.unformatted`."""
+        return self.verdict is not None and self.verdict.unformatted
+
+    @property
+    def final_answer(self) -> str | None:
+        """The answer that the sample ends with, in the form that was compared, if it has one."""
+        if self.verdict is None:
+            return None
+        return self.verdict.normalized or self.verdict.extracted
+
 
 UNVERIFIED_SOURCES = ("human", "chain")
-"""Sources of samples whose reward is not the verifier's: people's solutions are correct by decree,
-and a chain's state keeps the reward that it was accepted with."""
+"""Sources of samples whose reward is not the verifier's: human solutions are correct by definition,
+and the state of a Markov chain keeps the reward it was accepted with."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,17 +187,17 @@ class Example:
     problem_id: str
     sample_index: int
     inputs: str
-    """The query after the prefix; no loss on it."""
+    """The query after the prefix; excluded from the loss."""
     targets: str
     """The solution; the loss is on its tokens alone."""
     target_ids: tuple[int, ...]
-    """Tokens of the solution as sampled; empty where only text exists (human solutions)."""
+    """Tokens of the solution as sampled; empty if only text exists (human solutions)."""
     weight: float
     """r(x, y) in equation 3: a float, never rounded."""
 
 
 def regraded(sample: Sample, verdict: Verdict) -> Sample:
-    """The sample with another verdict."""
+    """Returns the sample with another verdict."""
     return dataclasses.replace(sample, reward=verdict.reward, verdict=verdict)
 
 
@@ -186,6 +227,7 @@ def sample_schema() -> pa.Schema:
             ("extracted", pa.string()),
             ("normalized", pa.string()),
             ("detail", pa.string()),
+            ("correct", pa.bool_()),
             ("passed", pa.int32()),
             ("total", pa.int32()),
             ("sandbox", pa.string()),  # not `seconds`: a resumed run equals one that was not killed
@@ -226,7 +268,7 @@ _CARD_KEY = b"restem.task"
 
 
 def problems_to_table(problems: Sequence[Problem], card: TaskCard) -> pa.Table:
-    """Problems as a table whose schema metadata carries the task card."""
+    """Returns problems as a table whose schema metadata carries the task card."""
     import pyarrow as pa
 
     rows = []
@@ -242,10 +284,14 @@ def problems_to_table(problems: Sequence[Problem], card: TaskCard) -> pa.Table:
 
 
 def problems_from_table(table: pa.Table) -> tuple[TaskCard, list[Problem]]:
-    """The inverse of `problems_to_table`."""
+    """Inverts `problems_to_table`.
+
+    Raises:
+      ValueError: the table has no task card.
+    """
     stored = (table.schema.metadata or {}).get(_CARD_KEY)
     if stored is None:
-        raise ValueError("this table has no task card: it was not written by restem")
+        raise ValueError("this table has no task card, so restem did not write it")
     fields = json.loads(stored)
     for name in ("stop", "stop_after"):
         fields[name] = tuple(fields[name])
@@ -258,6 +304,7 @@ def problems_from_table(table: pa.Table) -> tuple[TaskCard, list[Problem]]:
 
 
 def samples_to_table(samples: Iterable[Sample]) -> pa.Table:
+    """Returns samples as a table of `sample_schema`."""
     import pyarrow as pa
 
     rows = []
@@ -270,6 +317,7 @@ def samples_to_table(samples: Iterable[Sample]) -> pa.Table:
 
 
 def samples_from_table(table: pa.Table) -> list[Sample]:
+    """Inverts `samples_to_table`; reads files of version 0.1 too, whose verdicts lack `correct`."""
     samples = []
     for row in table.to_pylist():
         row["token_ids"] = tuple(row["token_ids"] or ())
@@ -279,6 +327,7 @@ def samples_from_table(table: pa.Table) -> list[Sample]:
 
 
 def examples_to_table(examples: Iterable[Example]) -> pa.Table:
+    """Returns examples as a table of `example_schema`."""
     import pyarrow as pa
 
     rows = [dict(vars(e), target_ids=list(e.target_ids)) for e in examples]
@@ -286,12 +335,13 @@ def examples_to_table(examples: Iterable[Example]) -> pa.Table:
 
 
 def examples_from_table(table: pa.Table) -> list[Example]:
+    """Inverts `examples_to_table`."""
     return [
         Example(**dict(row, target_ids=tuple(row["target_ids"] or ()))) for row in table.to_pylist()
     ]
 
 
 def stable_key(*parts: Any) -> int:
-    """A 31-bit integer that names `parts`, the same on every machine and in every process."""
+    """Returns a 31-bit integer that names `parts`, the same on every machine and in every run."""
     digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:4], "big") & 0x7FFFFFFF

@@ -172,7 +172,7 @@ def generate(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     size = _of_the_loop("problems_per_iteration", None)
     em.generate_samples(run=this, iteration=iteration, problems_per_iteration=size)
     samples = this.directory(iteration).read_samples()
-    correct = sum(s.reward > 0 for s in samples)
+    correct = sum(s.correct for s in samples)
     CONSOLE.print(f"{this.directory(iteration).samples}: {len(samples)} samples, {correct} correct")
     return 0
 
@@ -312,7 +312,7 @@ def _evaluate_reference(arguments: argparse.Namespace, bindings: Sequence[str]) 
 
 def _score_completions(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     """Scores files of outputs; no model is loaded, and no run is opened."""
-    from restem.evaluation import completions
+    from restem.evaluation import scoring
 
     if not arguments.task:
         raise UserError("--task=NAME is missing: the task (or group) that the outputs are of")
@@ -322,11 +322,11 @@ def _score_completions(arguments: argparse.Namespace, bindings: Sequence[str]) -
             raise UserError("--output=FOLDER is missing: where the scores go")
         output = str(layout.Workdir(arguments.workdir).evaluation_of(arguments.completions[0]))
     parse_gin(arguments.gin_file, bindings)
-    reports = completions.score(
+    reports = scoring.score(
         files=arguments.completions, tasks=arguments.task, output=output, split=arguments.split,
         allow_weak_sandbox=arguments.allow_weak_sandbox,
     )  # fmt: skip
-    _show(completions.table(reports))
+    _show(scoring.table(reports))
     CONSOLE.print(f"{output}: a .json and a .parquet of each task", soft_wrap=True)
     return 0
 

@@ -1,88 +1,123 @@
-"""Two policies on the same problems: the difference of their rewards, and how sure it is."""
+"""Comparison of two policies by their answers to the same problems."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 from etils import epath
 
 from restem.errors import UserError
-from restem.evaluation import metrics
-from restem.evaluation.metrics import PairedTest
+from restem.evaluation.paired_tests import PairedTest, paired_test
+from restem.records import CORRECT_REWARD
 from restem.runtime import storage
 
-Rewards = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""problem_id [n] str, sample_index [n] int32, reward [n] float32, NaN where not verified."""
+
+class Answers(NamedTuple):
+    """The part of an evaluation's answers, or of samples, that a comparison needs."""
+
+    problem_id: np.ndarray
+    """[n] str."""
+    sample_index: np.ndarray
+    """[n] int32; 0 is the greedy answer of an evaluation."""
+    correct: np.ndarray
+    """[n] float32, 1 or 0; NaN until verified."""
 
 
-def compare(before: Rewards, after: Rewards) -> dict[str, PairedTest]:
+def compare(before: Answers, after: Answers) -> dict[str, PairedTest]:
     """Pairs the answers of two evaluations by problem.
 
     Args:
-      before: of the first policy; sample 0 is the greedy answer, the others are sampled.
-      after: of the second.
+      before: answers of the first policy.
+      after: answers of the second.
 
     Returns:
-      `greedy`: the paired test of pass@1 (exact McNemar); `sampled`: that of the average success a
-      problem (sign flips, with the bootstrap's interval), where both have samples; {} where they
-      share no problem.
+      `greedy`: the test of pass@1 (exact McNemar). `sampled`: the test of the average success per
+      problem (sign flips, bootstrap interval), if both have samples. Empty if the two share no
+      problem.
     """
     found = {}
     for name, is_greedy in (("greedy", True), ("sampled", False)):
         a, b = _success(before, is_greedy), _success(after, is_greedy)
         shared = sorted(a.keys() & b.keys())
         if shared:
-            found[name] = metrics.paired_test([a[p] for p in shared], [b[p] for p in shared])
+            found[name] = paired_test([a[p] for p in shared], [b[p] for p in shared])
     return found
 
 
 def compare_files(first: str, second: str) -> dict[str, PairedTest]:
-    """`compare` of two `evals/TASK.parquet`.
+    """Compares two files `evals/TASK.parquet`; see `compare`.
 
     Raises:
-      UserError: one is missing or no evaluation, or they share no problem.
+      UserError: a file is missing or not an evaluation, or the two share no problem.
     """
     found = compare(read(epath.Path(first)), read(epath.Path(second)))
     if not found:
-        raise UserError(f"{first} and {second} share no problem: two evaluations of one task do")
+        raise UserError(
+            f"{first} and {second} share no problem; give two evaluations of the same task"
+        )
     return found
 
 
-def read(path: epath.Path) -> Rewards:
-    """What a comparison needs of an evaluation's answers, or of samples.
+def read(path: epath.Path) -> Answers:
+    """Reads the answers of an evaluation, or samples.
 
     Raises:
-      UserError: no such file, or not a table of samples.
+      UserError: the file does not exist, or is not a table of samples.
     """
     table = storage.read_table(path)
     try:
-        columns = [table.column(n) for n in ("problem_id", "sample_index", "reward")]
+        columns = [table.column(n) for n in ("problem_id", "sample_index", "reward", "verdict")]
     except KeyError as e:
         raise UserError(f"{path}: not a table of answers ({e}); give evals/TASK.parquet") from None
-    reward = columns[2].to_numpy().astype(np.float32)
-    return np.array(columns[0].to_pylist(), object), columns[1].to_numpy(), reward
+    ids, index, reward, verdict = columns
+    return Answers(
+        np.array(ids.to_pylist(), object), index.to_numpy(), correct_column(reward, verdict)
+    )
+
+
+def correct_column(reward, verdict) -> np.ndarray:
+    """Returns which samples are correct: [n] float32, 1 or 0; NaN until verified.
+
+    The column form of `Sample.correct`. Verdicts of version 0.1 lack the field `correct`.
+
+    Args:
+      reward: pyarrow array of rewards, [n].
+      verdict: pyarrow array of verdicts, [n] structs.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    rewards = pc.fill_null(reward, float("nan")).to_numpy(zero_copy_only=False)
+    correct = (rewards >= CORRECT_REWARD).astype(np.float32)
+    names = [verdict.type.field(i).name for i in range(verdict.type.num_fields)]
+    if "correct" in names:
+        stated = pc.cast(pc.struct_field(verdict, "correct"), pa.float32())
+        stated = pc.fill_null(stated, float("nan")).to_numpy(zero_copy_only=False)
+        correct = np.where(np.isnan(stated), correct, stated)
+    return np.where(np.isnan(rewards), np.float32("nan"), correct)
 
 
 def sentences(found: dict[str, PairedTest], first: str, second: str) -> list[str]:
-    """A comparison in words, a line for each kind of answer."""
+    """Returns a comparison in words, one line for each kind of answer."""
     words = {"greedy": "pass@1, greedy", "sampled": "average success of samples"}
     lines = [f"A: {first}", f"B: {second}"]
     for name, test in found.items():
         low, high = test.ci
-        how = "exact McNemar test" if test.method == "mcnemar" else "sign-flip test"
         lines.append(
             f"{words[name]}: B - A = {100 * test.difference:+.1f} points (95% interval"
-            f" {100 * low:+.1f} to {100 * high:+.1f}), p = {test.p_value:.2g} ({how}); of"
+            f" {100 * low:+.1f} to {100 * high:+.1f}), p = {test.p_value:.2g} ({test.name}); of"
             f" {test.n} problems B is better on {test.only_b}, A on {test.only_a}"
         )
     return lines
 
 
-def _success(rewards: Rewards, is_greedy: bool) -> dict[str, float]:
-    """Share of correct answers by problem, of the greedy ones or of the samples."""
-    problem, index, reward = rewards
-    chosen = ((index == 0) == is_greedy) & ~np.isnan(reward)
+def _success(answers: Answers, is_greedy: bool) -> dict[str, float]:
+    """Returns the share of correct answers per problem, of greedy answers or of samples."""
+    problem, index, correct = answers
+    chosen = ((index == 0) == is_greedy) & ~np.isnan(correct)
     names, place = np.unique(problem[chosen].astype(str), return_inverse=True)
     if not len(names):
         return {}
-    right = np.bincount(place, reward[chosen] >= 1.0, len(names))
-    return dict(zip(names.tolist(), (right / np.bincount(place)).tolist(), strict=True))
+    rates = np.bincount(place, correct[chosen], len(names)) / np.bincount(place)
+    return dict(zip(names.tolist(), rates.tolist(), strict=True))

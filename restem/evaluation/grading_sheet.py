@@ -55,7 +55,7 @@ def write(stem: epath.Path, card: TaskCard, problems: Sequence[Problem], answers
     storage.write_bytes(stem.parent / f"{stem.name}.sheet.html", page.encode("utf-8", "replace"))
     return {
         "pass@1": None, "ci95": None, "correct": None, "mean_reward": None, "unformatted": None,
-        "sheet": sheet.name,
+        "binary": None, "sheet": sheet.name,
     }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import restem.tasks  # noqa: F401  adds the built-in tasks
 from restem.data import registry
 from restem.evaluation import metrics
 

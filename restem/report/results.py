@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from restem.evaluation import comparisons, metrics
+from restem.evaluation import comparisons, paired_tests
 from restem.report.marks import interval, policy, signed
 from restem.report.plotting import Cell, percent
 from restem.report.runs import Evaluation, Iteration, Run, number
@@ -106,7 +106,7 @@ def comparison(run: Run, base: Evaluation, final: Evaluation, result: Iteration)
 
 def paired(
     before: Iteration, base: Evaluation, after: Iteration, final: Evaluation
-) -> metrics.PairedTest | None:
+) -> paired_tests.PairedTest | None:
     """The greedy answers of two policies, problem by problem; None without both files."""
     files = [
         iteration.path / "evals" / f"{evaluation.name}.parquet"

@@ -126,7 +126,7 @@ def success_rates(samples: SampleTable) -> dict[str, float]:
     """Share of correct samples of each problem, over verified ones."""
     known = ~np.isnan(samples.reward)
     ids, inverse = np.unique(samples.problem_id[known].astype(str), return_inverse=True)
-    right = np.bincount(inverse, samples.reward[known] > 0, minlength=len(ids))
+    right = np.bincount(inverse, samples.correct[known], minlength=len(ids))
     return dict(zip(ids.tolist(), (right / np.bincount(inverse)).tolist(), strict=True))
 
 
@@ -206,7 +206,7 @@ def lengths(run: Run, samples: Mapping[int, SampleTable], suffix: str) -> Chart 
     def split(n: int) -> dict[str, np.ndarray]:
         table = samples[n]
         cut = table.finish_reason == "length"
-        right = table.reward > 0
+        right = table.correct > 0
         return {
             "correct": table.tokens[right & ~cut],
             "incorrect": table.tokens[~right & ~cut],

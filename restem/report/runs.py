@@ -15,6 +15,7 @@ from etils import epath
 
 from restem import records
 from restem.errors import UserError
+from restem.evaluation import comparisons
 from restem.runtime import storage
 
 OUTCOMES = ("unverified", "truncated", "no answer", "incorrect", "not kept", "kept")
@@ -33,13 +34,15 @@ class SampleTable:
     sample_index: np.ndarray
     """[n] int32."""
     reward: np.ndarray
-    """[n] float32; NaN where not verified yet."""
+    """[n] float32; NaN until verified."""
+    correct: np.ndarray
+    """[n] float32, 1 or 0; NaN until verified."""
     finish_reason: np.ndarray
     """[n] str; "" where unknown."""
     method: np.ndarray
     """[n] str, the verdict's; "" where there is none."""
-    answered: np.ndarray
-    """[n] bool: a final answer or program was found in the text."""
+    unformatted: np.ndarray
+    """[n] bool: the grader found no final answer or program in the text."""
     tokens: np.ndarray
     """[n] int32, length of the solution in tokens."""
     kept: np.ndarray
@@ -55,14 +58,14 @@ class SampleTable:
     @property
     def outcome(self) -> np.ndarray:
         """[n] one of `OUTCOMES`."""
-        correct = self.reward > 0
+        correct = self.correct > 0
         return np.select(
             [
                 self.kept,
                 np.isnan(self.reward),
                 self.finish_reason == "length",
                 correct,
-                ~self.answered,
+                self.unformatted,
             ],
             ["kept", "unverified", "truncated", "not kept", "no answer"],
             "incorrect",
@@ -295,25 +298,32 @@ def read_samples(
     import pyarrow.parquet as pq
 
     wanted = ["problem_id", "sample_index", "reward", "finish_reason", "verdict", "token_ids"]
-    columns: dict[str, list] = {name: [] for name in (*wanted, "answered", "file", "row")}
+    made = ("correct", "unformatted", "file", "row")
+    columns: dict[str, list] = {name: [] for name in (*wanted, *made)}
     for index, path in enumerate(paths):
         try:
             with path.open("rb") as f:
                 row = 0
                 for part in pq.ParquetFile(f).iter_batches(batch, columns=wanted):
                     verdict = part.column("verdict")
-                    method = pc.struct_field(verdict, "method")
-                    found = pc.is_valid(pc.struct_field(verdict, "extracted"))
+                    method = pc.fill_null(pc.struct_field(verdict, "method"), "")
+                    unformatted = pc.and_(
+                        pc.equal(method, records.NO_ANSWER_METHOD),
+                        pc.is_null(pc.struct_field(verdict, "extracted")),
+                    )
                     lengths = pc.fill_null(pc.list_value_length(part.column("token_ids")), 0)
                     reward = part.column("reward").fill_null(float("nan"))
                     reason = part.column("finish_reason").fill_null("")
                     columns["problem_id"].append(part.column("problem_id").to_pylist())
                     columns["sample_index"].append(part.column("sample_index").to_numpy())
                     columns["reward"].append(reward.to_numpy(zero_copy_only=False))
+                    columns["correct"].append(
+                        comparisons.correct_column(part.column("reward"), verdict)
+                    )
                     columns["finish_reason"].append(reason.to_pylist())
-                    columns["verdict"].append(method.fill_null("").to_pylist())
+                    columns["verdict"].append(method.to_pylist())
                     columns["token_ids"].append(lengths.to_numpy(zero_copy_only=False))
-                    columns["answered"].append(found.to_numpy(zero_copy_only=False))
+                    columns["unformatted"].append(unformatted.to_numpy(zero_copy_only=False))
                     columns["file"].append(np.full(len(part), index, np.int32))
                     columns["row"].append(np.arange(row, row + len(part), dtype=np.int32))
                     row += len(part)
@@ -332,9 +342,10 @@ def read_samples(
         problem_id=ids,
         sample_index=indices,
         reward=joined("reward", np.float32),
+        correct=joined("correct", np.float32),
         finish_reason=joined("finish_reason", object),
         method=joined("verdict", object),
-        answered=joined("answered", bool),
+        unformatted=joined("unformatted", bool),
         tokens=joined("token_ids", np.int32),
         kept=np.array(
             [pair in kept for pair in zip(ids.tolist(), indices.tolist(), strict=True)], bool

@@ -12,7 +12,7 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
@@ -44,9 +44,6 @@ class IterationDir:
     @property
     def samples(self) -> epath.Path:
         return self.path / "samples"
-
-    def sample_shard(self, shard: int, shards: int) -> epath.Path:
-        return shard_path(self.samples, shard, shards)
 
     @property
     def generation(self) -> epath.Path:
@@ -166,9 +163,6 @@ class Workdir:
 
     def read_problems(self, task: str) -> tuple[records.TaskCard, list[records.Problem]]:
         return records.problems_from_table(storage.read_table(self.problems(task)))
-
-    def write_problems(self, card: records.TaskCard, problems: Sequence[records.Problem]) -> None:
-        storage.write_table(self.problems(card.task), records.problems_to_table(problems, card))
 
     def finished(self) -> list[int]:
         """Iterations whose M-step is finished."""

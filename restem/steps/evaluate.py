@@ -7,16 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import gin
-import numpy as np
 
-from restem import records
-from restem.evaluation import grading_sheet, metrics
+from restem.evaluation import results
 from restem.records import Problem, Sample, TaskCard
 from restem.run import layout
 from restem.runtime import distributed, storage
 from restem.sampling import Sampling
 from restem.steps.generate import sample_shards
-from restem.steps.select import final_answer
 
 GREEDY = Sampling(temperature=0.0)
 
@@ -84,85 +81,17 @@ def evaluate(
         )
 
     def merge() -> dict[str, Any]:
-        answers = layout.read_shards(parts / "greedy") or []
-        report = greedy_report(answers)
-        if num_samples:
-            sampled = layout.read_shards(parts / "sampled") or []
-            report |= sampled_report(sampled)
-            report["difficulty"] = difficulty_report(sampled, base_answers or sampled)
-            answers += sampled
-        seconds = timing.get("seconds", 0.0)
-        report |= {
-            "task": card.task,
-            "split": problems[0].split if problems else "test",
-            "policy": policy.reference,
-            "seconds": seconds,
-            "tokens_per_second": timing.get("tokens", 0) / seconds if seconds else None,
-            "prompt_source": card.prompt_source,
-            "prefix_sha256": card.prefix_sha256,
-        }
-        answers.sort(key=lambda s: (s.problem_id, s.sample_index))
-        if card.grader["kind"] == "none":
-            report |= grading_sheet.write(path.parent / name, card, problems, answers)
-        storage.write_table(directory.answers(name), records.samples_to_table(answers))
-        storage.write_json(path, report)
+        report = results.write(
+            path.parent / name,
+            card=card,
+            problems=problems,
+            greedy=layout.read_shards(parts / "greedy") or [],
+            sampled=layout.read_shards(parts / "sampled") or [],
+            base=base_answers or [],
+            policy=policy.reference,
+            timing=timing,
+        )
         parts.rmtree(missing_ok=True)
         return report
 
     return distributed.on_first(f"end of the evaluation on {name}", merge)
-
-
-def greedy_report(answers: Sequence[Sample]) -> dict[str, Any]:
-    """Pass@1 of one answer a problem with its 95% Wilson interval, and how answers failed."""
-    n = len(answers)
-    correct = sum(s.reward >= 1.0 for s in answers)
-    low, high = metrics.wilson(correct, n)
-    found = [s.verdict is not None and s.verdict.extracted is not None for s in answers]
-    return {
-        "n": n,
-        "correct": correct,
-        "pass@1": correct / max(1, n),
-        "ci95": [low, high],
-        "mean_reward": sum(s.reward for s in answers) / max(1, n),
-        "truncated": sum(s.finish_reason == "length" for s in answers) / max(1, n),
-        "unformatted": 1.0 - sum(found) / max(1, n),
-        "mean_tokens": sum(len(s.token_ids) for s in answers) / max(1, n),
-    }
-
-
-def sampled_report(sampled: Sequence[Sample]) -> dict[str, Any]:
-    """Unbiased pass@k (Chen et al. 2021) and maj@k (Wang et al. 2023) of n samples a problem."""
-    by_problem = _by_problem(sampled)
-    n = min(map(len, by_problem.values()))
-    ks = sorted({k for k in (1, 2, 4, 8, 16, 32, 64, 128, 256) if k <= n} | {n})
-    correct = np.array([[s.reward >= 1.0 for s in group[:n]] for group in by_problem.values()])
-    answers = [[final_answer(s) for s in group[:n]] for group in by_problem.values()]
-    rates = correct.mean(axis=1)
-    low, high = metrics.bootstrap_ci(rates, seed=0)
-    return {
-        "num_samples": n,
-        "pass@k": {str(k): metrics.mean_pass_at_k(correct, k) for k in ks},
-        "maj@k": {str(k): metrics.mean_maj_at_k(answers, correct, k) for k in ks},
-        "average_success": float(rates.mean()),
-        "average_success_ci95": [low, high],
-    }
-
-
-def difficulty_report(sampled: Sequence[Sample], base: Sequence[Sample]) -> dict[str, Any]:
-    """Mean success in the four buckets of the base policy's success (section 5.3)."""
-    success = {p: np.mean([s.reward >= 1.0 for s in g]) for p, g in _by_problem(sampled).items()}
-    of_base = {p: np.mean([s.reward >= 1.0 for s in g]) for p, g in _by_problem(base).items()}
-    shared = [p for p in success if p in of_base]
-    buckets = metrics.difficulty([of_base[p] for p in shared])
-    report = {}
-    for bucket in ("easy", "medium", "hard", "very hard"):
-        members = [success[p] for p, b in zip(shared, buckets, strict=True) if b == bucket]
-        report[bucket] = {"n": len(members), "mean": float(np.mean(members)) if members else None}
-    return report
-
-
-def _by_problem(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
-    grouped: dict[str, list[Sample]] = {}
-    for sample in samples:
-        grouped.setdefault(sample.problem_id, []).append(sample)
-    return grouped

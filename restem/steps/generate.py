@@ -133,7 +133,7 @@ def sample_and_verify(
         for problem, question in zip(problems, tokens.questions, strict=True)
     ]
     began = sampled = time.monotonic()
-    generated = rewarded = 0
+    generated = correct = 0
 
     def completed() -> Iterator[tuple[Problem, Sample]]:
         nonlocal generated, sampled
@@ -163,8 +163,8 @@ def sample_and_verify(
     verified = _verified_together if partitioning.is_shared(mesh) else _verified
     with progress(what, total=len(problems) * num_samples, unit="samples") as bar:
         for sample in verified(completed(), verifier):
-            rewarded += sample.reward > 0
-            bar.advance(1, note=f"{rewarded} correct")
+            correct += sample.correct
+            bar.advance(1, note=f"{correct} correct")
             yield sample
     if timing is not None:
         timing["seconds"] = timing.get("seconds", 0.0) + time.monotonic() - began

@@ -78,21 +78,14 @@ class MajorityAnswer:
     confidence in section 3.2 of Huang et al.)."""
 
     def __call__(self, problem: Problem, samples: Sequence[Sample]) -> list[Sample]:
-        votes = collections.Counter(filter(None, map(final_answer, samples)))
+        votes = collections.Counter(filter(None, (s.final_answer for s in samples)))
         if not votes:
             return []
         # Of equally frequent answers the first in the alphabet, so that order does not matter.
         answer, count = min(votes.items(), key=lambda item: (-item[1], item[0]))
         if count < self.min_share * len(samples):
             return []
-        return [s for s in samples if final_answer(s) == answer]
-
-
-def final_answer(sample: Sample) -> str | None:
-    """The answer that a sample ends with, in the form that was compared."""
-    if sample.verdict is None:
-        return None
-    return sample.verdict.normalized or sample.verdict.extracted
+        return [s for s in samples if s.final_answer == answer]
 
 
 class Weight(Protocol):
@@ -200,8 +193,8 @@ def select(
     """Chooses and weights the examples of the M-step.
 
     Every sample falls into exactly one bucket: truncated (cut off at the length limit), unformatted
-    (kept out, and no final answer was found in it), rejected (kept out by `keep`), duplicate,
-    over_cap, over_total, kept.
+    (kept out, and the grader found no final answer in it), rejected (kept out by `keep`),
+    duplicate, over_cap, over_total, kept.
 
     Args:
       problems: the problems that were sampled.
@@ -237,8 +230,7 @@ def select(
         kept_ids = set(map(id, kept))
         for sample in finished:
             if id(sample) not in kept_ids:
-                found = sample.verdict is not None and sample.verdict.extracted is not None
-                buckets["rejected" if found else "unformatted"] += 1
+                buckets["unformatted" if sample.unformatted else "rejected"] += 1
         if key_of is not None:
             first: dict[str, Sample] = {}
             for sample in kept:
@@ -262,7 +254,7 @@ def select(
         chosen = sorted(rng.sample(range(len(examples)), max_examples))
         examples = [examples[i] for i in chosen]
     buckets["kept"] = len(examples)
-    correct = {s.problem_id for s in samples if s.reward > 0}
+    correct = {s.problem_id for s in samples if s.correct}
     weights = [e.weight for e in examples]
     report = {
         "iteration": iteration,
@@ -270,7 +262,7 @@ def select(
         "problems_solved": len(correct),
         "problems_trained_on": len({e.problem_id for e in examples}),
         "sampled": len(samples),
-        "correct": sum(s.reward > 0 for s in samples),
+        "correct": sum(s.correct for s in samples),
         "mean_reward": sum(s.reward for s in samples) / max(1, len(samples)),
         "kept": len(examples),
         "buckets": {

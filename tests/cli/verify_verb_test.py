@@ -12,9 +12,10 @@ import restem.methods  # noqa: F401  gin binds what is in it
 from restem import records
 from restem.cli import main
 from restem.records import Problem, Sample, TaskCard, Verdict
-from restem.run import run
+from restem.run import layout, run
 from restem.runtime import storage
 from restem.runtime.progress import CONSOLE
+from tests.helpers import run_files
 
 TASK = ["Run.base = 'orbax:/nowhere'", "Run.task = 'sums'", "generate.num_samples = 3"]
 
@@ -51,11 +52,11 @@ class VerifyVerbTest(absltest.TestCase):
             Problem(name, "train", f"What is {name}?", answer=answer)
             for name, answer in (("1+1", "2"), ("1/2", "\\frac{1}{2}"))
         ]
-        this.files.write_problems(card, problems)
+        run_files.write_problems(this.files, card, problems)
         this.open()
         directory = this.directory(iteration)
         for i, samples in enumerate(shards):
-            path = directory.sample_shard(i, len(shards))
+            path = layout.shard_path(directory.samples, i, len(shards))
             storage.write_table(path, records.samples_to_table(samples))
         storage.write_json(directory.generation, {"mean_reward": 0.5, "problems": 2})
         gin.clear_config()

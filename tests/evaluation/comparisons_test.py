@@ -7,7 +7,7 @@ from etils import epath
 from restem import records
 from restem.cli.main import main
 from restem.errors import UserError
-from restem.evaluation import comparisons, groups, metrics
+from restem.evaluation import comparisons, groups, intervals, metrics, paired_tests
 from restem.records import Sample
 from restem.runtime import storage
 from restem.tasks import bbh
@@ -40,7 +40,7 @@ class ComparisonTest(parameterized.TestCase):
         self.assertEqual(list(found), ["greedy"])
         test = found["greedy"]
         self.assertEqual((test.only_a, test.only_b, test.n), (1, 5, 10))
-        self.assertEqual(test.p_value, metrics.mcnemar(1, 5))
+        self.assertEqual(test.p_value, paired_tests.mcnemar(1, 5))
         self.assertAlmostEqual(test.p_value, 2 * (1 + 6) / 2**6)
         self.assertAlmostEqual(test.difference, 0.4)
 
@@ -56,10 +56,10 @@ class ComparisonTest(parameterized.TestCase):
         self.assertEqual(found["greedy"].only_b, 3)
 
     def rewards(self, samples):
-        return (
+        return comparisons.Answers(
             np.array([s.problem_id for s in samples], object),
             np.array([s.sample_index for s in samples]),
-            np.array([s.reward for s in samples], np.float32),
+            np.array([s.correct for s in samples], np.float32),
         )
 
     def test_only_problems_that_both_answered_count(self):
@@ -89,8 +89,8 @@ class ComparisonTest(parameterized.TestCase):
 class GroupTest(absltest.TestCase):
     def test_parts_count_once_and_the_interval_keeps_its_level(self):
         rates = [0.3, 0.6, 0.9, 0.5]
-        intervals = [metrics.wilson(100 * r, 100) for r in rates]
-        mean, (low, high) = metrics.macro_average(rates, intervals, ["x", "x", "x", "y"])
+        bounds = [intervals.wilson(round(100 * r), 100) for r in rates]
+        mean, (low, high) = metrics.macro_average(rates, bounds, ["x", "x", "x", "y"])
         self.assertAlmostEqual(mean, (0.6 + 0.5) / 2)
         rng = np.random.default_rng(0)
         weights = np.array([1 / 6, 1 / 6, 1 / 6, 1 / 2])
@@ -99,7 +99,7 @@ class GroupTest(absltest.TestCase):
         self.assertAlmostEqual(high - low, np.ptp(np.quantile(drawn, [0.025, 0.975])), delta=0.01)
         covered = 0
         for counts in rng.binomial(100, rates, size=(2000, 4)):
-            found = [metrics.wilson(int(c), 100) for c in counts]
+            found = [intervals.wilson(int(c), 100) for c in counts]
             _, (a, b) = metrics.macro_average(list(counts / 100), found, ["x", "x", "x", "y"])
             covered += a <= 0.55 <= b
         self.assertBetween(covered / 2000, 0.93, 0.97)

@@ -1,4 +1,4 @@
-"""The statistics against exact enumeration and published values."""
+"""Metrics against exact enumeration and published values."""
 
 import fractions
 import itertools
@@ -137,118 +137,6 @@ class MajorityTest(parameterized.TestCase):
         self.assertEqual(got, 0.75)
 
 
-class IntervalTest(parameterized.TestCase):
-    # Newcombe (1998), Statistics in Medicine 17:857, table I, the score method.
-    @parameterized.parameters(
-        (81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-    )  # fmt: skip
-    def test_wilson_equals_published_values(self, successes, n, low, high):
-        got = metrics.wilson(successes, n)
-        np.testing.assert_allclose(got, (low, high), atol=5e-5)
-
-    def test_wilson_inverts_the_score_test(self):
-        """At either end the score statistic is the normal quantile."""
-        successes, n = 37, 90
-        for end in metrics.wilson(successes, n, level=0.9):
-            score = abs(successes / n - end) / math.sqrt(end * (1 - end) / n)
-            self.assertAlmostEqual(score, 1.6448536269514722, places=10)
-
-    def test_wilson_ends(self):
-        self.assertEqual(metrics.wilson(0, 0), (0.0, 1.0))
-        self.assertEqual(metrics.wilson(7, 7)[1], 1.0)
-        with self.assertRaises(ValueError):
-            metrics.wilson(3, 2)
-        with self.assertRaises(ValueError):
-            metrics.wilson(1, 2, level=95)
-
-    def test_bootstrap_is_seeded_and_close_to_the_normal_interval(self):
-        values = np.random.default_rng(1).random(600)
-        got = metrics.bootstrap_ci(values, seed=3)
-        self.assertEqual(got, metrics.bootstrap_ci(values, seed=3))
-        self.assertNotEqual(got, metrics.bootstrap_ci(values, seed=4))
-        half = 1.959964 * values.std() / math.sqrt(600)
-        np.testing.assert_allclose(got, (values.mean() - half, values.mean() + half), atol=2e-3)
-
-    def test_bootstrap_quantiles_equal_exact_enumeration(self):
-        """Two values: a mean of 0, 1/2, 1 with chances 1/4, 1/2, 1/4."""
-        self.assertEqual(metrics.bootstrap_ci([0.0, 1.0], seed=0, level=0.4), (0.5, 0.5))
-        self.assertEqual(metrics.bootstrap_ci([0.0, 1.0], seed=0, level=0.6), (0.0, 1.0))
-        with self.assertRaises(ValueError):
-            metrics.bootstrap_ci([], seed=0)
-
-
-class PairedTest(parameterized.TestCase):
-    @parameterized.parameters(
-        (0, 0, 1.0), (0, 6, 2 / 64), (5, 5, 1.0), (2, 12, 2 * (1 + 14 + 91) / 2**14)
-    )
-    def test_mcnemar_by_hand(self, only_a, only_b, p_value):
-        self.assertEqual(metrics.mcnemar(only_a, only_b), p_value)
-        self.assertEqual(metrics.mcnemar(only_b, only_a), p_value)
-
-    def test_mcnemar_equals_enumeration_of_swaps(self):
-        """Under the null every discordant pair may be swapped: sign flips say the same."""
-        a = np.array([1, 1, 0, 0, 0, 0, 0, 0, 1, 0, 1])
-        b = np.array([0, 1, 1, 1, 1, 1, 0, 1, 1, 1, 0])
-        result = metrics.paired_test(a, b)
-        flips = list(itertools.product((1, -1), repeat=int(np.sum(a != b))))
-        observed = abs(int(np.sum(b - a)))
-        exact = np.mean([abs(sum(flip)) >= observed for flip in flips])
-        self.assertAlmostEqual(result.p_value, exact, places=14)
-        self.assertEqual((result.only_a, result.only_b, result.method), (2, 6, "mcnemar"))
-        self.assertAlmostEqual(result.difference, 4 / 11)
-
-    def test_interval_equals_published_values(self):
-        """Fagerland, Lydersen and Laake (2014), Statistics in Medicine 33:2850: airway reactivity
-        before and after stem cell transplantation, cells 1, 1, 7, 12; "square-and-add"."""
-        both, only_b, only_a, neither = 1, 1, 7, 12
-        a = [1] * both + [0] * only_b + [1] * only_a + [0] * neither
-        b = [1] * both + [1] * only_b + [0] * only_a + [0] * neither
-        result = metrics.paired_test(a, b)
-        np.testing.assert_allclose(result.ci, (-0.507, -0.026), atol=5e-4)
-        self.assertAlmostEqual(result.p_value, 2 * (1 + 8) / 2**8)
-
-    def test_interval_without_correlation_is_wilson_squared_and_added(self):
-        """All of b, none of a: phi is 0, and Wilson's ends are n / (n + z^2) and its mirror."""
-        low, high = metrics.paired_test([0] * 29, [1] * 29).ci
-        end = 29 / (29 + 1.959963984540054**2)
-        self.assertAlmostEqual(low, 1 - math.sqrt(2) * (1 - end), places=12)
-        self.assertEqual(high, 1.0)
-
-    def test_interval_covers(self):
-        """Pairs of a known difference: near 95 of 100 intervals hold it."""
-        rng = np.random.default_rng(5)
-        held = 0
-        for _ in range(600):
-            shared = rng.random(80)
-            a, b = shared < 0.4, np.where(rng.random(80) < 0.7, shared, rng.random(80)) < 0.55
-            low, high = metrics.paired_test(a, b).ci
-            held += low <= 0.15 <= high
-        self.assertBetween(held / 600, 0.92, 0.98)
-
-    def test_graded_scores_use_sign_flips(self):
-        a, b = [0.25, 0.5, 0.5, 1.0], [0.5, 0.5, 1.0, 0.5]
-        result = metrics.paired_test(a, b)
-        # Differences .25, .5, -.5: sums are +-.25 (4 of 8), +-.75 (2), +-1.25 (2): all >= .25.
-        self.assertEqual((result.method, result.p_value), ("sign-flip", 1.0))
-        self.assertAlmostEqual(result.difference, 0.0625)
-        larger = metrics.paired_test([0.5] * 5, [0.6, 0.7, 0.8, 0.9, 1.0])
-        self.assertEqual(larger.p_value, 2 / 32)
-
-    def test_random_flips_agree_with_mcnemar(self):
-        """Scores 0 and 2 are no 0/1 scores, yet the same test by random flips."""
-        a, b = np.repeat([0, 2, 0], [30, 14, 50]), np.repeat([2, 0, 0], [30, 14, 50])
-        result = metrics.paired_test(a, b, seed=1)
-        self.assertEqual(result.method, "sign-flip")
-        self.assertAlmostEqual(result.p_value, metrics.mcnemar(14, 30), delta=0.004)
-
-    def test_shapes_must_agree(self):
-        with self.assertRaises(ValueError):
-            metrics.paired_test([1, 0], [1])
-        with self.assertRaises(ValueError):
-            metrics.paired_test([], [])
-
-
 class DifficultyTest(absltest.TestCase):
     def test_edges_belong_to_the_easier_bucket(self):
         rates = [1.0, 0.75, 0.7499, 0.5, 0.4999, 0.25, 0.2499, 0.0]
@@ -259,16 +147,6 @@ class DifficultyTest(absltest.TestCase):
         for bad in (-0.1, 1.1, float("nan")):
             with self.assertRaises(ValueError):
                 metrics.difficulty([bad])
-
-    def test_means_by_bucket(self):
-        got = metrics.by_difficulty([0.9, 0.8, 0.1], [1, 0, 1])
-        self.assertEqual(got["easy"], {"n": 2, "mean": 0.5})
-        self.assertEqual(got["medium"], {"n": 0, "mean": None})
-        self.assertEqual(got["very hard"], {"n": 1, "mean": 1.0})
-        self.assertEqual(list(got), list(metrics.DIFFICULTIES))
-        self.assertEqual(metrics.by_difficulty([], [])["easy"]["n"], 0)
-        with self.assertRaises(ValueError):
-            metrics.by_difficulty([0.5], [1, 0])
 
 
 if __name__ == "__main__":

@@ -15,11 +15,12 @@ import numpy as np
 from etils import epath
 
 from restem import records
-from restem.evaluation import metrics
+from restem.evaluation import results
 from restem.records import Problem, Sample, TaskCard, Verdict
 from restem.run import layout
 from restem.runtime import storage
 from restem.steps import select as selecting
+from tests.helpers import run_files
 
 SUBJECTS = ("apples", "pencils", "stamps", "marbles", "books")
 NAMES = ("Ana", "Ben", "Chidi", "Dewi", "Eleni", "Farid")
@@ -93,38 +94,20 @@ def sample_all(problems, n: int, skill: float, seed: str, first: int = 0) -> lis
 
 
 def evaluate(directory, name, task, problems, skill, base, n, seed) -> dict:
-    """Writes evals/NAME.json and .parquet as `restem evaluate` does."""
+    """Writes evals/NAME.json and .parquet with the code of `restem evaluate`."""
     greedy = sample_all(problems, 1, skill, f"{seed} greedy")
-    right = sum(s.reward for s in greedy)
-    report = {
-        "task": task,
-        "split": problems[0].split,
-        "policy": f"skill {skill:.2f}",
-        "n": len(greedy),
-        "pass@1": right / len(greedy),
-        "ci95": list(metrics.wilson(right, len(greedy))),
-        "truncated": float(np.mean([s.finish_reason == "length" for s in greedy])),
-        "unformatted": float(np.mean([s.verdict.extracted is None for s in greedy])),
-        "mean_tokens": float(np.mean([len(s.token_ids) for s in greedy])),
-        "seconds": 20.0 + len(greedy) / 10,
-        "tokens_per_second": 410.0,
-    }
-    if n:
-        sampled = sample_all(problems, n, skill - 0.4, f"{seed} sampled", first=1)
-        grid = [sampled[i * n : (i + 1) * n] for i in range(len(problems))]
-        correct = np.array([[s.reward > 0 for s in row] for row in grid])
-        keys = [[selecting.final_answer(s) for s in row] for row in grid]
-        ks = [k for k in (1, 2, 4, 8, 16, 32) if k <= n]
-        report["pass@k"] = {str(k): metrics.mean_pass_at_k(correct, k) for k in ks}
-        report["maj@k"] = {str(k): metrics.mean_maj_at_k(keys, correct, k) for k in ks}
-        rates = correct.mean(axis=1)
-        report["difficulty"] = metrics.by_difficulty(rates if base is None else base, rates)
-        report["rates"] = rates.tolist()
-        greedy += sampled
-    storage.write_table(directory.answers(name), records.samples_to_table(greedy))
-    kept = {k: v for k, v in report.items() if k != "rates"}
-    storage.write_json(directory.evaluation(name), kept)
-    return report
+    sampled = sample_all(problems, n, skill - 0.4, f"{seed} sampled", first=1)
+    seconds = 20.0 + len(greedy) / 10
+    return results.write(
+        directory.evaluation(name).parent / name,
+        card=TaskCard(task),
+        problems=problems,
+        greedy=greedy,
+        sampled=sampled,
+        base=base,
+        policy=f"skill {skill:.2f}",
+        timing={"seconds": seconds, "tokens": 410.0 * seconds},
+    )
 
 
 def write_run(
@@ -167,9 +150,9 @@ def write_run(
                "gin": {"em.iterations": str(len(skills) - 1)},
                "versions": {"restem": "0.1.0"}})  # fmt: skip
     card = TaskCard(task=task, prefix="Problem:\nWhat is 1 + 1?\n\nSolution: ...")
-    run.write_problems(card, train + test)
+    run_files.write_problems(run, card, train + test)
     others = {name: make_problems(name, "test", tests // 2, seed) for name in transfer}
-    entries, base = [], {}
+    entries, base = [], []
     for i, skill in enumerate(skills):
         directory = run.iteration(i)
         entry = {"iteration": i, "chosen": i == int(np.argmax(skills)), "evals": {}}
@@ -188,7 +171,7 @@ def write_run(
             half = len(drawn) // 2
             for shard, part in enumerate((drawn[:half], drawn[half:])):
                 table = records.samples_to_table(part)
-                storage.write_table(directory.sample_shard(shard, 2), table)
+                storage.write_table(layout.shard_path(directory.samples, shard, 2), table)
             if stop_after == (i, "samples"):
                 return
             chosen = selecting.select(
@@ -221,26 +204,26 @@ def write_run(
             entry["verify"] = {"seconds": 2.5}
             entry["seconds"] = {"generate": 64.0 + 3 * i, "verify": 2.5, "select": 0.1,
                                 "improve": 90.0 + 4 * i, "evaluate": 41.0}  # fmt: skip
-        entry["evals"][task] = evaluate(
-            directory, task, task, test, skill, base.get(task), n, f"{seed} {i}"
-        )
-        base.setdefault(task, entry["evals"][task].pop("rates", None))
+        entry["evals"][task] = evaluate(directory, task, task, test, skill, base, n, f"{seed} {i}")
+        if not i:
+            table = storage.read_table(directory.answers(task))
+            base = [s for s in records.samples_from_table(table) if s.sample_index]
         if method != "sft":
             boost = 0.25 * i
             entry["evals"][f"{task}.train"] = evaluate(
-                directory, f"{task}.train", task, train, skill + boost, None, 0, f"{seed} {i} train"
+                directory, f"{task}.train", task, train, skill + boost, (), 0, f"{seed} {i} train"
             )
         for name, held_out in others.items():
             shift = -0.5 + 0.4 * (skill - skills[0])
             entry["evals"][name] = evaluate(
-                directory, name, name, held_out, shift, None, 0, f"{seed} {i} {name}"
+                directory, name, name, held_out, shift, (), 0, f"{seed} {i} {name}"
             )
         if bbh and i in (0, int(np.argmax(skills))):
             for part in BBH:
                 shift = random.Random(part).gauss(0, 1) + 0.2 * (i > 0)
                 name = f"bbh_cot_{part}"
                 entry["evals"][name] = evaluate(
-                    directory, name, name, make_problems(name, "test", 40, 0), shift, None, 0,
+                    directory, name, name, make_problems(name, "test", 40, 0), shift, (), 0,
                     f"{seed} {i} {part}",
                 )  # fmt: skip
         entries.append(entry)

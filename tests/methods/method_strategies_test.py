@@ -342,7 +342,7 @@ class TriceTest(parameterized.TestCase):
         files = layout.Workdir(epath.Path(self.create_tempdir().full_path))
 
         def write(i, samples):
-            shard = files.iteration(i).sample_shard(0, 1)
+            shard = layout.shard_path(files.iteration(i).samples, 0, 1)
             storage.write_table(shard, records.samples_to_table(samples))
 
         write(1, [sample("a", 0, 1.0, "first"), sample("b", 0, 0.0)])

@@ -23,7 +23,7 @@ from restem.runtime import storage
 from restem.steps import select
 from restem.training import TokenExample, Trainer, optimizers
 from restem.verify import close_shared
-from tests.helpers import tiny
+from tests.helpers import run_files, tiny
 
 TRAIN, VALIDATION, TEST = 6, 4, 4
 STEPS = 12
@@ -108,7 +108,7 @@ class MethodsTest(parameterized.TestCase):
             for i in range(count)
         ]
         card = TaskCard("letters", stop=("\n",), grader=grader, max_new_tokens=8)
-        this.files.write_problems(card, problems)
+        run_files.write_problems(this.files, card, problems)
         return this
 
     def finish(self, this, iterations):

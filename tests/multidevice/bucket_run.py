@@ -15,7 +15,7 @@ from restem.report import report
 from restem.run import layout
 from restem.runtime import storage
 from tests import distributed_run_test as runs
-from tests.helpers import bucket, tiny
+from tests.helpers import bucket, run_files, tiny
 
 WORKDIR = "gs://bucket/runs/letters"
 
@@ -27,7 +27,7 @@ class BucketTest(absltest.TestCase):
         gin_file = folder / "tiny.gin"
         gin_file.write_text(runs.GIN.format(base="orbax:gs://bucket/base"))
         files = layout.Workdir(WORKDIR)
-        files.write_problems(*runs.problems())
+        run_files.write_problems(files, *runs.problems())
         argv = ["run", f"--gin_file={gin_file}", f"--workdir={WORKDIR}", "--profile"]
         self.assertEqual(main.main(argv), 0)
         end = storage.read_json(files.iteration(1).improvement)

@@ -16,7 +16,7 @@ from restem.run import layout
 from restem.runtime import storage
 from restem.runtime.coordination import EXIT_LATE_HOST
 from restem.runtime.preemption import EXIT_PREEMPTED
-from tests.helpers import tiny
+from tests.helpers import run_files, tiny
 from tests.helpers.hosts import Machine
 
 GIN = """
@@ -93,7 +93,7 @@ class RunTest(absltest.TestCase):
     def new_run(name: str) -> layout.Workdir:
         """A folder with its problems, which spares the run TensorFlow."""
         files = layout.Workdir(epath.Path(folder / name))
-        files.write_problems(*problems())
+        run_files.write_problems(files, *problems())
         (folder / "compiled").mkdir(exist_ok=True)
         pathlib.Path(files.compilation_cache).symlink_to(folder / "compiled")
         return files

@@ -15,7 +15,7 @@ from absl.testing import absltest, parameterized
 
 from restem import records
 from restem.errors import UserError
-from restem.evaluation import metrics
+from restem.evaluation import paired_tests
 from restem.report import browser, page, paper_figures, plotting, results, run_figures
 from restem.report.report import report
 from restem.report.runs import read_run
@@ -171,7 +171,7 @@ class WholeReportTest(absltest.TestCase):
             answers = records.samples_from_table(pq.read_table(str(path)))
             greedy = {s.problem_id: s.reward for s in answers if s.sample_index == 0}
             scores.append([greedy[p] for p in sorted(greedy)])
-        want = metrics.paired_test(*scores)
+        want = paired_tests.paired_test(*scores)
         sentence = results.headline([self.subject]).sentence
         self.assertIn(f"{want.only_b} problems gained, {want.only_a}\u00a0lost", sentence)
         self.assertIn(f"+{100 * want.difference:.1f} points", sentence)
@@ -195,7 +195,7 @@ class WholeReportTest(absltest.TestCase):
             self.skipTest("no setup.py beside the tests: this is an installed copy")
         listed = re.search(r"package_data=\{(.*?)\}", setup.read_text(), re.DOTALL).group(1)
         for ending in ("css", "js"):
-            self.assertRegex(listed, rf'"restem\.reporting": \[[^\]]*"\*\.{ending}"')
+            self.assertRegex(listed, rf'"restem\.report": \[[^\]]*"\*\.{ending}"')
 
 
 class AnyStateTest(parameterized.TestCase):
@@ -229,7 +229,7 @@ class AnyStateTest(parameterized.TestCase):
             dataclasses.replace(s, reward=None, verdict=None, finish_reason="stop")
             for s in synthetic_run.sample_all(problems, 3, 0.0, "x")
         ]
-        shard = run.iteration(1).sample_shard(0, 2)
+        shard = layout.shard_path(run.iteration(1).samples, 0, 2)
         storage.write_table(shard, records.samples_to_table(plain))
         (pathlib.Path(shard.parent) / ".00001-of-00002.parquet.7.tmp").write_bytes(b"half")
         index = report(workdirs=[str(path)])

@@ -8,7 +8,7 @@ from etils import epath
 
 from restem import records
 from restem.cli.main import main
-from restem.evaluation import contamination, metrics
+from restem.evaluation import contamination, paired_tests
 from restem.report import report, results
 from restem.report.runs import read_run
 from restem.run import layout
@@ -57,7 +57,7 @@ class SeveralRunsTest(parameterized.TestCase):
             table = storage.read_table(layout.Workdir(ROOT / "a").iteration(i).answers(run.task))
             answers = records.samples_from_table(table)
             rewards.append([s.reward for s in sorted(answers, key=lambda s: s.problem_id)])
-        want = metrics.paired_test(*rewards)
+        want = paired_tests.paired_test(*rewards)
         self.assertLess(want.p_value, 1.0)
         head = results.headline([run])
         column = head.columns.index("p")

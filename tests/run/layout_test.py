@@ -10,6 +10,7 @@ from restem import records
 from restem.errors import UserError
 from restem.run import layout
 from restem.runtime import storage
+from tests.helpers import run_files
 
 
 class WorkdirTest(absltest.TestCase):
@@ -50,7 +51,7 @@ class WorkdirTest(absltest.TestCase):
     def test_records_survive_parquet(self):
         card = records.TaskCard("t", prefix="P\n\n", stop=("Problem:",), grader={"kind": "none"})
         problem = records.Problem("p", "train", "q", "1", None, ("s",), {"level": 3})
-        self.files.write_problems(card, [problem])
+        run_files.write_problems(self.files, card, [problem])
         self.assertEqual(self.files.read_problems("t"), (card, [problem]))
         verdict = records.Verdict(0.25, "tests", "x", None, "failed test 3")
         sample = records.Sample("p", 0, "text \u2028 é", (1, 2), -0.5, "stop", 0.25, verdict)

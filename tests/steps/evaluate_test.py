@@ -15,7 +15,7 @@ from restem.run import layout, run
 from restem.runtime import storage
 from restem.tasks import bbh
 from restem.verify import close_shared
-from tests.helpers import tiny
+from tests.helpers import run_files, tiny
 
 GIN = """
 import restem.em
@@ -55,7 +55,7 @@ class AnyPolicyTest(absltest.TestCase):
             task = request["task"]
             problems = [Problem(f"{task}{i}", "test", f"{task} {i}:") for i in range(3)]
             card = TaskCard(task, grader=GRADERS[task], max_new_tokens=6, temperature=0.1)
-            layout.Workdir(path.parent.parent).write_problems(card, problems)
+            run_files.write_problems(layout.Workdir(path.parent.parent), card, problems)
 
     def evaluate(self, reference, *flags) -> int:
         gin.clear_config()
@@ -99,7 +99,7 @@ class WhatARunEvaluatesTest(absltest.TestCase):
     def open(self, **settings) -> run.Run:
         this = run.Run(self.create_tempdir().full_path, base="b", task="letters", **settings)
         problems = [Problem(str(i), "test" if i < 4 else "train", "?") for i in range(20)]
-        this.files.write_problems(TaskCard("letters"), problems)
+        run_files.write_problems(this.files, TaskCard("letters"), problems)
         return this
 
     def test_groups_are_expanded(self):

@@ -12,7 +12,7 @@ from restem.steps.select import select
 
 def _sample(problem, index, reward, text=None, answer="1", finish="eos", logprob=-1.0):
     text = f"solution {problem} {index}" if text is None else text
-    verdict = Verdict(reward, "string", answer, answer)
+    verdict = Verdict(reward, "none" if answer is None else "string", answer, answer)
     return Sample(problem, index, text, (1, 2, index), logprob, finish, reward, verdict)
 
 

@@ -17,7 +17,7 @@ from restem.runtime import storage
 from restem.tasks.apps import HOLD_OUT
 from restem.verify import close_shared
 from restem.verify.sandbox import layers
-from tests.helpers import tiny
+from tests.helpers import run_files, tiny
 
 # The real prompt is 1,500 tokens for a vocabulary of bytes.
 PREFIX = "QUESTION:\nPrint 1.\n\nUse Standard Input format\n\nANSWER:\nprint(1)\n\n"
@@ -99,8 +99,8 @@ class AppsRunTest(absltest.TestCase):
         base = tiny.save_policy(folder / "base")
         parse_gin(["restem_apps.gin"], ["import restem.methods", f"MODEL = '{base}'", *SETTINGS])
         this = run.Run(workdir=str(folder / "run"))
-        this.files.write_problems(*problems_of("apps", registry.SPLITS, folder / "data"))
-        this.files.write_problems(*problems_of("humaneval", ("test",), folder / "data"))
+        run_files.write_problems(this.files, *problems_of("apps", registry.SPLITS, folder / "data"))
+        run_files.write_problems(this.files, *problems_of("humaneval", ("test",), folder / "data"))
         em.em(run=this)
 
         directory = this.directory(1)

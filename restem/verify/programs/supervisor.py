@@ -64,7 +64,7 @@ class Supervisor:
         defines = getattr(tests, "entry_point", None) or getattr(tests, "fn_name", None)
         extracted = extract_program(text, self._extraction, stop=self._stop, defines=defines)
         if extracted is None:
-            return None, judge.Outcome(0.0, "error", "no program in the text")
+            return None, judge.Outcome(0.0, "none", "no program in the text")
         extracted = program_of(tests, extracted)
         with Execution(self._jailer, self._jailer.limits, hangup_fd=self._hangup_fd) as run:
             try:

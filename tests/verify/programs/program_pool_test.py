@@ -263,7 +263,7 @@ class InterfaceTest(absltest.TestCase):
         (verdict,) = run_programs([answer], [tests], extraction="fenced")
         self.assertEqual((verdict.reward, verdict.extracted), (1.0, "print(1)\n"))
         verdicts = run_programs(["no program", "x=1\nPROBLEM"], [tests] * 2, extraction="fenced")
-        self.assertEqual([(v.method, v.extracted) for v in verdicts], [("error", None)] * 2)
+        self.assertEqual([(v.method, v.extracted) for v in verdicts], [("none", None)] * 2)
 
     def test_bad_input_is_one_line(self):
         good = {"inputs": ["1"], "outputs": ["1"]}

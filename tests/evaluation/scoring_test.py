@@ -1,4 +1,4 @@
-"""Scoring of outputs without a model: what a row is about, and that scores are the right ones."""
+"""Scoring of outputs without a model."""
 
 import collections
 import json
@@ -9,17 +9,18 @@ from unittest import mock
 
 import gin
 from absl.testing import absltest, parameterized
+from etils import epath
 
 from restem.cli.main import main
 from restem.data import registry
 from restem.errors import UserError
-from restem.evaluation import completions
+from restem.evaluation import scoring
 from restem.records import Problem, TaskCard
 from restem.run import layout
 from restem.runtime import storage
-from restem.sampling.stopping import Stops
 from restem.tasks import bbh
 from restem.verify import close_shared
+from tests.helpers import run_files
 
 DATA = os.environ.get("RESTEM_DATA_DIR", "")
 PUBLISHED = pathlib.Path(DATA) / "code-davinci-002-outputs"
@@ -40,78 +41,6 @@ def ask(problem_id: str, inputs: str, answer: str | None = None) -> Problem:
     return Problem(problem_id, "test", inputs, answer)
 
 
-def row(query=None, problem_id=None, outputs=("x",), target=None) -> completions.Completion:
-    return completions.Completion("f, line 1", problem_id, query, tuple(outputs), "", target)
-
-
-class MatcherTest(parameterized.TestCase):
-    def setUp(self):
-        super().setUp()
-        found = [
-            ask("train-0007", "Q: What is 3 + 4?\nA:"),
-            ask("train-0012", "Q: What is 13 + 4?\nA:"),
-            ask("twin-a", "Q: Same words?\nA:"),
-            ask("twin-b", "Q: Same  words?\nA:"),
-        ]
-        self.problems = {("t", p.problem_id): p for p in found}
-
-    def find(self, *rows):
-        matcher = completions.Matcher(self.problems, rows)
-        return [key and key[1] for key in map(matcher.find, rows)]
-
-    @parameterized.named_parameters(
-        ("the id", row(problem_id="train-0012"), "train-0012"),
-        ("the number in the id", row(problem_id="7"), "train-0007"),
-        ("the query", row("Q: What is 3 + 4?\nA:"), "train-0007"),
-        ("other white space", row(" Q:  What is 3 + 4?\n\nA: "), "train-0007"),
-        ("the end of a prompt", row("Q: 1 + 1?\nA: 2\n\nQ: What is 3 + 4?\nA:"), "train-0007"),
-        ("the question alone", row("What is 13 + 4?"), "train-0012"),
-        ("no such id", row(problem_id="8"), None),
-        ("another question", row("What is 5 + 4?"), None),
-        ("a part of a question", row("is 13 + 4?"), None),
-        ("the end of a longer word", row("XQ: What is 3 + 4?\nA:"), None),
-    )
-    def test_finds_by(self, asked, problem_id):
-        self.assertEqual(self.find(row("What is 3 + 4?"), asked)[1], problem_id)
-
-    def test_problems_of_the_same_words_take_the_rows_in_turn(self):
-        twin = row("Same words?")
-        self.assertEqual(self.find(twin, twin, twin), ["twin-a", "twin-b", "twin-a"])
-
-    def test_an_id_that_several_tasks_have_is_decided_by_the_query(self):
-        problems = {("a", "1"): ask("1", "Q: red?"), ("b", "1"): ask("1", "Q: blue?")}
-        matcher = completions.Matcher(problems, [])
-        self.assertIsNone(matcher.find(row(problem_id="1")))
-        self.assertEqual(matcher.find(row("Q: blue?", "1")), ("b", "1"))
-
-    def test_a_damaged_statement_is_what_its_neighbours_leave_open(self):
-        problems = {("t", str(i)): ask(str(i), f"Q: number {i}", "(A)") for i in range(1, 5)}
-        problems["t", "2"] = ask("2", "Q: num", "(A)")
-        cards = {"t": TaskCard("t")}
-        rows = [row(f"Q: number {i}", target="(A)") for i in range(1, 5)]
-        matched = completions.match(rows, problems, cards, what="problem")
-        self.assertEqual([s.problem_id for s in matched["t"]], ["1", "2", "3", "4"])
-        for wrong in (
-            [*rows[:1], row("Q: number 2", target="(B)"), *rows[2:]],  # another gold
-            rows[:2],  # no neighbour after it
-            [rows[0], rows[1], rows[3]],  # two problems lie between its neighbours
-        ):
-            with self.assertRaisesRegex(UserError, "1 of . rows are about no problem"):
-                completions.match(wrong, problems, cards, what="problem")
-
-
-class CutTest(parameterized.TestCase):
-    @parameterized.parameters(
-        (" True\n\nQ: next", ("\n",), (), " True"),
-        ("\n\n True\nmore", ("\n",), (), "\n\n True"),
-        ("It is so. I hope. And", (), ("I hope.",), "It is so. I hope."),
-        ("whole", ("\n",), (), "whole"),
-        ("élan\nx", ("\n",), (), "élan"),
-    )
-    def test_ends_where_sampling_would(self, text, stop, stop_after, expected):
-        self.assertEqual(completions.cut(text, Stops.of(stop, stop_after)), expected)
-
-
 class ScoreTest(parameterized.TestCase):
     def setUp(self):
         super().setUp()
@@ -122,10 +51,10 @@ class ScoreTest(parameterized.TestCase):
         def write(requests, *, modules):
             for path, request in requests.items():
                 card, problems = self.tasks[request["task"]]
-                layout.Workdir(path.parent.parent).write_problems(card, problems)
+                run_files.write_problems(layout.Workdir(path.parent.parent), card, problems)
 
         # Without SeqIO, which would ask the data folder: `data_sets_test` does.
-        self.enter_context(mock.patch.object(completions, "materialize", write))
+        self.enter_context(mock.patch.object(scoring, "materialize", write))
 
     def file(self, rows, name="outputs.jsonl") -> str:
         path = self.folder / name
@@ -133,7 +62,7 @@ class ScoreTest(parameterized.TestCase):
         return str(path)
 
     def score(self, rows, *tasks, **options):
-        return completions.score(
+        return scoring.score(
             files=[self.file(rows)], tasks=tasks, output=str(self.folder / "scores"), **options
         )
 
@@ -164,13 +93,13 @@ class ScoreTest(parameterized.TestCase):
         for task, files in bbh.TASKS.items():
             of_task[task] = [rate[bbh.task_name(style, file)] for file in files]
         expected = sum(sum(rates) / len(rates) for rates in of_task.values()) / 23
-        group = storage.read_json(completions.epath.Path(self.folder / f"scores/bbh_{style}.json"))
+        group = storage.read_json(epath.Path(self.folder / f"scores/bbh_{style}.json"))
         self.assertAlmostEqual(group["pass@1"], expected)
         self.assertAlmostEqual(group["pass@1"], bbh.macro_average(rate))
         self.assertLen(group["tasks"], 23)
         self.assertEqual(group["n"], 27 * 6)
         self.assertBetween(group["pass@1"], *group["ci95"])
-        self.assertIn("macro average", str(list(completions.table(reports).columns[0].cells)))
+        self.assertIn("macro average", str(list(scoring.table(reports).columns[0].cells)))
 
     def test_several_outputs_a_problem(self):
         self.tasks["gsm8k"] = (card_of("gsm8k"), [ask(c, f"Q: {c}?\nA:", "4") for c in "abc"])
@@ -221,7 +150,7 @@ class PublishedOutputsTest(parameterized.TestCase):
         folder = PUBLISHED / f"code-davinci-002-{style}"
         files = sorted(folder.glob("*_few_shot_template_0-255000.json"))
         self.assertLen(files, 27)
-        reports = completions.score(
+        reports = scoring.score(
             files=list(map(str, files)),
             tasks=[f"bbh_{style}"],
             output=self.create_tempdir().full_path,
