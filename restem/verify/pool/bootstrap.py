@@ -42,5 +42,7 @@ def command(module: str, *arguments: str) -> list[str]:
 
 def package_folders() -> list[str]:
     """Returns the folders where this interpreter finds installed packages."""
-    found = {sysconfig.get_path(key) for key in ("purelib", "platlib")}
-    return sorted(path for path in found if path and os.path.isdir(path))
+    found = [sysconfig.get_path(key) for key in ("purelib", "platlib")]
+    # Folders that .pth files add: helper processes run none.
+    found += [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+    return [path for path in dict.fromkeys(found) if path and os.path.isdir(path)]

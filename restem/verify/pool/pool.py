@@ -154,7 +154,10 @@ class WorkerPool:
                     worker = WorkerProcess(self._launch(number))
                     self._live[number] = worker.pid
                 while batch := self._take(worker):
-                    worker.send(batch)
+                    try:
+                        worker.send(batch)
+                    except (TypeError, ValueError) as error:
+                        _fail(batch, UserError(f"a problem cannot be sent to a worker: {error}"))
                 if worker.ready and not worker.pending:
                     continue  # another worker was faster
                 event = worker.step(lambda: self._closed)

@@ -109,10 +109,16 @@ class WorkerProcess:
         return self._process.pid
 
     def send(self, batch: list[Job]) -> None:
+        """Gives the worker a message of jobs.
+
+        Raises:
+          TypeError, ValueError: a job holds what JSON cannot; nothing is sent.
+        """
+        data = message({"jobs": [job.payload for job in batch]})
         if not self.pending and self.ready:
             self._deadline = time.monotonic() + self.launch.time_limit_s
         self.pending.append(batch)
-        self._output += message({"jobs": [job.payload for job in batch]})
+        self._output += data
 
     def spent(self) -> bool:
         """Returns whether the worker gets no more jobs: it has done its share, or has grown."""

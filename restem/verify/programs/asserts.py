@@ -18,7 +18,7 @@ from typing import Any
 
 from restem.verify.pool.transport import Channel
 from restem.verify.programs import codec
-from restem.verify.programs.calls import MUTABLE, text_of
+from restem.verify.programs.calls import MUTABLE, check_reply, text_of, token
 from restem.verify.sandbox.linux import syscalls
 
 
@@ -76,6 +76,7 @@ class Link:
 
     def __init__(self, channel: Channel):
         self._channel = channel
+        self._remotes: dict[int, Remote] = {}
 
     def ask(self, *request: Any) -> Any:
         return self._exchange(request)[0]
@@ -87,24 +88,21 @@ class Link:
         return result
 
     def _exchange(self, request: tuple) -> tuple:
-        data = codec.encode(request, self._number)
+        mark = token()
+        data = codec.encode([mark, *request], self._number)
         try:
             self._channel.send(data)
-            reply = codec.decode(self._channel.receive(), lambda number: Remote(self, number))
-            kind, *rest = reply
-            if kind == "raised":
-                name, text = rest
-            elif (
-                kind != "ok"
-                or type(reply) is not tuple
-                or (request[0] == "call" and (len(rest) != 2 or type(rest[1]) is not dict))
-            ):
-                raise codec.CodecError("a reply of no known form")
+            received = codec.decode(self._channel.receive(codec.MAX_VALUE), self._remote)
+            kind, _, *rest = check_reply(received, mark, request[0])
         except (EOFError, OSError, ValueError, TypeError) as error:
             raise ProgramGone(f"the program answered no more ({error})") from None
         if kind == "raised":
-            raise _exception(name, text)
+            raise _exception(*rest)
         return tuple(rest)
+
+    def _remote(self, number: int) -> Remote:
+        """Returns the one proxy of an object of the program, so that `is` compares objects."""
+        return self._remotes.setdefault(number, Remote(self, number))
 
     def _number(self, value: Any) -> int:
         if type(value) is Remote and object.__getattribute__(value, "_link") is self:
@@ -139,7 +137,7 @@ def run_asserts(job: dict, report_fd: int, channels: Sequence[int]) -> None:
     after the last one has returned.
 
     Args:
-      job: statements, entry_point, program_names, helper_names, module_names, nonce.
+      job: statements, entry_point, calls_check, program_names, helper_names, module_names, nonce.
       report_fd: where reports are written.
       channels: descriptors to read from and write to the program, then the helpers' if any.
     """
@@ -161,12 +159,17 @@ def run_asserts(job: dict, report_fd: int, channels: Sequence[int]) -> None:
         if job["helper_names"]:
             helpers = Link(Channel(channels[2], channels[3]))
             for name in job["helper_names"]:
-                names[name] = helpers.ask("name", name)
+                try:
+                    names[name] = helpers.ask("name", name)
+                except NameError:  # a helper that the program defines after its entry point
+                    names[name] = program.ask("name", name)
+        if job["entry_point"]:
+            names.setdefault("candidate", names[job["entry_point"]])
         for statement in job["statements"]:
             exec(_compiled(statement, f"test{done}.py"), names)
             done += 1
             report.send_message({"passed": done})
-        if job["entry_point"]:
+        if job["calls_check"]:
             names["check"](names[job["entry_point"]])
         report.send_message({"nonce": job["nonce"]})
     except BaseException as error:

@@ -2,19 +2,51 @@
 
 Values cross as data (`restem.verify.programs.codec`). The caller is the supervisor (APPS's
 call-based tests) or test code in a second jail (`restem.verify.programs.asserts`).
+
+A request is `[token, operation, ...]`, a reply `("ok", token, value)`, after a call
+`("ok", token, value, changed arguments)`, or `("raised", token, exception name, text)`. Nobody can
+know a token before the request, so no reply comes before its call.
 """
 
 from __future__ import annotations
 
-import builtins
+import secrets
+import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
 from restem.verify.pool.transport import Channel
 from restem.verify.programs import codec
+from restem.verify.sandbox.interpreter import SOLUTION
 
 MUTABLE = (list, dict, set, bytearray)
 """Types of arguments that a call may change in place."""
+_NOT_BOUND = frozenset({*vars(types.ModuleType("")), "__builtins__", "__file__"})
+"""Names in a program's namespace that the program did not bind."""
+
+
+def token() -> str:
+    """Returns what marks one request and the reply to it."""
+    return secrets.token_hex(8)
+
+
+def check_reply(reply: Any, token: str, operation: str) -> tuple:
+    """Returns a reply whose form and token are right.
+
+    Raises:
+      CodecError: it is no reply to the request.
+    """
+    lengths = {"ok": 4 if operation == "call" else 3, "raised": 4}
+    if type(reply) is not tuple or not reply or type(reply[0]) is not str:
+        raise codec.CodecError("a reply of no known form")
+    if len(reply) != lengths.get(reply[0]) or (
+        reply[0] == "ok" and operation == "call" and type(reply[3]) is not dict
+    ):
+        raise codec.CodecError("a reply of no known form")
+    if type(reply[1]) is not str or reply[1] != token:
+        raise codec.CodecError("a reply to no call")
+    return reply
 
 
 class _Objects:
@@ -22,39 +54,40 @@ class _Objects:
 
     def __init__(self) -> None:
         self._objects: list[Any] = []
+        self._numbers: dict[int, int] = {}
 
     def number(self, value: Any) -> int:
-        self._objects.append(value)
-        return len(self._objects) - 1
+        """Returns the number of an object: the same however often it is handed out."""
+        number = self._numbers.setdefault(id(value), len(self._objects))
+        if number == len(self._objects):
+            self._objects.append(value)  # kept, so that its id stays its own
+        return number
 
     def get(self, number: int) -> Any:
         return self._objects[number]
 
 
 def serve_calls(channel: Channel, load: Callable[[], dict]) -> None:
-    """Loads the program and answers requests until the other side is gone.
-
-    A request is `[operation, ...]`, a reply `["ok", value, changed arguments]`, or
-    `["raised", exception name, text]`.
-    """
+    """Loads the program at the first request and answers until the other side is gone."""
     objects = _Objects()
     names: dict[str, Any] | None = None
     while True:
         try:
-            request = codec.decode(channel.receive(), objects.get)
+            mark, *request = codec.decode(channel.receive(), objects.get)
         except EOFError:
             return
         try:
             if names is None:
                 names = load()
-            reply: tuple = ("ok", *_perform(request, names, objects))
+            reply: tuple = ("ok", mark, *_perform(request, names, objects))
             data = codec.encode(reply, objects.number if request[0] != "solve" else None)
         except BaseException as error:
-            data = codec.encode(("raised", type(error).__name__, text_of(error)))
+            data = codec.encode(("raised", mark, type(error).__name__, text_of(error)))
         channel.send(data)
 
 
 def text_of(error: BaseException) -> str:
+    """Returns what an exception says, as far as it can."""
     try:
         return str(error)[:300]
     except BaseException:
@@ -67,12 +100,12 @@ def _perform(request: list, names: dict[str, Any], objects: _Objects) -> tuple:
         _, name, arguments = request
         return (_solver(names, name)(*arguments),)
     if operation == "name":
-        return (names[request[1]] if request[1] in names else getattr(builtins, request[1]),)
+        return (_bound(names, request[1]),)
     if operation == "call":
         _, function, arguments, keywords = request
-        before = _images(arguments, objects)
+        before = _images(arguments)
         result = function(*arguments, **keywords)
-        after = _images(arguments, objects)
+        after = _images(arguments)
         changed = {
             n: arguments[n]
             for n, image in after.items()
@@ -95,7 +128,7 @@ def _perform(request: list, names: dict[str, Any], objects: _Objects) -> tuple:
     raise ValueError(f"unknown operation {operation!r}")
 
 
-def _images(arguments: list, objects: _Objects) -> dict[int, bytes | None]:
+def _images(arguments: list) -> dict[int, bytes | None]:
     """Returns images of the mutable arguments, to see which of them a call changed in place."""
     images: dict[int, bytes | None] = {}
     for n, argument in enumerate(arguments):
@@ -107,10 +140,30 @@ def _images(arguments: list, objects: _Objects) -> dict[int, bytes | None]:
     return images
 
 
+def _bound(names: dict[str, Any], name: str) -> Any:
+    """Returns what the program itself bound to `name`."""
+    if name in _NOT_BOUND or name not in names:
+        raise NameError(f"the program defines no {name}")
+    return names[name]
+
+
 def _solver(names: dict[str, Any], name: str) -> Callable:
-    """Returns APPS's function of that name, or the method of a fresh `Solution`."""
-    if name in names and callable(names[name]):
-        return names[name]
-    if "Solution" in names:
+    """Returns APPS's function of that name, or the method of a fresh `Solution`.
+
+    A name that the program only imported yields to the method: `from itertools import *` does not
+    make `itertools.count` the answer to a problem that asks for `Solution.count`.
+    """
+    value = names.get(name) if name not in _NOT_BOUND else None
+    method = hasattr(names.get("Solution"), name)
+    if callable(value) and not (method and _imported(value)):
+        return value
+    if method:
         return getattr(names["Solution"](), name)
-    raise NameError(f"the program defines neither {name} nor a class Solution")
+    raise NameError(f"the program defines neither {name} nor a class Solution with it")
+
+
+def _imported(value: Any) -> bool:
+    """Returns whether a value is a public object of another module than the program."""
+    home = getattr(value, "__module__", None)
+    module = sys.modules.get(home) if isinstance(home, str) and home != SOLUTION else None
+    return module is not None and getattr(module, getattr(value, "__name__", ""), None) is value

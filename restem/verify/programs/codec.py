@@ -23,6 +23,9 @@ from typing import Any
 MAX_VALUE = 64 << 20
 """Bytes of one encoded value."""
 _EXACT = 1 << 53
+_MOST_DIGITS = 1 << 14
+"""Digits of a decimal number, or hexadecimal ones of a fraction's parts: reducing a fraction and
+rounding a decimal take more than linear time. Integers have no bound but a value's."""
 _TYPES = (int, float, complex, bool, str, bytes, list, tuple, dict, set, frozenset, type(None))
 """Built-in types that cross by name, because tests ask a program to filter by them."""
 
@@ -60,6 +63,17 @@ def decode(data: bytes, handle: Callable[[int], Any] | None = None) -> Any:
         raise
     except Exception as error:  # whatever a constructor says of what a program made up
         raise CodecError(f"not a value: {error}") from None
+
+
+def _short_digits(text: Any) -> Any:
+    if isinstance(text, str) and len(text) > _MOST_DIGITS:
+        raise CodecError(f"a number of more than {_MOST_DIGITS} digits")
+    return text
+
+
+def _fraction(parts: list) -> fractions.Fraction:
+    numerator, denominator = (int(_short_digits(part), 16) for part in parts)
+    return fractions.Fraction(numerator, denominator)
 
 
 def _refuse(text: str) -> Any:
@@ -136,10 +150,28 @@ def _pairs(items: list, handle: Callable[[int], Any] | None) -> list:
     return [(_unpack(key, handle), _unpack(item, handle)) for key, item in items]
 
 
-def _counts(pairs: list) -> collections.Counter:
-    counter: collections.Counter = collections.Counter()
-    dict.update(counter, pairs)
-    return counter
+def _mapping(kind: type) -> Callable[[list], Any]:
+    """Returns what builds a mapping key by key.
+
+    Keys of one hash take quadratic time, and a signal is seen only between two steps of Python.
+    """
+
+    store = kind.__setitem__
+
+    def build(pairs: list) -> Any:
+        found = kind()
+        for key, value in pairs:
+            store(found, key, value)
+        return found
+
+    return build
+
+
+def _set(items: list) -> set:
+    found: set = set()
+    for item in items:
+        found.add(item)
+    return found
 
 
 def _unpack(node: Any, handle: Callable[[int], Any] | None) -> Any:
@@ -151,7 +183,9 @@ def _unpack(node: Any, handle: Callable[[int], Any] | None) -> Any:
         return node
     ((tag, inner),) = node.items()
     if tag == "d":
-        return dict(_pairs(inner, handle))
+        return _dict(_pairs(inner, handle))
+    if tag in _SETS:
+        return _SETS[tag](_set([_unpack(item, handle) for item in inner]))
     if tag in _SEQUENCES:
         return _SEQUENCES[tag]([_unpack(item, handle) for item in inner])
     if tag in _MAPPINGS:
@@ -165,21 +199,24 @@ def _unpack(node: Any, handle: Callable[[int], Any] | None) -> Any:
     raise CodecError(f"unknown tag {tag[:20]!r}")
 
 
+_SETS: dict[str, Callable[[set], Any]] = {"s": lambda found: found, "z": frozenset}
 _SEQUENCES: dict[str, Callable[[Any], Any]] = {
     "t": tuple,
-    "s": set,
-    "z": frozenset,
     "q": collections.deque,
 }
-_MAPPINGS: dict[str, Callable[[Any], Any]] = {"o": collections.OrderedDict, "c": _counts}
+_dict = _mapping(dict)
+_MAPPINGS: dict[str, Callable[[Any], Any]] = {
+    "o": _mapping(collections.OrderedDict),
+    "c": _mapping(collections.Counter),
+}
 _SCALARS: dict[str, Callable[[Any], Any]] = {
     "i": lambda text: int(text, 16),
     "f": float.fromhex,
     "b": bytes.fromhex,
     "y": bytearray.fromhex,
     "x": lambda parts: complex(float.fromhex(parts[0]), float.fromhex(parts[1])),
-    "D": decimal.Decimal,
-    "F": lambda parts: fractions.Fraction(int(parts[0], 16), int(parts[1], 16)),
+    "D": lambda text: decimal.Decimal(_short_digits(text)),
+    "F": _fraction,
     "A": datetime.date.fromisoformat,
     "M": datetime.datetime.fromisoformat,
     "T": lambda name: {kind.__name__: kind for kind in _TYPES}[name],

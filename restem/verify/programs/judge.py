@@ -8,21 +8,31 @@ always makes it wrong.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import secrets
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from restem.verify.pool.transport import frame
-from restem.verify.programs import codec
+from restem.verify.programs import calls, codec
 from restem.verify.programs.outputs import output_matches, returned_value_matches, short
 from restem.verify.programs.tests import Asserts, Calls, StandardInput, Tests
-from restem.verify.programs.text import preamble
+from restem.verify.programs.text import compiles, preamble
 from restem.verify.sandbox.execution import STDERR_KEPT, Execution, Failure, FrameSink, Sink
 from restem.verify.sandbox.jails import Jail
 
 MAX_REPORT = 1 << 16
 """Bytes of one report of test code."""
+_SPARE_REPLY = 1 << 20
+"""Bytes that any reply may have, however short the expected value is."""
+_LONGEST_ITEM = 32
+"""Bytes on the wire of what can equal one byte of an expected value: a float, in hexadecimal."""
+_READ_S, _READ_RATE = 2.0, 1e6
+"""CPU seconds to read and compare any reply, and bytes that add another second."""
 
 
 @dataclasses.dataclass
@@ -36,17 +46,30 @@ class Outcome:
     total: int = 0
 
 
-def judge(run: Execution, program: str, tests: Tests) -> Outcome:
-    """Runs a program against its tests until the first failure; returns how it fared."""
+def judge(
+    run: Execution, program: str, tests: Tests, *, before_test: Callable[[], None] = lambda: None
+) -> Outcome:
+    """Runs a program against its tests until the first failure; returns how it fared.
+
+    Args:
+      run: what the program is executed in.
+      program: source text.
+      tests: of the problem.
+      before_test: called before each test; renews what the judge itself may use.
+    """
     total = len(tests.statements) if isinstance(tests, Asserts) else len(tests.inputs)
     outcome = Outcome(0.0, "tests", total=total)
     try:
         if isinstance(tests, StandardInput):
-            _standard_input(run, program, tests, outcome)
+            steps = _standard_input(run, program, tests)
         elif isinstance(tests, Calls):
-            _calls(run, program, tests, outcome)
+            steps = _calls(run, program, tests)
         else:
-            _asserts(run, program, tests, outcome)
+            steps = _asserts(run, program, tests)
+        before_test()
+        for passed in steps:
+            outcome.passed = passed
+            before_test()
         outcome.reward = 1.0
     except Failure as failure:
         outcome.method, detail = failure.args
@@ -55,32 +78,70 @@ def judge(run: Execution, program: str, tests: Tests) -> Outcome:
     return outcome
 
 
-def _standard_input(run: Execution, program: str, tests: StandardInput, outcome: Outcome) -> None:
+class _Late(BaseException):
+    """The judge's own work takes too long; nothing but `_own_work` catches it."""
+
+
+@contextlib.contextmanager
+def _own_work(size: int) -> Iterator[None]:
+    """Bounds the CPU time of what the judge itself does with a reply to a test of `size` bytes.
+
+    The sizes of values are bounded before they are touched, so that no single step of it is long;
+    the interpreter sees the signal between two steps.
+    """
+
+    def late(*_: object) -> None:
+        raise _Late
+
+    before = signal.signal(signal.SIGPROF, late)
+    signal.setitimer(signal.ITIMER_PROF, _READ_S + size / _READ_RATE)
+    try:
+        yield
+    except _Late:
+        detail = "the verifier takes too long to read what the program returned"
+        raise Failure("output", detail) from None
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+
+
+def _size(value: Any) -> int:
+    """Returns about how many bytes a value takes in JSON."""
+    try:
+        return len(json.dumps(value))
+    except ValueError:  # an integer of thousands of digits
+        return codec.MAX_VALUE
+
+
+def _standard_input(run: Execution, program: str, tests: StandardInput) -> Iterator[int]:
+    """Yields the number of passed tests, after each."""
     jail = run.jail(source=program)
-    for given, expected in zip(tests.inputs, tests.outputs, strict=True):
-        found = run.script(jail, given, run.seconds_left())
-        if not output_matches(expected, found):
-            raise Failure("tests", f"expected {short(expected)!r}, got {short(found)!r}")
-        outcome.passed += 1
+    for n, (given, expected) in enumerate(zip(tests.inputs, tests.outputs, strict=True), 1):
+        found = run.script(jail, given, run.seconds_left(), order="standard_input")
+        with _own_work(len(expected) + len(found)):
+            if not output_matches(expected, found):
+                raise Failure("tests", f"expected {short(expected)!r}, got {short(found)!r}")
+        yield n
 
 
-def _calls(run: Execution, program: str, tests: Calls, outcome: Outcome) -> None:
+def _calls(run: Execution, program: str, tests: Calls) -> Iterator[int]:
+    """Yields the number of passed tests, after each."""
     jail = run.jail(source=program)
     request, reply, err = run.pipe(), run.pipe(), run.pipe()
     run.order(jail, "calls", [request[0], reply[1], err[1]], run.limits.program_limit_s)
     os.set_blocking(request[1], False)
     answers = FrameSink(reply[0], codec.MAX_VALUE)
     errors = Sink(err[0], run.limits.output_mb << 20, STDERR_KEPT)
-    for arguments, expected in zip(tests.inputs, tests.outputs, strict=True):
+    for n, (arguments, expected) in enumerate(zip(tests.inputs, tests.outputs, strict=True), 1):
         seconds = run.seconds_left()
-        request_frame = frame(codec.encode(["solve", tests.fn_name, arguments]))
-        found = _exchange(run, jail, request[1], request_frame, answers, errors, seconds)
-        if found[0] == "raised":
-            method = "memory" if found[1] == "MemoryError" else "error"
-            raise Failure(method, f"{found[1]}: {short(found[2], 160)}")
-        if not returned_value_matches(expected, found[1], wrapped=tests.wrapped):
-            raise Failure("tests", f"expected {short(expected)}, got {short(found[1])}")
-        outcome.passed += 1
+        mark = calls.token()
+        call = frame(codec.encode([mark, "solve", tests.fn_name, arguments]))
+        size = _size(expected)
+        answers.frames.limit = min(codec.MAX_VALUE, _SPARE_REPLY + _LONGEST_ITEM * size)
+        data = _exchange(run, jail, request[1], call, answers, errors, seconds)
+        with _own_work(size):
+            _compare(data, mark, expected, wrapped=tests.wrapped)
+        yield n
 
 
 def _exchange(
@@ -91,8 +152,8 @@ def _exchange(
     answers: FrameSink,
     errors: Sink,
     seconds: float,
-) -> tuple:
-    """Makes one call; returns the reply as a tuple whose form is checked."""
+) -> bytes:
+    """Makes one call; returns the bytes of the reply."""
     rest = memoryview(request)
     answer: bytes | None = None
 
@@ -112,22 +173,34 @@ def _exchange(
     if answer is None:
         run.check_ended_well(report, errors)
         raise Failure("error", "the program ended before it returned")
+    if answers.frames:
+        raise Failure("error", "more than one reply to a call")
+    return answer
+
+
+def _compare(data: bytes, mark: str, expected: Any, *, wrapped: bool) -> None:
+    """Raises Failure unless a reply returns the expected value."""
     try:
-        reply = codec.decode(answer)
+        kind, _, *rest = calls.check_reply(codec.decode(data), mark, "solve")
     except codec.CodecError as error:
         raise Failure("error", f"no value: {error}") from None
-    if type(reply) is not tuple or (reply[:1], len(reply)) not in ((("ok",), 2), (("raised",), 3)):
-        raise Failure("error", "a reply of no known form")
-    return reply
+    if kind == "raised":
+        method = "memory" if rest[0] == "MemoryError" else "error"
+        raise Failure(method, f"{short(rest[0])}: {short(rest[1], 160)}")
+    if not returned_value_matches(expected, rest[0], wrapped=wrapped):
+        raise Failure("tests", f"expected {short(expected)}, got {short(rest[0])}")
 
 
-def _asserts(run: Execution, program: str, tests: Asserts, outcome: Outcome) -> None:
+def _asserts(run: Execution, program: str, tests: Asserts) -> Iterator[int]:
+    """Yields the number of passed statements, after each."""
     errors: list[Sink] = []
     channels: list[int] = []
     sources = [program]
     if tests.helper_names:
-        prompt = tests.prompt or program
-        sources.append(preamble(prompt, tests.entry_point or ""))
+        # The whole prompt, so that no program can replace a helper in it.
+        whole = tests.prompt and compiles(tests.prompt)
+        entry_point = tests.entry_point or ""
+        sources.append(tests.prompt if whole else preamble(tests.prompt or program, entry_point))
     for source in sources:
         jail = run.jail(source=source)
         to_program, to_test, err = run.pipe(), run.pipe(), run.pipe()
@@ -135,7 +208,9 @@ def _asserts(run: Execution, program: str, tests: Asserts, outcome: Outcome) -> 
         channels += [to_test[0], to_program[1]]
         errors.append(Sink(err[0], run.limits.output_mb << 20, STDERR_KEPT))
     nonce = secrets.token_hex(16)
-    fields = ("statements", "entry_point", "program_names", "helper_names", "module_names")
+    fields = (
+        "statements", "entry_point", "calls_check", "program_names", "helper_names", "module_names",
+    )  # fmt: skip
     job = {name: getattr(tests, name) for name in fields} | {"nonce": nonce}
     tester = run.jail(untrusted=False)
     report_pipe, test_err = run.pipe(), run.pipe()
@@ -143,6 +218,7 @@ def _asserts(run: Execution, program: str, tests: Asserts, outcome: Outcome) -> 
     run.order(tester, "asserts", fds, run.limits.program_limit_s)
     reports = FrameSink(report_pipe[0], MAX_REPORT)
     errors.append(Sink(test_err[0], run.limits.output_mb << 20, STDERR_KEPT))
+    passed = 0
     while True:
         report: bytes | None = None
 
@@ -156,9 +232,9 @@ def _asserts(run: Execution, program: str, tests: Asserts, outcome: Outcome) -> 
             raise Failure("error", "the test code ended without a verdict")
         message = json.loads(report)
         if "passed" in message:
-            outcome.passed += 1
+            passed += 1
+            yield passed
         elif secrets.compare_digest(str(message.get("nonce", "")), nonce):
-            outcome.passed = outcome.total
             return
         else:
             raise _test_failure(run, str(message.get("detail", "")))

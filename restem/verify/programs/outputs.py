@@ -1,10 +1,9 @@
 """Whether a program's output equals the expected one.
 
-Standard output: the lines are compared after trailing white space (and empty lines at the end) is
-dropped; where they differ, the tokens in order. A token equals the expected one if it is the same
-text, or if the expected one is a decimal and both are the same number within 1e-6 (absolutely, or
-1e-9 relatively for large ones). Integers, also those beyond 2^53, and words must be the same text;
-so "2.0" is not an answer where "2" is expected. The order of lines and tokens counts.
+Standard output: the tokens between white space are compared in order. A token equals the expected
+one if it is the same text, or if the expected one is a decimal and both are the same number within
+1e-6 (absolutely, or 1e-9 relatively for large ones). Integers, also those beyond 2^53, and words
+must be the same text, so "2.0" is not an answer if "2" is expected. Order counts, lines do not.
 
 Returned values: Python's `==` over built-in data, tuples equal to lists (the expected values come
 from JSON), numbers within the same tolerance where the expected one is a float, dictionary keys
@@ -14,9 +13,10 @@ compared as JSON writes them (JSON turns 1 into "1").
 from __future__ import annotations
 
 import decimal
+import fractions
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from restem.verify.pool.lines import one_line
@@ -35,18 +35,12 @@ def expected_text(expected: Any) -> str:
     return expected if isinstance(expected, str) else str(expected)
 
 
-def _lines(text: str) -> list[str]:
-    lines = [line.rstrip() for line in text.split("\n")]
-    while lines and not lines[-1]:
-        lines.pop()
-    return lines
-
-
 def output_matches(expected: str, output: str) -> bool:
     """Returns whether the standard output of a program is the expected one."""
-    if expected == output or _lines(expected) == _lines(output):
+    if expected == output:
         return True
-    wanted, found = expected.split(), output.split()
+    wanted = expected.split()
+    found = output.split(None, len(wanted))  # no more than shows that there are too many
     return len(wanted) == len(found) and all(map(_token_matches, wanted, found))
 
 
@@ -101,7 +95,10 @@ def _close(expected: float, found: int | float) -> bool:
 def _json_key(key: Any) -> str:
     if key is None or isinstance(key, bool):
         return {None: "null", True: "true", False: "false"}[key]
-    return repr(key) if isinstance(key, float) else str(key)
+    if isinstance(key, float):
+        return repr(key)
+    # No expected key, which is text, is a number of thousands of digits.
+    return hex(key) if isinstance(key, int) and key.bit_length() > 10_000 else str(key)
 
 
 def returned_value_matches(expected: Any, found: Any, *, wrapped: bool) -> bool:
@@ -118,8 +115,44 @@ def values_are_wrapped(outputs: list) -> bool:
 
 def short(value: Any, limit: int = 60) -> str:
     """Returns a value on one line of at most `limit` characters, for a verdict's detail."""
+    return one_line(value if isinstance(value, str) else "".join(_spelled(value, [limit])), limit)
+
+
+def _spelled(value: Any, room: list[int]) -> Iterator[str]:
+    """Yields the parts of `repr(value)`, but none once `room[0]` characters have been yielded."""
+    brackets = {list: "[]", tuple: "()", set: "{}", dict: "{}"}.get(type(value))
+    if room[0] < 0:
+        return
+    if brackets is None or not value:
+        text = _spelled_whole(value)
+        room[0] -= len(text)
+        yield text
+        return
+    room[0] -= 1
+    yield brackets[0]
+    for n, item in enumerate(value):
+        room[0] -= 2
+        if room[0] < 0:
+            return
+        yield ", " if n else ""
+        yield from _spelled(item, room)
+        if isinstance(value, dict):
+            yield ": "
+            yield from _spelled(value[item], room)
+    if room[0] < 0:
+        return
+    yield ",)" if type(value) is tuple and len(value) == 1 else brackets[1]
+
+
+def _spelled_whole(value: Any) -> str:
+    if isinstance(value, int) and value.bit_length() > 10_000:
+        return f"<an integer of {value.bit_length()} bits>"
+    if isinstance(value, (str, bytes, bytearray)):
+        return repr(value[:_LONGEST_NUMBER])
+    if isinstance(value, (Collection, fractions.Fraction)) and not isinstance(value, range):
+        # Of the kinds that can be large, these are never right; their name says enough.
+        return f"<{type(value).__name__}>" if value else repr(value)
     try:
-        text = value if isinstance(value, str) else repr(value)
+        return repr(value)
     except (ValueError, RecursionError):
-        text = f"<{type(value).__name__}>"
-    return one_line(text, limit)
+        return f"<{type(value).__name__}>"

@@ -27,10 +27,10 @@ from restem.verify.programs.text import MODES
 from restem.verify.sandbox import layers
 from restem.verify.sandbox.limits import Limits
 
-SUPERVISOR_MB = 4096
+SUPERVISOR_MB = 2048
 """Address space of a supervisor in MiB, which holds the tests and what programs answer."""
-JUDGE_CPU_S = 20.0
-"""Seconds of CPU time that a supervisor itself may use for one program."""
+JUDGE_CPU_S = 10.0
+"""Seconds of CPU time that a supervisor itself may use between two tests of a program."""
 _PATIENCE = 4.0
 """A supervisor that takes this many times the program limit is taken for dead."""
 _slots = itertools.count(os.getpid() * 16)

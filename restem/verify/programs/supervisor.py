@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -33,11 +32,14 @@ MAX_PROGRAM = 1 << 17
 class Supervisor:
     """Grades texts on one worker of the sandbox."""
 
-    def __init__(self, jailer: jails.Worker, setup: dict[str, Any], hangup_fd: int):
+    def __init__(
+        self, jailer: jails.Worker, setup: dict[str, Any], hangup_fd: int, limits: worker.Limits
+    ):
         self._jailer = jailer
         self._extraction: str = setup["extraction"]
         self._stop: list[str] = setup["stop"]
         self._hangup_fd = hangup_fd
+        self._limits = limits
         self.statuses = probes.probe(jailer)
         self._sandbox = layers.summary(layers.read(self.statuses))
 
@@ -68,7 +70,9 @@ class Supervisor:
         extracted = program_of(tests, extracted)
         with Execution(self._jailer, self._jailer.limits, hangup_fd=self._hangup_fd) as run:
             try:
-                return extracted, judge.judge(run, extracted, tests)
+                return extracted, judge.judge(
+                    run, extracted, tests, before_test=self._limits.allow_cpu
+                )
             except codec.CodecError as error:
                 return extracted, judge.Outcome(0.0, "error", str(error))
 
@@ -85,7 +89,7 @@ def _prepare(
         guest=GUEST,
     )
     try:
-        supervisor = Supervisor(jailer, setup, channel.read_fd)
+        supervisor = Supervisor(jailer, setup, channel.read_fd, limits)
         # After the zygote has started: programs have limits of their own.
         limits.bound_memory(setup["memory_mb"])
         yield (
@@ -98,5 +102,4 @@ def _prepare(
 
 def start(arguments: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller decides; it closes the pipe
-    sys.set_int_max_str_digits(0)
     worker.serve(_prepare)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import builtins
 import dataclasses
+import decimal
 import json
+import re
 import sys
 import typing
 from collections.abc import Mapping, Sequence
@@ -47,13 +49,15 @@ class Asserts:
     statements: tuple[str, ...]
     """Test code, run in order in one namespace; each is timed and reported separately."""
     entry_point: str | None
-    """HumanEval: `check(entry_point)` is called at the end."""
+    """Function under test (HumanEval); None if the test code calls by name (MBPP)."""
     program_names: tuple[str, ...]
     """Names that the test code takes from the program."""
     helper_names: tuple[str, ...]
     """Names that the test code takes from what precedes the entry point (HumanEval's prompt)."""
     module_names: tuple[str, ...]
     """Modules of the standard library that the test code uses without importing them."""
+    calls_check: bool = False
+    """Whether `check(entry_point)` is called at the end; else the statements are all there is."""
     prompt: str = ""
     """Beginning of the program; empty if programs are whole."""
 
@@ -69,7 +73,7 @@ def parse_tests(tests: Mapping | str, *, where: str = "tests") -> Tests:
     """
     if isinstance(tests, (str, bytes)):
         try:
-            tests = json.loads(tests)
+            tests = _parse_json(tests)
         except (ValueError, RecursionError) as error:
             raise UserError(
                 f"{where}: not JSON ({error}); give a problem's tests as JSON"
@@ -93,6 +97,24 @@ def parse_tests(tests: Mapping | str, *, where: str = "tests") -> Tests:
         f"{where}: neither APPS's inputs and outputs, nor HumanEval's test and entry_point, nor"
         " MBPP's test_list"
     )
+
+
+_LONG_INTEGER = re.compile(rf"\d{{{sys.int_info.default_max_str_digits + 1}}}")
+_MOST_DIGITS = 1 << 20
+
+
+def _parse_json(text: str | bytes) -> Any:
+    text = text.decode() if isinstance(text, bytes) else text
+    if not _LONG_INTEGER.search(text):
+        return json.loads(text)
+
+    def integer(digits: str) -> int:
+        # Python's own conversion is bounded, because it takes quadratic time.
+        if len(digits) > _MOST_DIGITS:
+            raise ValueError(f"an integer of {len(digits)} digits")
+        return int(decimal.Decimal(digits))
+
+    return json.loads(text, parse_int=integer)
 
 
 def _parse_apps(tests: Mapping, where: str) -> StandardInput | Calls:
@@ -133,21 +155,27 @@ def _asserts(statements: list[str], entry_point: str | None, prompt: str, where:
         tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError) as error:
         raise UserError(f"{where}: the test code does not parse ({error})") from None
-    free = _free_names(tree)
+    free, bound = _free_names(tree)
     unknown = sorted(name for name in free if not hasattr(builtins, name))
     # `math.pi` takes a module; `bisect(x)` calls a function of the program by that name.
     calls = [n.func for n in ast.walk(tree) if isinstance(n, ast.Call)]
     called = {f.id for f in calls if isinstance(f, ast.Name)}
     known = sys.stdlib_module_names | set(typing.__all__)
     modules = tuple(name for name in unknown if name in known - called)
-    names = [n for n in unknown if n not in modules and n != entry_point]
+    names = [n for n in unknown if n not in modules and n not in (entry_point, "candidate")]
     if entry_point is not None:
+        if "check" not in bound and not free & {entry_point, "candidate"}:
+            raise UserError(
+                f"{where}: the test code neither defines check nor uses {entry_point};"
+                " it would pass every program"
+            )
         return Asserts(
             statements=tuple(s.replace("\r\n", "\n") for s in statements),
             entry_point=entry_point,
             program_names=(entry_point,),
             helper_names=tuple(names),
             module_names=modules,
+            calls_check="check" in bound,
             prompt=prompt,
         )
     if not names:
@@ -163,7 +191,8 @@ def _asserts(statements: list[str], entry_point: str | None, prompt: str, where:
     )
 
 
-def _free_names(tree: ast.AST) -> set[str]:
+def _free_names(tree: ast.AST) -> tuple[set[str], set[str]]:
+    """Returns the names that code loads and does not bind, and those that it binds."""
     loaded: set[str] = set()
     bound: set[str] = set()
     for node in ast.walk(tree):
@@ -177,7 +206,7 @@ def _free_names(tree: ast.AST) -> set[str]:
             bound.add((node.asname or node.name).split(".")[0])
         elif isinstance(node, ast.ExceptHandler) and node.name:
             bound.add(node.name)
-    return loaded - bound
+    return loaded - bound, bound
 
 
 def _outermost_calls(tree: ast.Module) -> set[str]:

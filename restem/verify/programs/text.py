@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import ast
+import bisect
 import re
 import warnings
 from collections.abc import Sequence
 
 MODES = ("completion", "fenced", "auto")
 _FENCE = re.compile(
-    r"^[ \t]*(```+|~~~+)[ \t]*([\w+.-]*)[^\n`]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.M | re.S
+    # Possessive: a fence that no line ends would otherwise be tried in quadratic time.
+    r"^[ \t]*+(`{3,}+|~{3,}+)[ \t]*+([\w+.-]*+)[^\n`]*+\n(.*?)(?:^[ \t]*+\1[ \t]*+$|\Z)",
+    re.M | re.S,
 )
+_OPENING = re.compile(r"\s*+(?:`{3,}+|~{3,}+)[ \t]*+[\w+.-]*+[^\n`]*+\n")
+_CLOSING = re.compile(r"^[ \t]*+(?:```|~~~)", re.M)
+_CUTS = 20
+"""Places at which prose after a program may begin that are tried."""
 _PYTHON_LABELS = frozenset({"", "python", "python3", "py", "py3"})
 
 
 def compiles(source: str) -> bool:
     """Returns whether `source` is a Python program, by its syntax alone."""
+    return _error_line(source) is None
+
+
+def _error_line(source: str) -> int | None:
+    """Returns the line (from 1) at which `source` stops being Python; None if it never does."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True
+    except SyntaxError as error:
+        return error.lineno or 1
+    except (ValueError, RecursionError, MemoryError):
+        return source.count("\n") + 1
+    return None
 
 
 def extract_program(
@@ -54,10 +68,10 @@ def _completion(text: str, stop: Sequence[str]) -> str | None:
     cut = min((at for at in (text.find(mark) for mark in stop if mark) if at >= 0), default=None)
     if cut is not None:
         text = text[:cut]
-    opening = re.match(r"\s*(```+|~~~+)[ \t]*[\w+.-]*[^\n`]*\n", text)
+    opening = _OPENING.match(text)
     if opening:
         text = text[opening.end() :]
-    closing = re.search(r"^[ \t]*(```|~~~)", text, re.M)
+    closing = _CLOSING.search(text)
     if closing:
         text = text[: closing.start()]
     return text if text.strip() else None
@@ -66,17 +80,28 @@ def _completion(text: str, stop: Sequence[str]) -> str | None:
 def without_trailing_prose(source: str) -> str:
     """Returns the longest run of whole statements from the start that parses, or `source`.
 
-    A model that keeps talking after its program leaves text that is no Python. Cuts are tried
-    at lines that start in the first column, from the end, and at most 60 of them.
+    A model that keeps talking after its program leaves text that is no Python. A cut is made at the
+    last line that starts in the first column, not after the line where parsing stops; what is left
+    is parsed again, since a statement that has lost its body has to go too.
     """
-    if compiles(source):
+    stop = _error_line(source)
+    if stop is None:
         return source
     lines = source.split("\n")
     starts = [n for n, line in enumerate(lines) if line and not line[0].isspace()]
-    for n in reversed(starts[-60:]):
-        head = "\n".join(lines[:n])
-        if head.strip() and compiles(head):
+    for _ in range(_CUTS):
+        # The line where parsing stops may itself be the first of prose.
+        n = bisect.bisect_left(starts, stop) - 1
+        if n < 0:
+            break
+        head = "\n".join(lines[: starts[n]])
+        del starts[n:]
+        if not head.strip():
+            break
+        found = _error_line(head)
+        if found is None:
             return head + "\n"
+        stop = min(stop, found)
     return source
 
 

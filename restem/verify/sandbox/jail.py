@@ -77,7 +77,9 @@ def serve(
             os.close(fd)
         status, peak = _wait(child)
         kill_others(child)
-        control.send(json.dumps({"status": status, "peak_kb": peak}).encode())
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        report = {"status": status, "peak_kb": peak, "cpu_s": used.ru_utime + used.ru_stime}
+        control.send(json.dumps(report).encode())
 
 
 def _wait(child: int) -> tuple[int, int]:

@@ -32,16 +32,31 @@ def below_children(root: int) -> list[int]:
     return found
 
 
-def longest_wait_s(root: int) -> float:
-    """Returns the longest time in seconds that one of the processes was ready without a core."""
-    longest = 0
+def wait_for_others_s(root: int, cpu_before_s: float) -> float:
+    """Returns for how many seconds the programs were kept from running by other programs.
+
+    The time that a process was ready without a core, less the CPU time that the rest of its tree
+    used: a program that waits for its own children is kept from running by nobody but itself. So
+    all its processes together have one budget of CPU time. The longest such time counts.
+
+    Args:
+      root: stage 0 of a zygote.
+      cpu_before_s: CPU time of children that ended before the program began.
+    """
+    tick = os.sysconf("SC_CLK_TCK")
+    total, alone = -cpu_before_s, []
     for pid in below_children(root):
         try:
+            with open(f"/proc/{pid}/stat") as file:
+                user, system, *of_children = file.read().rpartition(")")[2].split()[11:15]
             with open(f"/proc/{pid}/schedstat") as file:
-                longest = max(longest, int(file.read().split()[1]))
+                waited = int(file.read().split()[1]) / 1e9
         except (OSError, ValueError, IndexError):
-            continue
-    return longest / 1e9
+            continue  # it ended meanwhile
+        own = (int(user) + int(system)) / tick
+        total += own + sum(map(int, of_children)) / tick
+        alone.append(waited + own)
+    return max(0.0, max(alone, default=0.0) - total)
 
 
 def private_bytes(root: int) -> int:

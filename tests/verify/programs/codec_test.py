@@ -110,6 +110,18 @@ class CodecTest(parameterized.TestCase):
         with self.assertRaises(codec.CodecError):
             codec.decode(data)
 
+    @parameterized.parameters(
+        f'{{"D": "{"1" * 20_000}"}}', f'{{"F": ["0x{"1" * 20_000}", "0x3"]}}', "1" * 5000,
+        f'{{"F": ["0x3", "0x{"1" * 20_000}"]}}',
+    )  # fmt: skip
+    def test_numbers_that_take_long_to_make_are_refused(self, text):
+        with self.assertRaises(codec.CodecError):
+            codec.decode(text.encode())
+
+    def test_long_integers_cross(self):
+        value = [1 << 8_000_000, -(3**20_000)]
+        self.assertEqual(round_trip(value), value)
+
     def test_wire_form_of_plain_data_is_json(self):
         value = [1, "a", None, True, [2]]
         self.assertEqual(json.loads(codec.encode(value)), value)

@@ -1,5 +1,7 @@
 """When outputs and returned values count as the expected ones."""
 
+import fractions
+
 from absl.testing import absltest, parameterized
 
 from restem.verify.programs import outputs
@@ -109,6 +111,26 @@ class TextTest(absltest.TestCase):
             self.assertLessEqual(len(text), 60)
             self.assertNotIn("\n", text)
             text.encode("ascii")
+
+
+class ShortTest(parameterized.TestCase):
+    @parameterized.parameters(
+        (None,), (True,), (17,), (1.5,), ("a 'text'",), ([],), ((),), ({},), ([1, "a", None],),
+        ((1,),), ((1, 2),), ({"a": [1, (2, 3)]},), ({1},), ([[[]]],), (2**64,), (-0.0,),
+    )  # fmt: skip
+    def test_small_values_are_spelled_as_python_spells_them(self, value):
+        expected = value if isinstance(value, str) else repr(value)
+        self.assertEqual(outputs.short(value), expected)
+
+    def test_large_values_take_one_short_line(self):
+        for value in (
+            1 << 8_000_000, [1 << 8_000_000], list(range(10**6)), ["x" * 10**7] * 100, "x" * 10**7,
+            {n: n for n in range(10**5)}, set(range(10**6)), [[[[[0] * 90]] * 9] * 9],
+            fractions.Fraction(3**90_000, 2),
+        ):  # fmt: skip
+            found = outputs.short(value)
+            self.assertLessEqual(len(found), 60)
+            self.assertNotIn("\n", found)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 # ruff: noqa: E501  (programs in tables)
 
+import decimal
 import gzip
 import json
 import os
@@ -184,6 +185,70 @@ class CallTest(PoolTest):
         verdict = self.grade(program, {"fn_name": "f", "inputs": [[0]], "outputs": [expected]})
         self.assertEqual(verdict.reward, 0.0)
 
+    @parameterized.parameters(
+        "count", "product", "repeat", "reduce", "accumulate", "sqrt", "log", "gcd", "lcm", "heappush",
+        "Counter", "permutations", "bisect", "floor", "deque", "combinations", "chain", "starmap",
+        "compress", "factorial", "List", "prod", "deepcopy", "randint", "Fraction", "json", "np",
+        "isqrt", "comb", "defaultdict", "sum", "print",
+    )  # fmt: skip
+    def test_names_of_the_judge_never_answer(self, name):
+        tests = {"fn_name": name, "inputs": [[[3, 4]]], "outputs": [[7]]}
+        for program in ("pass", f"{name}\nx = 1", "class Solution: pass"):
+            self.assertIn(f"neither {name}", self.assert_wrong(program, tests, "error").detail)
+        method = f"class Solution:\n  def {name}(self, s): return s[0] + s[1]"
+        stars = "from itertools import *\nfrom math import *\nfrom collections import *\n"
+        for program in (method, stars + "from functools import *\nfrom heapq import *\n" + method,
+                        f"def {name}(s): return s[0] + s[1]",
+                        f"def {name}(s): return s[0] + s[1]\nclass Solution: pass",
+                        f"from operator import add\n{name} = lambda s: add(*s)"):  # fmt: skip
+            self.assert_right(program, tests)
+
+    def test_what_the_program_imported_answers(self):
+        tests = {"fn_name": "lcm", "inputs": [[4, 6]], "outputs": [[12]]}
+        self.assert_right("from math import lcm", tests)
+        self.assert_wrong("pass", tests, "error")
+
+    @parameterized.named_parameters(
+        ("numpy", "int(np.array([x]).sum())"), ("json", "json.loads(str(x))"),
+        ("deepcopy", "deepcopy([x])[0]"), ("randint", "randint(x, x)"),
+        ("fraction", "int(Fraction(x, 1))"), ("decimal", "int(Decimal(x))"),
+        ("datetime", "datetime.date(2020, 1, x).day"), ("module", "fractions.Fraction(x).numerator"),
+        ("heap", "heappop([x])"), ("typing", "(lambda y: y)(x) if List else 0"),
+        ("counter", "Counter({1: x})[1]"), ("bisect", "bisect([0] * x, 0)"),
+        ("by_eval", "eval('gcd(x, 0)')"), ("accumulate", "list(accumulate([x]))[0]"),
+    )  # fmt: skip
+    def test_prelude_of_the_published_harness(self, expression):
+        call = {"fn_name": "f", "inputs": [[7]], "outputs": [[7]]}
+        self.assert_right(f"def f(x): return {expression}", call)
+        given = {"inputs": ["7"], "outputs": ["7"]}
+        self.assert_right(f"x = int(sys.stdin.readline())\nprint({expression})", given)
+
+    def test_one_reply_per_call_and_none_before_it(self):
+        early = (
+            "import os\n"
+            "for fd in range(20, 40):\n"
+            '  try: os.write(fd, b\'\\x15\\0\\0\\0{"t": ["ok", "", 4]}\')\n'
+            "  except OSError: pass\n"
+            "def f(x): return 4"
+        )
+        twice = (
+            "from restem.verify.pool.transport import Channel\n"
+            "send = Channel.send\n"
+            "Channel.send = lambda self, data: (send(self, data), send(self, data))\n"
+            "def f(x): return 4"
+        )
+        tests = {"fn_name": "f", "inputs": [[2]], "outputs": [[4]]}
+        self.assert_wrong(early, tests, "error")
+        self.assert_wrong(twice, {**tests, "inputs": [[2]] * 2, "outputs": [[4]] * 2}, "error")
+
+    def test_integers_of_thousands_of_digits_in_tests(self):
+        tests = json.dumps({"fn_name": "f", "inputs": [[1]], "outputs": [["BIG"]]})
+        # 5,726 digits: more than Python converts unless told to.
+        digits = f"{decimal.Decimal(3**12000):f}"
+        tests = tests.replace('"BIG"', digits)
+        self.assert_right("def f(x): return 3**12000", tests)
+        self.assert_wrong("def f(x): return 3**12000 + 1", tests)
+
     def test_integer_keys_of_arguments(self):
         self.assert_right(
             "def f(d): return d[1]", {"fn_name": "f", "inputs": [[{"1": "a"}]], "outputs": [["a"]]}
@@ -243,6 +308,45 @@ class AssertTest(PoolTest):
         self.assert_right(program, tests)
         verdict = self.assert_wrong(program.replace("1 +", "2 +"), tests)
         self.assertIn("assert height(root) == 2", verdict.detail)
+
+    @parameterized.named_parameters(
+        ("by_name", "assert f(2) == 4\nassert f(3) == 9"),
+        ("as_candidate", "assert candidate(2) == 4"),
+        ("in_a_function", "def test():\n    assert f(2) == 4\ntest()"),
+        ("with_a_helper_after_it", "assert f(2) == twice(2)"),
+    )
+    def test_bare_assertions(self, test):
+        tests = {"entry_point": "f", "test": test}
+        self.assert_right("def f(x): return x * x\ndef twice(x): return x + x", tests)
+        self.assert_wrong("def f(x): return 5\ndef twice(x): return x + x", tests)
+
+    def test_a_helper_after_the_entry_point_of_a_prompt(self):
+        tests = {
+            "prompt": "def f(x):\n    '''Doubles.'''\n\ndef expected(x):\n    return x + x\n",
+            "entry_point": "f",
+            "test": "def check(candidate):\n    assert candidate(3) == expected(3)\n",
+        }
+        self.assert_right("def f(x):\n    return 2 * x\n", tests)
+        forged = "def f(x):\n    return 5\n\ndef expected(x):\n    return 5\n"
+        self.assert_wrong(forged, tests)
+
+    @parameterized.named_parameters(
+        ("twice", "assert candidate(1) is candidate(1)"),
+        ("equal", "assert candidate(1) == candidate(1)"),
+        ("in_a_set", "assert len({candidate(1), candidate(1)}) == 1"),
+        ("through_an_attribute", "assert candidate(1).me is candidate(1)"),
+    )
+    def test_one_object_is_one_proxy(self, body):
+        program = (
+            "class P: pass\nONE = P()\nONE.me = ONE\ndef f(x): return ONE if x == 1 else P()\n"
+        )
+        self.assert_right(program, self.check(body))
+        self.assert_wrong("class P:\n  me = None\ndef f(x): return P()", self.check(body))
+
+    def test_only_the_program_defines_what_it_is_asked_for(self):
+        for name in ("sum", "gcd", "Counter"):
+            tests = {"test_list": [f"assert {name}(6, 4) == 2"]}
+            self.assertIn(name, self.assert_wrong("x = 1", tests, "error").detail)
 
     def test_a_function_named_like_a_built_in(self):
         self.assert_right("def sum(a, b): return a * b", {"test_list": ["assert sum(2, 3) == 6"]})

@@ -8,7 +8,13 @@ from absl.testing import absltest, parameterized
 
 from restem.errors import UserError
 from restem.verify.programs.tests import StandardInput, parse_tests
-from restem.verify.programs.text import MODES, extract_program, join_prompt, without_trailing_prose
+from restem.verify.programs.text import (
+    MODES,
+    compiles,
+    extract_program,
+    join_prompt,
+    without_trailing_prose,
+)
 
 _FENCED = (
     "Idea.\n```python\ndef f(x):\n    return x\n```\nUsage:\n```python\nprint(f(1))\n```\nDone."
@@ -56,7 +62,15 @@ class ExtractTest(parameterized.TestCase):
             extract_program("x", "magic")
 
     def test_hostile_texts(self):
-        for text in ("```\n" * 3000, "`" * 100_000, "(" * 100_000, "```python\n" + "[" * 50_000):
+        for text in (
+            "```\n" * 3000,
+            "`" * 100_000,
+            "(" * 100_000,
+            "```python\n" + "[" * 50_000,
+            "```" + "a" * 120_000,
+            "\n```python" + " " * 120_000,
+            "\t" * 120_000,
+        ):
             for mode in MODES:
                 extract_program(text, mode)
             without_trailing_prose(text)
@@ -69,6 +83,16 @@ class ExtractTest(parameterized.TestCase):
             cut(program + "\nThis program prints x.\nIt's good.").rstrip(), program.rstrip()
         )
         self.assertEqual(cut("This is no program."), "This is no program.")
+
+    def test_prose_is_cut_wherever_it_is_long(self):
+        cut = without_trailing_prose
+        program = "def f(x):\n    return x\n"
+        for line in ("This goes on, and on, for long.\n", "x = 1\nfoo bar\n", "if x:\n",
+                     "'''\nopen\n", "1. First, it's called.\n"):  # fmt: skip
+            text = program + line * (100_000 // len(line)) + "so:"
+            found = cut(text)
+            self.assertTrue(found.startswith(program), line)
+            self.assertTrue(compiles(found), line)
 
     def test_join_prompt(self):
         prompt = 'import math\n\n\ndef f(x):\n    """Doc."""\n'
@@ -120,7 +144,7 @@ class ParseTest(parameterized.TestCase):
         "", "[]", "nothing", "{}", '{"inputs": [], "outputs": []}', '{"inputs": ["1"], "outputs": []}',
         '{"inputs": "1", "outputs": ["1"]}', '{"fn_name": "f", "inputs": [1], "outputs": [1]}',
         '{"test": "def check(c): pass"}', '{"test": "def check(", "entry_point": "f"}',
-        '{"test": "x", "entry_point": "a b"}', '{"test_list": []}', '{"test_list": ["assert ("]}',
+        '{"test": "x", "entry_point": "a b"}', '{"test": "x = 1", "entry_point": "f"}', '{"test_list": []}', '{"test_list": ["assert ("]}',
     )  # fmt: skip
     def test_malformed(self, text):
         with self.assertRaises(UserError) as caught:

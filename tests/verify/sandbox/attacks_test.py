@@ -89,6 +89,60 @@ class ResourceAttackTest(PoolTest):
         self.assertIn(verdict.method, methods, verdict.detail)
         self.assert_pool_works()
 
+    @parameterized.named_parameters(
+        ("power_of_two", "def f(x): return 2**1_000_000", {"tests"}),
+        ("long_integer", "def f(x): return 1 << 8_000_000", {"output"}),
+        ("long_integer_in_a_list", "def f(x): return [1 << 2_000_000]", {"tests", "output"}),
+        ("long_key", "def f(x): return {1 << 2_000_000: 1}", {"tests", "output"}),
+        ("fraction", "from fractions import Fraction\ndef f(x): return Fraction(3**20_000, 2**90_000)",
+         {"error"}),
+        ("decimal", "from decimal import Decimal\ndef f(x): return Decimal('1' * 900_000)", {"error"}),
+        ("decimal_of_a_large_exponent", "from decimal import Decimal\n"
+         "def f(x): return {Decimal('1e999999999'): 1}", {"tests"}),
+        ("long_range", "def f(x): return range(10**18)", {"tests"}),
+        ("long_text", "def f(x): return 'x' * 63_000_000", {"output", "memory", "timeout"}),
+        ("long_list", "def f(x): return [0] * 500_000", {"output", "memory", "timeout"}),
+        ("long_message", "def f(x): raise ValueError('x' * 10**7)", {"error"}),
+        ("many_keys_of_one_hash", "def f(x): return {k * ((1 << 61) - 1) for k in range(1, 9**6)}",
+         {"timeout", "output"}),
+    )  # fmt: skip
+    def test_values_cost_the_judge_little(self, program, methods):
+        before = self.pool.pool.pids
+        verdict = self.grade(program, {"fn_name": "f", "inputs": [[1]], "outputs": [[1]]})
+        self.assertEqual(verdict.reward, 0.0)
+        self.assertIn(verdict.method, methods, verdict.detail)
+        test = "def check(candidate):\n    assert candidate(1) == 1\n"
+        verdict = self.grade(program, {"entry_point": "f", "test": test})
+        self.assertEqual(verdict.reward, 0.0)
+        self.assertEqual(self.pool.pool.pids, before, "the supervisor was lost")
+        self.assert_pool_works()
+
+    @parameterized.named_parameters(
+        ("set", '{"s": [%s]}', '{"i": "%x"}'),
+        ("dictionary", '{"d": [%s]}', '[{"i": "%x"}, 1]'),
+        ("counter", '{"c": [%s]}', '[{"i": "%x"}, 1]'),
+        ("ordered_dictionary", '{"o": [%s]}', '[{"i": "%x"}, 1]'),
+    )
+    def test_keys_of_one_hash_end_in_time(self, whole, item):
+        # The program writes the reply itself: 25,000 keys that all have hash 0.
+        program = f"""
+import json
+real = json.dumps
+body = {whole!r} % ",".join({item!r} % (k * ((1 << 61) - 1)) for k in range(1, 25_000))
+def dumps(value, *rest, **more):
+    if isinstance(value, dict) and "t" in value and value["t"][0] == "ok":
+        return '{{"t": ["ok", "%s", %s]}}' % (value["t"][1], body)
+    return real(value, *rest, **more)
+json.dumps = dumps
+def f(x): return 1
+"""
+        before = self.pool.pool.pids
+        verdict = self.grade(program, {"fn_name": "f", "inputs": [[1]], "outputs": [[1]]})
+        self.assertEqual((verdict.reward, verdict.method), (0.0, "output"), verdict.detail)
+        self.assertIn("too long", verdict.detail)
+        self.assertEqual(self.pool.pool.pids, before, "the supervisor was lost")
+        self.assert_pool_works()
+
     def test_daemon_is_gone_when_its_program_is(self):
         daemon = """
 import os, time
