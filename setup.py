@@ -16,6 +16,7 @@ CORE = [
     "gin-config>=0.5,<1",
     "huggingface_hub>=0.34",
     "jax>=0.10,<0.13",
+    "jaxtyping>=0.3,<0.4",
     "numpy>=2",
     "optax>=0.2.6,<0.4",
     "orbax-checkpoint>=0.12,<0.14",
@@ -53,7 +54,15 @@ setup(
     install_requires=CORE,
     extras_require={
         "seqio": SEQIO,
-        "test": [*SEQIO, "pytest>=8", "pytest-xdist>=3.6", "pandas>=2", "ruff>=0.15", "mypy>=1.18"],
+        "test": [
+            *SEQIO,
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "pandas>=2",
+            "beartype>=0.22",
+            "ruff>=0.15",
+            "mypy>=1.18",
+        ],
         "parity": ["torch>=2.8", "transformers>=5.0"],
         "plan": ["libtpu"],
         # Orbax needs it for buckets of Google Cloud Storage, the only buckets it supports.

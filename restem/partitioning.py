@@ -1,7 +1,7 @@
-"""The mesh, how a model lies on it, and how arrays move between hosts, devices and meshes.
+"""The mesh, the layout of a model on it, and moves of arrays between hosts, devices and meshes.
 
-A mesh has three axes. `data` holds copies of the policy that see different rows; `fsdp` splits rows
-too, and every parameter along its embedding dimension; `tensor` splits heads, the hidden
+A mesh has three axes. `data` holds copies of the policy that process different rows; `fsdp` splits
+rows too, and every parameter along its embedding dimension; `tensor` splits the heads, the hidden
 dimension of the feed-forward block and the vocabulary. Rows are split over data x fsdp.
 
     data=2, fsdp=2, tensor=2      embedding [vocab, embed] -> P("tensor", "fsdp"), 2 copies
@@ -25,6 +25,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from restem import models
 from restem.errors import UserError
+from restem.models import kv_cache
 from restem.models.kv_cache import KVCache
 from restem.models.sharding import Rules, partition_spec
 
@@ -44,12 +45,12 @@ RULES: Rules = (
     ("layers", None),
     ("cache_length", None),
 )
-"""Logical axis -> mesh axes. A prefix has no batch and so lies whole on every row's devices, split
-over `tensor` by its heads only."""
+"""Logical axis -> mesh axes. A prefix has no batch axis, so every part of the rows holds all of it,
+split over `tensor` by its heads only."""
 
 MAY_STAY_WHOLE = ("kv_heads",)
-"""Multi-query and narrow grouped-query models have fewer key heads than `tensor` has parts: then
-every part keeps all of them, which costs little since there are few."""
+"""Multi-query and narrow grouped-query models have fewer key heads than `tensor` has parts; then
+every part keeps all of them, which costs little because they are few."""
 
 
 def make_mesh(
@@ -59,18 +60,18 @@ def make_mesh(
     tensor: int = 1,
     devices: Sequence[jax.Device] | None = None,
 ) -> Mesh:
-    """A mesh of all devices, or of `devices`.
+    """Returns a mesh of all devices, or of `devices`.
 
     Args:
-      data: copies of the policy; -1 in one of the three means what the other two leave.
-      fsdp: parts that every parameter is split in along its embedding dimension.
-      tensor: parts that heads, feed-forward and vocabulary are split in.
-      devices: None is `jax.devices()`, all of all hosts; `jax.local_devices()` makes a mesh of this
-        host alone, on which no step waits for another host.
+      data: copies of the policy; -1 for one of the three takes the devices the other two leave.
+      fsdp: parts into which every parameter is split along its embedding dimension.
+      tensor: parts into which heads, feed-forward block and vocabulary are split.
+      devices: None is `jax.devices()`, those of all hosts; `jax.local_devices()` makes a mesh of
+        this host alone, on which no step waits for another host.
 
     Returns:
-      A mesh with axes "data", "fsdp", "tensor", neighbours on the interconnect placed along
-      `tensor` first; slices of a multi-slice job lie along `data`.
+      A mesh with axes "data", "fsdp", "tensor". Neighbours on the interconnect are placed along
+      `tensor` first, and the slices of a multi-slice job along `data`.
 
     Raises:
       UserError: the sizes do not multiply to the number of devices.
@@ -96,20 +97,20 @@ def make_mesh(
 
 
 def local_mesh(*, data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
-    """A mesh of this host's devices: it samples by itself, and waits for no other host.
+    """Returns a mesh of this host's devices, on which it samples without waiting for other hosts.
 
-    See `make_mesh`; the axes multiply to the number of devices of one host.
+    See `make_mesh`; the sizes multiply to the number of devices of one host.
     """
     return make_mesh(data=data, fsdp=fsdp, tensor=tensor, devices=jax.local_devices())
 
 
 def is_shared(mesh: Mesh | None) -> bool:
-    """Whether a mesh holds devices of other hosts, so that all hosts run one program on it."""
+    """Returns whether a mesh has devices of other hosts, so that all hosts run the same program."""
     return mesh is not None and mesh.is_multi_process
 
 
 def mesh_shape(count: int, *, data: int = -1, fsdp: int = 1, tensor: int = 1) -> tuple[int, ...]:
-    """The sizes of the axes for `count` devices, -1 filled in."""
+    """Returns the sizes of the axes for `count` devices, with -1 filled in."""
     sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
     text = ", ".join(f"{k}={v}" for k, v in sizes.items())
     free = [k for k, v in sizes.items() if v == -1]
@@ -119,23 +120,23 @@ def mesh_shape(count: int, *, data: int = -1, fsdp: int = 1, tensor: int = 1) ->
     if free:
         if count % given:
             raise UserError(
-                f"mesh {text}: {count} devices are no multiple of {given}; set fsdp x tensor to a "
-                f"divisor of {count}"
+                f"mesh {text}: {count} devices are not a multiple of {given}; set fsdp x tensor to "
+                f"a divisor of {count}"
             )
         sizes[free[0]] = count // given
     elif given != count:
         raise UserError(
-            f"mesh {text} wants {given} devices and there are {count}; set data=-1 to use them all"
+            f"mesh {text} needs {given} devices, but there are {count}; set data=-1 to use them all"
         )
     return tuple(sizes.values())
 
 
 @contextlib.contextmanager
 def use(mesh: Mesh | None, rules: Rules = RULES) -> Iterator[None]:
-    """Puts a mesh and its rules in force: what is traced inside is laid out by them.
+    """Puts a mesh and its rules in force: they lay out whatever is traced inside the block.
 
-    Compiled functions are kept by mesh, so one function may be called under the mesh of the E-step
-    and under that of the M-step. None changes nothing.
+    JAX keys compiled functions by mesh, so one function may be called under the mesh of the E-step
+    and under that of the M-step. With None the block runs unchanged.
     """
     if mesh is None:
         yield
@@ -147,29 +148,29 @@ def use(mesh: Mesh | None, rules: Rules = RULES) -> Iterator[None]:
 def sharding(
     mesh: Mesh, axes: Sequence[str | None], shape: Sequence[int], rules: Rules = RULES
 ) -> NamedSharding:
-    """Where an array with these logical axes lies; dimensions that do not divide stay whole."""
+    """Returns the sharding of an array from its logical axes; what does not divide stays whole."""
     return NamedSharding(mesh, partition_spec(axes, shape, dict(mesh.shape), rules))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The whole array on every device."""
+    """Returns the sharding that keeps the whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh, ndim: int = 1) -> NamedSharding:
-    """Rows over data x fsdp; the other `ndim - 1` dimensions whole."""
+    """Returns the sharding of rows over data x fsdp; the other `ndim - 1` dimensions stay whole."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp"), *[None] * (ndim - 1)))
 
 
 def batch_parts(mesh: Mesh) -> int:
-    """In how many parts rows are split: a batch is a multiple of it."""
+    """Returns how many parts rows are split into; the size of a batch is a multiple of it."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
 def param_shardings(
     config: models.ModelConfig, mesh: Mesh, rules: Rules = RULES
 ) -> Mapping[str, Any]:
-    """A NamedSharding for every parameter of `config`, in the tree of `models.init_params`.
+    """Returns a NamedSharding for every parameter, in the tree of `models.init_params`.
 
     Raises:
       UserError: a dimension does not divide; see `check_divisible`.
@@ -187,10 +188,11 @@ def check_divisible(config: models.ModelConfig, mesh: Mesh, rules: Rules = RULES
     """Checks that every parameter divides over the mesh.
 
     Returns:
-      Notes for the log, such as key heads that every tensor part keeps whole.
+      Notes for the log, such as key heads of which every tensor part keeps all.
 
     Raises:
-      UserError: names the leaf, the axis, and the sizes of the mesh axis that would do.
+      UserError: a dimension does not divide; the message names the leaf, the axis and the sizes of
+        the mesh axis that would divide it.
     """
     table = dict(rules)
     axes_of = _by_path(models.param_axes(config), is_leaf=_is_axes)
@@ -227,30 +229,27 @@ def check_divisible(config: models.ModelConfig, mesh: Mesh, rules: Rules = RULES
 def cache_shardings(
     config: models.ModelConfig, mesh: Mesh, *, prefix: bool = False, rules: Rules = RULES
 ) -> KVCache:
-    """Shardings of a cache, or of a prefix, as a `KVCache` of them.
+    """Returns the shardings of a cache, or of a prefix, as a `KVCache` of them.
 
-    Rows lie where their tokens do, heads where the key projection's heads do. A prefix has no rows.
+    Rows are placed as the rows of tokens are, and heads as those of the key projection. A prefix
+    has no rows.
     """
-    batch = () if prefix else ("batch",)
-    rows = () if prefix else (batch_parts(mesh),)
-    keys = sharding(
-        mesh, ("layers", *batch, "kv_heads", "head", "cache_length"),
-        (config.num_layers, *rows, config.num_kv_heads, config.head_dim, 1), rules,
-    )  # fmt: skip
-    values = sharding(
-        mesh, ("layers", *batch, "kv_heads", "cache_length", "head"),
-        (config.num_layers, *rows, config.num_kv_heads, 1, config.head_dim), rules,
-    )  # fmt: skip
-    positions = sharding(mesh, (*batch, "cache_length"), (*rows, 1), rules)
-    return KVCache(keys=keys, values=values, positions=positions)
+    shapes = kv_cache.shapes(config, None if prefix else batch_parts(mesh), 1)
+    return jax.tree.map(
+        lambda axes, leaf: sharding(mesh, axes, leaf.shape, rules),
+        kv_cache.axes(prefix=prefix),
+        shapes,
+        is_leaf=_is_axes,
+    )
 
 
 def state_shardings(state: Any, params: Any, shardings: Any) -> Any:
-    """Shardings of an optimizer's state from those of the parameters.
+    """Returns the shardings of an optimizer's state, derived from those of the parameters.
 
-    A leaf belongs to the parameter whose path ends its own path. It lies as the parameter does if
-    it has its shape; if it lacks one dimension (Adafactor's row and column factors), that
-    dimension's entry is dropped; counters and placeholders are on every device.
+    A leaf belongs to the parameter whose path is a suffix of its own path. A leaf of the
+    parameter's shape gets the parameter's sharding; one that lacks a dimension (Adafactor's row and
+    column factors) gets it without that dimension's entry; counters and placeholders are on every
+    device.
 
         mu/layers/mlp/up        [layers, embed, mlp]  P(None, "fsdp", "tensor")   the same
         v_row/layers/mlp/up     [layers, embed]       P(None, "fsdp")
@@ -289,12 +288,12 @@ def _factor_spec(spec, shape, leaf_shape) -> PartitionSpec:
 
 
 def reshard(tree: Any, shardings: Any) -> Any:
-    """Moves arrays to other shardings, of another mesh too.
+    """Moves arrays to other shardings, possibly of another mesh.
 
-    Between meshes of the same devices they go from device to device; parts that stay where they are
-    are not copied, and no host holds more than its devices' parts. Between a mesh of all hosts and
-    one of each host see `localize`; the other way every host has the whole array on its devices,
-    and gives its part of it, an array at a time.
+    Between meshes of the same devices, parts move from device to device: those already in place
+    are not copied, and no host holds more than the parts of its devices. From a mesh of all hosts
+    to one of each host, see `localize`. In the other direction every host has the whole array on
+    its devices and contributes its part of it, one array at a time.
     """
 
     def move(leaf, target):
@@ -310,16 +309,19 @@ def reshard(tree: Any, shardings: Any) -> Any:
 
 
 def localize(tree: Any, local_mesh: Mesh, shardings: Any) -> Any:
-    """Brings global arrays onto this host's own mesh, for a sampler that waits for no other host.
+    """Moves global arrays to this host's own mesh, for a sampler that waits for no other host.
 
-    Every host passes its own mesh of the same shape. The arrays go, device to device, to a mesh in
-    which the hosts' meshes are stacked along `data`; since parameters are whole along `data`, the
-    parts on this host's devices are then exactly those of its own mesh.
+    Every host passes its own mesh of the same shape. The arrays move, device to device, to a mesh
+    in which the hosts' meshes are stacked along `data`. Parameters are not split over `data`, so
+    the parts on this host's devices are then exactly those of its own mesh.
 
     Args:
       tree: arrays on a mesh of all hosts.
       local_mesh: this host's mesh, of `jax.local_devices()`.
-      shardings: where the arrays shall lie on `local_mesh`; none may use `data`.
+      shardings: those of the result, on `local_mesh`; none may use `data`.
+
+    Raises:
+      ValueError: a sharding splits an array over `data`.
     """
     by_process: dict[int, list[jax.Device]] = {}
     for device in jax.devices():
@@ -343,35 +345,14 @@ def localize(tree: Any, local_mesh: Mesh, shardings: Any) -> Any:
     return jax.tree.map(move, tree, shardings)
 
 
-def from_host_rows(sharding: NamedSharding, rows: np.ndarray) -> jax.Array:
-    """A global array from the rows that each host has: [local batch, ...] -> [batch, ...]."""
-    return jax.make_array_from_process_local_data(sharding, rows)
-
-
 def from_same_everywhere(sharding: NamedSharding, value: np.ndarray) -> jax.Array:
-    """A global array from a value that every host has whole; each takes the parts it needs."""
+    """Returns a global array of a value that every host has whole; each host uses its own parts."""
     value = np.asarray(value)
     return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
 
 
-def to_host_rows(array: jax.Array) -> np.ndarray:
-    """The rows of a global array that lie on this host, in order: [batch, ...] -> [local, ...].
-
-    Only the first dimension may be split; on one process this is the whole array.
-    """
-    if array.is_fully_addressable:
-        return np.asarray(array)
-    parts = {}
-    for shard in array.addressable_shards:
-        start = shard.index[0].start or 0
-        if shard.data.shape[1:] != array.shape[1:]:
-            raise ValueError(f"only rows may be split, not {array.sharding}")
-        parts[start] = shard.data
-    return np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])
-
-
 def to_all_hosts(tree: Any) -> Any:
-    """Every host gets the whole of every array, as numpy. For small things: metrics, counts."""
+    """Returns every array whole, as numpy, on every host; for small arrays such as metrics."""
 
     def whole(leaf):
         if leaf.is_fully_addressable:
@@ -383,7 +364,7 @@ def to_all_hosts(tree: Any) -> Any:
 
 @functools.lru_cache(maxsize=8)
 def _spread(mesh: Mesh):
-    """Copies an array to all devices. Kept, since the sampler does it at every visit."""
+    """Returns a compiled copy to all devices; cached, as the sampler calls it at every visit."""
     return jax.jit(lambda x: x, out_shardings=replicated(mesh))
 
 

@@ -3,12 +3,21 @@
 import os
 import tempfile
 
+import jaxtyping
 import pytest
 from absl import flags
+
+from tests.helpers import typechecker
 
 # Before any test imports JAX: tests are written for the CPU, and libtpu, where it is installed for
 # `restem plan`, would look for a TPU first.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Checks the annotations of the functions on arrays, shapes and dtypes among them, whenever one of
+# them is called or traced.
+jaxtyping.install_import_hook(
+    ("restem.models", "restem.sampling", "restem.training.losses", "restem.training.trainer"),
+    f"{typechecker.__name__}.check",
+)
 # Classes of the same name in two files would share their folders. Workers inherit what the first
 # process sets.
 if "PYTEST_XDIST_WORKER" in os.environ:

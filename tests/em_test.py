@@ -18,7 +18,7 @@ from restem.records import Problem
 from restem.run import layout
 from restem.runtime import storage
 from restem.steps.improve import is_validated
-from restem.training import Progress
+from restem.training import Update
 from tests.helpers import tiny
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -151,8 +151,8 @@ class ValidationTest(parameterized.TestCase):
             step
             for step in range(1, steps + 1)
             if is_validated(
-                Progress(
-                    state=None, metrics={}, step=step, total_steps=steps, epoch=0,
+                Update(
+                    state=None, metrics={}, step=step, total_steps=steps,
                     is_epoch_end=step % 3 == 0, seconds=0.0,
                 ),
                 every,

@@ -1,13 +1,19 @@
 """Attention over several sets of keys at once, with one softmax.
 
-A row of the sampler sees three sets: the prefix that all rows share, its own question and tokens
-in the cache, and the tokens of the current block. A packed training row sees two: the prefix and
-its own block. Joining the arrays would copy them at every step and would give the prefix a batch
-dimension; instead each set is scored by itself and the softmax is taken over all of them:
+A row of the sampler sees three sets: the prefix shared by all rows, the row's own cache, and the
+tokens of the current block. A packed training row sees two: the prefix and its own block.
+Concatenating the sets would copy them at every step and would give the prefix a batch dimension.
+Instead each set is scored separately and one softmax is taken over all scores:
 
     m = max_i s_i,    out = sum_i exp(s_i - m) v_i / sum_i exp(s_i - m)
 
-which is exact, since a softmax does not care in how many arrays its logits lie.
+The result is exact, because a softmax does not depend on how its logits are split into arrays.
+
+Letters of the einsums in this file:
+
+    b  row of the batch            d  dimension of a head
+    t  query position              k  key-value head
+    s  key position                g  query head within the group of its key-value head
 """
 
 from __future__ import annotations
@@ -19,33 +25,44 @@ from collections.abc import Sequence
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
 
 from restem.models.config import ModelConfig
 
-# Finite, so that a row that sees nothing gives a mean of values and not NaN.
+# Finite, so that a query that sees no key returns a mean of values instead of NaN.
 MASKED = -1e30
+
+IsLocal = Bool[Array, ""] | bool
+"""Whether the layer has the sliding window: traced in a scan over layers, static in a loop."""
 
 
 @flax.struct.dataclass
 class Keys:
-    """One set of keys and values of one layer."""
+    """One set of keys and values of one layer.
 
-    keys: jax.Array
-    """[batch?, kv_heads, head_dim, length]."""
-    values: jax.Array
-    """[batch?, kv_heads, length, head_dim]."""
-    positions: jax.Array
-    """[batch?, length] int32."""
-    segments: jax.Array | None = None
-    """[batch, length] int32: a query sees only keys of its own segment; None: every query may."""
+    `batch` is missing from a shared set, which every row of the batch attends to.
+    """
+
+    keys: Float[Array, "*batch kv_heads head_dim length"]
+    values: Float[Array, "*batch kv_heads length head_dim"]
+    positions: Int[Array, "*batch length"]
+    segments: Int[Array, "batch length"] | None = None
+    """A query sees only keys of its own segment; None means that no key is hidden by segment."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the set has no batch dimension."""
+        return self.keys.ndim == 3
 
 
-def inverse_frequencies(config: ModelConfig, *, local: bool = False) -> jax.Array:
-    """Rotary frequencies in radians a position, [head_dim / 2] float32."""
+def inverse_frequencies(
+    config: ModelConfig, *, local: bool = False
+) -> Float[Array, " half_head_dim"]:
+    """Returns rotary frequencies in radians per position; `local` for sliding-window layers."""
     theta = config.rope_theta
     scaling = config.rope_scaling
     if local and config.rope_local_theta is not None:
-        # Gemma 3 stretches its global layers only.
+        # Gemma 3 scales the frequencies of its global layers only.
         theta, scaling = config.rope_local_theta, None
     exponent = jnp.arange(0, config.head_dim, 2, dtype=jnp.float32) / config.head_dim
     frequencies = 1.0 / theta**exponent
@@ -62,57 +79,73 @@ def inverse_frequencies(config: ModelConfig, *, local: bool = False) -> jax.Arra
     return (1 - smooth) * frequencies / scaling.factor + smooth * frequencies
 
 
-def rotate(x: jax.Array, angles: jax.Array) -> jax.Array:
-    """Rotary embedding (Su et al. 2021) of x [batch, length, heads, head_dim].
+def rotate(
+    x: Float[Array, "batch length heads head_dim"],
+    angles: Float[Array, "batch length half_head_dim"],
+) -> Float[Array, "batch length heads head_dim"]:
+    """Applies the rotary embedding (Su et al. 2021) in float32; `angles` are in radians.
 
-    angles [batch, length, head_dim / 2] in radians. Dimension i is paired with i + head_dim / 2,
-    as in the Hugging Face layout of the weights.
+    Dimension i is paired with i + head_dim / 2, as in the Hugging Face layout of the weights.
     """
-    turn = functools.partial(jax.lax.platform_dependent, cpu=_turn_by_product, default=_turn)
-    double = functools.partial(jax.lax.platform_dependent, cpu=_double_by_product, default=_double)
-    sin = double(jnp.sin(angles))[:, :, None, :]
-    cos = double(jnp.cos(angles))[:, :, None, :]
+    rotate_half = functools.partial(
+        jax.lax.platform_dependent, cpu=_rotate_half_by_product, default=_rotate_half
+    )
+    repeat = functools.partial(jax.lax.platform_dependent, cpu=_repeat_by_product, default=_repeat)
+    sin = repeat(jnp.sin(angles))[:, :, None, :]
+    cos = repeat(jnp.cos(angles))[:, :, None, :]
     y = x.astype(jnp.float32)
-    return (y * cos + turn(y) * sin).astype(x.dtype)
+    return (y * cos + rotate_half(y) * sin).astype(x.dtype)
 
 
-def _turn(x: jax.Array) -> jax.Array:
+def _rotate_half(x: Float[Array, "*axes dim"]) -> Float[Array, "*axes dim"]:
     """(low, high) -> (-high, low)."""
     low, high = jnp.split(x, 2, axis=-1)
     return jnp.concatenate([-high, low], axis=-1)
 
 
-def _double(x: jax.Array) -> jax.Array:
+def _repeat(x: Float[Array, "*axes dim"]) -> Float[Array, "*axes 2*dim"]:
     """x -> (x, x)."""
     return jnp.concatenate([x, x], axis=-1)
 
 
-# XLA's CPU backend joins arrays one number at a time, and computes a sine anew for every head and
-# layer that it is used in. Products with matrices of zeros and ones are exact and do neither.
-def _turn_by_product(x: jax.Array) -> jax.Array:
-    return x @ _turn(jnp.eye(x.shape[-1], dtype=x.dtype))
+# XLA's CPU backend concatenates one number at a time, and recomputes a sine for every head and
+# layer that uses it. Products with matrices of zeros and ones are exact and avoid both.
+def _rotate_half_by_product(x: Float[Array, "*axes dim"]) -> Float[Array, "*axes dim"]:
+    return x @ _rotate_half(jnp.eye(x.shape[-1], dtype=x.dtype))
 
 
-def _double_by_product(x: jax.Array) -> jax.Array:
-    return x @ _double(jnp.eye(x.shape[-1], dtype=x.dtype))
+def _repeat_by_product(x: Float[Array, "*axes dim"]) -> Float[Array, "*axes 2*dim"]:
+    return x @ _repeat(jnp.eye(x.shape[-1], dtype=x.dtype))
 
 
 def visible(
-    query_positions: jax.Array,
-    query_segments: jax.Array | None,
+    query_positions: Int[Array, "batch queries"],
+    query_segments: Int[Array, "batch queries"] | None,
     keys: Keys,
     *,
     window: int | None,
-    is_local: jax.Array | bool,
-) -> jax.Array:
-    """Which keys each query sees: [batch, queries, keys] bool.
+    is_local: IsLocal,
+) -> Bool[Array, "#batch queries keys"]:
+    """Returns which keys each query sees: those at or before its position, in its segment.
 
-    A packed row with two segments behind a prefix of 2 tokens, and padding (segment 0):
+    A packed row with two segments behind a prefix of 2 tokens, and one column of padding
+    (segment 0), against the row's own keys:
 
-        position  2 3 4 2 3 4 5        query ->  a b c d e f .
-        segment   1 1 1 2 2 2 0        sees      a ab abc d de def .
+        token     a b c   d e f   .
+        position  2 3 4   2 3 4   0
+        segment   1 1 1   2 2 2   0
 
-    Padding sees itself, so that no softmax is empty.
+                  keys  a b c d e f .
+        query a         x . . . . . .
+              b         x x . . . . .
+              c         x x x . . . .      with window=2:  . x x . . . .
+              d         . . . x . . .
+              e         . . . x x . .
+              f         . . . x x x .                      . . . . x x .
+              .         . . . . . . x
+
+    Padding sees itself, so no softmax is empty. The prefix's keys have no segments: every query
+    sees all of them that lie within its window.
     """
     key_positions = keys.positions if keys.positions.ndim == 2 else keys.positions[None]
     distance = query_positions[:, :, None] - key_positions[:, None, :]
@@ -127,23 +160,24 @@ def visible(
 
 def attend(
     config: ModelConfig,
-    query: jax.Array,
-    query_positions: jax.Array,
-    query_segments: jax.Array | None,
+    query: Float[Array, "batch length heads head_dim"],
+    query_positions: Int[Array, "batch length"],
+    query_segments: Int[Array, "batch length"] | None,
     sets: Sequence[Keys],
-    is_local: jax.Array | bool,
-) -> jax.Array:
-    """One softmax of `query` over all `sets` of keys.
+    is_local: IsLocal,
+) -> Float[Array, "batch length heads head_dim"]:
+    """Attends with `query` to all `sets` of keys under one softmax.
 
     Args:
-      query: [batch, length, heads, head_dim], scaled.
-      query_positions: [batch, length] int32.
-      query_segments: [batch, length] int32, or None where no set has segments.
-      sets: the keys to attend to.
-      is_local: scalar bool, whether this layer has the sliding window.
+      config: the decoder; `query_block` bounds how many queries are scored at once.
+      query: queries, already multiplied by `query_scale`.
+      query_positions: positions of the queries in their texts.
+      query_segments: segments of the queries; None where no set has segments.
+      sets: the keys and values to attend to.
+      is_local: whether this layer has the sliding window.
 
     Returns:
-      [batch, length, heads, head_dim].
+      The weighted means of the values, in the dtype of `query`.
     """
     block = config.query_block
     length = query.shape[1]
@@ -153,7 +187,8 @@ def attend(
     def blocks(x):
         return jnp.moveaxis(x.reshape(x.shape[0], length // block, block, *x.shape[2:]), 1, 0)
 
-    # Checkpointed: the backward pass scores one block again at a time instead of keeping them all.
+    # Checkpointed: the backward pass recomputes the scores of one block at a time instead of
+    # keeping those of all blocks.
     @jax.checkpoint
     def one(args):
         q, positions, segments = args
@@ -164,20 +199,28 @@ def attend(
     return jnp.moveaxis(out, 0, 1).reshape(query.shape)
 
 
-def _attend(config, query, query_positions, query_segments, sets, is_local):
+def _attend(
+    config: ModelConfig,
+    query: Float[Array, "batch length heads head_dim"],
+    query_positions: Int[Array, "batch length"],
+    query_segments: Int[Array, "batch length"] | None,
+    sets: Sequence[Keys],
+    is_local: IsLocal,
+) -> Float[Array, "batch length heads head_dim"]:
+    """`attend` with all queries at once."""
     batch, length, heads, head_dim = query.shape
     kv_heads = config.num_kv_heads
     query = query.reshape(batch, length, kv_heads, heads // kv_heads, head_dim)
     window = config.window if config.has_local_layers else None
-    # Against keys without a batch dimension the heads go first and the rows of the batch become
-    # rows of one matrix product a head. With the batch first, scores would be transposed, which
-    # takes longer than the product.
+    # For keys without a batch dimension the heads come first, so that the rows of the batch become
+    # the rows of one matrix product per head. With the batch first, XLA would transpose the scores,
+    # which takes longer than the product.
     by_row = jnp.transpose(query, (0, 2, 3, 1, 4))
     by_head = jnp.transpose(query, (2, 0, 3, 1, 4))
 
     scores = []
     for keys in sets:
-        shared = keys.keys.ndim == 3
+        shared = keys.is_shared
         s = jnp.einsum(
             "kbgtd,kds->kbgts" if shared else "bkgtd,bkds->bkgts",
             by_head if shared else by_row,
@@ -191,16 +234,16 @@ def _attend(config, query, query_positions, query_segments, sets, is_local):
         scores.append(jnp.where(mask, s, MASKED))
 
     def rows_first(x, keys):
-        return jnp.swapaxes(x, 0, 1) if keys.keys.ndim == 3 else x
+        return jnp.swapaxes(x, 0, 1) if keys.is_shared else x
 
     top = rows_first(scores[0].max(axis=-1), sets[0])
     for s, keys in zip(scores[1:], sets[1:], strict=True):
         top = jnp.maximum(top, rows_first(s.max(axis=-1), keys))
-    top = jax.lax.stop_gradient(top)  # it cancels, so its gradient is zero: do not compute it
+    top = jax.lax.stop_gradient(top)  # cancels out of the result, so its gradient is zero
 
     total = out = jnp.zeros((), jnp.float32)
     for s, keys in zip(scores, sets, strict=True):
-        shared = keys.values.ndim == 3
+        shared = keys.is_shared
         p = jnp.exp(s - (jnp.swapaxes(top, 0, 1) if shared else top)[..., None])
         total = total + rows_first(p.sum(axis=-1), keys)
         o = jnp.einsum(

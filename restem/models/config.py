@@ -1,4 +1,4 @@
-"""What a decoder is: every choice that tells one model family from another."""
+"""Configuration of a decoder: every choice in which model families differ."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ Activation = Literal["silu", "gelu_tanh", "gelu"]
 
 @dataclasses.dataclass(frozen=True)
 class RopeScaling:
-    """How rotary frequencies are stretched beyond the pretraining length."""
+    """How rotary frequencies are scaled for contexts beyond the pretraining length."""
 
     kind: Literal["linear", "llama3"]
     """"linear" divides every frequency by `factor`; "llama3" only the low ones (Llama 3.1)."""
     factor: float = 1.0
-    """How much longer contexts become."""
+    """Ratio of the new context length to the old one."""
     low_freq_factor: float = 1.0
     """llama3: wavelengths above original_length / low_freq_factor are divided by `factor`."""
     high_freq_factor: float = 4.0
-    """llama3: wavelengths below original_length / high_freq_factor stay as they are."""
+    """llama3: wavelengths below original_length / high_freq_factor are unchanged."""
     original_length: int = 8192
     """llama3: context length of pretraining, in tokens."""
 
@@ -29,8 +29,8 @@ class RopeScaling:
 class ModelConfig:
     """A decoder-only transformer.
 
-    The defaults are Llama's; Mistral, Qwen 2.5 and 3, Gemma 1 to 3 and PaLM differ from it in the
-    fields below and in nothing else.
+    The defaults are those of Llama. Mistral, Qwen 2.5 and 3, Gemma 1 to 3 and PaLM differ from it
+    only in the fields below.
     """
 
     vocab_size: int
@@ -48,55 +48,58 @@ class ModelConfig:
     mlp_dim: int
     """Hidden width of the feed-forward block."""
     family: str = "llama"
-    """Name of the family in `checkpoints.names`: which tensor of a checkpoint goes where."""
+    """Name of the family in `checkpoints.names`, by which tensors are mapped to parameters."""
     max_length: int = 8192
     """Longest sequence the model was trained for, in tokens."""
     norm: Literal["rms", "layer"] = "rms"
-    """Root-mean-square norm, or PaLM's layer norm without bias."""
+    """Root-mean-square norm, or the layer norm without bias of PaLM."""
     norm_eps: float = 1e-5
-    """Added to the variance."""
+    """Constant added to the variance."""
     norm_offset: float = 0.0
-    """Norms multiply by `norm_offset + scale`; 1 for Gemma, which stores scale - 1."""
+    """Offset of the scale of a norm; 1 for Gemma, which stores scale - 1."""
     activation: Activation = "silu"
     """Non-linearity of the feed-forward block."""
     gated_mlp: bool = True
-    """down(act(gate(x)) * up(x)), else down(act(up(x)))."""
+    """Whether the feed-forward block is down(act(gate(x)) * up(x)) or down(act(up(x)))."""
     tied_head: bool = False
-    """The output head is the embedding table."""
+    """Whether the output head is the embedding table."""
     scale_embedding: bool = False
-    """Multiply embeddings by sqrt(embed_dim), rounded to the activations' dtype (Gemma, PaLM)."""
+    """Whether embeddings are multiplied by sqrt(embed_dim), rounded to `dtype` (Gemma, PaLM)."""
     rope_theta: float = 10_000.0
     """Base of the rotary frequencies."""
     rope_scaling: RopeScaling | None = None
-    """Stretching of the rotary frequencies; global layers only where layers differ."""
+    """Scaling of the rotary frequencies; with `rope_local_theta`, of global layers only."""
     rope_local_theta: float | None = None
-    """Base of the rotary frequencies of sliding-window layers, where it differs (Gemma 3)."""
+    """Base of the rotary frequencies of sliding-window layers if it differs (Gemma 3)."""
     window: int | None = None
-    """A token of a sliding-window layer sees itself and the `window - 1` tokens before it."""
+    """Tokens that a token of a sliding-window layer sees, itself and those right before it."""
     local_layers: tuple[bool, ...] = ()
-    """Which layers have the sliding window, one flag a layer; empty means none."""
+    """Flags of the layers that have the sliding window, one per layer; empty means none."""
     attention_softcap: float | None = None
-    """Attention logits become cap * tanh(logits / cap) (Gemma 2)."""
+    """Cap of the attention logits, which become cap * tanh(logits / cap) (Gemma 2)."""
     final_softcap: float | None = None
-    """The same for the output logits."""
+    """Cap of the output logits, likewise."""
     query_scale: float | None = None
-    """Queries are multiplied by this; None is head_dim ** -0.5."""
+    """Factor of the queries; None is head_dim ** -0.5."""
     qk_norm: bool = False
-    """Normalise queries and keys a head, before the rotary embedding (Qwen 3, Gemma 3)."""
+    """Whether queries and keys are normalised per head before the rotary embedding (Qwen 3,
+    Gemma 3)."""
     qkv_bias: bool = False
-    """Biases on the query, key and value projections (Qwen 2.5)."""
+    """Whether the query, key and value projections have biases (Qwen 2.5)."""
     post_norms: bool = False
-    """Normalise the output of each block before it is added (Gemma 2 and 3)."""
+    """Whether the output of each block is normalised before it is added (Gemma 2 and 3)."""
     parallel_layers: bool = False
-    """Attention and feed-forward read the same normalised input and are added together (PaLM)."""
+    """Whether attention and feed-forward block read the same normalised input (PaLM)."""
     dtype: str = "float32"
-    """Activations and matrix products; parameters keep the dtype they are stored in."""
+    """Dtype of activations and matrix products; parameters keep the dtype they are stored in."""
     int8_weights: bool = False
-    """The sampler reads matrices in int8, one scale an output channel; see `models.int8`."""
+    """Whether the sampler keeps matrices in int8, with one scale per output channel; see
+    `models.int8`."""
     remat: Literal["none", "full", "dots"] = "full"
-    """What the backward pass computes again: nothing, whole layers, or all but matrix products."""
+    """What the backward pass recomputes: nothing, whole layers, or all but matrix products."""
     query_block: int | None = None
-    """Attend in blocks of this many queries, so that no [length, length] array is ever whole."""
+    """Queries per block of attention, so that no [length, length] array exists whole; None takes
+    all queries at once."""
 
     def __post_init__(self):
         if self.num_heads % self.num_kv_heads:
@@ -112,17 +115,20 @@ class ModelConfig:
 
     @property
     def has_local_layers(self) -> bool:
+        """Whether any layer has the sliding window."""
         return any(self.local_layers)
 
     def replace(self, **changes: Any) -> ModelConfig:
+        """Returns a copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """A form JSON can hold; `from_dict` is its inverse."""
+        """Returns the fields in a form that JSON can hold; `from_dict` is the inverse."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> ModelConfig:
+        """Returns the config that `to_dict` describes."""
         fields = dict(fields)
         if fields.get("rope_scaling"):
             fields["rope_scaling"] = RopeScaling(**fields["rope_scaling"])
@@ -131,7 +137,7 @@ class ModelConfig:
 
     @property
     def num_params(self) -> int:
-        """Parameters of the whole model, the embedding counted once where it is the head too."""
+        """Number of parameters of the model; a tied embedding counts once."""
         attention = self.embed_dim * self.head_dim * 2 * (self.num_heads + self.num_kv_heads)
         if self.qkv_bias:
             attention += self.head_dim * (self.num_heads + 2 * self.num_kv_heads)

@@ -1,9 +1,12 @@
 """The decoder: Linen modules for one layer and for the two ends, and the scan between them.
 
-Parameters are a plain nested dict; those of the layers are stacked along a leading axis and
+Parameters are a plain nested dict. Those of the layers are stacked along a leading axis and
 scanned, so that a program of 126 layers compiles as fast as one of 2. `unstack_layers` turns the
-stack into a tuple of layers, which `forward` runs as a Python loop: a sampler on a CPU gains from
-it, because XLA's CPU backend copies a slice of the stack out before it multiplies with it.
+stack into a tuple of layers, which `forward` runs as a Python loop; this makes a sampler on a CPU
+faster, because XLA's CPU backend copies a slice of the stack before it multiplies with it.
+
+Letters of the einsums in this file: e is a dimension of the residual stream (embed), v an entry of
+the vocabulary.
 """
 
 from __future__ import annotations
@@ -11,19 +14,28 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
 
 from restem.models import attention, sharding
+from restem.models.attention import IsLocal
 from restem.models.config import ModelConfig
 from restem.models.int8 import Int8
 from restem.models.kv_cache import KVCache
 
 Params = Mapping[str, Any]
+"""Nested dict of arrays, or of `Int8`; the layers under "layers", stacked or in a tuple."""
+
+Block = tuple[
+    Float[Array, "batch kv_heads head length"], Float[Array, "batch kv_heads length head"]
+]
+"""Keys and values of a block of tokens in one layer."""
 
 _ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
     "silu": jax.nn.silu,
@@ -34,18 +46,18 @@ _ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
 
 @flax.struct.dataclass
 class Forward:
-    """What a pass over a block of tokens gives."""
+    """Result of a pass over a block of tokens."""
 
-    hidden: jax.Array
-    """[batch, length, embed], after the final norm: what `logits` turns into logits."""
+    hidden: Float[Array, "batch length embed"]
+    """Hidden states after the final norm, the input of `logits`."""
     block: KVCache
     """Keys and values of the block itself, to be written into a cache or kept as a prefix."""
 
 
 def _weight(module: nn.Module, name: str, shape, axes, *, fan_in: int | None = None) -> Any:
-    """A parameter with logical axis names; normal with variance 1 / fan_in, or zeros.
+    """Returns a parameter with logical axis names; normal with variance 1 / fan_in, or zeros.
 
-    A matrix may come as an `Int8`.
+    A matrix may be an `Int8`.
     """
     if fan_in is None:
         init = nn.initializers.zeros_init()
@@ -55,16 +67,18 @@ def _weight(module: nn.Module, name: str, shape, axes, *, fan_in: int | None = N
 
 
 def _param(module: nn.Module, name: str, init: Any, axes, shape) -> Any:
-    # Modules are applied to unboxed parameters: what comes is the array that the box would hold.
+    # Modules are applied to unboxed parameters, so this is the array that the box would hold.
     boxed: Any = nn.with_logical_partitioning(init, axes)
     return module.param(name, boxed, shape)
 
 
-def _dense(x: jax.Array, w: jax.Array | Int8, *, inputs: int = 1) -> jax.Array:
-    """x [batch, length, *in] times w [*in, *out] -> [batch, length, *out]; `inputs` axes of `in`.
+def _dense(
+    x: Float[Array, "batch length *inputs"], w: jax.Array | Int8, *, inputs: int = 1
+) -> Float[Array, "batch length *outputs"]:
+    """Multiplies x [batch, length, *inputs] by w [*inputs, *outputs]; `inputs` counts the first.
 
-    As one product of two matrices: over [batch, length] or over two axes of a weight XLA's CPU
-    backend transposes copies, in the backward pass most of all.
+    Computed as one product of two matrices. For products over [batch, length] or over two axes of
+    a weight, XLA's CPU backend transposes copies, above all in the backward pass.
     """
     batch, length = x.shape[:2]
     size = math.prod(w.shape[:inputs])
@@ -76,9 +90,14 @@ def _dense(x: jax.Array, w: jax.Array | Int8, *, inputs: int = 1) -> jax.Array:
 
 
 def _norm(
-    module: nn.Module, name: str, x: jax.Array, *, axis: str = "embed", centred: bool = False
-) -> jax.Array:
-    """RMS norm over the last axis, computed in float32; `centred` subtracts the mean first."""
+    module: nn.Module,
+    name: str,
+    x: Float[Array, "*axes width"],
+    *,
+    axis: str = "embed",
+    centred: bool = False,
+) -> Float[Array, "*axes width"]:
+    """Applies RMS norm to the last axis, in float32; `centred` subtracts the mean first."""
     config = module.config
     init = nn.initializers.constant(1.0 - config.norm_offset)
     scale = _param(module, name, init, (axis,), (x.shape[-1],))
@@ -95,7 +114,28 @@ class Attention(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x, angles, positions, segments, cached, is_local):
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        angles: Float[Array, "batch length half_head"],
+        positions: Int[Array, "batch length"],
+        segments: Int[Array, "batch length"] | None,
+        cached: tuple[attention.Keys, ...],
+        is_local: IsLocal,
+    ) -> tuple[Float[Array, "batch length embed"], Block]:
+        """Attends from the block to `cached` and to itself.
+
+        Args:
+          x: normalised input of the layer.
+          angles: rotary angles of the block's positions, in radians.
+          positions: positions of the block's tokens.
+          segments: segments of the block's tokens, or None.
+          cached: keys and values that were read before, of this layer.
+          is_local: whether the layer has the sliding window.
+
+        Returns:
+          What is added to the residual stream; keys and values of the block.
+        """
         c = self.config
 
         def project(name, heads, axis):
@@ -121,8 +161,8 @@ class Attention(nn.Module):
         query = query * jnp.asarray(scale, query.dtype)
 
         own = attention.Keys(
-            # Laid out as the cache they will be written to; left to itself the compiler may split
-            # key heads as the query's groups are, and gather the whole cache after each write.
+            # Laid out as the cache they will be written to. Otherwise the compiler may split the
+            # key heads as it splits the query's groups, and gather the whole cache after a write.
             keys=sharding.constrain(
                 jnp.transpose(keys, (0, 2, 3, 1)), ("batch", "kv_heads", "head", "length")
             ),
@@ -147,7 +187,8 @@ class Mlp(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:
+        """Returns what is added to the residual stream, from the normalised input `x`."""
         c = self.config
         act = _ACTIVATIONS[c.activation]
 
@@ -170,7 +211,19 @@ class Layer(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x, angles, positions, segments, cached, is_local):
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        angles: Float[Array, "batch length half_head"],
+        positions: Int[Array, "batch length"],
+        segments: Int[Array, "batch length"] | None,
+        cached: tuple[attention.Keys, ...],
+        is_local: IsLocal,
+    ) -> tuple[Float[Array, "batch length embed"], Block]:
+        """Returns the residual stream after the layer, and the block's keys and values.
+
+        See `Attention` for the arguments; `x` is the residual stream.
+        """
         c = self.config
         centred = c.norm == "layer"
         attend = Attention(c, name="attention")
@@ -197,8 +250,14 @@ class Ends(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x: jax.Array, end: str) -> jax.Array:
-        """`end` is "embed" (tokens to embeddings), "norm" (the final norm) or "logits"."""
+    def __call__(self, x: jax.Array, end: Literal["embed", "norm", "logits"]) -> jax.Array:
+        """Applies one end of the decoder.
+
+        end      x                           returns
+        embed    [batch, length] int32       [batch, length, embed]
+        norm     [batch, length, embed]      [batch, length, embed]
+        logits   [..., embed]                [..., vocab] float32
+        """
         c = self.config
         normal = nn.initializers.normal(c.embed_dim**-0.5)
         table = _param(self, "embedding", normal, ("vocab", "embed"), (c.vocab_size, c.embed_dim))
@@ -226,7 +285,11 @@ class Ends(nn.Module):
         return y
 
 
-def _end(params: Params, config: ModelConfig, x: jax.Array, end: str) -> jax.Array:
+def _end(
+    params: Params, config: ModelConfig, x: jax.Array, end: Literal["embed", "norm", "logits"]
+) -> jax.Array:
+    """`Ends` on parameters; the layers among them are ignored."""
+    params = {name: value for name, value in params.items() if name != "layers"}
     result: Any = Ends(config).apply({"params": params}, x, end)
     return result
 
@@ -234,34 +297,34 @@ def _end(params: Params, config: ModelConfig, x: jax.Array, end: str) -> jax.Arr
 def forward(
     params: Params,
     config: ModelConfig,
-    tokens: jax.Array,
-    positions: jax.Array,
+    tokens: Int[Array | np.ndarray, "batch length"],
+    positions: Int[Array | np.ndarray, "batch length"],
     *,
-    segments: jax.Array | None = None,
+    segments: Int[Array | np.ndarray, "batch length"] | None = None,
     caches: Sequence[KVCache] = (),
 ) -> Forward:
     """Runs the decoder over a block of tokens behind what the caches hold.
 
     Args:
-      params: as `init_params` gives them, the layers stacked or a tuple (`unstack_layers`).
-      tokens: [batch, length] int32.
-      positions: [batch, length] int32; the position of each token in its own text, prefix included.
-      segments: [batch, length] int32, 0 for padding; tokens attend within their segment. None: each
-        row is one text, and padding goes to its end.
-      caches: what the block attends to besides itself: rows' own caches and shared prefixes, in any
-        order. A column is seen by every query of its row at or after the column's position.
+      params: as `init_params` returns them, the layers stacked or in a tuple (`unstack_layers`).
+      config: the decoder.
+      tokens: token ids of the block.
+      positions: position of each token in its own text, prefix included.
+      segments: 0 for padding; tokens attend only within their segment. None means that each row is
+        one text, with any padding at its end.
+      caches: what the block attends to besides itself: the rows' own caches and shared prefixes, in
+        any order. Every query of a row sees the columns at or before its own position.
 
     Returns:
-      `Forward`; nothing is written into `caches`. Where a cache has a tuple of layers, so has its
-      block.
+      Hidden states, and keys and values of the block. Nothing is written into `caches`. The block
+      is unstacked where a cache is.
     """
-    ends = {k: v for k, v in params.items() if k != "layers"}
-    x = _end(ends, config, tokens, "embed")
-    angles = positions.astype(jnp.float32)[..., None] * attention.inverse_frequencies(config)
-    local_angles = angles
+    tokens, positions = jnp.asarray(tokens), jnp.asarray(positions)
+    x = _end(params, config, tokens, "embed")
+    at = positions.astype(jnp.float32)[..., None]
+    angles = local_angles = at * attention.inverse_frequencies(config)
     if config.rope_local_theta is not None:
-        local_frequencies = attention.inverse_frequencies(config, local=True)
-        local_angles = positions.astype(jnp.float32)[..., None] * local_frequencies
+        local_angles = at * attention.inverse_frequencies(config, local=True)
     cache_arrays = tuple((c.keys, c.values) for c in caches)
     cache_positions = tuple(c.positions for c in caches)
 
@@ -288,7 +351,7 @@ def forward(
             blocks.append(block)
         keys: Any = tuple(b[0] for b in blocks)
         values: Any = tuple(b[1] for b in blocks)
-        if not any(isinstance(c.keys, tuple) for c in caches):
+        if not any(c.is_unstacked for c in caches):
             keys, values = jnp.stack(keys), jnp.stack(values)
     else:
         body = layer
@@ -299,17 +362,19 @@ def forward(
             }[config.remat]
             body = jax.checkpoint(layer, policy=policy, prevent_cse=False)
         x, (keys, values) = jax.lax.scan(body, x, (layers, jnp.asarray(local_layers), cache_arrays))
-    hidden = _end(ends, config, x, "norm")
+    hidden = _end(params, config, x, "norm")
     return Forward(hidden=hidden, block=KVCache(keys=keys, values=values, positions=positions))
 
 
-def logits(params: Params, config: ModelConfig, hidden: jax.Array) -> jax.Array:
-    """[..., embed] -> [..., vocab] float32, soft-capped where the family does so."""
-    ends = {k: v for k, v in params.items() if k != "layers"}
-    return _end(ends, config, hidden, "logits")
+def logits(
+    params: Params, config: ModelConfig, hidden: Float[Array, "*axes embed"]
+) -> Float[Array, "*axes vocab"]:
+    """Returns float32 logits of hidden states, soft-capped if the family does so."""
+    return _end(params, config, hidden, "logits")
 
 
-def _boxed_params(config: ModelConfig, key: jax.Array) -> Params:
+def _boxed_params(config: ModelConfig, key: Key[Array, ""]) -> Params:
+    """Returns random parameters, each in the Flax box that names its axes."""
     ends_key, layers_key = jax.random.split(key)
     tokens = jnp.zeros((1, 1), jnp.int32)
     hidden = jnp.zeros((1, 1, config.embed_dim), config.dtype)
@@ -328,19 +393,19 @@ def _boxed_params(config: ModelConfig, key: jax.Array) -> Params:
     return {**ends(ends_key), "layers": layers}
 
 
-def init_params(config: ModelConfig, key: jax.Array, dtype=jnp.float32) -> Params:
-    """Random parameters; a real run loads them with `restem.checkpoints.load`."""
+def init_params(config: ModelConfig, key: Key[Array, ""], dtype: Any = jnp.float32) -> Params:
+    """Returns random parameters; a real run loads them with `restem.checkpoints.load`."""
     params = nn.meta.unbox(_boxed_params(config, key))
     return jax.tree.map(lambda p: p.astype(dtype), params)
 
 
-def param_shapes(config: ModelConfig, dtype=jnp.float32) -> Params:
-    """The tree of `jax.ShapeDtypeStruct` that `init_params` would fill; nothing is allocated."""
+def param_shapes(config: ModelConfig, dtype: Any = jnp.float32) -> Params:
+    """Returns the shapes of what `init_params` returns, as a tree of `jax.ShapeDtypeStruct`."""
     return jax.eval_shape(lambda: init_params(config, jax.random.key(0), dtype))
 
 
 def param_axes(config: ModelConfig) -> Params:
-    """Logical axis names of every parameter: tuples such as ("layers", "embed", "mlp")."""
+    """Returns the logical axis names of every parameter, such as ("layers", "embed", "mlp")."""
     boxed = jax.eval_shape(lambda: _boxed_params(config, jax.random.key(0)))
     is_box = lambda leaf: isinstance(leaf, nn.meta.AxisMetadata)
     names = jax.tree.map(lambda box: tuple(box.names), boxed, is_leaf=is_box)
@@ -350,7 +415,7 @@ def param_axes(config: ModelConfig) -> Params:
 
 
 def unstack_layers(params: Params) -> Params:
-    """The same parameters with the layers as a tuple instead of a stack."""
+    """Returns the same parameters with a tuple of layers instead of a stack."""
     layers = params["layers"]
     count = jax.tree.leaves(layers)[0].shape[0]
     return {

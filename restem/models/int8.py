@@ -1,8 +1,8 @@
-"""Weights in int8 with one scale an output channel, for sampling.
+"""Weights in int8 with one scale per output channel, for sampling.
 
-A step of the sampler reads every weight once for a few products a weight, so where rows are few its
-time is that of reading them: int8 halves it against bfloat16, and halves the memory. Activations
-stay as they are, and the scale multiplies the product:
+A step of the sampler reads every weight once and uses it in few products, so with few rows the time
+of a step is the time to read the weights. Compared with bfloat16, int8 halves this time and the
+memory. Activations keep their dtype, and the scale multiplies the product:
 
     w[i, o] ~ scale[o] * q[i, o],   |q| <= 127,   scale[o] = max_i |w[i, o]| / 127
     x @ w   ~ (x @ q) * scale
@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 _INPUT_AXES: Mapping[str, tuple[int, ...]] = {
-    # Counted from the end, so that a stack of layers does not matter.
+    # Counted from the end, so that they are the same with and without a stack of layers.
     "query": (-3,),
     "key": (-3,),
     "value": (-3,),
@@ -27,39 +27,43 @@ _INPUT_AXES: Mapping[str, tuple[int, ...]] = {
     "up": (-2,),
     "down": (-2,),
     "head": (-2,),
-    # A row is a token's embedding, and its output channel where the table is the head too.
+    # A row is the embedding of a token, and the token's output channel where the head is tied.
     "embedding": (-1,),
 }
-"""The axes of each matrix that its product sums over."""
+"""Axes of each matrix that its product sums over."""
 
 
 @flax.struct.dataclass
 class Int8:
-    """A matrix in int8; stands where the array would. In trees that describe parameters its leaves
-    are what describes an array."""
+    """A matrix in int8, in place of the array in a tree of parameters.
+
+    In trees that describe parameters, `values` and `scale` are what describes an array: its shape,
+    its sharding or the names of its axes.
+    """
 
     values: Any
-    """int8, of the shape of the matrix."""
+    """Quantized matrix, int8, of the shape of the matrix."""
     scale: Any
-    """float32, of that shape without the axes that a product sums over."""
+    """Scales, float32, of that shape without the axes that a product sums over."""
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Shape of the matrix."""
         return self.values.shape
 
     def dequantized(self, axes: tuple[int, ...]) -> jax.Array:
-        """The float32 matrix that this stands for; `axes` are those that `scale` lacks."""
+        """Returns the matrix in float32; `axes` are those that `scale` lacks."""
         return self.values * jnp.expand_dims(self.scale, axes)
 
 
 def quantize(params: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The parameters with every matrix in int8; norms and biases stay as they are.
+    """Returns the parameters with every matrix in int8; norms and biases are unchanged.
 
     Args:
-      params: as `models.init_params` gives them, layers stacked or a tuple.
+      params: as `models.init_params` returns them, layers stacked or in a tuple.
 
     Returns:
-      The same tree with an `Int8` in the place of each matrix.
+      The same tree with an `Int8` in place of each matrix.
     """
 
     def one(path, leaf):
@@ -75,7 +79,7 @@ def quantize(params: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def dequantize(params: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The float32 parameters that quantized ones stand for."""
+    """Returns the float32 parameters that quantized ones represent."""
 
     def one(path, leaf):
         return leaf.dequantized(_INPUT_AXES[path[-1].key]) if isinstance(leaf, Int8) else leaf
@@ -84,7 +88,7 @@ def dequantize(params: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def axes(params: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Logical axes of quantized parameters, from those of the parameters (`models.param_axes`)."""
+    """Returns the logical axes of quantized parameters from `models.param_axes`."""
 
     def one(path, names):
         summed = _INPUT_AXES.get(path[-1].key)

@@ -1,9 +1,15 @@
 """Keys and values of tokens already read: always an argument and a result, never hidden state.
 
-A cache knows at which position of its row every column stands, and a column that holds nothing has
-`INVALID_POSITION`. Masks follow from positions alone, so where in the cache a token lies is free:
-the sampler writes the new tokens of all rows into the *same* column, one contiguous update instead
-of a scatter, although its rows started at different times.
+A cache stores the position of every column in its row, and a column that holds nothing has
+`INVALID_POSITION`. Masks follow from positions alone, so a token may be stored in any column: the
+sampler writes the new tokens of all rows into the *same* column, one contiguous update instead of a
+scatter, although the rows started at different times.
+
+A cache of two rows, of which the second started later; the step under way writes column 3:
+
+    column       0   1   2   3
+    positions    5   6   7   8      row 0 has read positions 5 to 7 and now reads 8
+                 -   -   5   6      row 1 started in column 2; - is INVALID_POSITION
 """
 
 from __future__ import annotations
@@ -14,6 +20,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from restem.models import sharding
 from restem.models.config import ModelConfig
@@ -21,68 +28,126 @@ from restem.models.config import ModelConfig
 INVALID_POSITION = 2**30
 """Later than any query, so that causality alone hides a column that holds nothing."""
 
-
 Arrays = Any
-"""An array or a tuple with one a layer; in trees that describe a cache, its shape or sharding."""
+"""An array, or a tuple with one array per layer; in trees that describe a cache, what describes the
+array: its shape, its sharding or the names of its axes."""
 
 
 @flax.struct.dataclass
 class KVCache:
-    """Keys and values of every layer, for a batch of rows or, without that dimension, for all.
+    """Keys and values of every layer, for a batch of rows.
 
     A cache without the batch dimension is a *prefix*: every row of a batch attends to it.
 
     For parameters in a tuple of layers (`unstack_layers`), keys and values may be tuples of layers
-    too: a loop then reads and updates each layer's arrays in place, where a slice of a stack would
-    be copied.
+    too: a loop then reads and updates each layer's arrays in place, where it would copy a slice of
+    a stack. The arrays of a tuple have no dimension "layers".
     """
 
     keys: Arrays
-    """[layers, batch?, kv_heads, head_dim, length]; time is minor, as the product with queries
-    wants it."""
+    """[layers, batch?, kv_heads, head_dim, length]; time is the minor dimension, as the product
+    with queries wants it."""
     values: Arrays
     """[layers, batch?, kv_heads, length, head_dim]."""
     positions: Arrays
-    """[batch?, length] int32, the position of each column in its row or INVALID_POSITION."""
+    """[batch?, length] int32, position of each column in its row, or INVALID_POSITION."""
 
     @property
     def is_prefix(self) -> bool:
+        """Whether all rows of a batch share this cache."""
         return self.positions.ndim == 1
 
     @property
+    def is_unstacked(self) -> bool:
+        """Whether keys and values are tuples of layers."""
+        return isinstance(self.keys, tuple)
+
+    @property
     def length(self) -> int:
+        """Number of columns."""
         return self.positions.shape[-1]
 
 
-def empty(config: ModelConfig, batch: int, length: int, dtype=None) -> KVCache:
-    """A cache of `batch` rows and `length` columns that holds nothing."""
-    dtype = dtype or config.dtype
-    heads = (config.num_layers, batch, config.num_kv_heads)
+def axes(*, prefix: bool = False, unstacked: bool = False) -> KVCache:
+    """Returns the logical axis names of a cache's arrays, which rules map to mesh axes.
+
+    Args:
+      prefix: of a cache without the batch dimension.
+      unstacked: of each layer's arrays in a cache whose layers are a tuple.
+    """
+    batch = () if prefix else ("batch",)
+    layers = () if unstacked else ("layers",)
     return KVCache(
-        keys=jnp.zeros((*heads, config.head_dim, length), dtype),
-        values=jnp.zeros((*heads, length, config.head_dim), dtype),
-        positions=jnp.full((batch, length), INVALID_POSITION, jnp.int32),
+        keys=(*layers, *batch, "kv_heads", "head", "cache_length"),
+        values=(*layers, *batch, "kv_heads", "cache_length", "head"),
+        positions=(*batch, "cache_length"),
+    )
+
+
+def shapes(config: ModelConfig, batch: int | None, length: int, dtype: Any = None) -> KVCache:
+    """Returns the `jax.ShapeDtypeStruct`s of a cache; nothing is allocated.
+
+    Args:
+      config: the decoder.
+      batch: rows; None for a prefix.
+      length: columns.
+      dtype: of keys and values; None is that of the activations.
+    """
+    sizes = {
+        "layers": config.num_layers,
+        "batch": batch,
+        "kv_heads": config.num_kv_heads,
+        "head": config.head_dim,
+        "cache_length": length,
+    }
+    names = axes(prefix=batch is None)
+
+    def struct(names, dtype):
+        return jax.ShapeDtypeStruct(tuple(sizes[name] for name in names), jnp.dtype(dtype))
+
+    return KVCache(
+        keys=struct(names.keys, dtype or config.dtype),
+        values=struct(names.values, dtype or config.dtype),
+        positions=struct(names.positions, jnp.int32),
+    )
+
+
+def empty(config: ModelConfig, batch: int, length: int, dtype: Any = None) -> KVCache:
+    """Returns a cache of `batch` rows and `length` columns that holds nothing."""
+    of = shapes(config, batch, length, dtype)
+    return KVCache(
+        keys=jnp.zeros(of.keys.shape, of.keys.dtype),
+        values=jnp.zeros(of.values.shape, of.values.dtype),
+        positions=jnp.full(of.positions.shape, INVALID_POSITION, jnp.int32),
     )
 
 
 def constrain(cache: KVCache) -> KVCache:
-    """Holds a cache to its layout on the mesh in force.
+    """Holds a cache to its layout on the mesh in force; returns the cache.
 
-    Where attention splits key heads further than the rules do, the compiler would carry that split
-    back into the cache, and gather the whole of it where it is written.
+    Where attention splits the key heads further than the rules do, the compiler would carry that
+    split back into the cache, and gather the whole of it wherever it is written.
     """
-    layers = () if isinstance(cache.keys, tuple) else ("layers",)
-    batch = () if cache.is_prefix else ("batch",)
-    hold = lambda tree, *axes: jax.tree.map(lambda a: sharding.constrain(a, axes), tree)
+    names = axes(prefix=cache.is_prefix, unstacked=cache.is_unstacked)
+
+    def hold(tree, names):
+        return jax.tree.map(lambda array: sharding.constrain(array, names), tree)
+
     return KVCache(
-        keys=hold(cache.keys, *layers, *batch, "kv_heads", "head", "cache_length"),
-        values=hold(cache.values, *layers, *batch, "kv_heads", "cache_length", "head"),
-        positions=hold(cache.positions, *batch, "cache_length"),
+        keys=hold(cache.keys, names.keys),
+        values=hold(cache.values, names.values),
+        positions=hold(cache.positions, names.positions),
     )
 
 
-def write(cache: KVCache, block: KVCache, column: jax.Array | int) -> KVCache:
-    """Puts the columns of `block` into `cache`, for all rows from `column` on."""
+def write(cache: KVCache, block: KVCache, column: Int[Array, ""] | int) -> KVCache:
+    """Writes the columns of `block` into `cache`, for all rows from `column` on.
+
+    Args:
+      cache: [batch] rows of [length] columns.
+      block: the same rows with as many columns as are written.
+      column: first column to write.
+    """
 
     def put(into, what, axis):
         return jax.lax.dynamic_update_slice_in_dim(into, what.astype(into.dtype), column, axis=axis)
@@ -96,12 +161,24 @@ def write(cache: KVCache, block: KVCache, column: jax.Array | int) -> KVCache:
 
 
 def unstack(cache: KVCache) -> KVCache:
-    """The same cache with a tuple of layers instead of a stack."""
+    """Returns the same cache with a tuple of layers instead of a stack."""
     return dataclasses.replace(cache, keys=tuple(cache.keys), values=tuple(cache.values))
 
 
+def prefix(
+    keys: Float[Array, "layers kv_heads head_dim length"],
+    values: Float[Array, "layers kv_heads length head_dim"],
+) -> KVCache:
+    """Returns the prefix whose column i is the token at position i."""
+    return KVCache(keys=keys, values=values, positions=jnp.arange(keys.shape[-1], dtype=jnp.int32))
+
+
 def as_prefix(cache: KVCache) -> KVCache:
-    """The only row of `cache`, as a prefix that all rows of another batch share."""
+    """Returns the only row of `cache` as a prefix, which all rows of another batch share.
+
+    Raises:
+      ValueError: the cache has more rows than one.
+    """
     if cache.positions.shape[0] != 1:
         raise ValueError(f"a prefix is one row, not {cache.positions.shape[0]}")
     return KVCache(keys=cache.keys[:, 0], values=cache.values[:, 0], positions=cache.positions[0])

@@ -1,8 +1,8 @@
-"""Where the dimensions of an array lie on a mesh, by the names of its logical axes.
+"""Layout of an array on a mesh, from the names of its logical axes.
 
-Parameters and activations carry logical names ("embed", "heads", "batch", ...); rules say which
-mesh axes a name is split over. The rules and the mesh come from the context that
-`restem.partitioning.use` opens; without it everything here does nothing.
+The dimensions of parameters and activations have logical names ("embed", "heads", "batch", ...),
+and rules map each name to the mesh axes it is split over. The rules and the mesh come from the
+context of `restem.partitioning.use`; outside of it `constrain` does nothing.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ def partition_spec(
     mesh_shape: Mapping[str, int],
     rules: Rules,
 ) -> PartitionSpec:
-    """Splits each dimension as its rule says, where it divides; otherwise it stays whole.
+    """Returns the layout in which each dimension that divides is split by its rule.
 
     With rules embed -> fsdp, kv_heads -> tensor on a mesh of fsdp=4, tensor=8, a key projection
     ("embed", "kv_heads", "head") of shape [2048, 4, 128] becomes P("fsdp", None, None): its four
-    heads cannot be split in eight. Mesh axes of size 1 are left out, and no mesh axis is used
-    twice.
+    heads cannot be split into eight parts. Mesh axes of size 1 are left out, and no mesh axis is
+    used twice.
     """
     table = dict(rules)
     taken: set[str] = set()
@@ -49,7 +49,7 @@ def partition_spec(
 
 
 def constrain(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
-    """Tells the compiler how `x` lies on the mesh in force; `axes` names every dimension of it."""
+    """Lays out `x` on the mesh in force; `axes` names each of its dimensions."""
     mesh = jax.sharding.get_abstract_mesh()
     rules = spmd.get_logical_axis_rules()
     if mesh.empty or not rules:

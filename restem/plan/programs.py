@@ -1,6 +1,6 @@
 """The programs of a run, lowered for a slice: the functions that sampler and trainer call.
 
-Nothing is allocated: parameters, caches and batches are shapes with shardings.
+Nothing is allocated: parameters, caches and batches are `jax.ShapeDtypeStruct`s with shardings.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import jax
 import jax.numpy as jnp
 
 from restem import models, partitioning
-from restem.models import int8
+from restem.models import int8, kv_cache
 from restem.sampling import steps
 from restem.sampling.filters import Sampling
 from restem.training import Batch, Trainer, TrainState, optimizers
 
 KINDS = ("parameters", "optimizer", "cache", "prefix", "inputs")
-"""What the arguments of a program are counted as."""
+"""Kinds of a program's arguments, by which their memory is reported."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,33 +30,33 @@ class Shapes:
     prefix: int
     """Tokens of the few-shot prompt; 0 for none."""
     question: int
-    """Columns of a question in the cache: the longest one."""
+    """Columns of the cache for a question: tokens of the longest one."""
     new_tokens: int
-    """Columns of the ring: the longest solution."""
+    """Columns of the ring: tokens of the longest solution."""
     slots: int
     """Samples decoded at a time."""
     prefill_questions: int
     """Questions prefilled at a time."""
     decode_steps: int
-    """Tokens of every slot in one decode program."""
+    """Tokens per slot in one run of the decode program."""
     sampling: Mapping[str, Any]
     """Fields of `Sampling`."""
     rows: int
-    """Rows of a micro-batch, over all chips."""
+    """Rows per micro-batch, over all chips."""
     row_length: int
-    """Tokens of a packed row."""
+    """Tokens per packed row."""
     micro_batches: int
-    """Micro-batches of an optimizer step; the program is the same from 2 on."""
+    """Micro-batches per optimizer step; the program is the same from 2 on."""
     optimizer: str
-    """Name in `restem.training.optimizers`."""
+    """Name of the optimizer in `restem.training.optimizers`."""
     optimizer_options: Mapping[str, Any]
-    """Its arguments."""
+    """Arguments of the optimizer."""
     sampler_dtype: str
-    """Of the parameters while sampling; "int8" as `models.int8` rounds them."""
+    """Dtype of the parameters while sampling; "int8" is that of `models.int8`."""
     param_dtype: str
-    """Of the parameters while training."""
+    """Dtype of the parameters while training."""
     head_chunk: int = 512
-    """See `Trainer`."""
+    """Target positions per shard that go through the head at once."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,13 +64,13 @@ class Program:
     """A program before it is compiled."""
 
     trace: Callable[[], Any]
-    """Gives the `jax.stages.Traced`, to be counted and lowered."""
+    """Returns the `jax.stages.Traced`, whose FLOPs are counted and which is lowered."""
     kinds: Mapping[str, int]
     """Bytes of the arguments on one chip, by kind."""
 
 
 def prefill(config: models.ModelConfig, shapes: Shapes, mesh: jax.sharding.Mesh) -> Program:
-    """`steps.prefill_questions` behind the prefix."""
+    """Returns the prefill of questions behind the prefix, `steps.prefill_questions`."""
     params = _params(config, shapes.sampler_dtype, mesh)
     prefix = _prefix(config, shapes, mesh)
     tokens = _struct(
@@ -87,7 +87,7 @@ def prefill(config: models.ModelConfig, shapes: Shapes, mesh: jax.sharding.Mesh)
 
 
 def decode(config: models.ModelConfig, shapes: Shapes, mesh: jax.sharding.Mesh) -> Program:
-    """`steps.decode`: `decode_steps` tokens in every slot."""
+    """Returns the decoding of `decode_steps` tokens in every slot, `steps.decode`."""
     params = _params(config, shapes.sampler_dtype, mesh)
     prefix = _prefix(config, shapes, mesh)
     ring = shapes.new_tokens
@@ -95,15 +95,11 @@ def decode(config: models.ModelConfig, shapes: Shapes, mesh: jax.sharding.Mesh) 
         lambda: steps.empty_slots(config, shapes.slots, shapes.question, ring, unstacked=False)
     )
     rows = {
-        field.name: _place(getattr(empty, field.name), mesh, *steps.AXES["rows"])
+        field.name: _place(getattr(empty, field.name), mesh, *steps.ROW_AXES)
         for field in dataclasses.fields(empty)
         if field.name != "cache"
     }
-    cache = models.KVCache(
-        keys=_place(empty.cache.keys, mesh, *steps.AXES["keys"]),
-        values=_place(empty.cache.values, mesh, *steps.AXES["values"]),
-        positions=_place(empty.cache.positions, mesh, *steps.AXES["positions"]),
-    )
+    cache = _placed(empty.cache, partitioning.cache_shardings(config, mesh))
     slots = steps.Slots(cache=cache, **rows)
     keep = _struct((shapes.slots,), jnp.bool_, mesh, "batch")
     sampling = Sampling(**shapes.sampling)
@@ -119,7 +115,7 @@ def decode(config: models.ModelConfig, shapes: Shapes, mesh: jax.sharding.Mesh) 
 
 
 def train(config: models.ModelConfig, shapes: Shapes, mesh: jax.sharding.Mesh) -> Program:
-    """The trainer's step."""
+    """Returns the optimizer step, `Trainer.train_step`."""
     optimizer = getattr(optimizers, shapes.optimizer)(
         **{"total_steps": 1000, **shapes.optimizer_options}
     )
@@ -135,11 +131,7 @@ def train(config: models.ModelConfig, shapes: Shapes, mesh: jax.sharding.Mesh) -
     )
     params = _params(config, shapes.param_dtype, mesh)
     placed = trainer.state_shardings(params)
-    opt_state = jax.tree.map(
-        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
-        jax.eval_shape(optimizer.init, params),
-        placed.opt_state,
-    )
+    opt_state = _placed(jax.eval_shape(optimizer.init, params), placed.opt_state)
     state = TrainState(params, opt_state, _struct((), jnp.int32, mesh))
     many = (min(shapes.micro_batches, 2), shapes.rows, shapes.row_length)
     ints = _struct(many, jnp.int32, mesh, None, "batch", "length")
@@ -154,7 +146,7 @@ def train(config: models.ModelConfig, shapes: Shapes, mesh: jax.sharding.Mesh) -
         num_examples=_struct((), jnp.int32, mesh),
     )
 
-    # The step that `Trainer.train_step` calls, before it is given arrays.
+    # The function that `Trainer.train_step` calls with arrays.
     return Program(
         lambda: _trace(mesh, trainer._train_step, (state, batch)),
         _bytes({"parameters": params, "optimizer": opt_state, "inputs": batch}),
@@ -171,6 +163,15 @@ PROGRAMS: Mapping[str, Callable[..., Program]] = {
 def _trace(mesh, jitted, args):
     with partitioning.use(mesh):
         return jitted.trace(*args)
+
+
+def _placed(shapes, shardings):
+    """Returns a tree of shapes with the shardings of another tree."""
+    return jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+        shapes,
+        shardings,
+    )
 
 
 def _place(leaf, mesh, *axes):
@@ -201,16 +202,8 @@ def _params(config, dtype, mesh):
 def _prefix(config, shapes: Shapes, mesh):
     if not shapes.prefix:
         return None
-    heads = (config.num_layers, config.num_kv_heads)
     where = partitioning.cache_shardings(config, mesh, prefix=True)
-    make = lambda shape, dtype, sharding: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
-    return models.KVCache(
-        keys=make((*heads, config.head_dim, shapes.prefix), jnp.dtype(config.dtype), where.keys),
-        values=make(
-            (*heads, shapes.prefix, config.head_dim), jnp.dtype(config.dtype), where.values
-        ),
-        positions=make((shapes.prefix,), jnp.int32, where.positions),
-    )
+    return _placed(kv_cache.shapes(config, None, shapes.prefix), where)
 
 
 def _bytes(kinds: Mapping[str, Any]) -> dict[str, int]:

@@ -1,8 +1,9 @@
-"""The E-step's sampler: shared prefix, one prefill a question, slots refilled as samples finish."""
+"""The sampler of the E-step: a shared prefix, one prefill per question, slots that are refilled."""
 
-from restem.sampling.engine import Engine, Stats
+from restem.sampling.engine import Engine
 from restem.sampling.filters import Sampling
 from restem.sampling.requests import Completion, Request
+from restem.sampling.stats import Stats
 from restem.sampling.stopping import TrainingIds, training_ids
 
 __all__ = [

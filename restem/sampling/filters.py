@@ -2,45 +2,46 @@
 
 The order is that of the literature and of Hugging Face: the temperature divides the logits, top-k
 keeps the k most likely tokens, and top-p keeps the smallest set of most likely tokens whose mass
-*within what top-k left* reaches p. Equal logits rank by token id, the lower first, so a filter
+*among those that top-k kept* reaches p. Equal logits rank by token id, the lower first, so a filter
 keeps exactly as many tokens as it says.
 
-Filters see logits in descending order, which makes each of them a line. Sorting a whole vocabulary
-for every token would cost more than the model does, so only as many candidates are ranked as the
-filters can keep (`most_likely`); where top-p needs more, it finds its least probability by
-bisection.
+Filters see logits in descending order, which makes each of them one line. Sorting a whole
+vocabulary for every token would cost more than the model does, so only as many candidates are
+ranked as the filters can keep (`most_likely`); where top-p needs more, bisection finds the least
+probability that it keeps.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
 
 REMOVED = -1e30
-"""Logit of a token that a filter took out."""
+"""Logit of a token that a filter removed."""
 
 _GROUP = 128
-# Top-p without top-k ranks this many candidates first. Their mass nearly always suffices.
+# Top-p without top-k ranks this many candidates first, which nearly always have enough mass.
 _CANDIDATES = 64
 
 
+@runtime_checkable
 class Filter(Protocol):
-    """Takes tokens out of a ranked distribution."""
+    """Removes tokens from a ranked distribution."""
 
-    def __call__(self, logits: jax.Array, log_total: jax.Array) -> jax.Array:
-        """Sets removed tokens to `REMOVED`.
+    def __call__(
+        self, logits: Float[Array, "rows width"], log_total: Float[Array, " rows"]
+    ) -> Float[Array, "rows width"]:
+        """Returns the logits with those of removed tokens set to `REMOVED`.
 
         Args:
-          logits: [rows, width] float32 in descending order; the most likely tokens of each row.
-          log_total: [rows] float32, log of the summed exp of all logits that earlier filters left,
-            those beyond `width` included.
-
-        Returns:
-          [rows, width] float32.
+          logits: those of each row's most likely tokens, in descending order.
+          log_total: log of the summed exp of all logits that earlier filters kept, including those
+            beyond `width`.
         """
 
 
@@ -49,21 +50,29 @@ class TopK:
     """Keeps the k most likely tokens (Fan et al. 2018)."""
 
     k: int
-    """How many."""
+    """Number of tokens to keep."""
 
-    def __call__(self, logits: jax.Array, log_total: jax.Array) -> jax.Array:
+    def __call__(
+        self, logits: Float[Array, "rows width"], log_total: Float[Array, " rows"]
+    ) -> Float[Array, "rows width"]:
         del log_total
         return jnp.where(jnp.arange(logits.shape[-1]) < self.k, logits, REMOVED)
 
 
 @dataclasses.dataclass(frozen=True)
 class TopP:
-    """Keeps the fewest most likely tokens with mass p or more (Holtzman et al. 2019)."""
+    """Keeps the fewest most likely tokens with mass p or more (Holtzman et al. 2019).
+
+    With p=0.8, a row of probabilities .5 .25 .15 .1 keeps three tokens: the mass *before* them is
+    0, .5 and .75, less than p, and before the fourth it is .9.
+    """
 
     p: float
     """Probability mass in (0, 1]."""
 
-    def __call__(self, logits: jax.Array, log_total: jax.Array) -> jax.Array:
+    def __call__(
+        self, logits: Float[Array, "rows width"], log_total: Float[Array, " rows"]
+    ) -> Float[Array, "rows width"]:
         probs = jnp.exp(logits - log_total[:, None])
         before = jnp.cumsum(probs, axis=-1) - probs
         return jnp.where(before < self.p, logits, REMOVED)
@@ -74,11 +83,11 @@ class Sampling:
     """How the next token is drawn from the logits."""
 
     temperature: float = 1.0
-    """Logits are divided by this; 0 takes the most likely token, and the filters change nothing."""
+    """Divisor of the logits; 0 takes the most likely token, whatever the filters."""
     top_k: int = 0
-    """Draw among this many most likely tokens; 0 is off."""
+    """Number of most likely tokens to draw from; 0 is off."""
     top_p: float = 1.0
-    """Draw among the fewest most likely tokens with this mass; 1.0 is off."""
+    """Probability mass of the most likely tokens to draw from; 1.0 is off."""
 
     def __post_init__(self):
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
@@ -90,11 +99,12 @@ class Sampling:
 
     @property
     def is_greedy(self) -> bool:
+        """Whether the most likely token is taken."""
         return self.temperature == 0
 
     @property
     def filters(self) -> tuple[Filter, ...]:
-        """In the order in which they are applied."""
+        """The filters that are on, in the order in which they are applied."""
         filters: list[Filter] = []
         if self.top_k:
             filters.append(TopK(self.top_k))
@@ -103,24 +113,28 @@ class Sampling:
         return tuple(filters)
 
 
-def most_likely(logits: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    """The k largest logits of each row in descending order, and their token ids.
+def most_likely(
+    logits: Float[Array, "rows vocab"], k: int
+) -> tuple[Float[Array, "rows k"], Int[Array, "rows k"]]:
+    """Returns the k largest logits of each row in descending order, and their token ids.
 
-    The same as `jax.lax.top_k`, equal logits by ascending id included, at a fraction of its cost:
-    a row's top k lie in the k groups of neighbouring ids with the largest maxima. (Were a token of
-    the top k in another group, the maxima of k groups would all rank before it.)
+    The result is that of `jax.lax.top_k`, including the order of equal logits by ascending id, at
+    a fraction of its cost: a row's top k are in the k groups of neighbouring ids with the largest
+    maxima. (If a token of the top k were in another group, the maxima of k groups would all rank
+    before it.) With k=2 and groups of 4 ids:
+
+        logits  1 9 2 0 | 3 4 1 1 | 8 0 7 2      maxima 9 4 8: groups 0 and 2 are ranked
+        result  9 (id 1), 8 (id 8)
 
     Args:
-      logits: [rows, vocab].
-      k: at most the size of the vocabulary.
-
-    Returns:
-      values [rows, k] and ids [rows, k] int32.
+      logits: those of the whole vocabulary.
+      k: number of tokens, at most the size of the vocabulary.
     """
     rows, vocab = logits.shape
     groups = -(-vocab // _GROUP)
     if groups <= 2 * k:
-        return jax.lax.top_k(logits, k)
+        values, ids = jax.lax.top_k(logits, k)
+        return values, ids
     if vocab % _GROUP:
         logits = _pad_to_groups(logits, groups)
     grouped = logits.reshape(rows, groups, _GROUP)
@@ -133,19 +147,21 @@ def most_likely(logits: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
 
 
 def draw(
-    sampling: Sampling, logits: jax.Array, keys: jax.Array, active: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """One token for each row.
+    sampling: Sampling,
+    logits: Float[Array, "rows vocab"],
+    keys: Key[Array, " rows"],
+    active: Bool[Array, " rows"],
+) -> tuple[Int[Array, " rows"], Float[Array, " rows"]]:
+    """Draws one token for each row.
 
     Args:
-      sampling: how.
-      logits: [rows, vocab] float32.
-      keys: [rows] PRNG keys; a row's token depends on its own logits and key and nothing else.
-      active: [rows] bool; what comes out for other rows is of no interest.
+      sampling: temperature and filters.
+      logits: float32.
+      keys: PRNG keys; a row's token depends only on the row's own logits and key.
+      active: rows whose result is used; the others may be drawn from the wrong distribution.
 
     Returns:
-      tokens [rows] int32, and log p(token) [rows] float32 under softmax(logits), neither tempered
-      nor truncated.
+      Tokens, and log p(token) under softmax(logits), neither tempered nor truncated.
     """
     log_norm = jax.nn.logsumexp(logits, axis=-1)
     if sampling.is_greedy:
@@ -160,10 +176,16 @@ def draw(
     return tokens, picked - log_norm
 
 
-def _draw_filtered(sampling, logits, uniforms, active) -> jax.Array:
+def _draw_filtered(
+    sampling: Sampling,
+    logits: Float[Array, "rows vocab"],
+    uniforms: Float[Array, "rows 2"],
+    active: Bool[Array, " rows"],
+) -> Int[Array, " rows"]:
+    """Draws tokens under top-k, top-p or both."""
     vocab, temperature = logits.shape[-1], sampling.temperature
-    # The temperature does not change the ranks: the few that are ranked are divided by it, and the
-    # array of all of them need not be written once more.
+    # The temperature does not change the ranks, so only the ranked logits are divided by it and the
+    # array of all of them is not written again.
     values, ids = most_likely(logits, min(sampling.top_k or _CANDIDATES, vocab))
     values = values / temperature
     if sampling.top_k:
@@ -173,8 +195,8 @@ def _draw_filtered(sampling, logits, uniforms, active) -> jax.Array:
     tokens = _draw_ranked(sampling, values, ids, log_total, uniforms)
     if vocab <= _CANDIDATES:
         return tokens
-    # Rows whose candidates do not reach p need another way. Each row's own logits decide which way
-    # it goes, so that its token does not depend on its neighbours.
+    # Rows whose candidates do not reach p are drawn by bisection. Each row's own logits decide
+    # which method draws it, so that its token does not depend on its neighbours.
     mass = jnp.exp(values - log_total[:, None]).sum(axis=-1)
     enough = mass >= sampling.top_p
 
@@ -185,22 +207,30 @@ def _draw_filtered(sampling, logits, uniforms, active) -> jax.Array:
     return jax.lax.cond(jnp.all(enough | ~active), lambda: tokens, search)
 
 
-def _draw_ranked(sampling, values, ids, log_total, uniforms) -> jax.Array:
-    """Inverse-CDF draw from descending logits after the filters."""
+def _draw_ranked(
+    sampling: Sampling,
+    values: Float[Array, "rows width"],
+    ids: Int[Array, "rows width"],
+    log_total: Float[Array, " rows"],
+    uniforms: Float[Array, "rows 2"],
+) -> Int[Array, " rows"]:
+    """Draws by inverse CDF from descending logits after the filters."""
     for keep in sampling.filters:
         values = keep(values, log_total)
     kept = (values > REMOVED).sum(axis=-1)
     at = _invert(jnp.exp(values - values[:, :1]), uniforms[:, 0])
-    # A running sum may round differently past the last token kept: never step over it.
+    # A running sum may round differently past the last token kept: never go beyond that token.
     at = jnp.minimum(at, kept - 1)
     return jnp.take_along_axis(ids, at[:, None], axis=-1)[:, 0].astype(jnp.int32)
 
 
-def _draw_nucleus(top_p, logits, uniforms) -> jax.Array:
-    """Draw after `TopP` from a whole vocabulary, without sorting it.
+def _draw_nucleus(
+    top_p: float, logits: Float[Array, "rows vocab"], uniforms: Float[Array, "rows 2"]
+) -> Int[Array, " rows"]:
+    """Draws after `TopP` from a whole vocabulary, without sorting it.
 
-    The least weight that stays is found by bisection over the bit patterns of float32, which for
-    numbers that are not negative are in the order of the numbers.
+    Bisection over the bit patterns of float32 finds the least weight that is kept; for numbers that
+    are not negative, bit patterns have the order of the numbers.
     """
     weights = jnp.exp(logits - logits.max(axis=-1, keepdims=True))
     bits = jax.lax.bitcast_convert_type(weights, jnp.int32)
@@ -219,7 +249,7 @@ def _draw_nucleus(top_p, logits, uniforms) -> jax.Array:
     low = jnp.zeros(logits.shape[:1], jnp.int32)
     low, _ = jax.lax.fori_loop(0, 31, halve, (low, jnp.full_like(low, one + 1)))
     least = jax.lax.bitcast_convert_type(low, jnp.float32)
-    # Of equal weights at the edge the lowest ids stay, as many as it takes.
+    # Of equal weights at the edge the lowest ids are kept, as many as are needed.
     missing = jnp.ceil((target - mass_from(low + 1)) / least)
     equal = bits == low[:, None]
     stays = (bits > low[:, None]) | (equal & (jnp.cumsum(equal, axis=-1) <= missing[:, None]))
@@ -227,10 +257,12 @@ def _draw_nucleus(top_p, logits, uniforms) -> jax.Array:
     return _draw_grouped(jnp.where(stays, logits, -jnp.inf), uniforms)
 
 
-def _draw_grouped(logits, uniforms) -> jax.Array:
-    """Inverse-CDF draw from a whole vocabulary: a group of neighbouring ids, then one id in it.
+def _draw_grouped(
+    logits: Float[Array, "rows vocab"], uniforms: Float[Array, "rows 2"]
+) -> Int[Array, " rows"]:
+    """Draws by inverse CDF from a whole vocabulary: a group of neighbouring ids, then one of them.
 
-    Two uniforms, one a level, resolve probabilities far below the 2^-23 of one float32.
+    Two uniforms, one per level, resolve probabilities far below the 2^-23 of one float32.
     """
     rows, vocab = logits.shape
     groups = -(-vocab // _GROUP)
@@ -243,13 +275,17 @@ def _draw_grouped(logits, uniforms) -> jax.Array:
     return jnp.minimum(token, vocab - 1).astype(jnp.int32)
 
 
-def _invert(weights: jax.Array, uniform: jax.Array) -> jax.Array:
-    """The first index at which the running sum of weights [rows, n] passes uniform * total."""
+def _invert(weights: Float[Array, "rows n"], uniform: Float[Array, " rows"]) -> Int[Array, " rows"]:
+    """Returns the first index at which the running sum of `weights` exceeds uniform * total.
+
+    With weights 2 1 1 and uniform .5 the threshold is 2: the running sum 2 3 4 exceeds it at 1.
+    """
     running = jnp.cumsum(weights, axis=-1)
     passed = running <= uniform[:, None] * running[:, -1:]
     return jnp.minimum(passed.sum(axis=-1), weights.shape[-1] - 1)
 
 
-def _pad_to_groups(logits, groups) -> jax.Array:
+def _pad_to_groups(logits: Float[Array, "rows vocab"], groups: int) -> Float[Array, "rows padded"]:
+    """Pads the vocabulary with impossible tokens to a multiple of `_GROUP`."""
     pad = groups * _GROUP - logits.shape[-1]
     return jnp.pad(logits, ((0, 0), (0, pad)), constant_values=-jnp.inf)

@@ -1,10 +1,9 @@
-"""Which sample goes into which slot, and when: host code, and a function of nothing but data.
+"""The schedule of samples in slots, computed on the host from the data alone.
 
-Every host of a multi-host run computes the same schedule, because all it looks at are the requests
+Every host of a multi-host run computes the same schedule, because it depends only on the requests
 and the sampled tokens, which all hosts have. Samples get their slots in the order of the requests,
-so that a caller who writes them down shard by shard finishes shard after shard. Questions are
-prefilled a batch at a time when the first of them is wanted, and dropped when the last of them has
-its slots.
+so that a caller who writes shards finishes one after another. Questions are prefilled in batches,
+when the first of a batch is wanted, and a question is dropped when its last sample has a slot.
 """
 
 from __future__ import annotations
@@ -16,36 +15,35 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from restem.sampling.requests import Completion, FinishReason, Request
-from restem.sampling.stopping import Stops, StopScanner, text_token_count
+from restem.sampling.stopping import Stops, StopScanner
 
 
 @dataclasses.dataclass
 class Row:
-    """A sample on its way, in a slot."""
+    """An unfinished sample in a slot."""
 
     request_index: int
     sample_index: int
     scanner: StopScanner
     token_ids: list[int] = dataclasses.field(default_factory=list)
-    token_bytes: list[bytes] = dataclasses.field(default_factory=list)
     logprob: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """A sample that is to go into a slot."""
+    """A sample to be inserted into a slot."""
 
     slot: int
     request_index: int
     sample_index: int
     questions: Any
-    """The prefilled batch its question is in, as `Scheduler.add_prefilled` got it."""
+    """Prefilled batch that holds its question, as passed to `Scheduler.add_prefilled`."""
     source: int
     """Row of the question in that batch."""
 
 
 class Scheduler:
-    """The slots, as the host sees them."""
+    """The host's view of the slots."""
 
     def __init__(
         self,
@@ -56,7 +54,15 @@ class Scheduler:
         stops: Stops,
         limits: Sequence[int],
     ):
-        """limits: cut-off in tokens of each request."""
+        """Schedules the samples of `requests`.
+
+        Args:
+          requests: samples to draw.
+          slots: number of slots.
+          vocabulary: vocabulary of the policy.
+          stops: strings that end a sample.
+          limits: cut-off of each request's samples, in tokens.
+        """
         self._requests = requests
         self._vocabulary = vocabulary
         self._stops = stops
@@ -71,39 +77,40 @@ class Scheduler:
         self._unread = collections.deque(
             i for i, request in enumerate(requests) if request.num_samples
         )
-        # By request whose question is prefilled: the batch, its row there.
+        # Batch and row of every prefilled question, by request.
         self._prefilled: dict[int, tuple[Any, int]] = {}
         self.total = sum(request.num_samples for request in requests)
         self.finished = 0
 
     @property
     def done(self) -> bool:
+        """Whether all samples are finished."""
         return self.finished == self.total
 
     @property
     def free(self) -> list[int]:
-        """Slots without a sample, in order."""
+        """Slots without a sample, in ascending order."""
         return [i for i, row in enumerate(self.rows) if row is None]
 
     def wants_question(self) -> bool:
-        """Whether the next unread question must be prefilled to fill the free slots."""
+        """Returns whether a question must be prefilled before the free slots can be filled."""
         if not self._unread:
             return False
         wanted = itertools.islice(self._waiting, len(self.free))
         return any(index == self._unread[0] for index, _ in wanted)
 
     def unread(self) -> Iterator[int]:
-        """The requests that are to be prefilled, in order."""
+        """Returns the requests whose questions are not yet prefilled, in order."""
         return iter(self._unread)
 
     def add_prefilled(self, request_indices: Sequence[int], questions: Any) -> None:
-        """Says that row i of `questions` holds the question of the i-th of these requests."""
+        """Registers a prefilled batch; row i is the question of the i-th of these requests."""
         for row, index in enumerate(request_indices):
             self._unread.remove(index)
             self._prefilled[index] = questions, row
 
     def place(self) -> list[Placement]:
-        """Gives free slots to the next samples, the lowest slot to the first of them."""
+        """Assigns free slots to the next samples, the lowest slot to the first sample."""
         placed = []
         for slot in self.free:
             if not self._waiting or self._waiting[0][0] not in self._prefilled:
@@ -117,14 +124,14 @@ class Scheduler:
         return placed
 
     def record(self, tokens: Any, logprobs: Any) -> list[Completion]:
-        """Takes in what the device sampled, and frees the slots of finished samples.
+        """Records what the device sampled, and frees the slots of finished samples.
 
         Args:
-          tokens: [steps, slots] int, as `steps.decode` gives them.
-          logprobs: [steps, slots] float.
+          tokens: [steps, slots] int32, as `steps.decode` returns them.
+          logprobs: [steps, slots] float32, likewise.
 
         Returns:
-          The samples that finished, by step and then by slot.
+          The finished samples, ordered by step and then by slot.
         """
         finished = []
         columns = zip(self.rows, tokens.T.tolist(), logprobs.T.tolist(), strict=True)
@@ -141,10 +148,10 @@ class Scheduler:
         return [completion for _, _, completion in finished]
 
     def _push(self, row: Row, tokens: list[int], logprobs: list[float]) -> Completion | None:
-        """Adds a row's next tokens up to the one that ends the sample, if one does.
+        """Appends a row's next tokens, up to the one that ends the sample if one does.
 
-        They are looked at all at once: at thousands of rows a step the host would otherwise take
-        as long as the device.
+        All tokens of a visit are examined together: with thousands of rows the host would otherwise
+        take as long as the device.
         """
         eos_ids = self._vocabulary.eos_ids
         reason: FinishReason | None = None
@@ -154,27 +161,23 @@ class Scheduler:
         if not eos_ids.isdisjoint(tokens):
             end = next(i for i, token in enumerate(tokens) if token in eos_ids)
             reason, tokens = "eos", tokens[: end + 1]
-        # EOS says nothing, so it is not scanned.
+        # EOS is not part of the text, so it is not scanned.
         pieces = [self._vocabulary.token_bytes(t) for t in tokens if t not in eos_ids]
         taken = row.scanner.push(*pieces)
         if taken is not None:
-            reason, tokens, pieces = "stop", tokens[:taken], pieces[:taken]
+            reason, tokens = "stop", tokens[:taken]
         row.token_ids += tokens
-        row.token_bytes += pieces
-        for logprob in logprobs[: len(tokens)]:  # one by one: the sum does not depend on the steps
+        for logprob in logprobs[: len(tokens)]:  # one by one, whatever the steps per visit
             row.logprob += logprob
         return None if reason is None else self._complete(row, reason)
 
     @staticmethod
     def _complete(row: Row, reason: FinishReason) -> Completion:
-        scanner = row.scanner
-        end = len(scanner.data) if scanner.text_bytes is None else scanner.text_bytes
         return Completion(
             request_index=row.request_index,
             sample_index=row.sample_index,
             token_ids=tuple(row.token_ids),
-            text=scanner.text,
-            text_tokens=text_token_count(row.token_bytes, end),
+            text=row.scanner.text,
             logprob=row.logprob,
             finish_reason=reason,
         )

@@ -1,31 +1,33 @@
-"""What the sampler computes on the device: prefill, fork, decode. Pure functions.
+"""The device's part of sampling: prefill, insert and decode, as pure functions.
 
 A *slot* is a row of the decode batch. Its cache has two parts: columns for the question, written
-once when a sample takes the slot, and a ring of columns for sampled tokens. At every step all slots
-write into the same ring column, whatever they hold and whenever they started, so a step updates the
-cache with one contiguous write. With a ring of 4 columns and a sample B that takes slot 1 at step 2
+once when a sample is inserted, and a ring of columns for sampled tokens. At every step all slots
+write into the same ring column, whenever their samples started, so a step updates the cache with
+one contiguous write. With a ring of 4 columns and a sample that is inserted into slot 1 at step 2
 (positions in the row; - holds nothing):
 
                   question   ring                 next column
     step 2  slot 0   5 6 7    8 9 - -      2
-            slot 1   5 6 -    - - - -             (just taken: every ring column is hidden)
+            slot 1   5 6 -    - - - -             (just inserted: every ring column is hidden)
     step 4  slot 0   5 6 7    8 9 10 11    0
             slot 1   5 6 -    - - 7 8
-    step 5  slot 0   5 6 7    12 9 10 11   1      (position 8 is gone: at most 4 tokens a sample)
+    step 5  slot 0   5 6 7    12 9 10 11   1      (position 8 is gone: at most 4 tokens per sample)
             slot 1   5 6 -    9 - 7 8
 
-The last token of the question is not prefilled: it is the first one a slot reads, so that the first
-sampled token comes out of the same program as all others.
+The last token of the question is not prefilled: it is the first token that a slot reads, so that
+the same program yields the first sampled token and all others.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from restem import models
 from restem.models import int8, kv_cache, sharding
@@ -33,66 +35,48 @@ from restem.models.kv_cache import INVALID_POSITION, KVCache
 from restem.sampling import filters
 
 NO_TOKEN = -1
-"""Stands where a slot sampled nothing."""
+"""Marks a slot that sampled nothing."""
 
 
 @flax.struct.dataclass
 class Slots:
-    """The rows of the decode batch. `AXES` names the axes of the arrays."""
+    """The rows of the decode batch.
+
+    In trees that describe slots, such as `plan` makes, fields are what describes an array.
+    """
 
     cache: KVCache
-    """Question columns, then the ring."""
-    token: jax.Array
-    """[slots] int32, the token that is read next."""
-    position: jax.Array
-    """[slots] int32, its position."""
-    key: jax.Array
+    """Keys and values: columns of the question, then the ring."""
+    token: Any
+    """[slots] int32, token to read next."""
+    position: Any
+    """[slots] int32, position of that token."""
+    key: Any
     """[slots] PRNG keys of the samples; step t uses fold_in(key, t)."""
-    count: jax.Array
+    count: Any
     """[slots] int32, tokens sampled so far."""
-    limit: jax.Array
-    """[slots] int32, tokens at which the sample is cut off."""
-    active: jax.Array
-    """[slots] bool, whether the slot holds an unfinished sample."""
+    limit: Any
+    """[slots] int32, number of tokens at which the sample is cut off."""
+    active: Any
+    """[slots] bool, whether the slot has an unfinished sample."""
 
 
-AXES = {
-    "keys": ("layers", "batch", "kv_heads", "head", "cache_length"),
-    "values": ("layers", "batch", "kv_heads", "cache_length", "head"),
-    "positions": ("batch", "cache_length"),
-    "rows": ("batch",),
-}
-"""Logical axes, which the rules of `restem.partitioning` lay on a mesh. A prefix has no "batch"; a
-cache in a tuple of layers no "layers"."""
-
-
-def _constrain_cache(cache: KVCache) -> KVCache:
-    is_tuple = isinstance(cache.keys, tuple)
-    keep = lambda axes: tuple(
-        a
-        for a in axes
-        if not (a == "layers" and is_tuple) and not (a == "batch" and cache.is_prefix)
-    )
-    put = lambda name, tree: jax.tree.map(lambda a: sharding.constrain(a, keep(AXES[name])), tree)
-    return KVCache(
-        keys=put("keys", cache.keys),
-        values=put("values", cache.values),
-        positions=put("positions", cache.positions),
-    )
+ROW_AXES = ("batch",)
+"""Logical axes of the arrays with one entry per slot; `kv_cache.axes` names those of the cache."""
 
 
 def _constrain(slots: Slots) -> Slots:
     rows = {
-        name: sharding.constrain(getattr(slots, name), AXES["rows"])
+        name: sharding.constrain(getattr(slots, name), ROW_AXES)
         for name in ("token", "position", "key", "count", "limit", "active")
     }
-    return Slots(cache=_constrain_cache(slots.cache), **rows)
+    return Slots(cache=kv_cache.constrain(slots.cache), **rows)
 
 
 def empty_slots(
     config: models.ModelConfig, slots: int, question: int, ring: int, *, unstacked: bool
 ) -> Slots:
-    """Slots that hold nothing, with `question` and `ring` columns."""
+    """Returns empty slots whose caches have `question` + `ring` columns."""
     cache = kv_cache.empty(config, slots, question + ring)
     if unstacked:
         cache = kv_cache.unstack(cache)
@@ -111,18 +95,23 @@ def empty_slots(
 
 
 def prefill_prefix(
-    params: models.Params, config: models.ModelConfig, tokens: jax.Array, length: jax.Array
+    params: models.Params,
+    config: models.ModelConfig,
+    tokens: Int[Array, " columns"],
+    length: Int[Array, ""],
 ) -> KVCache:
-    """Keys and values of the prefix, which every row shares.
+    """Returns the keys and values of the prefix, which every row shares.
 
     Args:
-      tokens: [columns] int32, padded at the end.
-      length: scalar int32, how many of them are tokens.
+      params: parameters of the policy.
+      config: decoder of the policy.
+      tokens: token ids, padded at the end.
+      length: number of tokens that are not padding.
     """
     at = jnp.arange(tokens.shape[0], dtype=jnp.int32)
     block = models.forward(params, config, tokens[None], at[None]).block
     positions = jnp.where(at < length, at, INVALID_POSITION)
-    return _constrain_cache(
+    return kv_cache.constrain(
         kv_cache.as_prefix(dataclasses.replace(block, positions=positions[None]))
     )
 
@@ -131,42 +120,47 @@ def prefill_questions(
     params: models.Params,
     config: models.ModelConfig,
     prefix: KVCache | None,
-    prefix_length: jax.Array,
-    tokens: jax.Array,
-    lengths: jax.Array,
+    prefix_length: Int[Array, ""],
+    tokens: Int[Array, "questions columns"],
+    lengths: Int[Array, " questions"],
 ) -> KVCache:
-    """Keys and values of several questions, each behind the prefix.
+    """Returns the keys and values of several questions, each behind the prefix.
 
     Args:
-      tokens: [questions, columns] int32, padded at the end.
-      lengths: [questions] int32.
+      params: parameters of the policy.
+      config: decoder of the policy.
+      prefix: cache of the prefix; None if it is empty.
+      prefix_length: tokens of the prefix.
+      tokens: token ids, padded at the end.
+      lengths: tokens of each question.
     """
     at = jnp.arange(tokens.shape[1], dtype=jnp.int32)
     positions = jnp.broadcast_to(prefix_length + at, tokens.shape)
     caches = () if prefix is None else (prefix,)
     block = models.forward(params, config, tokens, positions, caches=caches).block
     positions = jnp.where(at < lengths[:, None], positions, INVALID_POSITION)
-    return _constrain_cache(dataclasses.replace(block, positions=positions))
+    return kv_cache.constrain(dataclasses.replace(block, positions=positions))
 
 
-def fork(
+def insert(
     slots: Slots,
     questions: KVCache,
-    seed: jax.Array,
-    prefix_length: jax.Array,
-    rows: jax.Array,
-    number: jax.Array,
+    seed: Key[Array, ""],
+    prefix_length: Int[Array, ""],
+    rows: Int[Array, "7 capacity"],
+    number: Int[Array, ""],
 ) -> Slots:
-    """Puts samples into slots.
+    """Inserts samples into slots.
 
     Args:
-      slots: the state.
-      questions: prefilled, [questions] rows, as `prefill_questions` gives them (stacked layers).
+      slots: state of the slots.
+      questions: prefilled questions, as `prefill_questions` returns them (stacked layers).
       seed: PRNG key of the call.
-      rows: [7, capacity] int32; a column a sample: its slot, its row in `questions`, its first
-        token to read, that token's place in the question, its problem key (the bits of a uint32),
-        its sample index, its cut-off.
-      number: scalar int32, how many columns of `rows` count.
+      prefix_length: tokens of the prefix.
+      rows: one column per sample: its slot, its row in `questions`, its first token to read, that
+        token's place in the question, its problem key (the bits of a uint32), its sample index and
+        its cut-off.
+      number: columns of `rows` that are used.
     """
     width = questions.length
     columns = slots.cache.length
@@ -176,7 +170,7 @@ def fork(
         key = jax.random.fold_in(jax.random.fold_in(seed, problem.astype(jnp.uint32)), sample)
 
         def copy(layer):
-            """How the question goes from row `source` into the slot's first columns."""
+            """Returns the copy of row `source` of a layer's array to the slot's first columns."""
 
             def put(into, of):
                 if layer is None:  # stacked: [layers, rows, ...]
@@ -214,11 +208,11 @@ def fork(
     return _constrain(jax.lax.fori_loop(0, number, one, slots))
 
 
-def grow(slots: Slots, ring: int, more: int, column: jax.Array) -> Slots:
+def grow(slots: Slots, ring: int, more: int, column: Int[Array, ""]) -> Slots:
     """Appends `more` empty columns to the ring of `ring` columns.
 
-    The ring is opened where it is oldest, at `column`, so that what it holds lies in the order in
-    which it was written and the next step writes into the first of the new columns:
+    The ring is cut at its oldest column, `column`, so that its columns are in the order in which
+    they were written and the next step writes into the first of the new columns:
 
         7 8 | 5 6        column 2  ->  5 6 7 8 | - -        next column 4
     """
@@ -242,11 +236,11 @@ def grow(slots: Slots, ring: int, more: int, column: jax.Array) -> Slots:
 
 def read(
     params: models.Params, config: models.ModelConfig, prefix: KVCache | None, slots: Slots
-) -> tuple[KVCache, jax.Array]:
+) -> tuple[KVCache, Float[Array, "slots vocab"]]:
     """Reads the next token of every slot: the model's part of a step.
 
     Returns:
-      Its keys and values, one column a slot; and logits [slots, vocab] float32.
+      Keys and values of the tokens, one column per slot; and the logits that follow them.
     """
     caches = (slots.cache,) if prefix is None else (prefix, slots.cache)
     out = models.forward(
@@ -260,26 +254,27 @@ def write(
     eos_ids: tuple[int, ...],
     slots: Slots,
     block: KVCache,
-    logits: jax.Array,
-    column: jax.Array,
-) -> tuple[Slots, jax.Array, jax.Array]:
-    """Draws the token that follows in every active slot, and keeps what was read.
+    logits: Float[Array, "slots vocab"],
+    column: Int[Array, ""],
+) -> tuple[Slots, Int[Array, " slots"], Float[Array, " slots"]]:
+    """Draws the next token of every active slot, and stores the keys and values that were read.
 
     Args:
-      slots: the state.
-      block: as `read` gives it.
-      logits: likewise.
-      column: scalar int32, the column of the cache that `block` goes to.
+      sampling: temperature and filters.
+      eos_ids: tokens that end a sample.
+      slots: state of the slots.
+      block: keys and values that `read` returns.
+      logits: logits that `read` returns.
+      column: column of the cache to which `block` is written.
 
     Returns:
-      The state; tokens [slots] int32 with `NO_TOKEN` where a slot was not active; and
-      log p(token) [slots] float32.
+      The new state; tokens, `NO_TOKEN` where a slot was not active; and log p(token).
     """
     keys = jax.vmap(jax.random.fold_in)(slots.key, slots.count)
     tokens, logprobs = filters.draw(sampling, logits, keys, slots.active)
     if isinstance(slots.cache.keys, tuple):
-        # Every read of the cache has to come before the write, or the compiler copies it. No
-        # token is negative, but the compiler cannot know and waits for the last of them.
+        # Every read of the cache must precede the write, or the compiler copies the cache. No token
+        # is negative, but the compiler does not know this and waits for the last of them.
         column = column + jnp.minimum(tokens.min(), 0)
     emitted = jnp.where(slots.active, tokens, NO_TOKEN)
     count = slots.count + slots.active
@@ -306,21 +301,25 @@ def decode(
     ring: int,
     prefix: KVCache | None,
     slots: Slots,
-    column: jax.Array,
-    keep: jax.Array,
-) -> tuple[Slots, jax.Array, jax.Array]:
+    column: Int[Array, ""],
+    keep: Bool[Array, " slots"],
+) -> tuple[Slots, Int[Array, "steps slots"], Float[Array, "steps slots"]]:
     """Samples up to `steps` tokens in every active slot: `read` and `write` in turn.
 
     Args:
+      params: parameters of the policy.
+      config: decoder of the policy.
+      sampling: temperature and filters.
+      eos_ids: tokens that end a sample.
+      steps: number of tokens.
       ring: columns of the ring, the last ones of the cache.
-      prefix: shared by all slots.
-      slots: the state.
-      column: scalar int32, the ring column of the first step.
-      keep: [slots] bool; slots where it is False are given up first.
+      prefix: cache that all slots share; None if the prefix is empty.
+      slots: state of the slots.
+      column: ring column of the first step.
+      keep: False for slots that become inactive before the first step.
 
     Returns:
-      The state; tokens [steps, slots] int32 with `NO_TOKEN` where a slot was not active; and
-      log p(token) [steps, slots] float32.
+      The new state; tokens, `NO_TOKEN` where a slot was not active; and log p(token).
     """
     slots = dataclasses.replace(slots, active=slots.active & keep)
     first = slots.cache.length - ring
@@ -336,10 +335,11 @@ def decode(
 
 
 def prepare_params(params: models.Params, config: models.ModelConfig) -> models.Params:
-    """Parameters as the sampler reads them, in int8 where the config says so.
+    """Returns the parameters in the dtypes in which the sampler reads them.
 
-    Every product rounds its weights to the activations' dtype: they are rounded once, and not read
-    in full at every step. Norms, which are computed in float32, keep their scales.
+    Products round their weights to the activations' dtype, or the config asks for int8. Rounding
+    the weights once, in advance, saves reading them in full at every step. Norms are computed in
+    float32 and keep their scales.
     """
     if config.int8_weights:
         return jax.jit(int8.quantize)(params)

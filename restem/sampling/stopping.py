@@ -1,13 +1,13 @@
-"""Where a sample ends: stop strings found in bytes, and the ids that training uses.
+"""Ends of samples: stop strings found in bytes, and the token ids that training uses.
 
-Tokens do not respect strings: a stop string may begin inside one token and end inside another, and
-one character of UTF-8 may be spread over several. So stops are searched in the bytes of the tokens,
-as they come:
+Token boundaries are not string boundaries: a stop string may begin inside one token and end inside
+another, and one UTF-8 character may be split over several tokens. Stop strings are therefore
+searched for in the bytes of the tokens, as they are sampled:
 
     stop = ("\\n\\nProblem",)      tokens  "4" "2" "." "\\n" "\\nProb" "lem:"
                                  bytes   4 2 . \\n \\n P r o b l e m :
-                                 the stop string completes in the last token: the row ends there;
-                                 text = "42.", which is exactly the first 3 tokens
+                                 the stop string completes in the last token: the sample ends
+                                 there, and its text is "42.", exactly the first 3 tokens
 """
 
 from __future__ import annotations
@@ -15,34 +15,44 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class TokenBytes(Protocol):
-    """What is needed of a vocabulary."""
+    """The part of a vocabulary that sampling needs."""
 
     eos_ids: frozenset[int]
+    """Ids that end a text."""
 
-    def token_bytes(self, token_id: int) -> bytes: ...
+    def token_bytes(self, token_id: int) -> bytes:
+        """Returns the bytes that a token contributes to a text."""
 
-    def encode(self, text: str) -> list[int]: ...
+
+@runtime_checkable
+class Encoder(TokenBytes, Protocol):
+    """A vocabulary that also encodes text."""
+
+    def encode(self, text: str) -> list[int]:
+        """Returns the ids of a text, without BOS and EOS."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Stops:
     """The strings that end a sample.
 
-    The sample ends at the first byte at which any string completes; of several that complete at
-    the same byte the longest counts.
+    The sample ends at the first byte at which any string completes; of several strings that
+    complete at the same byte, the longest counts.
     """
 
     before: tuple[bytes, ...]
-    """The text is cut before these."""
+    """Strings before which the text is cut."""
     after: tuple[bytes, ...]
-    """The text is cut right after these."""
+    """Strings right after which the text is cut."""
 
     @classmethod
     def of(cls, stop: Sequence[str], stop_after: Sequence[str]) -> Stops:
+        """Returns the stops for strings before which, and after which, the text is cut."""
         for name, strings in (("stop", stop), ("stop_after", stop_after)):
             if isinstance(strings, str) or not all(strings):
                 raise ValueError(f"{name}={strings!r} is not a sequence of non-empty strings")
@@ -50,18 +60,18 @@ class Stops:
 
     @property
     def longest(self) -> int:
-        """Bytes of the longest string; 0 if there are none."""
+        """Length of the longest string in bytes; 0 if there are none."""
         return max(map(len, self.before + self.after), default=0)
 
     def find(self, data: bytes | bytearray, start: int) -> tuple[int, int] | None:
-        """Where the text ends in `data`, if a string completes at byte `start` or later.
+        """Finds the first stop string that completes at byte `start` or later.
 
         Args:
           data: all bytes sampled so far.
-          start: bytes before this were searched already.
+          start: number of bytes that were searched before.
 
         Returns:
-          The byte at which the string has completed, and the length of the text in bytes; or None.
+          The byte after the stop string and the length of the text in bytes, or None.
         """
         found: tuple[int, int, int] | None = None
         for strings, is_after in ((self.before, False), (self.after, True)):
@@ -77,18 +87,20 @@ class Stops:
 
 @dataclasses.dataclass
 class StopScanner:
-    """Follows one row and says when it has stopped."""
+    """Collects the bytes of one sample and detects its stop string."""
 
     stops: Stops
     data: bytearray = dataclasses.field(default_factory=bytearray)
-    """The bytes of all tokens so far."""
+    """Bytes of all tokens so far."""
     text_bytes: int | None = None
-    """Length of the text once a stop string was found."""
+    """Length of the text in bytes once a stop string was found."""
 
     def push(self, *tokens: bytes) -> int | None:
-        """Adds tokens; says how many of them were taken, if a stop string completed in the last.
+        """Appends tokens up to the one in which a stop string completes.
 
-        What comes after the token in which a stop string completes is not taken.
+        Returns:
+          How many tokens were appended if a stop string completed in the last of them; else None,
+          and all of them were appended.
         """
         start = len(self.data)
         self.data += b"".join(tokens)
@@ -103,7 +115,7 @@ class StopScanner:
 
     @property
     def text(self) -> str:
-        """The text, without what was cut; bytes that are no UTF-8 become U+FFFD."""
+        """Text up to the cut; bytes that are not UTF-8 become U+FFFD."""
         end = len(self.data) if self.text_bytes is None else self.text_bytes
         return self.data[:end].decode("utf-8", errors="replace")
 
@@ -113,32 +125,32 @@ class TrainingIds:
     """The ids on which a sample is trained."""
 
     ids: tuple[int, ...]
-    """They decode to exactly the bytes of the text; no EOS, which the trainer adds to whatever
-    finished ("eos" and "stop")."""
+    """Ids that decode to exactly the bytes of the text, without EOS, which the trainer adds to
+    samples that finished ("eos" and "stop")."""
     sampled: int
-    """How many of them, from the left, are the sampled ids themselves."""
+    """Number of leading ids that are the sampled ids themselves."""
 
     @property
     def is_sampled(self) -> bool:
-        """Whether no id had to be encoded again."""
+        """Whether all ids are the sampled ones."""
         return self.sampled == len(self.ids)
 
 
-def training_ids(token_ids: Sequence[int], text: str, vocabulary: TokenBytes) -> TrainingIds:
-    """Ids that decode to exactly `text`, the sampled ones as far as they go.
+def training_ids(token_ids: Sequence[int], text: str, vocabulary: Encoder) -> TrainingIds:
+    """Returns ids that decode to exactly `text`, keeping as many sampled ids as possible.
 
-    A row that a stop string ended holds tokens beyond its text, and its last token may lie half
-    inside: with stop="\\n\\n" and the tokens "42" ".\\n" "\\nProblem" the text is "42.", so the ids
-    are "42" and, encoded apart, ".". Where a character is split, the encoded tail takes in the
-    whole character.
+    A sample that a stop string ended has tokens beyond its text, and the text may end inside a
+    token: with stop="\\n\\n" and the tokens "42" ".\\n" "\\nProblem" the text is "42.", so the ids
+    are that of "42" and, encoded separately, that of ".". Where the text ends inside a character's
+    tokens, the encoded tail includes the whole character.
 
     Args:
-      token_ids: as sampled, EOS included or not.
-      text: of the same sample.
-      vocabulary: of the policy that sampled.
+      token_ids: ids as sampled, with or without EOS.
+      text: text of the same sample.
+      vocabulary: vocabulary of the policy that sampled.
 
     Raises:
-      ValueError: `text` is not what the tokens begin with.
+      ValueError: the tokens do not begin with `text`.
     """
     pieces = [b"" if t in vocabulary.eos_ids else vocabulary.token_bytes(t) for t in token_ids]
     data = b"".join(pieces)
@@ -146,7 +158,7 @@ def training_ids(token_ids: Sequence[int], text: str, vocabulary: TokenBytes) ->
     ends = [0]
     for piece in pieces:
         ends.append(ends[-1] + len(piece))
-    # All tokens that end within the text, but none without bytes at its end.
+    # All tokens that end within the text, except trailing ones without bytes.
     whole = max(n for n, e in enumerate(ends) if e <= end)
     while whole and not pieces[whole - 1]:
         whole -= 1
@@ -162,22 +174,12 @@ def training_ids(token_ids: Sequence[int], text: str, vocabulary: TokenBytes) ->
     raise ValueError(f"no ids of this vocabulary decode to {text!r}")
 
 
-def text_token_count(token_bytes: Sequence[bytes], text_bytes: int) -> int:
-    """How many leading tokens lie wholly within the first `text_bytes` bytes."""
-    total = 0
-    for count, piece in enumerate(token_bytes):
-        total += len(piece)
-        if total > text_bytes:
-            return count
-    return len(token_bytes)
-
-
 def _text_bytes(data: bytes, text: str) -> int:
-    """How many bytes of `data` make up `text`."""
+    """Returns the number of leading bytes of `data` that decode to `text`."""
     encoded = text.encode()
     if data.startswith(encoded):
         return len(encoded)
-    # Half a character was decoded to U+FFFD, which is longer than what it stands for.
+    # Part of a character was decoded to U+FFFD, which has more bytes than that part.
     for end in range(len(data), -1, -1):
         if data[:end].decode("utf-8", errors="replace") == text:
             return end

@@ -33,9 +33,9 @@ from restem.steps.evaluate import GREEDY
 from restem.steps.generate import sample_and_verify
 from restem.training import (
     DivergenceError,
-    Progress,
     TokenExample,
     Trainer,
+    Update,
     choose_shape,
     optimizers,
 )
@@ -104,7 +104,7 @@ class _History:
         return cls(**fields)
 
 
-def is_validated(item: Progress, every: int | None) -> bool:
+def is_validated(item: Update, every: int | None) -> bool:
     """Whether the policy of a step is to be validated: `every` so many, and in the end.
 
     A validation less than half an interval before the end is left out:

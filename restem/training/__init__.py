@@ -1,16 +1,16 @@
-"""The M-step's machinery: packing, the weighted loss, optimizers and the trainer."""
+"""The machinery of the M-step: packing, the weighted loss, optimizers and the trainer."""
 
 from restem.training.packing import Batch, PackedEpoch, TokenExample, choose_shape, pack
-from restem.training.trainer import DivergenceError, Progress, Trainer, TrainState
+from restem.training.trainer import DivergenceError, Trainer, TrainState, Update
 
 __all__ = [
     "Batch",
     "DivergenceError",
     "PackedEpoch",
-    "Progress",
     "TokenExample",
     "TrainState",
     "Trainer",
+    "Update",
     "choose_shape",
     "pack",
 ]

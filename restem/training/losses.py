@@ -2,71 +2,80 @@
 
     J(theta) = E_{x, y} [ r(x, y) log p_theta(y | x) ]
 
-so that over a batch of examples i with targets t = 1 .. T_i the loss is
+Over a batch of examples i with targets t = 1 .. T_i, the loss is
 
     L = - sum_i w_i c_i sum_t log p(y_it | y_i<t, x_i) / Z
 
-in which `Normalisation` says what c_i and Z are. Weights may be negative (control variates), so Z
-is made of their absolute values.
+with c_i and Z as `Normalisation` defines them. Weights may be negative (control variates), so Z is
+a sum of their absolute values.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
 
 from restem import models
 from restem.models import ModelConfig
 
 Normalisation = Literal["token", "example", "example_mean", "none"]
-"""How the sum over examples becomes the loss.
+"""Normalisation of the sum over examples.
 
     name          c_i     Z
     token         1       sum_i |w_i| T_i    mean over target tokens, long solutions count more
     example       1       sum_i |w_i|        mean over examples of -log p(y | x)
     example_mean  1/T_i   sum_i |w_i|        mean over examples of the mean over their tokens
-    none          1       number of examples equation 3 as it stands, an unbiased estimate of it
+    none          1       number of examples equation 3 itself, an unbiased estimate of it
 """
 
 
 @flax.struct.dataclass
 class Sums:
-    """What one micro-batch adds to the loss and the metrics of its step; all [] float32."""
+    """Contribution of one micro-batch to the loss and the metrics of its step."""
 
-    loss: jax.Array
-    """Its share of the loss, normalised already."""
-    nll: jax.Array
+    loss: Float[Array, ""]
+    """Share of the loss, already normalised."""
+    nll: Float[Array, ""]
     """-log p of all targets, unweighted, in nats."""
-    correct: jax.Array
-    """Targets that are the most likely token."""
-    tokens: jax.Array
-    """Targets."""
+    correct: Float[Array, ""]
+    """Number of targets that are the most likely token."""
+    tokens: Float[Array, ""]
+    """Number of targets."""
 
     @classmethod
     def zero(cls) -> Sums:
+        """Returns the sums of no micro-batch."""
         return cls(*(jnp.zeros((), jnp.float32) for _ in range(4)))
 
 
 def coefficients(
-    weights: jax.Array,
-    lengths: jax.Array,
-    num_examples: jax.Array,
+    weights: Float[Array, "*axes"],
+    lengths: Int[Array, "*axes"],
+    num_examples: Int[Array, ""],
     normalisation: Normalisation,
-) -> jax.Array:
-    """w_i c_i / Z at every target position, 0 elsewhere; any shape, float32.
+) -> Float[Array, "*axes"]:
+    """Returns w_i c_i / Z at every target position and 0 elsewhere.
 
-    The arrays are those of a whole step: normalising micro-batches one by one would change the
-    loss. A step whose weights are all zero has loss 0.
+    The arrays are those of a whole step: normalising each micro-batch separately would change the
+    loss. A step whose weights are all zero has loss 0. For two examples, w = 2 with one target and
+    w = 1 with two:
+
+        weights       . 2 . 1 1      lengths  . 1 . 2 2
+        token         0 2 0 1 1   / 4
+        example       0 2 0 1 1   / 3
+        example_mean  0 2 0 .5 .5 / 3
+        none          0 2 0 1 1   / 2
 
     Args:
       weights: w_i at the target positions of example i.
-      lengths: T_i there, 0 where nothing is predicted.
-      num_examples: [] int32.
+      lengths: T_i at the target positions of example i, 0 where nothing is predicted.
+      num_examples: examples of the step.
       normalisation: see `Normalisation`.
     """
     is_target = lengths > 0
@@ -79,7 +88,7 @@ def coefficients(
     elif normalisation == "none":
         z = num_examples.astype(jnp.float32)
     else:
-        raise ValueError(f"normalisation={normalisation!r} is none of {get_args(Normalisation)}")
+        raise ValueError(f"normalisation={normalisation!r} is not one of {get_args(Normalisation)}")
     scaled = weights * share if normalisation == "example_mean" else weights
     return scaled / jnp.where(z > 0, z, 1.0)
 
@@ -87,31 +96,34 @@ def coefficients(
 def weighted_nll(
     params: Mapping[str, Any],
     config: ModelConfig,
-    hidden: jax.Array,
-    targets: jax.Array,
-    coefficients: jax.Array,
-    is_target: jax.Array,
+    hidden: Float[Array, "rows length embed"],
+    targets: Int[Array, "rows length"],
+    coefficients: Float[Array, "rows length"],
+    is_target: Bool[Array, "rows length"],
     *,
     chunk: int,
     shards: int = 1,
 ) -> Sums:
-    """sum coefficient * -log p(target), logits only at target positions and a chunk at a time.
+    """Sums coefficient * -log p(target), with logits of one chunk of target positions at a time.
 
-    Target positions are brought together before the head, and the head runs over chunks of them,
-    as many as there are: [tokens, vocab] logits never exist whole and padding costs nothing. Where
-    a gradient is asked for it is taken in the same pass, chunk by chunk, so that the logits are
-    computed once and not again in the backward pass.
+    Target positions are gathered before the head, which then runs over as many chunks as they
+    fill: [tokens, vocab] logits never exist whole, and padding costs nothing. A gradient is
+    computed in the same pass, chunk by chunk, so that the backward pass does not recompute the
+    logits. With chunk=2 and targets at the positions marked x, the head runs twice:
+
+        position   0 1 2 3 4 5 6      order   1 2 5 | 0 3 4 6
+        is_target  . x x . . x .      chunks  (1 2) (5 -)
 
     Args:
-      params: the decoder's parameters.
+      params: parameters of the decoder.
       config: the decoder.
-      hidden: [rows, length, embed], of `models.forward`.
-      targets: [rows, length] int32.
-      coefficients: [rows, length] float32; no gradient flows to them.
-      is_target: [rows, length] bool.
-      chunk: target positions, of each shard, that go through the head at once.
-      shards: parts of the mesh that rows are split over, a divisor of `rows`; targets are brought
-        together within each.
+      hidden: hidden states that `models.forward` returns.
+      targets: token that each position predicts.
+      coefficients: see `coefficients`; no gradient flows to them.
+      is_target: whether the position predicts anything.
+      chunk: target positions of each shard that go through the head at once.
+      shards: parts of the mesh over which rows are split, a divisor of `rows`; targets are gathered
+        within each part.
     """
     rows, length = hidden.shape[:2]
     size = rows // shards * length
@@ -138,7 +150,15 @@ def weighted_nll(
     )
 
 
-def _chunk_sums(config, head, hidden, targets, coefficients, valid) -> Sums:
+def _chunk_sums(
+    config: ModelConfig,
+    head: Mapping[str, Any],
+    hidden: Float[Array, "shards chunk embed"],
+    targets: Int[Array, "shards chunk"],
+    coefficients: Float[Array, "shards chunk"],
+    valid: Bool[Array, "shards chunk"],
+) -> Sums:
+    """Returns the sums over one chunk; positions that are not `valid` are padding."""
     logits = models.logits(head, config, hidden)
     of_target = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
     log_p = of_target - jax.nn.logsumexp(logits, axis=-1)
@@ -152,25 +172,36 @@ def _chunk_sums(config, head, hidden, targets, coefficients, valid) -> Sums:
     )
 
 
-def _chunks(config, chunk, arrays, index):
-    """Chunk `index` of arrays [shards, size, ...]."""
+def _chunk(arrays: Sequence[jax.Array], index: jax.Array | int, chunk: int) -> list[jax.Array]:
+    """Returns chunk `index` of each array: [shards, size, ...] -> [shards, chunk, ...]."""
     return [jax.lax.dynamic_slice_in_dim(x, index * chunk, chunk, axis=1) for x in arrays]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _head_nll(config, chunk, head, hidden, targets, coefficients, valid, num_chunks) -> Sums:
+def _head_nll(
+    config: ModelConfig,
+    chunk: int,
+    head: Mapping[str, Any],
+    hidden: Float[Array, "shards size embed"],
+    targets: Int[Array, "shards size"],
+    coefficients: Float[Array, "shards size"],
+    valid: Bool[Array, "shards size"],
+    num_chunks: Int[Array, ""],
+) -> Sums:
+    """Sums `_chunk_sums` over the first `num_chunks` chunks."""
     arrays = (hidden, targets, coefficients, valid)
 
     def body(i, sums):
-        new = _chunk_sums(config, head, *_chunks(config, chunk, arrays, i))
+        new = _chunk_sums(config, head, *_chunk(arrays, i, chunk))
         return jax.tree.map(jnp.add, sums, new)
 
     return jax.lax.fori_loop(0, num_chunks, body, Sums.zero())
 
 
 def _head_nll_forward(config, chunk, head, hidden, targets, coefficients, valid, num_chunks):
+    """`_head_nll`, with its gradients [vocab, embed] (or transposed) and [shards, size, embed]."""
     arrays = (hidden, targets, coefficients, valid)
-    # Only the output matrix: of a tied head that is the embedding, of another it is not touched.
+    # The head is the embedding if it is tied, and a matrix of its own if not.
     name = "embedding" if config.tied_head else "head"
 
     def loss(matrix, x, *rest):
@@ -180,7 +211,7 @@ def _head_nll_forward(config, chunk, head, hidden, targets, coefficients, valid,
     def body(i, carry):
         sums, d_matrix, d_hidden = carry
         (_, new), (dm, dx) = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(
-            head[name], *_chunks(config, chunk, arrays, i)
+            head[name], *_chunk(arrays, i, chunk)
         )
         return (
             jax.tree.map(jnp.add, sums, new),
@@ -198,6 +229,7 @@ def _head_nll_forward(config, chunk, head, hidden, targets, coefficients, valid,
 
 
 def _head_nll_backward(config, chunk, residuals, cotangent):
+    """Scales the gradients of the forward pass by the cotangent of the loss."""
     head, d_matrix, d_hidden = residuals
     name = "embedding" if config.tied_head else "head"
     g = cotangent.loss

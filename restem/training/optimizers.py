@@ -1,10 +1,10 @@
-"""Optimizers of the M-step, as optax transformations that gin can name.
+"""Optimizers of the M-step: optax transformations that gin can name.
 
     import restem.training.optimizers
     improve.optimizer = @adamw
     adamw.learning_rate = 5e-5
 
-The step that trains gives `total_steps`; all else has a default or comes from gin.
+The M-step passes `total_steps`; every other argument has a default or comes from gin.
 """
 
 from __future__ import annotations
@@ -28,14 +28,20 @@ def learning_rates(
     total_steps: int,
     final_fraction: float = 0.0,
 ) -> Callable[[Any], jax.Array]:
-    """Step 0, 1, ... -> learning rate: linear warm-up, then constant or decay.
+    """Returns the schedule, step [] -> rate [] float32: linear warm-up, then constant or decay.
 
     Warm-up takes w = round(warmup_fraction * total_steps) steps at 1/(w+1), 2/(w+1), ... of the
-    peak, so no step is wasted at zero; the decay reaches `final_fraction` of the peak after
-    the last step.
+    peak, so that no step has rate zero; the decay reaches `final_fraction` of the peak after the
+    last step. With 5 steps, warmup_fraction=.4 and "linear":
+
+        step   0    1    2   3    4
+        rate  1/3  2/3   1  2/3  1/3   of the peak
+
+    Raises:
+      ValueError: `schedule` is unknown, or `total_steps` is not positive.
     """
     if schedule not in get_args(Schedule):
-        raise ValueError(f"schedule={schedule!r} is none of {get_args(Schedule)}")
+        raise ValueError(f"schedule={schedule!r} is not one of {get_args(Schedule)}")
     if total_steps < 1:
         raise ValueError(f"total_steps={total_steps} must be positive")
     warmup = round(warmup_fraction * total_steps)
@@ -56,9 +62,10 @@ def learning_rates(
 
 
 def decayed(params: Any) -> Any:
-    """Which leaves weight decay applies to: all but the scales of norms and the biases.
+    """Returns the tree of flags of the leaves that decay: all but scales of norms and biases.
 
-    By name, since stacked layers give every leaf one dimension more than it has in a layer.
+    Leaves are told apart by name, because stacked layers give each one dimension more than it has
+    in a layer.
     """
 
     def is_decayed(path, _):
@@ -84,7 +91,7 @@ def adamw(
     precision: Literal["params", "master", "stochastic"] = "params",
     seed: int = 0,
 ) -> optax.GradientTransformation:
-    """AdamW (Loshchilov and Hutter 2019) behind clipping by global norm.
+    """Returns AdamW (Loshchilov and Hutter 2019) after clipping by global norm.
 
     Args:
       total_steps: optimizer steps of the whole training, for the schedule.
@@ -95,7 +102,7 @@ def adamw(
       weight_decay: per step, times the learning rate; not on norms and biases.
       b1: decay of the first moment.
       b2: decay of the second moment.
-      eps: added to the root of the second moment.
+      eps: constant added to the root of the second moment.
       moment_dtype: dtype of the first moment; None is the parameters'.
       precision: what is done where parameters are bfloat16; see `with_precision`.
       seed: of stochastic rounding.
@@ -129,23 +136,24 @@ def adafactor(
     precision: Literal["params", "master", "stochastic"] = "params",
     seed: int = 0,
 ) -> optax.GradientTransformation:
-    """Adafactor (Shazeer and Stern 2018) without momentum: second moments as rows and columns.
+    """Returns Adafactor (Shazeer and Stern 2018) without momentum, with factored second moments.
 
-    Its state is some thousandth of the parameters' size, for models whose AdamW moments do not
-    fit. The layers of a stack share the root mean squares that `update_clip` and
-    `scale_by_parameters` use, as their leaf is one array.
+    Its state is about a thousandth of the size of the parameters, for models whose AdamW moments
+    do not fit in memory. The layers of a stack share the root mean squares that `update_clip` and
+    `scale_by_parameters` use, because their leaf is one array.
 
     Args:
       total_steps: optimizer steps of the whole training, for the schedule.
-      learning_rate: peak; relative to each parameter's size with `scale_by_parameters`.
+      learning_rate: peak of the schedule; relative to each parameter's root mean square with
+        `scale_by_parameters`.
       schedule: "constant", "cosine" or "linear" after the warm-up.
       warmup_fraction: share of `total_steps` that the rate rises for.
       clip: largest global norm of a gradient; None does not clip.
       weight_decay: per step, times the learning rate; not on norms and biases.
       decay_rate: the second moment's decay at step t is 1 - t ** -decay_rate.
       update_clip: largest root mean square of a leaf's update before the learning rate.
-      scale_by_parameters: multiply updates by the parameter's root mean square.
-      min_factored_size: leaves whose second largest dimension is smaller keep a full moment.
+      scale_by_parameters: whether updates are multiplied by the parameter's root mean square.
+      min_factored_size: second largest dimension below which a leaf keeps a full moment.
       precision: what is done where parameters are bfloat16; see `with_precision`.
       seed: of stochastic rounding.
     """
@@ -169,7 +177,10 @@ def adafactor(
     return with_precision(_clipped(optax.chain(*parts), clip), precision, seed=seed)
 
 
-def _clipped(inner, clip):
+def _clipped(
+    inner: optax.GradientTransformation, clip: float | None
+) -> optax.GradientTransformation:
+    """Clips gradients to a global norm of `clip` before `inner`; None does not clip."""
     return inner if clip is None else optax.chain(optax.clip_by_global_norm(clip), inner)
 
 
@@ -179,11 +190,14 @@ def with_precision(
     *,
     seed: int = 0,
 ) -> optax.GradientTransformation:
-    """What happens to updates that are too small for a bfloat16 parameter to show.
+    """Returns `inner` with a treatment of updates too small to change a bfloat16 parameter.
 
-    "params": they are lost, unless parameters are float32. "master": float32 copies in the
-    optimizer's state take them (4 bytes a parameter). "stochastic": they show with the probability
-    that makes the expected parameter right (no memory).
+    "params" loses them, unless parameters are float32. "master" applies them to float32 copies in
+    the optimizer's state (4 bytes per parameter). "stochastic" applies them with the probability
+    that makes the expected parameter exact (no memory).
+
+    Raises:
+      ValueError: `precision` is none of the three.
     """
     if precision == "params":
         return inner
@@ -191,19 +205,21 @@ def with_precision(
         return master_weights(inner)
     if precision == "stochastic":
         return stochastic_rounding(inner, seed=seed)
-    raise ValueError(f"precision={precision!r} is none of params, master, stochastic")
+    raise ValueError(f"precision={precision!r} is not params, master or stochastic")
 
 
 class MasterWeightsState(NamedTuple):
+    """State of `master_weights`."""
+
     master: optax.Params
     """Parameters in float32."""
     inner: optax.OptState
 
 
 def master_weights(inner: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Keeps float32 copies of the parameters and updates those; the parameters are them, rounded.
+    """Updates float32 copies of the parameters, which are those copies rounded.
 
-    The updates are float32 differences, to be added by `optax.apply_updates`.
+    The updates are float32 differences, which `optax.apply_updates` adds.
     """
 
     def init(params):
@@ -219,8 +235,10 @@ def master_weights(inner: optax.GradientTransformation) -> optax.GradientTransfo
 
 
 class StochasticRoundingState(NamedTuple):
+    """State of `stochastic_rounding`."""
+
     key: jax.Array
-    """Key data; a step's own key is folded from it and the count."""
+    """Data of the PRNG key, from which and `count` the key of a step is folded."""
     count: jax.Array  # type: ignore[assignment]  # hides tuple.count
     inner: optax.OptState
 
@@ -230,8 +248,8 @@ def stochastic_rounding(
 ) -> optax.GradientTransformation:
     """Rounds each updated bfloat16 parameter up or down so that its expectation is exact.
 
-    The inner transformation works in float32. The updates are float32 differences, to be added by
-    `optax.apply_updates`; leaves that are not bfloat16 are updated as they are.
+    The inner transformation works in float32. The updates are float32 differences, which
+    `optax.apply_updates` adds; leaves of other dtypes are not rounded.
     """
 
     def init(params):
@@ -256,10 +274,15 @@ def stochastic_rounding(
 
 
 def round_stochastically(key: jax.Array, x: jax.Array) -> jax.Array:
-    """float32 -> bfloat16, up with the probability that makes the expectation x.
+    """Rounds x [...] float32 to [...] bfloat16, up with the probability that makes the mean x.
 
     A bfloat16 is the upper half of a float32: adding 16 random bits to the lower half carries
-    into the upper one with probability lower / 2**16. Infinities and NaN stay as they are.
+    into the upper half with probability lower / 2**16. For lower = 0x4000, a quarter:
+
+        bits 0x3F80_4000 + noise 0x0000 .. 0xBFFF -> 0x3F80    (3/4 of the noise)
+                         + noise 0xC000 .. 0xFFFF -> 0x3F81    (1/4)
+
+    Infinities and NaN are unchanged.
     """
     bits = jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
     noise = jax.random.bits(key, x.shape, jnp.uint16).astype(jnp.uint32)
@@ -267,13 +290,14 @@ def round_stochastically(key: jax.Array, x: jax.Array) -> jax.Array:
     return jnp.where(jnp.isfinite(x), carried, x).astype(jnp.bfloat16)
 
 
-def _float32(tree, *, copy=False):
+def _float32(tree: Any, *, copy: bool = False) -> Any:
+    """Returns the leaves in float32; `copy` also copies those that already are."""
     cast = jnp.array if copy else jnp.asarray
     return jax.tree.map(lambda x: cast(x, jnp.float32), tree)
 
 
-def _differences(new, params):
-    """What `optax.apply_updates` must add to `params` to give `new`, in float32."""
+def _differences(new: Any, params: Any) -> Any:
+    """Returns what `optax.apply_updates` must add to `params` to yield `new`, in float32."""
     return jax.tree.map(
         lambda x, p: x.astype(p.dtype).astype(jnp.float32) - p.astype(jnp.float32), new, params
     )

@@ -1,16 +1,17 @@
-"""Packing: many (question, solution) segments in a row, behind one prefix that all rows share.
+"""Packing: many (question, solution) segments per row, behind one prefix that all rows share.
 
-A row holds whole segments one after the other. Each segment sees the prefix and itself, and its
-positions go on from the prefix, so a packed row computes what its examples would compute alone:
+A row holds whole segments one after another. Each segment sees the prefix and itself, and its
+positions continue those of the prefix, so a packed row computes what its examples would compute
+alone:
 
     prefix of 2 tokens; examples  q = [a b], t = [C D]   and   q = [e], t = [F G H]
 
     tokens    a b C e F G .      the last target is predicted, never read, so it takes no place
     segments  1 1 1 2 2 2 0
     positions 2 3 4 2 3 4 0
-    targets   . C D F G H .      what each position must predict
+    targets   . C D F G H .      token that each position predicts
     weights   . w w v v v .      float32; 0 where nothing is predicted
-    lengths   . 2 2 3 3 3 .      number of targets of the position's example; marks target positions
+    lengths   . 2 2 3 3 3 .      targets of the position's example; 0 where nothing is predicted
 
 SeqIO's packer is not used: it casts to int32 and drops zeros, which destroys reward weights.
 """
@@ -20,6 +21,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import flax.struct
 import numpy as np
@@ -30,19 +32,19 @@ from restem.models import ModelConfig
 
 @dataclasses.dataclass(frozen=True)
 class TokenExample:
-    """A weighted training pair in tokens."""
+    """A weighted training pair in token ids."""
 
     input_ids: Sequence[int]
-    """The question, without the prefix; no loss on it. Never empty: the first target is predicted
-    from its last token."""
+    """Question without the prefix, on which there is no loss. Never empty, because its last token
+    predicts the first target."""
     target_ids: Sequence[int]
-    """The solution; the loss is on these tokens alone."""
+    """Solution, the only tokens with loss."""
     weight: float = 1.0
-    """r(x, y) of equation 3; may be negative (control variates)."""
+    """Weight r(x, y) of equation 3; may be negative (control variates)."""
 
     @property
     def length(self) -> int:
-        """Tokens that are read: all but the last target."""
+        """Number of tokens that are read: all but the last target."""
         return len(self.input_ids) + len(self.target_ids) - 1
 
 
@@ -50,43 +52,48 @@ class TokenExample:
 class Batch:
     """The examples of one optimizer step, as micro-batches of packed rows.
 
-    All batches of an epoch have the same shapes; micro-batches from `num_micro` on are empty and
-    are not computed.
+    All batches of an epoch have the same shapes. Micro-batches from `num_micro` on are empty and
+    are not computed. Fields are numpy or JAX arrays.
     """
 
-    tokens: np.ndarray
-    """[micro, rows, length] int32."""
-    positions: np.ndarray
-    """[micro, rows, length] int32, the prefix counted."""
-    segments: np.ndarray
+    tokens: Any
+    """[micro, rows, length] int32, token that each position reads."""
+    positions: Any
+    """[micro, rows, length] int32, position in the example's text, prefix included."""
+    segments: Any
     """[micro, rows, length] int32; 1, 2, ... within a row and 0 for padding."""
-    targets: np.ndarray
-    """[micro, rows, length] int32, the token that each position predicts."""
-    weights: np.ndarray
-    """[micro, rows, length] float32, the weight of the position's example."""
-    lengths: np.ndarray
-    """[micro, rows, length] int32, how many targets the position's example has; 0 where a position
-    predicts nothing."""
-    num_micro: np.ndarray
-    """[] int32, micro-batches that hold examples."""
-    num_examples: np.ndarray
-    """[] int32."""
+    targets: Any
+    """[micro, rows, length] int32, token that each position predicts."""
+    weights: Any
+    """[micro, rows, length] float32, weight of the position's example."""
+    lengths: Any
+    """[micro, rows, length] int32, targets of the position's example; 0 where a position predicts
+    nothing."""
+    num_micro: Any
+    """[] int32, number of micro-batches that hold examples."""
+    num_examples: Any
+    """[] int32, number of examples."""
 
 
 def _rows_bound(sizes: np.ndarray, batch_examples: int, row_length: int) -> int:
-    """Rows that first fit never needs more of, for any `batch_examples` of these examples.
+    """Returns an upper bound on the rows that first fit needs for any `batch_examples` of these.
 
-    Any two rows that first fit opens hold together more than one row's length, so n rows hold more
+    Any two rows that first fit opens hold more than one row length together, so n rows hold more
     than (n - 1) / 2 row lengths.
+
+    Args:
+      sizes: [examples] int, tokens of each example.
+      batch_examples: examples per optimizer step.
+      row_length: tokens per row.
     """
     largest = np.sort(sizes)[::-1][:batch_examples]
     return int(min(len(largest), 2 * int(largest.sum()) // row_length + 1))
 
 
 def first_fit_decreasing(sizes: Sequence[int], capacity: int) -> list[list[int]]:
-    """Bins of at most `capacity`, each a list of indices into `sizes` (Johnson 1973).
+    """Returns bins of at most `capacity`, each a list of indices into `sizes` (Johnson 1973).
 
-    At most 11/9 of the optimal number of bins, plus 6/9. Ties keep their order.
+    There are at most 11/9 as many bins as the optimum, plus 6/9. Ties keep their order.
     """
     bins: list[list[int]] = []
     room: list[int] = []
@@ -104,28 +111,28 @@ def first_fit_decreasing(sizes: Sequence[int], capacity: int) -> list[list[int]]
 
 @dataclasses.dataclass(frozen=True)
 class PackedEpoch(Sequence):
-    """One pass over the examples: a sequence of batches, built when they are asked for.
+    """One pass over the examples: a sequence of batches, each built when it is accessed.
 
-    Batch k is a function of (examples, seed, epoch, k) and of nothing else, so training that
-    stopped after step k goes on with `epoch[k]`.
+    Batch k is a function of (examples, seed, epoch, k) alone, so training that stopped after step k
+    continues with `epoch[k]`.
     """
 
     examples: tuple[TokenExample, ...]
-    """Those that fit, in the order of this epoch."""
+    """Examples that fit, in the order of this epoch."""
     row_length: int
-    """Tokens a row."""
+    """Tokens per row."""
     rows_per_batch: int
-    """Rows a micro-batch."""
+    """Rows per micro-batch."""
     batch_examples: int
-    """Examples an optimizer step; the last step of an epoch may have fewer."""
+    """Examples per optimizer step; the last step of an epoch may have fewer."""
     prefix_length: int
     """Tokens before every segment."""
     num_micro: int
-    """Micro-batches that every batch has room for."""
+    """Micro-batches in the shape of every batch."""
     too_long: int
-    """Examples left out because they exceed `row_length`."""
+    """Number of examples left out because they exceed `row_length`."""
     empty: int
-    """Examples left out because they have no target."""
+    """Number of examples left out because they have no target."""
 
     def __len__(self) -> int:
         return -(-len(self.examples) // self.batch_examples)
@@ -139,18 +146,20 @@ class PackedEpoch(Sequence):
         return (self[i] for i in range(len(self)))
 
     def efficiency(self) -> float:
-        """Share of the computed row positions that hold a token, over the whole epoch."""
+        """Returns the share of computed row positions that hold a token, over the whole epoch."""
         used = sum(e.length for e in self.examples)
         micro = sum(-(-len(self._rows(i)) // self.rows_per_batch) for i in range(len(self)))
         return used / max(1, micro * self.rows_per_batch * self.row_length)
 
     def _rows(self, index: int) -> list[list[TokenExample]]:
+        """Returns the examples of batch `index`, row by row."""
         start = index * self.batch_examples
         group = self.examples[start : start + self.batch_examples]
         bins = first_fit_decreasing([e.length for e in group], self.row_length)
         return [[group[i] for i in one] for one in bins]
 
     def _fill(self, rows: list[list[TokenExample]]) -> Batch:
+        """Returns the arrays of a batch; see the example at the top of this file."""
         shape = (self.num_micro * self.rows_per_batch, self.row_length)
         ints = {
             name: np.zeros(shape, np.int32)
@@ -193,21 +202,27 @@ def choose_shape(
     multiple: int = 32,
     rows_multiple: int = 1,
 ) -> tuple[int, int]:
-    """(row_length, rows_per_batch) that cost the fewest products for these examples.
+    """Chooses the shape of packed rows that costs the fewest products for these examples.
 
-    Every row length from the longest example on is tried on the first steps of epoch 0: short rows
-    leave gaps, long rows make queries score keys of other segments. A step's rows are spread evenly
-    over as few micro-batches as `max_tokens` allows.
+    Every row length from that of the longest example on is tried on the first steps of epoch 0:
+    short rows leave gaps, and in long rows queries score keys of other segments. The rows of a step
+    are spread evenly over as few micro-batches as `max_tokens` allows.
 
     Args:
       examples: the training set.
-      config: the decoder, for what a key costs beside a weight.
-      batch_examples: examples an optimizer step.
+      config: the decoder, which determines the cost of a key relative to a weight.
+      batch_examples: examples per optimizer step.
       prefix_length: tokens of the shared prefix.
-      max_tokens: most row positions of a micro-batch, which sets the memory of a step; exceeded
-        only where `rows_multiple` rows of the longest example do so.
-      multiple: row lengths are multiples of this.
-      rows_multiple: rows a micro-batch are a multiple of this, for a mesh.
+      max_tokens: largest number of row positions per micro-batch, which sets the memory of a step;
+        exceeded only if `rows_multiple` rows of the longest example exceed it.
+      multiple: divisor of row lengths.
+      rows_multiple: divisor of the rows per micro-batch, as the mesh requires.
+
+    Returns:
+      row_length and rows_per_batch.
+
+    Raises:
+      UserError: no example has a target.
     """
     sizes = [e.length for e in examples if len(e.target_ids)]
     if not sizes:
@@ -249,26 +264,26 @@ def pack(
     epoch: int = 0,
     shuffle: bool = True,
 ) -> PackedEpoch:
-    """One epoch of packed batches; every example that fits is in it exactly once.
+    """Packs one epoch of batches, which has every example that fits exactly once.
 
-    A step is defined by its *examples*, as published settings are (64 to 128 sequences a step):
-    examples are shuffled by (seed, epoch), every `batch_examples` of them make a step, and their
-    rows are packed first-fit-decreasing into as many micro-batches of `rows_per_batch` rows as
-    they need. Gradients are accumulated over these, so packing changes nothing but speed.
+    A step is defined by its *examples*, as in published settings (64 to 128 sequences per step):
+    examples are shuffled by (seed, epoch), every `batch_examples` of them make a step, and they are
+    packed first-fit-decreasing into as many micro-batches of `rows_per_batch` rows as they need.
+    Gradients are accumulated over micro-batches, so packing changes only the speed.
 
     Args:
       examples: the training set, in any order.
-      row_length: tokens a row. An example takes inputs + targets - 1 of them; a longer one is left
+      row_length: tokens per row. An example takes inputs + targets - 1 tokens; a longer one is left
         out and counted in `too_long`, never truncated.
-      rows_per_batch: rows a micro-batch; with `row_length` it sets the memory of a step.
-      batch_examples: examples an optimizer step.
+      rows_per_batch: rows per micro-batch; with `row_length` it sets the memory of a step.
+      batch_examples: examples per optimizer step.
       prefix_length: tokens of the shared prefix, where positions start.
-      seed: with `epoch`, fixes the order.
-      epoch: 0, 1, ...
-      shuffle: False keeps the order given.
+      seed: seed of the order, with `epoch`.
+      epoch: number of the epoch, from 0.
+      shuffle: False keeps the given order.
 
     Raises:
-      UserError: an example has no input, or nothing is left to train on.
+      UserError: an example has no input or a weight that is not finite, or no example fits.
     """
     if row_length < 1 or rows_per_batch < 1 or batch_examples < 1:
         raise ValueError(
@@ -279,7 +294,7 @@ def pack(
         if not len(example.input_ids):
             raise UserError(f"training example {i} has no input tokens; give it a question")
         if not np.isfinite(example.weight):
-            raise UserError(f"training example {i} has weight {example.weight}; drop it or mend it")
+            raise UserError(f"training example {i} has weight {example.weight}; drop it or fix it")
     targeted = [e for e in examples if len(e.target_ids)]
     kept = [e for e in targeted if e.length <= row_length]
     if not kept:

@@ -1,8 +1,8 @@
 """The trainer of the M-step: reward-weighted training behind one shared prefix.
 
 A step is a pure function of (state, batch). It computes the prefix once, accumulates gradients over
-the micro-batches with respect to the parameters *and* to the prefix's keys and values, and pulls
-the latter back through the prefix once:
+the micro-batches with respect to the parameters *and* to the prefix's keys and values, and
+backpropagates the latter through the prefix once:
 
     kv        = prefix(theta)
     L         = sum_m L_m(theta, kv)
@@ -23,50 +23,56 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int
 
 from restem import models, partitioning
 from restem.errors import UserError
-from restem.models import KVCache, ModelConfig, kv_cache
+from restem.models import ModelConfig, kv_cache
 from restem.training import losses, packing
 from restem.training.packing import Batch, PackedEpoch, TokenExample
 
 Metrics = Mapping[str, Any]
+"""Scalars by name."""
+
+Prefix = tuple[
+    Float[Array, "layers kv_heads head prefix_length"],
+    Float[Array, "layers kv_heads prefix_length head"],
+]
+"""Keys and values of the prefix: what gradients flow to."""
 
 
 class DivergenceError(RuntimeError):
-    """The loss or the gradient is no longer finite; the state that this gave is of no use."""
+    """The loss or the gradient is not finite, so the new state is unusable."""
 
 
 @flax.struct.dataclass
 class TrainState:
-    """All that a step changes: a pytree that a checkpoint can hold."""
+    """Everything that a step changes: a pytree that a checkpoint can hold."""
 
     params: Any
-    """Of the decoder, layers stacked."""
+    """Parameters of the decoder, layers stacked."""
     opt_state: Any
-    """Of the optimizer."""
+    """State of the optimizer."""
     step: Any
     """[] int32, optimizer steps taken."""
 
 
 @flax.struct.dataclass
-class Progress:
-    """One step of `Trainer.fit`."""
+class Update:
+    """Result of one optimizer step of `Trainer.fit`."""
 
     state: TrainState
-    """After the step. The next step consumes it: save it or copy from it before asking for more."""
+    """State after the step. The next step consumes it: save it or copy from it before that."""
     metrics: Mapping[str, float] = flax.struct.field(pytree_node=False)
-    """See `Trainer.train_step`."""
+    """Metrics of the step; see `Trainer.train_step`."""
     step: int = flax.struct.field(pytree_node=False)
-    """Steps taken, this one included."""
+    """Number of steps taken, including this one."""
     total_steps: int = flax.struct.field(pytree_node=False)
-    """Of all epochs."""
-    epoch: int = flax.struct.field(pytree_node=False)
-    """0, 1, ..."""
+    """Number of steps of all epochs."""
     is_epoch_end: bool = flax.struct.field(pytree_node=False)
-    """Whether every example has been seen in this epoch."""
+    """Whether this is the last step of an epoch."""
     seconds: float = flax.struct.field(pytree_node=False)
-    """That the step took, compilation included."""
+    """Seconds that the step took, including compilation."""
 
 
 class Trainer:
@@ -90,23 +96,23 @@ class Trainer:
         """Configures a trainer; nothing is computed yet.
 
         Args:
-          config: the decoder; its `remat` says what the backward pass computes again, its `dtype`
-            is that of activations.
-          optimizer: as `optimizers.adamw` gives it.
-          prefix_ids: the few-shot prompt in tokens, the same for every example; may be empty.
-          row_length: tokens of a packed row, prefix not counted.
-          rows_per_batch: rows of a micro-batch, over all devices; what fits in memory.
-          batch_examples: examples of an optimizer step.
-          normalisation: how the sum over examples becomes the loss.
+          config: the decoder; its `remat` determines what the backward pass recomputes, and its
+            `dtype` is that of activations.
+          optimizer: such as `optimizers.adamw` returns.
+          prefix_ids: token ids of the few-shot prompt, the same for every example; may be empty.
+          row_length: tokens per packed row, without the prefix.
+          rows_per_batch: rows per micro-batch, over all devices; limited by memory.
+          batch_examples: examples per optimizer step.
+          normalisation: normalisation of the sum over examples.
           param_dtype: dtype of the trained parameters; None keeps the given one. With bfloat16
             choose an optimizer whose `precision` is "master" or "stochastic".
-          head_chunk: target positions that go through the head at once, a shard.
+          head_chunk: target positions per shard that go through the head at once.
           mesh: from `partitioning.make_mesh`; None is one device.
           rules: logical axis -> mesh axes.
 
         Raises:
-          UserError: `rows_per_batch` does not divide over the mesh, or the texts would be longer
-            than the decoder takes.
+          UserError: `rows_per_batch` does not divide over the mesh, or prefix and row exceed the
+            decoder's length.
         """
         shards = 1 if mesh is None else partitioning.batch_parts(mesh)
         if rows_per_batch % shards:
@@ -133,7 +139,7 @@ class Trainer:
         self._shards = shards
 
     def pack(self, examples: Sequence[TokenExample], *, seed: int, epoch: int) -> PackedEpoch:
-        """`packing.pack` in this trainer's shapes."""
+        """Packs one epoch in this trainer's shapes; see `packing.pack`."""
         return packing.pack(
             examples,
             row_length=self.row_length,
@@ -145,10 +151,10 @@ class Trainer:
         )
 
     def init(self, params: Any) -> TrainState:
-        """A state that starts from `params`, which stay the caller's: the state holds a copy.
+        """Returns the state before the first step, with a copy of `params`.
 
-        Steps consume the state they are given, so without the copy the first one would destroy
-        the base policy that the next iteration's M-step starts from.
+        Steps consume the state they are given, so without the copy the first step would destroy
+        the base policy, from which the M-step of the next iteration starts.
         """
 
         def build(params):
@@ -161,10 +167,10 @@ class Trainer:
             return jax.jit(build, out_shardings=self.state_shardings(params))(params)
 
     def state_shardings(self, params: Any) -> TrainState | None:
-        """Where every leaf of the state lies on the mesh, for restoring it; None without a mesh.
+        """Returns the shardings of the state, for restoring it; None without a mesh.
 
         Args:
-          params: the parameters, or their shapes.
+          params: parameters of the decoder, or their shapes.
         """
         if self.mesh is None:
             return None
@@ -177,10 +183,10 @@ class Trainer:
         )
 
     def train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        """One optimizer step. `state` is consumed: its arrays must not be used again.
+        """Takes one optimizer step. It consumes `state`, whose arrays must not be used again.
 
         Returns:
-          The new state, and scalars: "loss"; "token_nll", -log p a target token in nats,
+          The new state, and scalars: "loss"; "token_nll", -log p per target token in nats,
           unweighted; "token_accuracy", share of targets that are the most likely token;
           "target_tokens"; "examples"; "weight_sum", sum of the examples' weights; "grad_norm",
           before clipping.
@@ -189,14 +195,9 @@ class Trainer:
             return self._train_step(state, self._place(batch))
 
     def loss(self, params: Any, batch: Batch) -> Metrics:
-        """The metrics of `train_step` without "grad_norm", of parameters that stay as they are."""
+        """Returns the metrics of `train_step` without "grad_norm"; updates nothing."""
         with partitioning.use(self.mesh, self.rules):
             return self._loss(params, self._place(batch))
-
-    def gradients(self, params: Any, batch: Batch) -> tuple[Any, Metrics]:
-        """The gradient of the loss, float32 in the tree of `params`, and the metrics of `loss`."""
-        with partitioning.use(self.mesh, self.rules):
-            return self._gradients(params, self._place(batch))
 
     def fit(
         self,
@@ -205,15 +206,15 @@ class Trainer:
         *,
         epochs: int,
         seed: int,
-    ) -> Iterator[Progress]:
-        """Trains for `epochs`, a step whenever the next item is asked for.
+    ) -> Iterator[Update]:
+        """Trains for `epochs`, one step for each item that is taken from the iterator.
 
-        The order of the data is a function of (seed, epoch), and `state.step` says how far training
-        is: a state restored from a checkpoint goes on at the very next batch, and ends as if
-        it had never stopped.
+        The order of the data is a function of (seed, epoch), and `state.step` counts the steps
+        taken: training from a restored checkpoint continues with the very next batch, and the
+        result is the same as without the interruption.
 
         Raises:
-          DivergenceError: loss or gradient is not finite.
+          DivergenceError: the loss or the gradient is not finite.
         """
         done = int(state.step)
         packed = self.pack(examples, seed=seed, epoch=0)
@@ -230,19 +231,17 @@ class Trainer:
                     f"training diverged at step {step + 1} of {total}: loss {metrics['loss']}, "
                     f"gradient norm {metrics['grad_norm']}; lower the learning rate"
                 )
-            yield Progress(
+            yield Update(
                 state=state,
                 metrics=metrics,
                 step=step + 1,
                 total_steps=total,
-                epoch=epoch,
                 is_epoch_end=index + 1 == len(packed),
                 seconds=time.monotonic() - start,
             )
 
-    # What follows is traced.
-
     def _place(self, batch: Batch) -> Batch:
+        """Moves a batch to the mesh, rows split over its parts."""
         if self.mesh is None:
             return batch
         whole = partitioning.replicated(self.mesh)
@@ -255,7 +254,7 @@ class Trainer:
     @functools.cached_property
     def _train_step(self):
         def step(state, batch):
-            grads, metrics = self._value_and_gradients(state.params, batch)
+            grads, metrics = self.value_and_gradients(state.params, batch)
             updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
             metrics["grad_norm"] = optax.tree.norm(grads)
@@ -278,11 +277,16 @@ class Trainer:
 
         return jax.jit(loss)
 
-    @functools.cached_property
-    def _gradients(self):
-        return jax.jit(self._value_and_gradients)
+    def value_and_gradients(self, params: Any, batch: Batch) -> tuple[Any, dict[str, Any]]:
+        """Returns the gradient of the loss and the metrics of `loss`; to be traced.
 
-    def _value_and_gradients(self, params, batch):
+        Args:
+          params: parameters of the decoder.
+          batch: examples of one step, on the mesh if there is one.
+
+        Returns:
+          Gradients, float32 in the tree of `params`; and scalars by name.
+        """
         coefficients = self._coefficients(batch)
         block, pull_back = jax.vjp(self._prefix, params)
 
@@ -308,13 +312,14 @@ class Trainer:
             grads = jax.tree.map(lambda a, b: a + b.astype(a.dtype), grads, prefix_grads)
         return grads, _metrics(sums, batch)
 
-    def _coefficients(self, batch):
+    def _coefficients(self, batch: Batch) -> Float[Array, "micro rows length"]:
+        """Returns the coefficient of each target's -log p in the loss of the step."""
         return losses.coefficients(
             batch.weights, batch.lengths, batch.num_examples, self.normalisation
         )
 
-    def _prefix(self, params):
-        """Keys and values of the prefix, without batch dimension; () where there is none."""
+    def _prefix(self, params: Any) -> Prefix | tuple[()]:
+        """Returns keys and values of the prefix, or () if it is empty."""
         if not self.prefix_ids:
             return ()
         tokens = jnp.asarray(self.prefix_ids, jnp.int32)[None]
@@ -323,14 +328,20 @@ class Trainer:
         block = kv_cache.as_prefix(block)
         return block.keys, block.values
 
-    def _micro(self, params, block, coefficients, batch, m) -> losses.Sums:
+    def _micro(
+        self,
+        params: Any,
+        block: Prefix | tuple[()],
+        coefficients: Float[Array, "micro rows length"],
+        batch: Batch,
+        m: Int[Array, ""] | int,
+    ) -> losses.Sums:
+        """Returns the sums of micro-batch `m`, behind the prefix in `block`."""
+
         def of_micro(x):
             return jax.lax.dynamic_index_in_dim(x, m, keepdims=False)
 
-        caches: tuple[KVCache, ...] = ()
-        if self.prefix_ids:
-            positions = jnp.arange(len(self.prefix_ids), dtype=jnp.int32)
-            caches = (KVCache(keys=block[0], values=block[1], positions=positions),)
+        caches = (kv_cache.prefix(*block),) if block else ()
         hidden = models.forward(
             params,
             self.config,
@@ -352,6 +363,7 @@ class Trainer:
 
 
 def _metrics(sums: losses.Sums, batch: Batch) -> dict[str, Any]:
+    """Returns the metrics of a step; see `Trainer.train_step`."""
     tokens = jnp.maximum(sums.tokens, 1.0)
     share = jnp.where(batch.lengths > 0, batch.weights / jnp.maximum(batch.lengths, 1), 0.0)
     return {

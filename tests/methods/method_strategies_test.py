@@ -23,6 +23,7 @@ from restem.steps.select import (
 )
 from restem.training import TokenExample, Trainer
 from tests.helpers import tiny
+from tests.helpers.gradients import gradients
 
 
 def sample(problem, index, reward, text=None, *, source="policy", finish="eos", answer="1"):
@@ -115,7 +116,7 @@ class RWRTest(absltest.TestCase):
             normalisation="example",
         )  # fmt: skip
         tokens = [TokenExample(question, e.target_ids, e.weight) for e in chosen]
-        gradient, _ = trainer.gradients(params, trainer.pack(tokens, seed=0, epoch=0)[0])
+        gradient, _ = gradients(trainer, params, trainer.pack(tokens, seed=0, epoch=0)[0])
 
         length = max(len(question) + len(s.token_ids) for s in samples)
         ids = np.zeros((len(samples), length), np.int32)

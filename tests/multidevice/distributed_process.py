@@ -59,14 +59,13 @@ def logits():
     mine = slice(2 * jax.process_index(), 2 * jax.process_index() + 2)
     with partitioning.use(local_mesh):
         own = run(local, tokens[mine], positions[mine])
-    own_rows = partitioning.from_host_rows(
-        partitioning.batch_sharding(partitioning.make_mesh(), 2), tokens[mine]
+    all_rows = partitioning.from_same_everywhere(
+        partitioning.batch_sharding(partitioning.make_mesh(), 2), tokens
     )
     return {
         "global": partitioning.to_all_hosts(whole).tolist(),
         "local": np.asarray(own).tolist(),
-        "rows": partitioning.to_host_rows(own_rows).tolist(),
-        "all_rows": partitioning.to_all_hosts(own_rows).tolist(),
+        "all_rows": partitioning.to_all_hosts(all_rows).tolist(),
         "share": list(distributed.share(range(5))),
         "first": distributed.is_first(),
     }

@@ -70,7 +70,8 @@ class ManyProcessesTest(absltest.TestCase):
         np.testing.assert_array_equal(first["global"], second["global"])
         np.testing.assert_allclose(first["global"], alone["global"], atol=1e-5)
         np.testing.assert_allclose(first["local"] + second["local"], alone["global"], atol=1e-5)
-        self.assertEqual(first["rows"] + second["rows"], first["all_rows"])
+        self.assertEqual(first["all_rows"], np.arange(24).reshape(4, 6).tolist())
+        self.assertEqual(second["all_rows"], first["all_rows"])
         self.assertEqual((first["share"], second["share"]), ([0, 2, 4], [1, 3]))
         self.assertEqual((first["first"], second["first"]), (True, False))
 

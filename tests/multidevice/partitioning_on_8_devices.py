@@ -256,15 +256,12 @@ class MovesTest(parameterized.TestCase):
         self.assertEqual(jax.tree.map(lambda x: x.sharding, there), target)
         jax.tree.map(np.testing.assert_array_equal, there, params)
 
-    def test_host_rows_there_and_back(self):
-        mesh = _mesh((4, 2, 1))
+    def test_from_every_host_to_every_host(self):
         rows = np.arange(16 * 3, dtype=np.int32).reshape(16, 3)
-        sharding = partitioning.batch_sharding(mesh, 2)
-        for make in (partitioning.from_host_rows, partitioning.from_same_everywhere):
-            array = make(sharding, rows)
-            self.assertEqual(array.addressable_shards[0].data.shape, (2, 3))
-            np.testing.assert_array_equal(partitioning.to_host_rows(array), rows)
-            np.testing.assert_array_equal(partitioning.to_all_hosts(array), rows)
+        sharding = partitioning.batch_sharding(_mesh((4, 2, 1)), 2)
+        array = partitioning.from_same_everywhere(sharding, rows)
+        self.assertEqual(array.addressable_shards[0].data.shape, (2, 3))
+        np.testing.assert_array_equal(partitioning.to_all_hosts(array), rows)
 
 
 if __name__ == "__main__":

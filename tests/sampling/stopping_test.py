@@ -4,7 +4,7 @@ import random
 
 from absl.testing import absltest, parameterized
 
-from restem.sampling.stopping import Stops, StopScanner, text_token_count, training_ids
+from restem.sampling.stopping import Stops, StopScanner, training_ids
 
 
 class Pieces:
@@ -108,11 +108,6 @@ class StopsTest(parameterized.TestCase):
     def test_refuses_what_is_no_sequence_of_strings(self, stop=(), stop_after=()):
         with self.assertRaisesRegex(ValueError, "stop"):
             Stops.of(stop, stop_after)
-
-    def test_text_token_count(self):
-        self.assertEqual(text_token_count([b"ab", b"", b"cd"], 2), 2)
-        self.assertEqual(text_token_count([b"ab", b"cd"], 3), 1)
-        self.assertEqual(text_token_count([b"ab", b"cd"], 4), 2)
 
 
 class TrainingIdsTest(parameterized.TestCase):

@@ -1,0 +1,46 @@
+"""Options of an engine, with every default filled in."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+
+from restem import models
+from restem.sampling.filters import Sampling
+from restem.sampling.stopping import Stops, TokenBytes
+
+
+@dataclasses.dataclass
+class Options:
+    """What the sessions of one engine have in common; see `Engine` for the arguments."""
+
+    config: models.ModelConfig
+    """Decoder of the policy."""
+    vocabulary: TokenBytes
+    """Vocabulary of the policy."""
+    sampling: Sampling
+    """Temperature and filters."""
+    max_new_tokens: int
+    """Cut-off of samples, in tokens."""
+    stops: Stops
+    """Strings that end a sample."""
+    slots: int | None
+    """Samples decoded at a time; None is as many as fit in memory."""
+    decode_steps: int
+    """Tokens sampled per visit of the host."""
+    prefill_tokens: int
+    """Question tokens prefilled at a time, including padding."""
+    ring: int
+    """Columns for sampled tokens at the start."""
+    bucket: int
+    """Divisor of all numbers of columns."""
+    unstacked: bool
+    """Whether the layers are run as a Python loop over separate arrays."""
+    mesh: jax.sharding.Mesh | None
+    """Devices; None is one device."""
+
+
+def round_up(number: int, multiple: int) -> int:
+    """Returns the least positive multiple that is not less than `number`."""
+    return max(multiple, -(-number // multiple) * multiple)

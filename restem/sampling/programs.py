@@ -1,0 +1,41 @@
+"""Compiled programs, shared by all engines of the process."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from restem.sampling.stats import Stats
+
+_PROGRAMS: dict[Any, Any] = {}
+"""Compiled programs by signature, of all engines: those of other settings sample with the same
+model."""
+_KEPT_PROGRAMS = 64
+
+
+class Programs:
+    """Runs functions of `sampling.steps`, each compiled once per set of shapes."""
+
+    def __init__(self, mesh: jax.sharding.Mesh | None, stats: Stats):
+        self._mesh = mesh
+        self._stats = stats
+
+    def run(self, function: Callable, *args: Any, donate: tuple[int, ...] = (), **static: Any):
+        """Calls `function` with array arguments `args` and static arguments `static`."""
+        leaves, tree = jax.tree.flatten(args)
+        shapes = tuple((a.shape, a.dtype, getattr(a, "sharding", None)) for a in leaves)
+        signature = (function, tuple(static.items()), tree, shapes, self._mesh)
+        program = _PROGRAMS.get(signature)
+        if program is None:
+            start = time.perf_counter()
+            jitted = jax.jit(functools.partial(function, **static), donate_argnums=donate)
+            program = jitted.lower(*args).compile()
+            self._stats.compile_seconds += time.perf_counter() - start
+            while len(_PROGRAMS) >= _KEPT_PROGRAMS:
+                del _PROGRAMS[next(iter(_PROGRAMS))]  # the oldest
+            _PROGRAMS[signature] = program
+        return program(*args)
