@@ -5,27 +5,29 @@ A grader is a mapping. Its `kind` names an entry here, and its other keys are op
     {"kind": "math", "extraction": "minerva", ...}   final answers; options: `answers.options`
     {"kind": "numeric", "extraction": "answer_is"}   one exact number, as in GSM8K
     {"kind": "exact", "prefix": "the answer is"}     as in BIG-Bench Hard; "" takes the whole text
-    {"kind": "function", "function": "module:name"}  a user's reward function
+    {"kind": "function", "function": "module:name"}  a user's reward function, see `verify.rewards`
     {"kind": "program", ...}                         runs tests, see `verify.programs`
     {"kind": "none"}                                 ungraded, reward 0
 
-Worker processes call `build` for all kinds but "program" and "none", which the pool handles itself.
+Every kind but "none" also takes `time_limit_s`, `memory_mb` and `workers`
+(`verify.pool.resources`). Worker processes call `build` for all kinds but "program" and "none",
+which `Verifier` handles without one.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import math
 import re
-import traceback
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
 from restem.errors import UserError
 from restem.records import Problem, Verdict
+from restem.verify import rewards
 from restem.verify.answers.extract import MODES, extract
+from restem.verify.pool import resources
+from restem.verify.programs.text import MODES as PROGRAM_MODES
 
 Grader = Callable[[Problem, str], Verdict]
 
@@ -40,23 +42,20 @@ def check(grader: Mapping[str, Any]) -> None:
     kind = grader.get("kind")
     if kind not in KINDS:
         raise UserError(f"unknown grader kind {kind!r}; choose one of {', '.join(KINDS)}")
-    if kind == "program":
-        return
+    _, options = resources.split(grader)
     known = _options(kind)
-    unknown = sorted(set(grader) - {"kind"} - known)
+    unknown = sorted(set(options) - {"kind"} - known)
     if unknown:
         raise UserError(
-            f"grader {kind!r} has no option {unknown[0]!r}; it has {', '.join(sorted(known))}"
+            f"grader {kind!r} has no option {unknown[0]!r};"
+            f" it has {', '.join(sorted(known | resources.NAMES))}"
         )
-    mode = grader.get("extraction", "minerva")
-    if mode not in MODES:
-        raise UserError(f"unknown extraction {mode!r}; choose one of {', '.join(MODES)}")
+    modes = PROGRAM_MODES if kind == "program" else MODES
+    mode = grader.get("extraction", modes[0])
+    if mode not in modes:
+        raise UserError(f"unknown extraction {mode!r}; choose one of {', '.join(modes)}")
     if kind == "function":
-        name = grader.get("function")
-        if not isinstance(name, str) or not re.fullmatch(r"[\w.]+:\w+", name):
-            raise UserError(
-                f"the grader's function is {name!r}; write it as package.module:function"
-            )
+        rewards.check(options)
 
 
 def _options(kind: str) -> set[str]:
@@ -71,7 +70,9 @@ def _options(kind: str) -> set[str]:
         case "exact":
             return {"prefix", "pattern", "strip_period", "ignore_case"}
         case "function":
-            return {"function"}
+            return set(rewards.OPTIONS)
+        case "program":
+            return {"extraction", "stop"}
     return set()
 
 
@@ -82,7 +83,8 @@ def build(grader: Mapping[str, Any]) -> Grader:
       UserError: an unknown kind or option, or a reward function that cannot be imported.
     """
     check(grader)
-    options = {name: value for name, value in grader.items() if name != "kind"}
+    _, options = resources.split(grader)
+    del options["kind"]
     match grader["kind"]:
         case "math":
             return _math(**options)
@@ -91,7 +93,7 @@ def build(grader: Mapping[str, Any]) -> Grader:
         case "exact":
             return _exact(**options)
         case "function":
-            return _function(**options)
+            return rewards.Reward(**options).grade
     raise UserError(f"graders of kind {grader['kind']!r} are not built here")
 
 
@@ -199,43 +201,3 @@ def _exact(
         return Verdict(float(equal), "string", found.strip()[:SHOWN], given[:SHOWN], detail)
 
     return grade
-
-
-def _function(*, function: str) -> Grader:
-    """A user's `f(problem, text) -> float | Verdict`, with finite rewards of at least 0.
-
-    A sample for which it raises, or returns anything else, has method "error" and reward 0.
-    """
-    module, _, name = function.partition(":")
-    try:
-        reward = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"cannot import the reward function {function!r}: {error}") from None
-
-    def failed(what: str) -> Verdict:
-        return Verdict(0.0, method="error", detail=f"{function} {what}"[:500].replace("\n", " "))
-
-    def grade(problem: Problem, text: str) -> Verdict:
-        try:
-            result = reward(problem, text)
-        except Exception as error:
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            where = f"{frame.filename}:{frame.lineno}"
-            return failed(f"raised {type(error).__name__}: {error} ({where})")
-        verdict = result if isinstance(result, Verdict) else Verdict(_number(result), function)
-        if not (math.isfinite(verdict.reward) and verdict.reward >= 0):
-            return failed(f"returned {result!r:.200}; a reward is a finite number of at least 0")
-        return verdict
-
-    return grade
-
-
-def _number(result: Any) -> float:
-    """Returns a reward as a float; NaN if it is no number, as no string is, whatever it spells."""
-    if isinstance(result, str | bytes | bytearray):
-        return math.nan
-    try:
-        # This takes NumPy's and JAX's scalars too, without importing either.
-        return float(result)
-    except (TypeError, ValueError, OverflowError):
-        return math.nan

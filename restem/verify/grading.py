@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from restem.records import Problem
-from restem.verify import graders
+from restem.verify import graders, rewards
 from restem.verify.pool import worker
+from restem.verify.pool.pool import usable_cores
 from restem.verify.pool.process import Launch
 from restem.verify.pool.transport import Channel
 
@@ -24,8 +25,9 @@ def launch(grader: Mapping[str, Any], *, time_limit_s: float, memory_mb: int, jo
     """Returns how a worker for `grader` is started.
 
     Args:
-      grader: a task's grader, of any kind but "program" and "none".
-      time_limit_s: wall-clock seconds for one sample, and a second more of CPU time.
+      grader: a task's grader, of any kind but "program" and "none", without its resources.
+      time_limit_s: wall-clock seconds for one sample, or one batch of a reward function, and on
+        each core a second more of CPU time.
       memory_mb: address space of the worker in MiB.
       jobs: samples after which the worker is replaced.
     """
@@ -34,22 +36,27 @@ def launch(grader: Mapping[str, Any], *, time_limit_s: float, memory_mb: int, jo
     for name in _KEPT_ENVIRONMENT:
         if name in os.environ:
             environment[name] = os.environ[name]
-    # A reward function may import JAX; the accelerator is its parent's.
     environment |= {
-        "JAX_PLATFORMS": "cpu",
-        "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
     }
+    devices = grader.get("devices", "")
+    if not devices:  # the accelerator is the parent's
+        environment["JAX_PLATFORMS"] = "cpu"
+    environment["CUDA_VISIBLE_DEVICES"] = devices
     return Launch(
         command=(sys.executable, "-P", "-m", "restem.verify.grading"),
         environment=environment,
         setup={"grader": dict(grader), "memory_mb": memory_mb, "parent": os.getpid()},
         time_limit_s=time_limit_s,
-        cpu_s=time_limit_s + 1,
-        recycle_mb=memory_mb // 2,
+        # A reward function may keep several cores busy; an answer is graded by one.
+        cpu_s=(time_limit_s + 1) * (usable_cores() if own else 1),
+        start_limit_s=grader.get("start_limit_s", rewards.START_LIMIT_S) if own else 60.0,
+        # The model of a reward function, however large, is no reason to load it again.
+        recycle_mb=memory_mb if own else memory_mb // 2,
         recycle_jobs=jobs,
         window=1 if own else WINDOW,
+        batch=grader.get("batch", 1),
     )
 
 
@@ -59,15 +66,25 @@ def _prepare(
 ) -> Iterator[tuple[dict[str, Any], worker.Answer]]:
     worker.die_with(setup["parent"])
     limits.bound_memory(setup["memory_mb"])
-    grade = graders.build(setup["grader"])
-
-    def answer(jobs: list[Any]) -> list[dict[str, Any]]:
-        return [
+    grader = setup["grader"]
+    if grader["kind"] == "function":
+        reward = rewards.Reward(**{name: v for name, v in grader.items() if name != "kind"})
+        reward.warm_up()
+        yield (
+            {},
+            lambda jobs: reward.replies(
+                [_problem(job["problem"]) for job in jobs], [job["text"] for job in jobs]
+            ),
+        )
+        return
+    grade = graders.build(grader)
+    yield (
+        {},
+        lambda jobs: [
             worker.reply(functools.partial(grade, _problem(job["problem"]), job["text"]))
             for job in jobs
-        ]
-
-    yield {}, answer
+        ],
+    )
 
 
 def _problem(fields: dict[str, Any]) -> Problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import logging
 import threading
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,10 @@ class Verifier:
 
     `submit` returns at once, so that verification overlaps sampling; `grade` waits. Verdicts of
     samples that ran past their time have method "timeout", of those that broke the worker "error";
-    both have reward 0 and cost no other sample its verdict.
+    both have reward 0 and cost no other sample its verdict. A worker that dies by none of our
+    limits is replaced and its sample tried once more. If more than 1% of the verdicts are timeouts
+    or errors, a warning is logged; a reward function that fails on each of its first 32 samples
+    raises UserError.
     """
 
     def __init__(
@@ -51,7 +55,8 @@ class Verifier:
           allow_weak_sandbox: whether programs run where the machine isolates them too little.
           time_limit_s: wall-clock seconds for one sample (10), or for one test of a program (4).
           memory_mb: address space of a worker in MiB: 2048, for reward functions 8192, for
-            programs 1024. A worker whose resident size has passed half of it is replaced.
+            programs 1024. A worker whose resident size has passed half of it (for reward
+            functions, all of it) is replaced.
           jobs_per_worker: samples after which a worker is replaced.
 
         Raises:
@@ -87,7 +92,11 @@ class Verifier:
                 memory_mb=limits.memory_mb,
                 jobs=jobs_per_worker,
             )
-            self._pool = WorkerPool(lambda _: launch, workers=limits.workers or usable_cores())
+            self._pool = WorkerPool(
+                lambda _: launch,
+                workers=limits.workers or usable_cores(),
+                on_verdict=_Watch(options.get("function")),
+            )
 
     def __enter__(self) -> Verifier:
         return self
@@ -148,6 +157,50 @@ class Verifier:
         """Ends the workers; samples without a verdict by now are cancelled."""
         if self._pool is not None:
             self._pool.close()
+
+
+class _Watch:
+    """Watches verdicts for what goes wrong with most of them, which no single one shows."""
+
+    FIRST = 32
+    """A reward function that fails on so many samples at the start is stopped."""
+    SHARE = 0.01
+    """Share of timeouts and errors above which a warning is logged."""
+
+    def __init__(self, function: str | None):
+        self._function = function
+        self._lock = threading.Lock()
+        self._seen = 0
+        self._failed: collections.Counter[str] = collections.Counter()
+        self._first = ""
+        self._next_warning = 200
+
+    def __call__(self, verdict: Verdict, reply: Mapping[str, Any]) -> None:
+        with self._lock:
+            self._seen += 1
+            if verdict.method in ("error", "timeout"):
+                self._failed[verdict.method] += 1
+                self._first = self._first or reply.get("traceback", "")
+            failed = self._failed.total()
+            if self._function is not None and failed == self._seen == self.FIRST:
+                if self._first:
+                    logging.error("the reward function's first failure:\n%s", self._first)
+                raise UserError(
+                    f"the reward function {self._function!r} failed on each of its first"
+                    f" {self.FIRST} samples, the last time so: {verdict.detail}; fix it, or give it"
+                    " more time_limit_s or memory_mb in the task's grader, and run the same"
+                    " command again"
+                )
+            if self._seen >= self._next_warning and failed > self.SHARE * self._seen:
+                self._next_warning = 4 * self._seen
+                logging.warning(
+                    "%d of %d verdicts so far are failures of the verifier (%s), reward 0 each; the"
+                    " latest: %s",
+                    failed,
+                    self._seen,
+                    ", ".join(f"{count} {method}" for method, count in self._failed.items()),
+                    verdict.detail,
+                )
 
 
 _shared: dict[str, Verifier] = {}

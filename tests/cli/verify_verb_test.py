@@ -3,18 +3,22 @@
 import contextlib
 import io
 import logging
+import sys
+from unittest import mock
 
 import gin
 import jax
 from absl.testing import absltest
 
 import restem.methods  # noqa: F401  gin binds what is in it
-from restem import records
+from restem import records, verify
 from restem.cli import main
 from restem.records import Problem, Sample, TaskCard, Verdict
 from restem.run import layout, run
 from restem.runtime import storage
 from restem.runtime.progress import CONSOLE
+from restem.verify import grading
+from restem.verify.pool.process import Launch
 from tests.helpers import run_files
 
 TASK = ["Run.base = 'orbax:/nowhere'", "Run.task = 'sums'", "generate.num_samples = 3"]
@@ -95,6 +99,15 @@ class VerifyVerbTest(absltest.TestCase):
         self.assertEqual(storage.read_json(directory.generation)["mean_reward"], 0.5)
         output = self.verify("--iteration=2")
         self.assertEqual(output, "same: 4 samples\n")
+
+    def test_workers_that_cannot_start_end_with_a_code_that_restarts(self):
+        self.write([[sample("1+1", 0, "\\boxed{2}", 1.0)]])
+        dead = Launch((sys.executable, "-c", "raise SystemExit(9)"), {}, {}, 10.0, 10.0)
+        verify.close_shared()
+        with mock.patch.object(grading, "launch", return_value=dead):
+            message = self.verify(code=75)
+        self.assertIn("no verification worker can be started", message)
+        self.assertLen(message.strip().splitlines(), 1)
 
     def test_samples_that_the_verifier_did_not_reward_keep_their_reward(self):
         human = sample("1+1", 1, "Two, of course.", 1.0, source="human")

@@ -1,5 +1,6 @@
 """Reward functions for graders_test and pool_test, good and bad."""
 
+import dataclasses
 import os
 import signal
 import sys
@@ -67,6 +68,53 @@ def not_a_number(problem: Problem, text: str) -> float:
     return float("nan")
 
 
+_LOADED: list[int] = []
+
+
+def load() -> None:
+    """Takes longer than the tests' time limits, as loading a model does."""
+    time.sleep(2.0)
+    _LOADED.append(os.getpid())
+
+
+def loaded(problem: Problem, text: str) -> float:
+    return float([os.getpid()] == _LOADED)
+
+
+def broken_load() -> None:
+    raise OSError("no such model")
+
+
+def lengths(problems: list[Problem], texts: list[str]) -> list[float]:
+    """Rewards of a batch; a text names what goes wrong."""
+    if "raise" in texts:
+        raise ValueError("a bad batch")
+    if "die" in texts:
+        os._exit(3)
+    if "sleep" in texts:
+        time.sleep(1000)
+    if "short" in texts:
+        return [1.0]
+    if "none" in texts:
+        return None
+    return [float(len(text)) + 100 * len(texts) for text in texts]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored(Verdict):
+    """A subclass with a field of its own."""
+
+    score: int = 7
+
+
+def scored(problem: Problem, text: str) -> Verdict:
+    return Scored(0.75, method="scored")
+
+
+def raises(problem: Problem, text: str) -> float:
+    raise KeyError(f"no entry for {text}")
+
+
 def misbehave(problem: Problem, text: str) -> float:
     """Does what the text says."""
     print("noise between the answers")
@@ -76,6 +124,8 @@ def misbehave(problem: Problem, text: str) -> float:
     elif text == "swallow":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         time.sleep(1000)
+    elif text == "nap":
+        time.sleep(0.3)
     elif text == "spin":
         while True:
             pass

@@ -49,7 +49,7 @@ class WorkerPool:
         *,
         workers: int,
         on_ready: Callable[[Mapping[str, Any]], None] | None = None,
-        on_reply: Callable[[Mapping[str, Any]], None] | None = None,
+        on_verdict: Callable[[Verdict, Mapping[str, Any]], None] | None = None,
     ):
         """Starts nothing yet.
 
@@ -58,12 +58,13 @@ class WorkerPool:
           workers: most worker processes at a time.
           on_ready: is given the facts of each worker that has started. What it raises breaks the
             pool: every job's future raises it.
-          on_reply: is given each reply, in some worker's thread, with the same effect.
+          on_verdict: is given each verdict and the reply it came in (empty where no worker
+            replied), in some worker's thread, with the same effect.
         """
         self._launch = launch
         self._count = workers
         self._on_ready = on_ready
-        self._on_reply = on_reply
+        self._on_verdict = on_verdict
         self._threads: list[threading.Thread] = []
         self._queue: collections.deque[Job] = collections.deque()
         self._idle = 0
@@ -239,12 +240,19 @@ class WorkerPool:
                 job.future.set_exception(UserError(reply["user_error"]))
                 continue
             try:
-                if self._on_reply is not None:
-                    self._on_reply(reply)
+                self._decide(job, Verdict(**reply["verdict"]), reply)
             except Exception as error:
-                _fail([job for job, _ in event.replies[position:]], error)
+                _fail([job for job, _ in event.replies[position + 1 :]], error)
                 raise
-            job.future.set_result(Verdict(**reply["verdict"]))
+
+    def _decide(self, job: Job, verdict: Verdict, reply: Mapping[str, Any]) -> None:
+        try:
+            if self._on_verdict is not None:
+                self._on_verdict(verdict, reply)
+        except Exception as error:
+            _fail([job], error)
+            raise
+        job.future.set_result(verdict)
 
     def _lose(self, worker: WorkerProcess, event: Event, failures: int) -> None:
         """Decides what becomes of the jobs of a worker that refused, hung or died."""
@@ -252,6 +260,7 @@ class WorkerPool:
         self.counts["deaths"] += died
         self.counts["timeouts"] += event.kind == "timeout"
         again: list[Job] = []
+        undecided: Job | None = None
         if worker.ready and worker.pending:
             head = worker.pending.popleft()
             if len(head) > 1:  # nobody knows which of them was to blame
@@ -266,13 +275,15 @@ class WorkerPool:
                 again = head
             else:
                 self.counts["lost"] += died
-                method = "error" if died else "timeout"
-                head[0].future.set_result(Verdict(0.0, method=method, detail=event.detail))
+                undecided = head[0]
         again += [job for batch in worker.pending for job in batch]
         worker.pending.clear()
         with self._changed:
             self._queue.extendleft(reversed(again))
             self._changed.notify_all()
+        if undecided is not None:
+            method = "error" if died else "timeout"
+            self._decide(undecided, Verdict(0.0, method=method, detail=event.detail), {})
         if event.kind == "refused":
             self._break(UserError(event.detail))
         elif failures >= START_ATTEMPTS:

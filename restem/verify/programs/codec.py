@@ -150,7 +150,7 @@ def _pairs(items: list, handle: Callable[[int], Any] | None) -> list:
     return [(_unpack(key, handle), _unpack(item, handle)) for key, item in items]
 
 
-def _mapping(kind: type) -> Callable[[list], Any]:
+def _mapping(kind: type[dict]) -> Callable[[list], Any]:
     """Returns what builds a mapping key by key.
 
     Keys of one hash take quadratic time, and a signal is seen only between two steps of Python.

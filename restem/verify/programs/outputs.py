@@ -118,9 +118,12 @@ def short(value: Any, limit: int = 60) -> str:
     return one_line(value if isinstance(value, str) else "".join(_spelled(value, [limit])), limit)
 
 
+_BRACKETS: dict[type, str] = {list: "[]", tuple: "()", set: "{}", dict: "{}"}
+
+
 def _spelled(value: Any, room: list[int]) -> Iterator[str]:
     """Yields the parts of `repr(value)`, but none once `room[0]` characters have been yielded."""
-    brackets = {list: "[]", tuple: "()", set: "{}", dict: "{}"}.get(type(value))
+    brackets = _BRACKETS.get(type(value))
     if room[0] < 0:
         return
     if brackets is None or not value:
