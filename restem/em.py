@@ -5,22 +5,20 @@
         while the reward on D_val improves:
             maximise  sum over D_i of  r(x, y) log p(y | x)                 select, improve
 
-Each step writes files and does nothing where they are there, so the loop below is also how a run
-resumes. Many hosts run it alike; the steps share out the work between them. What a method of the
-family changes is bound by gin: `start_from`, `problems_per_iteration` and `generate_every` here,
-who proposes in `generate`, what is kept and with what weight in `select`, how the policy is fitted
-in `improve`.
+Each step writes files and does nothing where they exist, so the loop below is also how a run
+resumes. Many hosts run it alike; the steps divide the work between them. A method of the family is
+a set of settings: of the loop (`start_from`, `problems_per_iteration`, `generate_every`), of who
+proposes in `generate`, of what is kept and with what weight in `select`, and of how the policy is
+fitted in `improve`.
 """
 
 from __future__ import annotations
 
 import random
-from typing import Literal
-
-import gin
 
 from restem import records
 from restem.records import Problem
+from restem.rollout import Rollout
 from restem.run import summary
 from restem.run.run import Run
 from restem.runtime import distributed, storage
@@ -28,70 +26,69 @@ from restem.steps.evaluate import evaluate
 from restem.steps.generate import generate
 from restem.steps.improve import improve
 from restem.steps.select import select
+from restem.steps.settings import Settings
 
 
-@gin.configurable
-def em(
-    *,
-    run: Run,
-    iterations: int = 3,
-    start_from: Literal["base", "last"] = "base",
-    problems_per_iteration: int | None = None,
-    generate_every: int = 1,
-    evaluate_every: int = 1,
-) -> None:
-    """Runs expectation-maximization, or goes on with it.
+def em(*, run: Run, settings: Settings) -> None:
+    """Runs expectation-maximization, or continues it.
 
     Args:
       run: what is trained on what.
-      iterations: section 5: 3 for MATH, 2 for APPS.
-      start_from: the M-step fine-tunes the "base" policy (ReST-EM) or the "last" one (ReST).
-      problems_per_iteration: a mini-batch of problems an iteration (IML, RAFT); None: all.
-      generate_every: iterations that share the samples of the first of them: the Improve steps of
-        one Generate step in ReST.
-      evaluate_every: iterations between evaluations; the last is always evaluated.
+      settings: of the loop and its steps.
     """
-    run.open()
-    evaluate_policy(run=run, iteration=0)
-    for i in range(1, iterations + 1):
-        generated_at = i - (i - 1) % generate_every
-        if generated_at == i:
-            generate_samples(run=run, iteration=i, problems_per_iteration=problems_per_iteration)
-        select_examples(run=run, iteration=i, generated_at=generated_at)
-        improve_policy(run=run, iteration=i, start_from=start_from)
-        if i % evaluate_every == 0 or i == iterations:
-            evaluate_policy(run=run, iteration=i)
+    run.open(settings)
+    evaluate_policy(run=run, settings=settings, iteration=0)
+    loop = settings.loop
+    for i in range(1, loop.iterations + 1):
+        if generated_at(i, settings) == i:
+            generate_samples(run=run, settings=settings, iteration=i)
+        select_examples(run=run, settings=settings, iteration=i)
+        improve_policy(run=run, settings=settings, iteration=i)
+        if i % loop.evaluate_every == 0 or i == loop.iterations:
+            evaluate_policy(run=run, settings=settings, iteration=i)
         summary.write(run)
 
 
-def generate_samples(*, run: Run, iteration: int, problems_per_iteration: int | None = None):
+def generated_at(iteration: int, settings: Settings) -> int:
+    """The iteration whose samples this one is trained on: Improve steps share them in ReST."""
+    return iteration - (iteration - 1) % settings.loop.generate_every
+
+
+def generate_samples(*, run: Run, settings: Settings, iteration: int) -> None:
     """E-step: samples of the policy of iteration - 1, with their rewards."""
+    size = settings.loop.problems_per_iteration
     generate(
-        policy=run.sampler(iteration - 1),
-        source=run.teacher or "policy",
-        card=run.card(iteration=iteration - 1),
-        problems=minibatch(run.problems("train"), iteration, problems_per_iteration, run.seed),
+        rollout=Rollout(
+            policy=run.sampler(iteration - 1),
+            card=run.card(iteration=iteration - 1),
+            verifier=run.verifier(),
+            key=records.stable_key(run.seed, "generate", iteration),
+            **run.e_step(),
+        ),
+        problems=minibatch(run.problems("train"), iteration, size, run.seed),
         directory=run.directory(iteration),
-        verifier=run.verifier(),
-        key=records.stable_key(run.seed, "generate", iteration),
+        source=run.settings.teacher or "policy",
+        settings=settings.generate,
     )
 
 
-def select_examples(*, run: Run, iteration: int, generated_at: int | None = None):
+def select_examples(*, run: Run, settings: Settings, iteration: int) -> None:
     """What of the samples the policy is trained on."""
     directory = run.directory(iteration)
+    first = generated_at(iteration, settings)
 
     def write() -> None:
         if directory.selection.exists():
             return
-        samples = run.directory(generated_at or iteration).read_samples()
+        samples = run.directory(first).read_samples()
         sampled = {s.problem_id for s in samples}
         chosen = select(
             problems=[p for p in run.problems("train") if p.problem_id in sampled],
             samples=samples,
             iteration=iteration,
             seed=run.seed,
-            step=iteration - (generated_at or iteration),
+            step=iteration - first,
+            settings=settings.select,
         )
         storage.write_table(directory.dataset, records.examples_to_table(chosen.examples))
         storage.write_json(directory.selection, chosen.report)
@@ -99,12 +96,8 @@ def select_examples(*, run: Run, iteration: int, generated_at: int | None = None
     distributed.on_first("selection", write)
 
 
-@gin.configurable
-def improve_policy(*, run: Run, iteration: int, start_from: str = "base", improve=improve):
-    """M-step: fits the base (or the last) policy to the selected examples.
-
-    `improve` is the step itself; reinforced ICL puts another in its place, which does not train.
-    """
+def improve_policy(*, run: Run, settings: Settings, iteration: int) -> None:
+    """M-step: fits the base (or the last) policy to the selected examples."""
     directory = run.directory(iteration)
 
     def finished() -> bool:
@@ -114,21 +107,50 @@ def improve_policy(*, run: Run, iteration: int, start_from: str = "base", improv
 
     if distributed.on_first("start of the M-step", finished):
         return
-    table = storage.read_table(directory.dataset)
-    start = 0 if start_from == "base" else iteration - 1
-    improve(
-        start=run.policy(start),
-        start_reward=run.validation_reward(start),
+    examples = records.examples_from_table(storage.read_table(directory.dataset))
+    # A method that rewrites the prompt continues from the last prompt.
+    is_base = (
+        settings.loop.start_from == "base" and not run.directory(iteration - 1).prefix.exists()
+    )
+    start = 0 if is_base else iteration - 1
+    rollout = Rollout(
+        policy=run.policy(start),
         card=run.card(iteration=iteration - 1),
-        examples=records.examples_from_table(table),
-        validation=run.problems("validation"),
-        directory=directory,
         verifier=run.verifier(),
         key=records.stable_key(run.seed, "improve", iteration),
+        **run.m_step(),
+    )
+    fit = settings.loop.improve or (lambda **given: improve(**given, settings=settings.improve))
+    fit(
+        rollout=rollout,
+        examples=examples,
+        validation=run.problems("validation"),
+        directory=directory,
+        start_reward=validation_reward(run=run, rollout=rollout, iteration=start),
     )
 
 
-def evaluate_policy(*, run: Run, iteration: int):
+def validation_reward(*, run: Run, rollout: Rollout, iteration: int) -> float | None:
+    """The reward on D_val of the policy of `iteration`; None without validation problems.
+
+    That of the base policy is measured once, with `rollout`; that of another by its M-step.
+    """
+    if iteration:
+        return storage.read_json(run.directory(iteration).improvement)["best_validation"]
+    problems = run.problems("validation")
+    if not problems:
+        return None
+    path = run.directory(0).validation
+    if not distributed.on_first("is the base policy validated", path.exists):
+        reward = rollout.greedy_reward(problems, what="validating the base policy")
+        measured = {"reward": reward, "n": len(problems), "policy": rollout.policy.reference}
+        distributed.on_first(
+            "the base policy's validation", lambda: storage.write_json(path, measured)
+        )
+    return storage.read_json(path)["reward"]
+
+
+def evaluate_policy(*, run: Run, settings: Settings, iteration: int) -> None:
     """Evaluates the policy that `iteration` ended with on every task of the run."""
     directory = run.directory(iteration)
     for name, task, split in run.evaluated_sets:
@@ -140,16 +162,18 @@ def evaluate_policy(*, run: Run, iteration: int):
             stored = records.samples_from_table(storage.read_table(base))
             base_answers = [s for s in stored if s.sample_index > 0] or None
         evaluate(
-            policy=run.policy(iteration),
-            card=run.card(task, iteration=iteration),
+            rollout=Rollout(
+                policy=run.policy(iteration),
+                card=run.card(task, iteration=iteration),
+                verifier=run.verifier(task),
+                key=records.stable_key(run.seed, "evaluate", name),
+                **run.e_step(),
+            ),
             problems=run.evaluated_problems(task, split),
             directory=directory,
             name=name,
-            verifier=run.verifier(task),
-            key=records.stable_key(run.seed, "evaluate", name),
             base_answers=base_answers,
-            # Pass@k is of test problems; the gap to training problems is one of greedy answers.
-            **({"num_samples": 0} if split == "train" else {}),
+            settings=settings.evaluate.of_split(split),
         )
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import difflib
-import os
+import ast
 import sys
 from collections.abc import Sequence
 
@@ -125,8 +124,6 @@ def split_gin_bindings(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _gin_value(text: str) -> str:
     """A gin value as typed in a shell: what is neither a literal nor a reference is a string."""
-    import ast
-
     if text.startswith(("@", "%")):
         return text
     try:
@@ -134,46 +131,6 @@ def _gin_value(text: str) -> str:
     except (ValueError, SyntaxError):
         return repr(text)
     return text
-
-
-def gin_folders() -> list[str]:
-    """Where gin files are looked for: here, here under gin/, beside the package."""
-    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    beside = [os.path.join(package, "gin"), os.path.join(os.path.dirname(package), "gin")]
-    return [os.getcwd(), os.path.join(os.getcwd(), "gin"), *filter(os.path.isdir, beside)]
-
-
-def parse_gin(files: Sequence[str], bindings: Sequence[str]) -> None:
-    """Reads gin files and bindings; raises `UserError` naming the file or name that is wrong."""
-    import gin
-
-    folders = gin_folders()
-    # gin takes a file that it does not find at once for one of a Python package, and imports what
-    # here has the package's name: with a folder models/, `models/x.gin` would be lost. Its search
-    # path would keep the folders of an earlier call, too.
-    gin.config._FILE_READERS[:] = [(open, os.path.isfile)]
-    gin.config._LOCATION_PREFIXES[:] = folders
-    if os.getcwd() not in sys.path:  # gin files import tasks and rewards of the user's own
-        sys.path.append(os.getcwd())
-    for file in files:
-        if not any(os.path.isfile(os.path.join(folder, file)) for folder in folders):
-            known = sorted(
-                os.path.relpath(os.path.join(root, name), folder)
-                for folder in folders[2:]
-                for root, _, names in os.walk(folder)
-                for name in names
-                if name.endswith(".gin")
-            )
-            near = difflib.get_close_matches(file, known, n=3, cutoff=0.3)
-            hint = f"; is it {' or '.join(near)}?" if near else ""
-            raise UserError(f"--gin_file={file}: no such file in {', '.join(folders)}{hint}")
-    try:
-        gin.parse_config_files_and_bindings(list(files), list(bindings), finalize_config=False)
-    except UserError:
-        raise
-    except Exception as e:  # gin raises ValueError, SyntaxError, RuntimeError, ImportError, ...
-        message = " ".join(str(e).split())
-        raise UserError(f"gin: {message}; correct the gin file or the --gin.NAME=VALUE") from e
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -191,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"restem: {str(e).partition(chr(10))[0]}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("restem: interrupted; the same command goes on from here", file=sys.stderr)
+        print("restem: interrupted; the same command continues from here", file=sys.stderr)
         return 130
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from concurrent.futures import Future
-from typing import Any
 
 import gin
 
 from restem.records import Problem, Verdict
+from restem.rollout.verification import Verifier
 
 
 @gin.configurable(module="restem.methods")
@@ -21,15 +21,15 @@ class WithoutGold:
     """
 
     placeholder: str = "0"
-    """Stands where graders expect a gold answer, the same for all problems."""
+    """Text given to graders as the gold answer, the same for all problems."""
 
-    def __call__(self, verifier: Any) -> _Blind:
+    def __call__(self, verifier: Verifier) -> Verifier:
         return _Blind(verifier, self.placeholder)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Blind:
-    verifier: Any
+    verifier: Verifier
     placeholder: str
 
     def submit(self, problem: Problem, text: str) -> Future[Verdict]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated
 
 import gin
 
 from restem.methods.unsolved import first_free_index
 from restem.records import Problem, Sample, Verdict
+from restem.rollout import Rollout
 from restem.run.layout import IterationDir
+from restem.runtime.checks import at_least
 
 
 @gin.configurable(module="restem.methods")
@@ -22,15 +24,15 @@ class HumanSolutions:
     data set augmented with human data (Gulcehre et al. 2023).
     """
 
-    max_per_problem: int | None = None
-    """The first so many of each problem; None: all."""
+    max_per_problem: Annotated[int | None, at_least(1)] = None
+    """Most solutions per problem, the first ones; None: all."""
 
     def __call__(
         self,
         *,
+        rollout: Rollout,
         problems: Sequence[Problem],
         samples: Sequence[Sample],
-        settings: Mapping[str, Any],
         directory: IterationDir,
     ) -> list[Sample]:
         first = first_free_index(samples)

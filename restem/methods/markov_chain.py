@@ -33,13 +33,13 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import gin
 
 from restem.methods.unsolved import first_free_index
 from restem.records import Problem, Sample
+from restem.rollout import Rollout
 from restem.run.layout import IterationDir, Workdir
 
 
@@ -71,9 +71,9 @@ class MarkovChain:
     def __call__(
         self,
         *,
+        rollout: Rollout,
         problems: Sequence[Problem],
         samples: Sequence[Sample],
-        settings: Mapping[str, Any],
         directory: IterationDir,
     ) -> list[Sample]:
         index = first_free_index(samples)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated
 
 import gin
 
 from restem.methods.unsolved import first_free_index, unsolved
 from restem.records import Problem, Sample
+from restem.rollout import Rollout
 from restem.run.layout import IterationDir
-from restem.steps.generate import sample_and_verify
+from restem.runtime.checks import at_least
 
 
 @gin.configurable(module="restem.methods")
@@ -26,26 +27,25 @@ class Rationalization:
 
     template: str = "(The final answer of the next problem is {answer}.)\n\n{inputs}"
     """The hinted query: `{answer}` is the gold answer, `{inputs}` the problem's own query."""
-    num_samples: int = 1
-    """Solutions a failed problem."""
+    num_samples: Annotated[int, at_least(1)] = 1
+    """Solutions per failed problem."""
 
     def __call__(
         self,
         *,
+        rollout: Rollout,
         problems: Sequence[Problem],
         samples: Sequence[Sample],
-        settings: Mapping[str, Any],
         directory: IterationDir,
     ) -> list[Sample]:
         failed = [p for p in unsolved(problems, samples) if p.answer]
         if not failed:
             return []
         return list(
-            sample_and_verify(
-                **settings,
-                problems=failed,
+            rollout.sample(
+                failed,
+                self.num_samples,
                 inputs=[self.hinted(p) for p in failed],
-                num_samples=self.num_samples,
                 first_sample=first_free_index(samples),
                 source="rationalization",
                 what=f"{directory.path.name}: rationalizing",

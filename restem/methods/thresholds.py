@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import gin
 
 from restem.records import Problem, Sample
-from restem.steps.select import RewardAbove
+from restem.steps.strategies import RewardAbove
 
 
 @gin.configurable(module="restem.methods")
@@ -20,7 +20,7 @@ class RisingThreshold:
     """
 
     thresholds: Sequence[float] = (0.0,)
-    """tau of the first Improve step, of the second, ...; the last goes on where there are more."""
+    """tau of the first Improve step, of the second, ...; the last one also of all further steps."""
 
     def __post_init__(self):
         if not self.thresholds or list(self.thresholds) != sorted(self.thresholds):

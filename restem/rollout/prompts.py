@@ -21,7 +21,7 @@ class Prompts:
     prefix: tuple[int, ...]
     """Start-of-text id where the family has one, then the few-shot prompt."""
     questions: tuple[tuple[int, ...], ...]
-    """One a problem, in their order."""
+    """One per problem, in their order."""
 
 
 def prefix_ids(card: TaskCard, vocabulary) -> tuple[int, ...]:

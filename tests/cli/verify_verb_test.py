@@ -10,13 +10,13 @@ import gin
 import jax
 from absl.testing import absltest
 
-import restem.methods  # noqa: F401  gin binds what is in it
 from restem import records, verify
-from restem.cli import main
+from restem.cli import gin_files, main  # noqa: F401  the first registers names with gin
 from restem.records import Problem, Sample, TaskCard, Verdict
 from restem.run import layout, run
 from restem.runtime import storage
 from restem.runtime.progress import CONSOLE
+from restem.steps.settings import Settings
 from restem.verify import grading
 from restem.verify.pool.process import Launch
 from tests.helpers import run_files
@@ -50,14 +50,15 @@ class VerifyVerbTest(absltest.TestCase):
     def write(self, shards, *, grader=None, bindings=(), iteration=2):
         """A run of two problems whose E-step is finished."""
         gin.parse_config([*TASK, *bindings])
-        this = run.Run(workdir=self.folder)
+        settings = Settings.from_gin()
+        this = run.Run(self.folder, settings.run)
         card = TaskCard("sums", grader=grader or {"kind": "math", "extraction": "boxed"})
         problems = [
             Problem(name, "train", f"What is {name}?", answer=answer)
             for name, answer in (("1+1", "2"), ("1/2", "\\frac{1}{2}"))
         ]
         run_files.write_problems(this.files, card, problems)
-        this.open()
+        this.open(settings)
         directory = this.directory(iteration)
         for i, samples in enumerate(shards):
             path = layout.shard_path(directory.samples, i, len(shards))

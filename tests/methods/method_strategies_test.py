@@ -13,14 +13,10 @@ from restem.methods import markov_chain
 from restem.records import Problem, Sample, Verdict
 from restem.run import layout
 from restem.runtime import storage
-from restem.steps.select import (
-    BestOfN,
-    Everything,
-    ExponentialWeight,
-    UnitWeight,
-    equation_set,
-    select,
-)
+from restem.steps.distinct import equation_set
+from restem.steps.select import select
+from restem.steps.settings import SelectSettings
+from restem.steps.strategies import BestOfN, Everything, ExponentialWeight, UnitWeight
 from restem.training import TokenExample, Trainer
 from tests.helpers import tiny
 from tests.helpers.gradients import gradients
@@ -42,9 +38,13 @@ class ReSTTest(absltest.TestCase):
         kept = []
         for step in range(4):
             chosen = select(
-                problems=[A], samples=samples, iteration=step + 1, seed=0, step=step, keep=keep,
-                cap=None, weight=UnitWeight(),
-            )  # fmt: skip
+                problems=[A],
+                samples=samples,
+                iteration=step + 1,
+                seed=0,
+                step=step,
+                settings=SelectSettings(keep=keep, cap=None, weight=UnitWeight()),
+            )
             kept.append([e.sample_index for e in chosen.examples])
         self.assertEqual(kept, [list(range(1, 11)), [6, 7, 8, 9, 10], [10], [10]])
 
@@ -67,7 +67,11 @@ class RFTTest(absltest.TestCase):
         samples = [sample("a", i, 1.0, text) for i, text in enumerate(texts)]
         samples += [sample("a", 30 + i, 1.0, f"So {text}.") for i, text in enumerate(texts)]
         chosen = select(
-            problems=[A], samples=samples, iteration=1, seed=0, distinct="equations", cap=None
+            problems=[A],
+            samples=samples,
+            iteration=1,
+            seed=0,
+            settings=SelectSettings(distinct="equations", cap=None),
         )
         self.assertEqual([e.sample_index for e in chosen.examples], list(range(30)))
         self.assertLen({equation_set(s) for s in samples}, 30)
@@ -78,9 +82,12 @@ class RAFTTest(absltest.TestCase):
         rng = np.random.default_rng(0)
         samples = [sample("ab"[i % 2], i, float(r)) for i, r in enumerate(rng.random(20))]
         chosen = select(
-            problems=[A, B], samples=samples, iteration=1, seed=0, keep=BestOfN(),
-            weight=UnitWeight(),
-        )  # fmt: skip
+            problems=[A, B],
+            samples=samples,
+            iteration=1,
+            seed=0,
+            settings=SelectSettings(keep=BestOfN(), weight=UnitWeight()),
+        )
         best = {
             p: max((s for s in samples if s.problem_id == p), key=lambda s: s.reward) for p in "ab"
         }
@@ -105,9 +112,14 @@ class RWRTest(absltest.TestCase):
         ]
         beta = 0.7
         chosen = select(
-            problems=[A], samples=samples, iteration=1, seed=0, keep=Everything(), cap=None,
-            distinct="none", weight=ExponentialWeight(beta),
-        ).examples  # fmt: skip
+            problems=[A],
+            samples=samples,
+            iteration=1,
+            seed=0,
+            settings=SelectSettings(
+                keep=Everything(), cap=None, distinct="none", weight=ExponentialWeight(beta)
+            ),
+        ).examples
         question = [5, 6, 7]
         config = tiny.config()
         params = models.init_params(config, jax.random.key(0))
@@ -183,7 +195,7 @@ class SelfImproveTest(absltest.TestCase):
 class HumanSolutionsTest(absltest.TestCase):
     def made(self, problems, samples, **settings):
         return methods.HumanSolutions(**settings)(
-            problems=problems, samples=samples, settings={}, directory=None
+            rollout=None, problems=problems, samples=samples, directory=None
         )
 
     def test_every_solution_is_a_sample_beside_the_others(self):
@@ -202,7 +214,11 @@ class HumanSolutionsTest(absltest.TestCase):
         policy = [sample("a", 0, 0.0), sample("a", 1, 1.0), sample("b", 0, 0.0)]
         samples = policy + self.made(problems, policy)
         chosen = select(
-            problems=problems, samples=samples, iteration=1, seed=0, keep=methods.HumanWhereSolved()
+            problems=problems,
+            samples=samples,
+            iteration=1,
+            seed=0,
+            settings=SelectSettings(keep=methods.HumanWhereSolved()),
         )
         self.assertEqual([(e.problem_id, e.targets) for e in chosen.examples], [("a", "one")])
 
@@ -254,9 +270,17 @@ class TriceTest(parameterized.TestCase):
                 source = "policy" if i < len(proposed) else "chain"
                 samples.append(sample(str(m), i, float(self.CORRECT[m, y]), str(y), source=source))
         chosen = select(
-            problems=problems, samples=samples, iteration=1, seed=0, keep=Everything(),
-            distinct="none", cap=None, weight=methods.ControlVariate(**settings),
-        )  # fmt: skip
+            problems=problems,
+            samples=samples,
+            iteration=1,
+            seed=0,
+            settings=SelectSettings(
+                keep=Everything(),
+                distinct="none",
+                cap=None,
+                weight=methods.ControlVariate(**settings),
+            ),
+        )
         self.assertEqual(sum(chosen.report["buckets"].values()), len(samples))
         total = np.zeros_like(self.p)
         for e in chosen.examples:
@@ -326,9 +350,14 @@ class TriceTest(parameterized.TestCase):
             )
             problems = [A, *(Problem(f"o{i}", "train", "?") for i in range(5))]
             chosen = select(
-                problems=problems, samples=mine + others, iteration=1, seed=0, keep=Everything(),
-                distinct="none", cap=None, weight=methods.ControlVariate(),
-            )  # fmt: skip
+                problems=problems,
+                samples=mine + others,
+                iteration=1,
+                seed=0,
+                settings=SelectSettings(
+                    keep=Everything(), distinct="none", cap=None, weight=methods.ControlVariate()
+                ),
+            )
             found = {e.sample_index: e.weight for e in chosen.examples if e.problem_id == "a"}
             begun = 3 + bool(found)
             scale = len(chosen.examples) / begun
@@ -351,7 +380,7 @@ class TriceTest(parameterized.TestCase):
         write(3, [sample("b", 0, 0.0), sample("b", 1, 1.0, "second", source="chain")])
         proposals = [sample("a", 0, 0.0), sample("b", 0, 0.0)]
         states = methods.MarkovChain()(
-            problems=[A, B], samples=proposals, settings={}, directory=files.iteration(4)
+            rollout=None, problems=[A, B], samples=proposals, directory=files.iteration(4)
         )
         self.assertEqual(
             {s.problem_id: (s.text, s.source, s.sample_index, s.token_ids) for s in states},

@@ -16,11 +16,13 @@ from etils import epath
 
 from restem import em, models, records
 from restem.checkpoints import orbax
-from restem.cli.main import parse_gin
+from restem.cli.gin_files import parse_gin
 from restem.records import Problem, TaskCard
 from restem.run import run, summary
 from restem.runtime import storage
 from restem.steps import select
+from restem.steps.distinct import equation_set
+from restem.steps.settings import Settings
 from restem.training import TokenExample, Trainer, optimizers
 from restem.verify import close_shared
 from tests.helpers import run_files, tiny
@@ -31,11 +33,10 @@ FEW = {"kind": "function", "function": "tests.helpers.tiny:few_letters"}
 SHARE = {"kind": "function", "function": "tests.helpers.tiny:letters_reward"}
 SETTINGS = (
     "Run.task = 'letters'",
-    "generate.slots = 8",
+    "Run.e_step_slots = 8",
     "generate.problems_per_shard = 4",
-    "evaluate.slots = 8",
     "adamw.learning_rate = 3e-3",
-    "improve.slots = 8",
+    "Run.m_step_slots = 8",
     "improve.row_length = 64",
     "improve.rows_per_batch = 4",
     "improve.patience = 9",
@@ -98,10 +99,11 @@ class MethodsTest(parameterized.TestCase):
             [f"methods/{method}.gin"],
             [f"Run.base = '{self.policies['base']}'", *SETTINGS, *bindings],
         )
-        this = run.Run(workdir=str(self.folder))
+        self.settings = Settings.from_gin()
+        this = run.Run(str(self.folder), self.settings.run)
         counts = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
-        if this.validation_problems is not None:
-            counts["validation"] = this.validation_problems
+        if self.settings.run.validation_problems is not None:
+            counts["validation"] = self.settings.run.validation_problems
         problems = [
             Problem(f"{split}{i}", split, f"{split} {i}:", gold.format(i=i), None, (f"go{i} up",))
             for split, count in counts.items()
@@ -112,7 +114,7 @@ class MethodsTest(parameterized.TestCase):
         return this
 
     def finish(self, this, iterations):
-        em.em(run=this)
+        em.em(run=this, settings=self.settings)
         found = summary.summarize(this)
         self.assertEqual([e["iteration"] for e in found["iterations"]], list(range(iterations + 1)))
         for entry in found["iterations"][1:]:
@@ -166,7 +168,7 @@ class MethodsTest(parameterized.TestCase):
         samples = self.samples(this)
         for problem in this.problems("train"):
             kept = [
-                select.equation_set(samples[e.problem_id, e.sample_index])
+                equation_set(samples[e.problem_id, e.sample_index])
                 for e in self.examples(this)
                 if e.problem_id == problem.problem_id
             ]
@@ -174,8 +176,8 @@ class MethodsTest(parameterized.TestCase):
 
     def test_star(self):
         # The tiny policy never gives these answers: every problem is asked again.
-        this = self.open("star", grader={"kind": "exact"}).open()
-        em.generate_samples(run=this, iteration=1)
+        this = self.open("star", grader={"kind": "exact"}).open(self.settings)
+        em.generate_samples(run=this, settings=self.settings, iteration=1)
         samples = list(self.samples(this).values())
         hinted = [s for s in samples if s.source == "rationalization"]
         self.assertLen(samples, 2 * TRAIN)
@@ -263,8 +265,9 @@ class MethodsTest(parameterized.TestCase):
         for gold in ("zq{i}", "another {i}"):
             this = self.open("self_improve", "generate.num_samples = 4", "improve.epochs = 1",
                              grader={"kind": "exact"}, gold=gold)  # fmt: skip
-            em.generate_samples(run=this.open(), iteration=1)
-            em.select_examples(run=this, iteration=1)
+            settings = self.settings
+            em.generate_samples(run=this.open(settings), settings=settings, iteration=1)
+            em.select_examples(run=this, settings=settings, iteration=1)
             kept.append(self.examples(this))
             self.assertEqual({s.reward for s in this.directory(1).read_samples()}, {0.0})
         self.assertNotEmpty(kept[0])
@@ -307,8 +310,8 @@ class MethodsTest(parameterized.TestCase):
 
     def test_reinforced_icl(self):
         this = self.open("reinforced_icl", "em.iterations = 2", "generate.num_samples = 4",
-                         "many_shot.num_shots = 2", "many_shot.separator = '\\n'",
-                         "many_shot.slots = 8")  # fmt: skip
+                         "many_shot.num_shots = 2",
+                         "many_shot.separator = '\\n'")  # fmt: skip
         self.finish(this, 2)
         prefix = storage.read_json(this.directory(1).prefix)
         self.assertLen(prefix["shots"], 2)

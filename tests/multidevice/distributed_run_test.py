@@ -27,7 +27,7 @@ Run.seed = 1
 em.iterations = 1
 generate.num_samples = 8
 generate.problems_per_shard = 2
-generate.slots = 8
+Run.e_step_slots = 8
 evaluate.problems_per_shard = 2
 select.cap = 3
 adamw.learning_rate = 1e-2
@@ -39,10 +39,8 @@ improve.patience = 4
 initialize.heartbeat_timeout_s = 15
 """
 MESHES = """
-Run.mesh = @e_step/make_mesh
-generate.mesh = @e_step/make_mesh()
-evaluate.mesh = @e_step/make_mesh()
-improve.mesh = @m_step/make_mesh()
+Run.e_step_mesh = @e_step/make_mesh()
+Run.m_step_mesh = @m_step/make_mesh()
 e_step/make_mesh.data = 2
 m_step/make_mesh.data = 1
 m_step/make_mesh.fsdp = 2
@@ -164,7 +162,7 @@ class RunTest(absltest.TestCase):
         # One host goes on with the training state of four.
         job = self.start(files, 1)
         self.assertEqual(job.codes(), [0], job.output())
-        self.assertIn("goes on at step", job.output())
+        self.assertIn("continues at step", job.output())
         self.assert_same(files)
 
     def test_preempted_in_every_step(self):
@@ -172,13 +170,13 @@ class RunTest(absltest.TestCase):
         for sign in ("samples/*", "training/*"):
             codes, output = self.interrupted(files, 1, host=0, number=TERM, sign=sign)
             self.assertEqual(codes, [EXIT_PREEMPTED], output)
-            self.assertIn("the same command goes on", output)
+            self.assertIn("the same command continues", output)
             # The run that was not interrupted has left its programs in the cache.
             self.assertRegex(output, r" 0 programs compiled, [1-9]\d* taken from the cache")
         # Two hosts go on with the training state of one.
         codes, output = self.interrupted(files, 2, host=1, number=TERM, sign=ANSWERS)
         self.assertEqual(codes, [EXIT_PREEMPTED] * 2, output)
-        self.assertIn("goes on at step", output)
+        self.assertIn("continues at step", output)
         job = self.start(files, 1)
         self.assertEqual(job.codes(), [0], job.output())
         self.assert_same(files)

@@ -11,7 +11,7 @@ from restem.cli.main import main
 from restem.evaluation import contamination, paired_tests
 from restem.report import report, results
 from restem.report.runs import read_run
-from restem.run import layout
+from restem.run import identity, layout
 from restem.runtime import storage
 from tests.helpers import synthetic_run
 
@@ -99,7 +99,7 @@ class SeveralRunsTest(parameterized.TestCase):
 
     def test_a_policy_evaluated_by_itself_is_no_run_in_progress(self):
         alone = layout.Workdir(ROOT / "alone")
-        alone.claim({"kind": "evaluation", "base": "hf:/other", "seed": 0})
+        identity.claim(alone, {"kind": "evaluation", "base": "hf:/other", "seed": 0})
         home = alone.iteration(0)
         source = layout.Workdir(ROOT / "a").iteration(0).evaluation("arithmetic")
         storage.write_json(home.evaluation("arithmetic"), storage.read_json(source))

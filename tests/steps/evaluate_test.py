@@ -12,16 +12,17 @@ from restem import em
 from restem.cli.main import main
 from restem.records import Problem, TaskCard
 from restem.run import layout, run
+from restem.run.settings import RunSettings
 from restem.runtime import storage
+from restem.steps.settings import EvaluateSettings, Settings
 from restem.tasks import bbh
 from restem.verify import close_shared
 from tests.helpers import run_files, tiny
 
 GIN = """
-import restem.em
 Run.base = "orbax:/nowhere"
 Run.task = "letters"
-evaluate.slots = 4
+Run.e_step_slots = 4
 """
 GRADERS = {
     "letters": {"kind": "function", "function": "tests.helpers.tiny:few_letters"},
@@ -97,7 +98,8 @@ class AnyPolicyTest(absltest.TestCase):
 
 class WhatARunEvaluatesTest(absltest.TestCase):
     def open(self, **settings) -> run.Run:
-        this = run.Run(self.create_tempdir().full_path, base="b", task="letters", **settings)
+        settings = Settings(run=RunSettings(base="b", task="letters", **settings))
+        this = run.Run(self.create_tempdir().full_path, settings.run)
         problems = [Problem(str(i), "test" if i < 4 else "train", "?") for i in range(20)]
         run_files.write_problems(this.files, TaskCard("letters"), problems)
         return this
@@ -123,10 +125,11 @@ class WhatARunEvaluatesTest(absltest.TestCase):
             mock.patch.object(em, "evaluate", lambda **settings: calls.append(settings)),
             mock.patch.object(run.Run, "policy"),
         ):
-            em.evaluate_policy(run=this, iteration=0)
+            em.evaluate_policy(
+                run=this, settings=Settings(evaluate=EvaluateSettings(num_samples=4)), iteration=0
+            )
         self.assertEqual([c["name"] for c in calls], ["letters", "letters.train"])
-        self.assertNotIn("num_samples", calls[0])
-        self.assertEqual(calls[1]["num_samples"], 0)
+        self.assertEqual([c["settings"].num_samples for c in calls], [4, 0])
         self.assertEqual(calls[1]["problems"], found)
 
 

@@ -9,11 +9,12 @@ import jax
 from absl.testing import absltest
 
 from restem import em, records
-from restem.cli.main import parse_gin
+from restem.cli.gin_files import parse_gin
 from restem.data import registry
 from restem.records import Problem, TaskCard
 from restem.run import run, summary
 from restem.runtime import storage
+from restem.steps.settings import Settings
 from restem.tasks.apps import HOLD_OUT
 from restem.verify import close_shared
 from restem.verify.sandbox import layers
@@ -27,7 +28,7 @@ SETTINGS = (
     "apps.validation_size = 2",
     "generate.num_samples = 4",
     "generate.extend = @HumanSolutions()",
-    "generate.slots = 8",
+    "Run.e_step_slots = 8",
     "select.cap = 2",
     "adamw.learning_rate = 1e-2",
     "improve.epochs = 30",
@@ -35,8 +36,7 @@ SETTINGS = (
     "improve.batch_examples = 6",
     "improve.row_length = 128",
     "improve.rows_per_batch = 6",
-    "improve.slots = 8",
-    "evaluate.slots = 8",
+    "Run.m_step_slots = 8",
 )
 
 
@@ -97,11 +97,12 @@ class AppsRunTest(absltest.TestCase):
         folder = pathlib.Path(self.create_tempdir().full_path)
         write_data(folder / "data")
         base = tiny.save_policy(folder / "base")
-        parse_gin(["restem_apps.gin"], ["import restem.methods", f"MODEL = '{base}'", *SETTINGS])
-        this = run.Run(workdir=str(folder / "run"))
+        parse_gin(["restem_apps.gin"], [f"MODEL = '{base}'", *SETTINGS])
+        settings = Settings.from_gin()
+        this = run.Run(str(folder / "run"), settings.run)
         run_files.write_problems(this.files, *problems_of("apps", registry.SPLITS, folder / "data"))
         run_files.write_problems(this.files, *problems_of("humaneval", ("test",), folder / "data"))
-        em.em(run=this)
+        em.em(run=this, settings=settings)
 
         directory = this.directory(1)
         samples = directory.read_samples()

@@ -1,0 +1,88 @@
+"""What comes before and around a verb: settings, the other hosts, logging, caches."""
+
+from __future__ import annotations
+
+import argparse
+import logging as python_logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import gin
+import jax
+from absl import logging
+
+from restem.cli.gin_files import parse_gin
+from restem.errors import UserError
+from restem.run import layout
+from restem.run.run import Run
+from restem.runtime import compilation, distributed, storage
+from restem.runtime.profiles import PROFILE
+from restem.runtime.progress import CONSOLE
+from restem.steps.settings import Settings
+
+
+def open_run(
+    arguments: argparse.Namespace,
+    bindings: Sequence[str],
+    *,
+    workdir: str | None = None,
+    **of_flags: Any,
+) -> tuple[Run, Settings]:
+    """The run that the flags name and its settings, all checked, and nothing written yet.
+
+    The other hosts have joined, logging and the compilation cache are set up.
+
+    Args:
+      arguments: the flags.
+      bindings: of gin, from flags.
+      workdir: the run's folder, if it is not the flag's.
+      **of_flags: settings of `Run` that flags decide over gin.
+    """
+    parse_gin(arguments.gin_file, bindings)
+    settings = Settings.from_gin()
+    if arguments.workdir is None:
+        raise UserError("--workdir=DIR is missing: the folder where the run's files go")
+    if arguments.allow_weak_sandbox:
+        of_flags["allow_weak_sandbox"] = True
+    settings = settings.with_run(**of_flags)
+    run = Run(workdir or arguments.workdir, settings.run)
+    if arguments.dry_run:
+        return run, settings
+    distributed.initialize()
+    _start_logging(run)
+    if getattr(arguments, "profile", False):
+        PROFILE.folder = run.files.path / "profile"
+    # Of the folder that was named, also where the files go to one inside it.
+    compilation.use_cache(str(layout.Workdir(arguments.workdir).compilation_cache))
+    return run, settings
+
+
+def save_operative_config(run: Run) -> None:
+    """Writes what gin gave to everything that ran, to start another run from."""
+    storage.write_bytes(run.files.operative_config, gin.operative_config_str().encode())
+
+
+def _start_logging(run: Run) -> None:
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    logging.get_absl_handler().addFilter(_is_ours)
+    if "://" in str(run.files.path):
+        return  # nothing can be appended to a file in a bucket
+    run.files.path.mkdir(parents=True, exist_ok=True)
+    log = run.files.log
+    if not distributed.is_first():
+        log = log.with_suffix(f".{jax.process_index()}{log.suffix}")
+    handler = python_logging.FileHandler(log)
+    handler.setFormatter(logging.PythonFormatter())
+    handler.addFilter(_is_ours)
+    python_logging.getLogger().addHandler(handler)
+    if CONSOLE.is_terminal:
+        # On a terminal the bars show the progress; the lines go to the file.
+        logging.get_absl_handler().setLevel(python_logging.WARNING)
+
+
+def _is_ours(record: python_logging.LogRecord) -> bool:
+    """Keeps the lines of libraries, which are many, out of the log unless they warn."""
+    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    return record.levelno >= python_logging.WARNING or record.pathname.startswith(ours)

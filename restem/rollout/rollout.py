@@ -1,0 +1,179 @@
+"""`Rollout`: a policy that samples a task's problems, each sample with its verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any
+
+from jax.sharding import Mesh
+
+from restem import partitioning, records
+from restem.checkpoints.policy import Policy
+from restem.records import Problem, Sample, TaskCard
+from restem.rollout import prompts
+from restem.rollout.verification import Verifier, verified, verified_together
+from restem.runtime.profiles import PROFILE
+from restem.runtime.progress import progress
+from restem.sampling import Engine, Request, Sampling
+
+GREEDY = Sampling(temperature=0.0)
+"""The most likely token, always."""
+
+
+@dataclasses.dataclass
+class Costs:
+    """What the passes of a rollout have cost so far."""
+
+    seconds: float = 0.0
+    """Wall-clock seconds, verification included."""
+    seconds_sampling: float = 0.0
+    """Of these, seconds until the last sample was there."""
+    tokens: int = 0
+    """Tokens sampled."""
+
+    def add(self, *, seconds: float, seconds_sampling: float, tokens: int) -> None:
+        self.seconds += seconds
+        self.seconds_sampling += seconds_sampling
+        self.tokens += tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class Rollout:
+    """A policy, the task it is asked, and the verifier of its answers.
+
+    Where the mesh spans hosts, every host calls the same methods alike and gets all samples.
+    """
+
+    policy: Policy
+    """Who writes the solutions."""
+    card: TaskCard
+    """The task: prefix, stop strings, length."""
+    verifier: Verifier
+    """Gives the rewards."""
+    key: int
+    """Names these passes among all passes of the run (seed, iteration, purpose)."""
+    sampling: Sampling = GREEDY
+    """Temperature and truncation."""
+    max_new_tokens: int | None = None
+    """Longest solution in tokens; None takes the task's."""
+    mesh: Mesh | None = None
+    """Devices; None is this host's first device."""
+    slots: int | None = None
+    """Samples decoded at a time; None lets the engine choose."""
+    costs: Costs = dataclasses.field(default_factory=Costs, compare=False)
+    """Added up over all passes, also those of the rollouts that `replace` makes."""
+
+    def replace(self, **changes: Any) -> Rollout:
+        return dataclasses.replace(self, **changes)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the mesh spans hosts, which then run one program together."""
+        return partitioning.is_shared(self.mesh)
+
+    def sample(
+        self,
+        problems: Sequence[Problem],
+        num_samples: int,
+        *,
+        inputs: Sequence[str] | None = None,
+        first_sample: int = 0,
+        source: str = "policy",
+        what: str = "sampling",
+    ) -> Generator[Sample, None, None]:
+        """Yields `num_samples` solutions of every problem, each once it is verified.
+
+        Args:
+          problems: what is asked.
+          num_samples: solutions per problem.
+          inputs: queries to ask in place of the problems' own.
+          first_sample: index of the first sample of each problem.
+          source: written into the samples.
+          what: name of the step on the progress bar.
+
+        Raises:
+          UserError: a prompt with its solution is longer than the policy takes.
+        """
+        began = time.monotonic()
+        correct = 0
+        completed = self._completed(problems, num_samples, inputs, first_sample, source)
+        with_verdicts = verified_together if self.is_shared else verified
+        with progress(what, total=len(problems) * num_samples, unit="samples") as bar:
+            for sample in with_verdicts(completed, self.verifier):
+                correct += sample.correct
+                bar.advance(1, note=f"{correct} correct")
+                yield sample
+        self.costs.seconds += time.monotonic() - began
+
+    def greedy_reward(self, problems: Sequence[Problem], *, what: str = "validating") -> float:
+        """The mean reward of one greedy answer per problem: the reward on D_val of Algorithm 1."""
+        greedy = self.replace(sampling=GREEDY)
+        return math.fsum(s.reward for s in greedy.sample(problems, 1, what=what)) / len(problems)
+
+    def _completed(
+        self,
+        problems: Sequence[Problem],
+        num_samples: int,
+        inputs: Sequence[str] | None,
+        first_sample: int,
+        source: str,
+    ) -> Iterator[tuple[Problem, Sample]]:
+        """Finished solutions without a verdict, in the order in which they end."""
+        began = time.monotonic()
+        policy, card = self.policy, self.card
+        max_new_tokens = self.max_new_tokens or card.max_new_tokens
+        tokens = prompts.tokenize(
+            card,
+            problems,
+            policy.vocabulary,
+            max_new_tokens=max_new_tokens,
+            max_length=policy.config.max_length,
+            inputs=inputs,
+        )
+        requests = [
+            Request(
+                tokens=question,
+                num_samples=num_samples,
+                problem_key=records.stable_key(problem.problem_id),
+                first_sample=first_sample,
+            )
+            for problem, question in zip(problems, tokens.questions, strict=True)
+        ]
+        engine = Engine(
+            policy.config,
+            policy.vocabulary,
+            sampling=self.sampling,
+            max_new_tokens=max_new_tokens,
+            stop=card.stop,
+            stop_after=card.stop_after,
+            slots=self.slots,
+            mesh=self.mesh,
+        )
+        params = policy.params
+        if self.mesh is not None:
+            places = partitioning.param_shardings(policy.config, self.mesh)
+            params = partitioning.reshard(params, places)
+        with PROFILE.traced("decode") as advance:
+            completions = engine.sample(
+                params, tokens.prefix, requests, key=self.key, on_progress=advance
+            )
+            for completion in completions:
+                self.costs.tokens += len(completion.token_ids)
+                problem = problems[completion.request_index]
+                yield (
+                    problem,
+                    Sample(
+                        problem_id=problem.problem_id,
+                        sample_index=completion.sample_index,
+                        text=completion.text,
+                        token_ids=tuple(completion.token_ids),
+                        logprob=completion.logprob,
+                        finish_reason=completion.finish_reason,
+                        inputs=None if inputs is None else inputs[completion.request_index],
+                        source=source,
+                    ),
+                )
+        self.costs.seconds_sampling += time.monotonic() - began

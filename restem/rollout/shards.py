@@ -1,0 +1,113 @@
+"""Shards: the samples of a step in files of a fixed number of problems.
+
+A shard is written once all of its samples are verified; a resumed step samples the missing shards
+alone. Since a sample is a function of (policy, problem, sample index, seed), it does not matter in
+which shard, on which host or beside which neighbours it is made.
+
+Many hosts sample in one of two ways. On devices of its own (no mesh, or `local_mesh`) each host
+takes a share of the shards and waits for no other. On one mesh of all hosts, for a policy that does
+not fit the devices of one, all run one schedule and each verifies and writes its share.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from absl import logging
+from etils import epath
+
+from restem import records
+from restem.records import Problem, Sample
+from restem.rollout.rollout import Costs, Rollout
+from restem.run import layout
+from restem.runtime import distributed, storage
+from restem.runtime.preemption import PREEMPTION
+
+Extension = Callable[[Rollout, Sequence[Problem], list[Sample]], list[Sample]]
+"""More samples of the problems of a shard, given those that the policy made."""
+
+
+def sample_shards(
+    rollout: Rollout,
+    folder: epath.Path,
+    *,
+    problems: Sequence[Problem],
+    num_samples: int,
+    problems_per_shard: int,
+    what: str,
+    first_sample: int = 0,
+    source: str = "policy",
+    extend: Extension | None = None,
+) -> int:
+    """Samples the shards of `problems` that `folder` lacks; returns once those of all hosts exist.
+
+    A preempted job leaves between two shards.
+
+    Args:
+      rollout: who samples what; the costs of all hosts are added to its own.
+      folder: of the shards.
+      problems: what is asked.
+      num_samples: solutions per problem.
+      problems_per_shard: a kill loses at most what is unfinished of the shards under way.
+      what: name of the step.
+      first_sample: index of the first sample of each problem.
+      source: written into the samples.
+      extend: gives more samples of a shard.
+
+    Returns:
+      How many shards existed already.
+    """
+    shards = max(1, -(-len(problems) // problems_per_shard))
+    paths = [layout.shard_path(folder, i, shards) for i in range(shards)]
+    shard_of = {p.problem_id: i % shards for i, p in enumerate(problems)}
+    missing = distributed.on_first(
+        f"{what}: shards", lambda: [i for i, path in enumerate(paths) if not path.exists()]
+    )
+    if len(missing) < shards:
+        logging.info("%s: %d of %d shards exist", folder, shards - len(missing), shards)
+    own = distributed.share(missing)
+    together = rollout.is_shared
+    here = rollout.replace(costs=Costs())
+    # Shard after shard, so that a kill finds as many finished as possible.
+    of_shard = {
+        i: [p for p in problems if shard_of[p.problem_id] == i]
+        for i in (missing if together else own)
+    }
+    gathered: dict[int, list[Sample]] = {i: [] for i in of_shard}
+
+    def finish(shard: int) -> None:
+        samples = gathered.pop(shard)
+        if extend is not None:
+            samples += extend(here, of_shard[shard], samples)
+        samples.sort(key=lambda s: (s.problem_id, s.sample_index))
+        if shard in own:
+            storage.write_table(paths[shard], records.samples_to_table(samples))
+        # Together all hosts finish the same shards in the same order.
+        PREEMPTION.leave_if(PREEMPTION.reached() if together else PREEMPTION.noticed())
+
+    stream = here.sample(
+        [p for i in of_shard for p in of_shard[i]],
+        num_samples,
+        first_sample=first_sample,
+        source=source,
+        what=what,
+    )
+    with contextlib.closing(stream):
+        for sample in stream if num_samples and of_shard else ():
+            shard = shard_of[sample.problem_id]
+            gathered[shard].append(sample)
+            if extend is None and len(gathered[shard]) == len(of_shard[shard]) * num_samples:
+                finish(shard)
+    for shard in sorted(gathered):
+        finish(shard)
+    of_hosts = [
+        Costs(**costs) for costs in distributed.gather(what, dataclasses.asdict(here.costs))
+    ]
+    rollout.costs.add(
+        seconds=max(costs.seconds for costs in of_hosts),
+        seconds_sampling=max(costs.seconds_sampling for costs in of_hosts),
+        tokens=(max if together else sum)(costs.tokens for costs in of_hosts),
+    )
+    return shards - len(missing)

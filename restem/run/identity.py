@@ -1,0 +1,155 @@
+"""`run.json`: what a run is, and whether a folder holds the same run.
+
+A run is resumed by the same command. What may differ then is marked at its setting (`MAY_CHANGE`):
+another mesh, more slots or more iterations. All else must be what it was, or samples of two
+different runs would share a folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from absl import logging
+from etils import epath
+
+from restem.errors import UserError
+from restem.run import bindings, settings
+from restem.run.layout import Workdir
+from restem.runtime import checks, storage
+
+FORMAT = 2
+"""Of the run's folder; version 0.1 of restem wrote none."""
+
+_NOT_COMPARED = ("format", "method", "versions")
+"""Keys of `run.json` that are notes: other versions may change rounding, not what the run is."""
+
+_ELSEWHERE = {"make_mesh", "local_mesh", "initialize", "plan", "report"}
+"""Configurables that say where and how fast a run goes; no part of what it is."""
+
+
+def settings_of(all_settings: Any, *, only: Sequence[str] = ()) -> dict[str, Any]:
+    """The settings that a resume may not change, by name; of the groups `only` where given.
+
+    Args:
+      all_settings: a dataclass whose fields are registered settings.
+      only: names of groups, such as "Run".
+    """
+    found = {}
+    for group in dataclasses.fields(all_settings):
+        of_group = getattr(all_settings, group.name)
+        name = settings.name_of(of_group)
+        if only and name not in only:
+            continue
+        hints = checks.hints(settings.REGISTERED[name])
+        for field in dataclasses.fields(of_group):
+            if not checks.may_change(hints[field.name]):
+                found[f"{name}.{field.name}"] = plain(getattr(of_group, field.name))
+    return found
+
+
+def other_bindings() -> dict[str, str]:
+    """What gin binds besides settings: optimizers, tasks and strategies, by name."""
+    return {
+        b.name: bindings.shown(b.value() if not b.is_reference else b.raw)
+        for b in bindings.all_bindings()
+        if b.target is not None and b.configurable not in (settings.REGISTERED.keys() | _ELSEWHERE)
+    }
+
+
+def plain(value: Any) -> Any:
+    """A setting as JSON: a strategy is its name and fields, a function its name."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {type(value).__name__: fields}
+    if isinstance(value, (list, tuple)):
+        return [plain(part) for part in value]
+    if isinstance(value, Mapping):
+        return {str(key): plain(part) for key, part in value.items()}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return getattr(value, "__name__", type(value).__name__)
+
+
+def claim(files: Workdir, identity: Mapping[str, Any]) -> None:
+    """Writes the identity of a run to its folder, or checks that the folder holds this run.
+
+    A folder whose run has made nothing yet is free for another one.
+
+    Raises:
+      UserError: the folder holds another run; the message lists what differs.
+    """
+    if not files.identity.exists():
+        if has_results(files):
+            raise UserError(
+                f"{files.path}: has iterations but no run.json, so what made them is not known;"
+                " use another --workdir"
+            )
+        storage.write_json(files.identity, {"format": FORMAT, **identity})
+        return
+    stored = storage.read_json(files.identity)
+    differences = _differences(stored, identity)
+    if differences and not has_results(files):
+        storage.write_json(files.identity, {"format": FORMAT, **identity})
+        return
+    check_format(files, stored)
+    if differences:
+        shown = "; ".join(differences[:8]) + ("; ..." if len(differences) > 8 else "")
+        raise UserError(
+            f"{files.identity}: this folder holds another run ({shown});"
+            " use another --workdir, or the settings it was started with"
+        )
+
+
+def check_format(files: Workdir, stored: Mapping[str, Any]) -> None:
+    """Raises `UserError` where another version of restem laid out the folder of a run."""
+    found = stored.get("format", 1)
+    if found != FORMAT:
+        version = stored.get("versions", {}).get("restem", "0.1.0")
+        raise UserError(
+            f"{files.identity}: this run was started by restem {version}, whose folders this"
+            f" version cannot resume (format {found}, not {FORMAT}); resume it with that version,"
+            " or start anew in another --workdir"
+        )
+
+
+def discard_if_abandoned(files: Workdir, identity: Mapping[str, Any]) -> None:
+    """Removes the problems of a run that made nothing else, where they may be of other settings.
+
+    Args:
+      files: the folder.
+      identity: of the run that wants it, as far as it is known without its problems.
+    """
+    if not files.identity.exists() or has_results(files):
+        return
+    stored = storage.read_json(files.identity)
+    if _differences({key: stored.get(key) for key in identity}, identity):
+        logging.info("%s: its run made nothing; the folder is free", files.path)
+        files.problems("").parent.rmtree(missing_ok=True)
+        files.identity.unlink(missing_ok=True)
+
+
+def has_results(files: Workdir) -> bool:
+    """Whether a step has written anything."""
+    return any(_holds_a_file(path) for path in files.path.glob("iteration_*"))
+
+
+def _holds_a_file(folder: epath.Path) -> bool:
+    return any(not entry.is_dir() or _holds_a_file(entry) for entry in folder.iterdir())
+
+
+def _differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """What differs, each as "NAME was OLD and is NEW"."""
+    compared = lambda d: {k: v for k, v in d.items() if k not in _NOT_COMPARED}
+    return list(_walk(compared(stored), compared(json.loads(json.dumps(asked)))))
+
+
+def _walk(stored: Any, asked: Any, name: str = "") -> Iterator[str]:
+    if isinstance(stored, Mapping) and isinstance(asked, Mapping):
+        for key in sorted({*stored, *asked}):
+            inner = key if name in ("", "settings", "bindings") else f"{name}.{key}"
+            yield from _walk(stored.get(key), asked.get(key), inner)
+    elif stored != asked:
+        yield f"{name} was {stored!r} and is {asked!r}"

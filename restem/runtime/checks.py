@@ -1,0 +1,154 @@
+"""What a setting may be: its type and its range, both read from its annotation.
+
+    num_samples: Annotated[int, at_least(0)] = 32
+    cap: Annotated[int | None, at_least(1)] = 10
+    distinct: Literal["none", "text"] = "text"
+
+`fault(value, annotation)` returns None for a good value and otherwise says what is allowed. The
+same annotations serve dataclasses of settings and the arguments of functions that gin binds.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import inspect
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """A condition on a value that already has the right type."""
+
+    allowed: str
+    """What the condition allows, such as "at least 0"."""
+    holds: Callable[[Any], bool]
+    """Whether a value meets it."""
+
+
+def at_least(least: float) -> Check:
+    """Numbers from `least` upwards."""
+    return Check(f"at least {least:g}", lambda value: value >= least)
+
+
+def above(bound: float) -> Check:
+    """Numbers greater than `bound`."""
+    return Check(f"greater than {bound:g}", lambda value: value > bound)
+
+
+def between(least: float, most: float) -> Check:
+    """Numbers from `least` to `most`, both included."""
+    return Check(f"from {least:g} to {most:g}", lambda value: least <= value <= most)
+
+
+NOT_EMPTY = Check("not empty", lambda value: len(value) > 0)
+"""Strings and sequences that hold something."""
+
+MAY_CHANGE = "may change"
+"""Marks a setting that a resumed run may change: it says where and how fast, not what."""
+
+_SCALARS: Mapping[Any, str] = {
+    int: "a whole number",
+    float: "a finite number",
+    bool: "True or False",
+    str: "a string",
+    type(None): "None",
+}
+
+
+def fault(value: Any, annotation: Any) -> str | None:
+    """What `annotation` allows, where it does not allow `value`; else None."""
+    return None if _is(value, annotation) else allowed(annotation)
+
+
+def allowed(annotation: Any) -> str:
+    """The values that an annotation allows, in words."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        of_type, conditions = _parts(annotation)
+        members = [t for t in _members(of_type) if t is not type(None)]
+        text = ", ".join([" or ".join(map(allowed, members)), *(c.allowed for c in conditions)])
+        return text if len(members) == len(_members(of_type)) else f"{text}; or None"
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(allowed, arguments))
+    if origin is typing.Literal:
+        return "one of " + ", ".join(f'"{a}"' if isinstance(a, str) else str(a) for a in arguments)
+    if annotation in _SCALARS:
+        return _SCALARS[annotation]
+    if origin in (tuple, collections.abc.Sequence):
+        return "a tuple" + (f" whose parts are each {allowed(arguments[0])}" if arguments else "")
+    if _class_of(annotation) in (dict, collections.abc.Mapping):
+        return "a dictionary"
+    if _class_of(annotation) is collections.abc.Callable:
+        return "a reference such as @NAME"
+    return f"a reference @NAME() to a {getattr(_class_of(annotation), '__name__', annotation)}"
+
+
+def hints(configurable: Any) -> dict[str, Any]:
+    """Annotations of a dataclass's fields or a function's arguments, by name.
+
+    Empty where they name what is imported for type checkers alone.
+    """
+    try:
+        found = typing.get_type_hints(configurable, include_extras=True)
+        if inspect.isclass(configurable) and not dataclasses.is_dataclass(configurable):
+            found = typing.get_type_hints(configurable.__init__, include_extras=True)
+    except (NameError, TypeError, AttributeError):
+        return {}
+    return {name: hint for name, hint in found.items() if name != "return"}
+
+
+def may_change(annotation: Any) -> bool:
+    """Whether a resumed run may change a setting of this annotation."""
+    return MAY_CHANGE in getattr(annotation, "__metadata__", ())
+
+
+def _parts(annotation: Any) -> tuple[Any, list[Check]]:
+    of_type, *extras = typing.get_args(annotation)
+    return of_type, [extra for extra in extras if isinstance(extra, Check)]
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return typing.get_args(annotation)
+    return (annotation,)
+
+
+def _class_of(annotation: Any) -> Any:
+    return typing.get_origin(annotation) or annotation
+
+
+def _is(value: Any, annotation: Any) -> bool:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation is Any or isinstance(annotation, (typing.TypeVar, str)):
+        return True
+    if origin is typing.Annotated:
+        of_type, conditions = _parts(annotation)
+        return _is(value, of_type) and (value is None or all(c.holds(value) for c in conditions))
+    if origin in (typing.Union, types.UnionType):
+        return any(_is(value, member) for member in arguments)
+    if origin is typing.Literal:
+        return any(type(value) is type(a) and value == a for a in arguments)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if annotation is float:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return number and math.isfinite(value)
+    if annotation in _SCALARS:
+        return isinstance(value, annotation)
+    if origin in (tuple, collections.abc.Sequence):
+        if not isinstance(value, (tuple, list)):
+            return False
+        return not arguments or all(_is(part, arguments[0]) for part in value)
+    kind = _class_of(annotation)
+    if kind is collections.abc.Callable:
+        return callable(value)
+    if not inspect.isclass(kind):
+        return True
+    if getattr(kind, "_is_protocol", False) and not getattr(kind, "_is_runtime_protocol", False):
+        return True
+    return isinstance(value, kind)

@@ -1,0 +1,32 @@
+"""Training pairs in tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from restem.records import Example, TaskCard
+from restem.rollout import prompts
+from restem.sampling.stopping import training_ids
+from restem.tokenizers.vocabularies import Vocabulary
+from restem.training import TokenExample
+
+
+def token_examples(
+    card: TaskCard, examples: Sequence[Example], vocabulary: Vocabulary
+) -> list[TokenExample]:
+    """Examples in tokens: the sampled ids, cut to the text, and the end-of-sequence id.
+
+    Selection keeps finished samples only, so every target ends with EOS; the model learns to stop
+    where its sample was stopped.
+    """
+    # The lowest is the one that ends a document in pretraining; the others end a chat turn.
+    eos_id = min(vocabulary.eos_ids)
+    made = []
+    for example in examples:
+        if example.target_ids:
+            ids = training_ids(example.target_ids, example.targets, vocabulary).ids
+        else:
+            ids = tuple(vocabulary.encode(example.targets))
+        question = prompts.question_ids(card, example.inputs, vocabulary)
+        made.append(TokenExample(question, (*ids, eos_id), example.weight))
+    return made

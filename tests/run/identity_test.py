@@ -1,0 +1,127 @@
+"""A folder belongs to one run, and one whose run made nothing is free."""
+
+import gin
+from absl.testing import absltest
+from etils import epath
+
+from restem.cli.gin_files import parse_gin
+from restem.errors import UserError
+from restem.run import identity, layout
+from restem.runtime import storage
+from restem.steps.settings import SelectSettings, Settings
+from restem.steps.strategies import BestOfN
+
+ONE = {"seed": 0, "settings": {"select.cap": 10}, "versions": {"jax": "1"}}
+OTHER = {"seed": 1, "settings": {"select.cap": 4}, "versions": {"jax": "1"}}
+
+
+class ClaimTest(absltest.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.files = layout.Workdir(epath.Path(self.create_tempdir().full_path) / "run")
+
+    def make_something(self):
+        storage.write_json(self.files.iteration(0).evaluation("t"), {"n": 1})
+
+    def test_another_run_is_refused_with_the_differences(self):
+        identity.claim(self.files, ONE)
+        self.make_something()
+        identity.claim(self.files, {**ONE, "versions": {"jax": "2"}, "method": "rft"})
+        with self.assertRaisesRegex(UserError, r"seed was 0 and is 1; select\.cap was 10 and is 4"):
+            identity.claim(self.files, OTHER)
+        self.assertEqual(storage.read_json(self.files.identity)["seed"], 0)
+
+    def test_a_folder_whose_run_made_nothing_is_free(self):
+        identity.claim(self.files, ONE)
+        self.files.iteration(0).path.mkdir()
+        identity.claim(self.files, OTHER)
+        self.assertEqual(storage.read_json(self.files.identity)["seed"], 1)
+
+    def test_its_problems_may_be_of_other_settings_and_go(self):
+        problems = self.files.problems("t")
+        identity.claim(self.files, ONE)
+        storage.write_bytes(problems, b"of seed 0")
+        identity.discard_if_abandoned(self.files, {"seed": 0})
+        self.assertTrue(problems.exists())
+        identity.discard_if_abandoned(self.files, {"seed": 1})
+        self.assertFalse(problems.exists())
+        self.assertFalse(self.files.identity.exists())
+
+    def test_what_a_run_made_is_never_discarded(self):
+        identity.claim(self.files, ONE)
+        self.make_something()
+        problems = self.files.problems("t")
+        storage.write_bytes(problems, b"of seed 0")
+        identity.discard_if_abandoned(self.files, {"seed": 1})
+        self.assertTrue(problems.exists())
+
+    def test_problems_written_before_any_run_stay(self):
+        problems = self.files.problems("t")
+        storage.write_bytes(problems, b"by hand")
+        identity.discard_if_abandoned(self.files, {"seed": 1})
+        self.assertTrue(problems.exists())
+
+    def test_iterations_without_identity_are_refused(self):
+        self.make_something()
+        with self.assertRaisesRegex(UserError, "no run.json"):
+            identity.claim(self.files, ONE)
+
+    def test_a_folder_of_version_0_1_is_refused_with_the_remedy(self):
+        old = {"base": "b", "seed": 0, "gin": {"select.cap": "10"}, "versions": {"restem": "0.1.0"}}
+        storage.write_json(self.files.identity, old)
+        self.make_something()
+        with self.assertRaisesRegex(UserError, r"restem 0\.1\.0.*resume it with that version, or"):
+            identity.claim(self.files, ONE)
+
+
+class SettingsOfTest(absltest.TestCase):
+    def setUp(self):
+        super().setUp()
+        gin.clear_config()
+        self.addCleanup(gin.clear_config)
+
+    def test_what_a_resume_may_change_is_left_out(self):
+        parse_gin(["restem_demo.gin"], [])
+        before = identity.settings_of(Settings.from_gin()), identity.other_bindings()
+        parse_gin(
+            ["hardware/cpu_8.gin"],
+            ["ITERATIONS = 9", "Run.data_dir = '/elsewhere'", "Run.e_step_slots = 3",
+             "improve.save_every = 4", "Run.method = 'mine'", "initialize.num_processes = 1"],
+        )  # fmt: skip
+        after = identity.settings_of(Settings.from_gin()), identity.other_bindings()
+        self.assertEqual(before, after)
+
+    def test_what_makes_another_run_is_in_it(self):
+        parse_gin(["restem_demo.gin"], [])
+        before = identity.settings_of(Settings.from_gin()), identity.other_bindings()
+        for binding in (
+            "SEED = 4", "select.keep = @BestOfN()", "sampling/Sampling.top_k = 3",
+            "adamw.learning_rate = 1e-3", "arithmetic.families = ('add',)",
+            "improve.optimizer = @adafactor", "em.generate_every = 2",
+        ):  # fmt: skip
+            with self.subTest(binding):
+                gin.clear_config()
+                parse_gin(["restem_demo.gin"], [binding])
+                after = identity.settings_of(Settings.from_gin()), identity.other_bindings()
+                self.assertNotEqual(before, after)
+
+    def test_a_macro_of_the_same_value_is_the_same(self):
+        parse_gin([], ["select.cap = 3"])
+        before = identity.settings_of(Settings.from_gin()), identity.other_bindings()
+        gin.clear_config()
+        parse_gin([], ["CAP = 3", "select.cap = %CAP"])
+        self.assertEqual(
+            before, (identity.settings_of(Settings.from_gin()), identity.other_bindings())
+        )
+
+    def test_strategies_are_their_names_and_fields(self):
+        settings = Settings(select=SelectSettings(keep=BestOfN(above=0.5)))
+        found = identity.settings_of(settings, only=("select",))
+        self.assertEqual(found["select.keep"], {"BestOfN": {"above": 0.5}})
+        self.assertEqual(found["select.weight"], {"RewardWeight": {}})
+        self.assertEqual(set(found), {f"select.{n}" for n in
+                         ("keep", "distinct", "cap", "weight", "max_examples")})  # fmt: skip
+
+
+if __name__ == "__main__":
+    absltest.main()

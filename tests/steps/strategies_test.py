@@ -1,0 +1,48 @@
+"""Each strategy keeps what its paper says."""
+
+import math
+
+from absl.testing import absltest, parameterized
+
+from restem.records import Problem, Sample, Verdict
+from restem.steps import strategies
+
+
+def _sample(problem, index, reward, text=None, answer="1", finish="eos", logprob=-1.0):
+    text = f"solution {problem} {index}" if text is None else text
+    verdict = Verdict(reward, "string", answer, answer)
+    return Sample(problem, index, text, (1, 2, index), logprob, finish, reward, verdict)
+
+
+PROBLEM = Problem("a", "train", "A?", answer="1")
+
+
+class StrategiesTest(parameterized.TestCase):
+    def test_threshold(self):
+        samples = [_sample("a", i, i / 10) for i in range(10)]
+        kept = strategies.RewardAbove(0.5)(PROBLEM, samples)
+        self.assertEqual([s.sample_index for s in kept], [6, 7, 8, 9])
+
+    def test_best_of_n_takes_the_likeliest_of_equals_and_nothing_where_all_fail(self):
+        samples = [_sample("a", 0, 1.0, logprob=-5.0), _sample("a", 1, 1.0, logprob=-2.0)]
+        self.assertEqual(strategies.BestOfN()(PROBLEM, samples), [samples[1]])
+        self.assertEmpty(strategies.BestOfN()(PROBLEM, [_sample("a", 0, 0.0)]))
+
+    def test_majority_reads_neither_reward_nor_gold(self):
+        wrong = [_sample("a", i, 0.0, answer="7") for i in range(3)]
+        right = [_sample("a", 5, 1.0, answer="1")]
+        kept = strategies.MajorityAnswer()(PROBLEM, right + wrong)
+        self.assertEqual(kept, wrong)
+        self.assertEmpty(strategies.MajorityAnswer(min_share=0.8)(PROBLEM, right + wrong))
+
+    @parameterized.parameters(
+        (strategies.RewardWeight(), 0.25, 0.25),
+        (strategies.UnitWeight(), 0.25, 1.0),
+        (strategies.ExponentialWeight(beta=0.5), 0.25, math.exp(0.5)),
+    )
+    def test_weights(self, weight, reward, expected):
+        self.assertAlmostEqual(weight(reward), expected)
+
+
+if __name__ == "__main__":
+    absltest.main()
