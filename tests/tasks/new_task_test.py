@@ -6,10 +6,11 @@ import pathlib
 import gin
 from absl.testing import absltest, parameterized
 
-from restem.cli.main import parse_gin
+from restem.cli.gin_files import parse_gin
 from restem.data import sources
 from restem.errors import UserError
 from restem.run import run
+from restem.run.settings import RunSettings, from_gin
 from restem.tasks import new_task
 from restem.verify import Verifier
 
@@ -27,7 +28,7 @@ class NewTaskTest(parameterized.TestCase):
         self.assertEqual([str(path) for path in written], names)
         self.assertNotIn("NAME", "".join(path.read_text() for path in written))
         parse_gin(["mine/mine.gin"], [])
-        this = run.Run(workdir="runs/mine")
+        this = run.Run("runs/mine", from_gin(RunSettings))
         self.assertEqual((this.task, this.evaluations), ("mine", ("mine",)))
         card, problems = sources.materialize("mine")
         sizes = {s: sum(p.split == s for p in problems) for s in ("train", "validation", "test")}
