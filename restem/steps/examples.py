@@ -7,13 +7,10 @@ from collections.abc import Sequence
 from restem.records import Example, TaskCard
 from restem.rollout import prompts
 from restem.sampling.stopping import training_ids
-from restem.tokenizers.vocabularies import Vocabulary
 from restem.training import TokenExample
 
 
-def token_examples(
-    card: TaskCard, examples: Sequence[Example], vocabulary: Vocabulary
-) -> list[TokenExample]:
+def token_examples(card: TaskCard, examples: Sequence[Example], vocabulary) -> list[TokenExample]:
     """Examples in tokens: the sampled ids, cut to the text, and the end-of-sequence id.
 
     Selection keeps finished samples only, so every target ends with EOS; the model learns to stop
