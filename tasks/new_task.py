@@ -25,14 +25,12 @@ def write(name: str) -> list[epath.Path]:
       UserError: the name cannot be a task's, or there is a task or a file of this name.
     """
     if not re.fullmatch(r"[a-zA-Z_]\w*", name):
-        raise UserError(
-            f"restem init {name}: a name is letters, digits and '_', and begins with no digit"
-        )
+        raise UserError(f"init {name}: a name is letters, digits and '_', and begins with no digit")
     if name in registry.names() or registry.members(name):
-        raise UserError(f"restem init {name}: there is a task {name}; choose another name")
+        raise UserError(f"init {name}: there is a task {name}; choose another name")
     folder = epath.Path(name)
     if folder.exists():
-        raise UserError(f"restem init {name}: {name} exists; choose another name or remove it")
+        raise UserError(f"init {name}: {name} exists; choose another name or remove it")
     folder.mkdir()
     written = []
     for template, file in FILES.items():

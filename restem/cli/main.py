@@ -20,6 +20,7 @@ EXAMPLES = {
     "evaluate": "restem evaluate --gin_file=restem_math.gin --workdir=runs/math --iteration=1",
     "report": "restem report runs/demo",
     "plan": "restem plan --gin_file=restem_math.gin --gin_file=hardware/v5p_64.gin",
+    "init": "restem init mine",
     "export": "restem export --workdir=runs/demo --iteration=2 --output=exported",
     "doctor": "restem doctor",
 }
@@ -33,6 +34,7 @@ HELP = {
     "evaluate": "pass@1, pass@k and maj@k of a policy on the run's tasks",
     "report": "the figures and tables of one or several runs as a page",
     "plan": "compile the run for a TPU topology that is not here: memory, FLOPs, hours",
+    "init": "write a task to edit, which runs as it is",
     "export": "write a policy as a Hugging Face folder",
     "doctor": "devices, sandbox layers in force, versions",
 }
@@ -52,6 +54,9 @@ def parser() -> argparse.ArgumentParser:
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         )  # fmt: skip
         if verb == "doctor":
+            continue
+        if verb == "init":
+            p.add_argument("name", metavar="NAME", help="name of the task, and of its new folder")
             continue
         if verb == "report":
             p.add_argument("workdirs", nargs="*", metavar="DIR", help="folders of runs")

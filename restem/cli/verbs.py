@@ -27,6 +27,7 @@ from restem.runtime.preemption import EXIT_PREEMPTED, PREEMPTION, PreemptedError
 from restem.runtime.progress import CONSOLE
 from restem.steps.regrade import regrade
 from restem.steps.settings import Settings
+from restem.tasks import new_task
 from restem.verify import WorkersLostError, close_shared
 from restem.verify.sandbox import layers
 
@@ -281,6 +282,15 @@ def plan(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     return 0
 
 
+def init(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
+    """Writes the files of a new task."""
+    name = arguments.name
+    for path in new_task.write(name):
+        CONSOLE.print(str(path))
+    CONSOLE.print(f"restem run --gin_file={name}/{name}.gin --workdir=runs/{name}", soft_wrap=True)
+    return 0
+
+
 def doctor(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     """Devices, sandbox layers in force, versions: the first thing to send with a question."""
     for name, version in versions().items():
@@ -305,6 +315,7 @@ VERBS: dict[str, Callable[[argparse.Namespace, Sequence[str]], int]] = {
     "evaluate": evaluate,
     "report": report,
     "plan": plan,
+    "init": init,
     "export": export,
     "doctor": doctor,
 }

@@ -56,7 +56,7 @@ class NewTaskTest(parameterized.TestCase):
     )
     def test_names_that_are_refused(self, name, message):
         pathlib.Path("taken").mkdir()
-        with self.assertRaisesRegex(UserError, f"restem init {name}: {message}"):
+        with self.assertRaisesRegex(UserError, f"init {name}: {message}"):
             new_task.write(name)
         self.assertEqual(os.listdir("."), ["taken"])
 
