@@ -2,6 +2,7 @@
 
     python benchmarks/verify_programs.py throughput   # short programs on one worker
     python benchmarks/verify_programs.py hostile      # the same before and after 10,000 attacks
+    python benchmarks/verify_programs.py big          # the same with 1,000 values that cost the judge
     python benchmarks/verify_programs.py overlap      # a sampler and the verifier together
     RESTEM_DATA_DIR=... python benchmarks/verify_programs.py real   # published solutions
 
@@ -58,6 +59,22 @@ _HOSTILE = (
     "import builtins, sys\nbuiltins.print = None\nsys.modules.clear()\nprint(6)",
 )  # fmt: skip
 
+_BIG = (
+    "def f(x): return 1 << 2_000_000",
+    "def f(x): return 1 << 8_000_000",
+    "def f(x): return 2 ** 1_000_000",
+    "def f(x): return {1 << 1_000_000: 1}",
+    "from fractions import Fraction\ndef f(x): return Fraction(3 ** 30_000, 2 ** 90_000)",
+    "from decimal import Decimal\ndef f(x): return Decimal('1' * 900_000)",
+    "def f(x): return 'x' * 30_000_000",
+    "def f(x): return [0] * 200_000",
+    "def f(x): return range(10 ** 18)",
+    "def f(x): raise ValueError('x' * 10 ** 7)",
+    "import sys\nsys.set_int_max_str_digits(0)\ndef f(x): print(3 ** 300_000)\nf(0)",
+    "def f(x): return 6\n" + "And this is why it is right, as one can see.\n" * 2800,
+)
+"""Programs whose values, outputs and texts a judge could choke on; the last one is right."""
+
 
 def cpu_seconds() -> float:
     """CPU time of all ended children, and theirs, as of now."""
@@ -106,8 +123,8 @@ def throughput(count: int) -> None:
     print(f"python -I -S -c, no sandbox: {clock:.0f} by the clock, {rate:.0f} a second and core")
 
 
-def hostile(count: int) -> None:
-    """A pool that went through `count` attacks against a fresh one, in turn."""
+def hostile(count: int, programs: tuple[str, ...], tests: dict) -> None:
+    """Compares a pool that went through `count` attacks with a fresh one, in turn."""
     limits = Limits(time_limit_s=1.0, memory_mb=256, output_mb=1, processes=16)
     honest = [_SHORT["standard input"]] * 150
     workers = len(os.sched_getaffinity(0))
@@ -123,9 +140,10 @@ def hostile(count: int) -> None:
 
         rate(pool, honest)
         memory = supervisor_kb(pool)
-        attacks = [(_HOSTILE[n % len(_HOSTILE)], _ECHO) for n in range(count)]
+        attacks = [(programs[n % len(programs)], tests) for n in range(count)]
         speed, methods = rate(pool, attacks)
         print(f"{count} attacks at {speed:.0f} a second: {dict(methods)}", flush=True)
+        print(f"lost workers: {dict(pool.pool.counts) or 'none'}")
         print(f"memory of the supervisors: {memory} kB before, {supervisor_kb(pool)} kB after")
         with ProgramPool(workers=workers, limits=limits) as fresh:
             for _ in range(5):
@@ -221,17 +239,22 @@ def real(time_limit_s: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("throughput", "hostile", "overlap", "real"))
-    parser.add_argument("--count", type=int, help="programs (300), attacks (10,000), samples (200)")
+    parser.add_argument("what", choices=("throughput", "hostile", "big", "overlap", "real"))
+    parser.add_argument(
+        "--count", type=int, help="programs (300), attacks (10,000; big: 1,000), samples (200)"
+    )
     parser.add_argument("--time_limit_s", type=float, default=10.0, help="for `real`")
     flags = parser.parse_args()
     if flags.what == "real":
         real(flags.time_limit_s)
+    elif flags.what == "throughput":
+        throughput(flags.count or 300)
+    elif flags.what == "overlap":
+        overlap(flags.count or 200)
+    elif flags.what == "hostile":
+        hostile(flags.count or 10_000, _HOSTILE, _ECHO)
     else:
-        default = 10_000 if flags.what == "hostile" else (200 if flags.what == "overlap" else 300)
-        {"throughput": throughput, "hostile": hostile, "overlap": overlap}[flags.what](
-            flags.count or default
-        )
+        hostile(flags.count or 1_000, _BIG, _CALL)
 
 
 if __name__ == "__main__":

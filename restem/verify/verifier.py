@@ -15,7 +15,7 @@ from restem.verify import graders, grading
 from restem.verify.pool import resources
 from restem.verify.pool.pool import WorkerPool, usable_cores
 from restem.verify.pool.resources import Resources
-from restem.verify.programs.program_pool import ProgramPool, check_tests
+from restem.verify.programs.program_pool import ProgramPool
 from restem.verify.sandbox import layers
 
 _DEFAULTS = {
@@ -129,8 +129,8 @@ class Verifier:
         if self._programs is not None:
             if problem.tests is None:
                 raise UserError(f"problem {problem.problem_id!r} has no tests to run")
-            check_tests(problem.tests, where=f"problem {problem.problem_id!r}")
-            return self._programs.submit(text, problem.tests)
+            where = f"problem {problem.problem_id!r}"
+            return self._programs.submit(text, problem.tests, where=where)
         fields: dict[str, Any]
         if self._kind == "function":
             fields = {**vars(problem), "metadata": dict(problem.metadata)}

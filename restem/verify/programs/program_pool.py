@@ -112,13 +112,13 @@ class ProgramPool:
         self.layers = layers.read(facts["layers"])
         layers.check(self.layers, allow_weak_sandbox=self._allow_weak)
 
-    def submit(self, text: str, tests: Mapping | str) -> Future[Verdict]:
+    def submit(self, text: str, tests: Mapping | str, *, where: str = "tests") -> Future[Verdict]:
         """Returns the verdict on `text`, a model's answer, by `tests`.
 
         Raises:
-          UserError: the tests are malformed.
+          UserError: the tests are malformed; the message begins with `where`.
         """
-        check_tests(tests)
+        check_tests(tests, where=where)
         return self.pool.submit({"text": text, "tests": tests})
 
     def close(self) -> None:

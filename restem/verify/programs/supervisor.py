@@ -18,7 +18,7 @@ from restem.records import Verdict
 from restem.verify.pool import worker
 from restem.verify.pool.transport import Channel
 from restem.verify.programs import codec, judge
-from restem.verify.programs.tests import parse_tests, program_of
+from restem.verify.programs.tests import Tests, parse_tests, program_of
 from restem.verify.programs.text import extract_program
 from restem.verify.sandbox import jails, layers, probes
 from restem.verify.sandbox.execution import Execution
@@ -59,7 +59,8 @@ class Supervisor:
         )
 
     def _judge(self, text: str, given: Any) -> tuple[str | None, judge.Outcome]:
-        tests = parse_tests(given)
+        # A problem's samples come one after the other.
+        tests = _parse_text(given) if isinstance(given, str) else parse_tests(given)
         if len(text) > MAX_PROGRAM:
             too_long = judge.Outcome(0.0, "error", f"a text of {len(text)} characters")
             return text[:MAX_PROGRAM], too_long
@@ -75,6 +76,11 @@ class Supervisor:
                 )
             except codec.CodecError as error:
                 return extracted, judge.Outcome(0.0, "error", str(error))
+
+
+@functools.lru_cache(maxsize=4)
+def _parse_text(tests: str) -> Tests:
+    return parse_tests(tests)
 
 
 @contextlib.contextmanager

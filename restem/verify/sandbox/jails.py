@@ -21,6 +21,8 @@ from restem.verify.sandbox.linux import cgroups, users
 
 _OURS = 8
 """Processes in a control group that are not the program's: zygote, inits, test code."""
+_ANSWER_S = 30.0
+"""Seconds after which a zygote that does not answer is given up, and its supervisor with it."""
 _OURS_MB = 128
 """Memory of those processes in MiB."""
 _FOLDER = "restem-jail-"
@@ -102,6 +104,7 @@ class Worker:
             pass_fds=(theirs.fileno(),),
         )
         theirs.close()
+        self._control.settimeout(_ANSWER_S)
         if self.cgroup:
             self.cgroup.add(self._process.pid)
         self._exits: dict[int, dict] = {}

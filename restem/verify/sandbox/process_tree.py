@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from collections.abc import Sequence
 
 
 def parents() -> dict[int, int]:
@@ -43,20 +45,38 @@ def wait_for_others_s(root: int, cpu_before_s: float) -> float:
       root: stage 0 of a zygote.
       cpu_before_s: CPU time of children that ended before the program began.
     """
+    uses = [use for pid in below_children(root) if (use := _use(pid)) is not None]
+    return foreign_wait_s(uses, cpu_before_s)
+
+
+@dataclasses.dataclass(frozen=True)
+class Use:
+    """What one process has had of the machine's cores, in seconds."""
+
+    cpu_s: float
+    """CPU time of its own."""
+    children_s: float
+    """CPU time of its children that have ended."""
+    waited_s: float
+    """Time in which it was ready and had no core."""
+
+
+def foreign_wait_s(uses: Sequence[Use], cpu_before_s: float) -> float:
+    """Returns `wait_for_others_s` of the processes of one tree."""
+    total = sum(use.cpu_s + use.children_s for use in uses) - cpu_before_s
+    return max([0.0, *(use.waited_s - (total - use.cpu_s) for use in uses)])
+
+
+def _use(pid: int) -> Use | None:
     tick = os.sysconf("SC_CLK_TCK")
-    total, alone = -cpu_before_s, []
-    for pid in below_children(root):
-        try:
-            with open(f"/proc/{pid}/stat") as file:
-                user, system, *of_children = file.read().rpartition(")")[2].split()[11:15]
-            with open(f"/proc/{pid}/schedstat") as file:
-                waited = int(file.read().split()[1]) / 1e9
-        except (OSError, ValueError, IndexError):
-            continue  # it ended meanwhile
-        own = (int(user) + int(system)) / tick
-        total += own + sum(map(int, of_children)) / tick
-        alone.append(waited + own)
-    return max(0.0, max(alone, default=0.0) - total)
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            times = [int(field) / tick for field in file.read().rpartition(")")[2].split()[11:15]]
+        with open(f"/proc/{pid}/schedstat") as file:
+            waited = int(file.read().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return None  # it ended meanwhile
+    return Use(times[0] + times[1], times[2] + times[3], waited)
 
 
 def private_bytes(root: int) -> int:
