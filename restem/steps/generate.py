@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from restem import verify
 from restem.records import Problem, Sample
 from restem.rollout import Rollout
 from restem.rollout.shards import sample_shards
@@ -61,6 +62,7 @@ def generate(
     """
     if distributed.on_first("start of the E-step", directory.generation.exists):
         return storage.read_json(directory.generation)
+    lost_before = verify.shared_counts()
     rollout = rollout.replace(sampling=settings.sampling, max_new_tokens=settings.max_new_tokens)
     if settings.grading is not None:
         rollout = rollout.replace(verifier=settings.grading(rollout.verifier))
@@ -85,6 +87,8 @@ def generate(
         counts = _report(rollout, directory.read_samples(), len(problems), settings)
         # A resumed step timed only what it sampled itself.
         counts["resumed_from_shard"] = resumed or None
+        # Workers that died or hung, and what became of their samples; on this host.
+        counts["verification_workers"] = dict(verify.shared_counts() - lost_before)
         storage.write_json(directory.generation, counts)
         return counts
 

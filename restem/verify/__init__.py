@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from restem.verify.answers.extract import extract as extract_answer
     from restem.verify.pool.pool import WorkersLostError
     from restem.verify.programs.program_pool import run_programs
-    from restem.verify.verifier import Verifier, close_shared, shared_verifier
+    from restem.verify.verifier import Verifier, close_shared, shared_counts, shared_verifier
 
 __all__ = [
     "Verifier",
@@ -30,6 +30,7 @@ __all__ = [
     "grade_answers",
     "is_equivalent",
     "run_programs",
+    "shared_counts",
     "shared_verifier",
 ]
 
@@ -40,6 +41,7 @@ _HOMES = {
     "extract_answer": ("answers.extract", "extract"),
     "is_equivalent": ("answers.equivalence", "is_equivalent"),
     "run_programs": ("programs.program_pool", "run_programs"),
+    "shared_counts": ("verifier", "shared_counts"),
     "shared_verifier": ("verifier", "shared_verifier"),
 }
 

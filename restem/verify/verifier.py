@@ -220,6 +220,12 @@ def shared_verifier(grader: Mapping[str, Any], allow_weak_sandbox: bool = False)
         return _shared[key]
 
 
+def shared_counts() -> collections.Counter[str]:
+    """Returns `Verifier.counts` of this process's shared verifiers together."""
+    with _sharing:
+        return sum((collections.Counter(v.counts) for v in _shared.values()), collections.Counter())
+
+
 def close_shared() -> None:
     """Ends the workers of all shared verifiers; the end of a process."""
     with _sharing:

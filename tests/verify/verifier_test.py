@@ -125,6 +125,14 @@ class VerifierTest(parameterized.TestCase):
             self.assertEqual(verifier.submit(problem(), "sleep").result().method, "timeout")
             self.assertEqual(verifier.counts, {"timeouts": 1})
 
+    def test_shared_verifiers_count_together(self):
+        self.addCleanup(verify.close_shared)
+        before = verify.shared_counts()
+        verifier = verify.shared_verifier({**MISBEHAVE, "workers": 1})
+        verifier.submit(problem(), "exit").result()
+        self.assertEqual(verify.shared_counts() - before, {"deaths": 2, "retried": 1, "lost": 1})
+        verify.close_shared()
+
     def test_recycling(self):
         with Verifier(grader=MISBEHAVE, workers=1, jobs_per_worker=2) as verifier:
             pids = [v.reward for v in verifier.grade([problem()] * 6, ["pid"] * 6)]
