@@ -26,6 +26,7 @@ CORE = [
     "safetensors>=0.5",
     "scipy>=1.15",
     "sentencepiece>=0.2",
+    "sympy>=1.13,<2",
     "tensorboardX>=2.6",
     "tokenizers>=0.21",
     "matplotlib>=3.9",

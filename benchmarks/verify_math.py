@@ -4,38 +4,39 @@
     export PYTHONPATH=.
     python benchmarks/verify_math.py self
     python benchmarks/verify_math.py cross
+    python benchmarks/verify_math.py distinct
+    python benchmarks/verify_math.py algebra
     python benchmarks/verify_math.py rewrites
     python benchmarks/verify_math.py compare --math_verify_python=/path/to/venv/bin/python
     python benchmarks/verify_math.py forms --math_verify_python=/path/to/venv/bin/python
     python benchmarks/verify_math.py hostile
     python benchmarks/verify_math.py speed
 
-`compare` and `forms` need an interpreter of an environment of its own in which
-`pip install math-verify` was run; nothing else does.
+Only `compare` and `forms` need an interpreter from a separate environment that has math-verify.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
-import gzip
+import itertools
 import json
 import os
-import pathlib
 import random
 import re
 import runpy
 import subprocess
-import sys
 import time
-from typing import NamedTuple
+from unittest import mock
 
 import verify_math_pairs
+from verify_math_golds import Pair, answered, cross_pairs, derived_pairs, golds
 
 from restem.records import Problem
 from restem.verify import Verifier
-from restem.verify.answers.equivalence import compare
-from restem.verify.answers.extract import extract_gold
+from restem.verify.answers.compare import algebra
+from restem.verify.answers.equivalence import _simple, compare
+from restem.verify.answers.latex.notation import clean, squeeze
 
 # The other side of `compare`: one [gold, answer] a line in, one boolean or error a line out.
 MATH_VERIFY = """
@@ -76,71 +77,6 @@ for line in sys.stdin:
 """
 
 
-class Gold(NamedTuple):
-    """One MATH problem's reference."""
-
-    place: str
-    type: str
-    solution: str
-    answer: str
-
-
-class Pair(NamedTuple):
-    """An answer, the gold answer, whether they are equal (None: not known), and where from."""
-
-    kind: str
-    answer: str
-    gold: str
-    equal: bool | None
-
-
-def golds() -> list[Gold]:
-    """All 12,500 problems of MATH."""
-    folder = os.environ.get("RESTEM_DATA_DIR")
-    if not folder:
-        sys.exit("set RESTEM_DATA_DIR to the folder that holds math/train.jsonl.gz")
-    found = []
-    for split in ("train", "test"):
-        with gzip.open(pathlib.Path(folder) / "math" / f"{split}.jsonl.gz", "rt") as lines:
-            for line in lines:
-                row = json.loads(line)
-                answer = extract_gold(row["solution"])
-                place = f"{split}/{row['idx']}"
-                found.append(Gold(place, row["type"], row["solution"], answer or ""))
-    return found
-
-
-def answered(rows: list[Gold]) -> list[Gold]:
-    return [row for row in rows if row.answer]
-
-
-def cross_pairs(rows: list[Gold], seed: int) -> list[Pair]:
-    """Each gold against the answer of another problem of its type."""
-    numbers = random.Random(seed)
-    by_type = collections.defaultdict(list)
-    for row in rows:
-        by_type[row.type].append(row)
-    pairs = []
-    for row in rows:
-        other = numbers.choice(by_type[row.type])
-        while other.place == row.place:
-            other = numbers.choice(by_type[row.type])
-        pairs.append(Pair("another problem", other.answer, row.answer, None))
-    return pairs
-
-
-def derived_pairs(rows: list[Gold], seed: int) -> list[Pair]:
-    """Rewritten forms of the golds, and near misses."""
-    numbers = random.Random(seed)
-    pairs = []
-    for row in rows:
-        for kind, text in verify_math_pairs.rewrites(row.answer).items():
-            pairs.append(Pair(kind, text, row.answer, True))
-        for kind, text in verify_math_pairs.near_misses(row.answer, numbers).items():
-            pairs.append(Pair(kind, text, row.answer, False))
-    return pairs
-
-
 def run_self(_: argparse.Namespace) -> None:
     """Every gold solution as a sample: extraction and comparison, in the worker pool."""
     rows = golds()
@@ -167,6 +103,81 @@ def run_self(_: argparse.Namespace) -> None:
     print(f"0 + gold: {dict(methods)}, {seconds:.1f} s of CPU time; not equal:")
     for case in failed:
         print("  ", case)
+
+
+def run_algebra(_: argparse.Namespace) -> None:
+    """How many comparisons reach the last stage, what it decides, and what that costs."""
+    rows = answered(golds())
+    tables = runpy.run_path("tests/helpers/answer_tables.py")
+    sets = {
+        "golds, 0+ before numbers": [
+            (f"0+{row.answer}" if row.answer[0].isdigit() else row.answer, row.answer)
+            for row in rows
+        ],
+        "other problems": [pair[1:3] for seed in range(3) for pair in cross_pairs(rows, seed)],
+        "rewrites and near misses": [pair[1:3] for pair in derived_pairs(rows, 0)],
+        "table of equals": [(r["prediction"], r["gold"]) for r in tables["rows"](tables["EQUAL"])],
+        "table of differents": [
+            (row["prediction"], row["gold"]) for row in tables["rows"](tables["DIFFERENT"])
+        ],
+    }
+    start = time.process_time()
+    import sympy
+
+    print(f"import of SymPy {sympy.__version__}: {time.process_time() - start:.2f} s of CPU time")
+    for name, pairs in sets.items():
+        asked, seconds = [], 0.0
+        outcomes = collections.Counter()
+        original = algebra.Oracle.__call__
+
+        def counted(oracle, answer, gold, original=original, outcomes=outcomes, asked=asked):
+            start = time.process_time()
+            result = original(oracle, answer, gold)
+            decided = "equal" if result.equal else result.detail or "different"
+            outcomes[decided] += 1
+            asked.append(time.process_time() - start)
+            return result
+
+        with mock.patch.object(algebra.Oracle, "__call__", counted):
+            reached = 0
+            start = time.process_time()
+            for answer, gold in pairs:
+                before = len(asked)
+                compare(answer, gold)
+                reached += len(asked) > before
+            seconds = time.process_time() - start
+        print(
+            f"{name}: {len(pairs)} pairs in {seconds:.1f} s; {reached} reach SymPy with "
+            f"{len(asked)} questions, {sum(asked):.2f} s, at most {max(asked, default=0):.3f} s: "
+            f"{dict(outcomes)}"
+        )
+
+
+def run_distinct(arguments: argparse.Namespace) -> None:
+    """Distinct golds that are no plain numbers, against others of the same shape and at random."""
+    texts = {clean(row.answer) for row in answered(golds())}
+    texts = sorted(text for text in texts if _simple(squeeze(text)) is None)
+    by_shape = collections.defaultdict(list)
+    for text in texts:
+        by_shape[re.sub(r"[\d\s]+", "", text)].append(text)
+    numbers = random.Random(0)
+    pairs = set()
+    for same in by_shape.values():
+        pairs |= set(itertools.permutations(same, 2))
+    for text in texts:
+        pairs |= {(other, text) for other in numbers.sample(texts, arguments.partners)}
+    pairs = sorted(pair for pair in pairs if squeeze(pair[0]) != squeeze(pair[1]))
+    start = time.process_time()
+    equal = 0
+    for answer, gold in pairs:
+        verdict = compare(answer, gold)
+        if verdict.reward:
+            equal += 1
+            print(f"   {verdict.method} {verdict.detail}: {answer}  |  {gold}")
+    seconds = time.process_time() - start
+    print(
+        f"{len(pairs)} ordered pairs of {len(texts)} golds: {equal} equal, {seconds:.0f} s of CPU"
+    )
 
 
 def run_cross(arguments: argparse.Namespace) -> None:
@@ -206,7 +217,7 @@ def run_compare(arguments: argparse.Namespace) -> None:
     rows = answered(golds())
     numbers = random.Random(0)
     derived = derived_pairs(rows, 0)
-    tables = runpy.run_path("tests/verify/answers/equivalence_test.py")
+    tables = runpy.run_path("tests/helpers/answer_tables.py")
     by_kind = collections.defaultdict(list)
     for pair in derived:
         by_kind[pair.equal, pair.kind].append(pair)
@@ -343,6 +354,8 @@ def main() -> None:
     for name, run in (
         ("self", run_self),
         ("cross", run_cross),
+        ("distinct", run_distinct),
+        ("algebra", run_algebra),
         ("rewrites", run_rewrites),
         ("compare", run_compare),
         ("forms", run_forms),
@@ -353,6 +366,8 @@ def main() -> None:
         command.set_defaults(run=run)
         if name == "cross":
             command.add_argument("--rounds", type=int, default=3, help="partners for each gold")
+        if name == "distinct":
+            command.add_argument("--partners", type=int, default=50, help="at random, for each")
         if name in ("compare", "forms"):
             command.add_argument("--math_verify_python", required=True)
         if name == "forms":

@@ -8,11 +8,11 @@ evaluates text, and each module bounds the time and memory of its own step.
 
 from __future__ import annotations
 
-import functools
 import re
 from fractions import Fraction
 
 from restem.records import Verdict
+from restem.verify.answers.compare.algebra import Oracle
 from restem.verify.answers.compare.balls import Refused, Undecided, Undefined
 from restem.verify.answers.compare.comparison import Comparison
 from restem.verify.answers.compare.matching import Matcher
@@ -27,6 +27,7 @@ _SIMPLE = re.compile(
     r"|(\d{1,400})/(\d{1,400})"
     r"|(\d{1,3}(?:,\d{3})+|\d{1,400})?(?:\.(\d{0,400}))?)"
 )
+_DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d{1,3}(?:\.\d{3})+|\d+),(\d+)(?![\d,]|\.\d)")
 _CHOICE = re.compile(r"\(?\s*(?:\\text\s*\{\s*\(?\s*([A-Z])\s*\)?\s*\.?\}|([A-Z]))\s*\)?")
 _CHOICE_START = re.compile(r"(?:\\text\s*\{)?\s*\(([A-Z])\)\s*\}?(?=[\s.:\\]|$)")
 
@@ -62,6 +63,8 @@ def compare(prediction: str, gold: str, *, options: Options = DEFAULT) -> Verdic
     """
     if len(prediction) > 4 * MAX_CHARS:
         return _verdict(prediction[:100], None, _TOO_LONG)
+    if options.decimal_comma:
+        prediction, gold = _with_points(prediction), _with_points(gold)
     cleaned, target = clean(prediction), clean(gold)
     shown = cleaned.replace(ROW, r"\\")
     left, right = squeeze(cleaned), squeeze(target)
@@ -71,7 +74,8 @@ def compare(prediction: str, gold: str, *, options: Options = DEFAULT) -> Verdic
         return _verdict(prediction[:100], shown[:100], _TOO_LONG)
     a, b = _simple(left), _simple(right)
     if a is not None and b is not None:
-        return _verdict(prediction, shown, _SAME_NUMBER if a == b else _OTHER_NUMBER)
+        same = a == b or abs(a - b) <= options.relative_tolerance * abs(b)
+        return _verdict(prediction, shown, _SAME_NUMBER if same else _OTHER_NUMBER)
     try:
         result = _decide(cleaned, target, options)
     except (Refused, Undefined, Undecided) as reason:
@@ -85,9 +89,15 @@ def _verdict(extracted: str, normalized: str | None, result: Comparison) -> Verd
     detail = result.detail
     if not result.equal:
         detail = detail or "another answer"
-    elif not result.proved:
-        detail = "equal to 300 bits and more"
+    else:
+        detail = result.evidence
     return Verdict(float(result.equal), result.method, extracted, normalized, detail)
+
+
+def _with_points(text: str) -> str:
+    """Returns a text with decimal points for its decimal commas."""
+    text = text.replace("{,}", ",")
+    return _DECIMAL_COMMA.sub(lambda match: match[1].replace(".", "") + "." + match[2], text)
 
 
 def _simple(text: str) -> Fraction | None:
@@ -128,12 +138,11 @@ def _decide(cleaned: str, target: str, options: Options) -> Comparison:
         answer = parse(cleaned, thousands=not several)
     except ParseError as reason:
         return Comparison(False, "none", f"cannot be read: {reason}")
-    return _matcher(options).match(answer, gold)
-
-
-@functools.lru_cache(maxsize=16)
-def _matcher(options: Options) -> Matcher:
-    return Matcher(options)
+    matcher = Matcher(options)
+    result = matcher.match(answer, gold)
+    if result.equal or not matcher.undecided:
+        return result
+    return Matcher(options, Oracle(log_base=options.log_base)).match(answer, gold)
 
 
 def _parsed(target: str) -> Node | None:

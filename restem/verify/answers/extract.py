@@ -2,24 +2,35 @@
 
 Every mode looks at the *last* announcement of an answer and at nothing before it. If that one is
 malformed or cut off, there is no answer, so a model that boxes a guess early and runs out of room
-earns nothing. All scans are linear in the length of the text.
+earns nothing. A text that continues with a next problem (`Problem:` at the start of a line) after
+an announcement ends there. All scans are linear in the length of the text.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 
 from restem.errors import UserError
 
-MODES = ("minerva", "boxed", "minerva_or_boxed", "answer_is", "hashes", "last_number", "any")
+MODES = (
+    "minerva", "boxed", "boxes", "minerva_or_boxed", "answer_is", "hashes", "last_number", "any",
+)  # fmt: skip
 
-# Minerva's 4-shot prompt (arXiv 2206.14858, appendix D.2) ends each solution with this sentence.
-_SENTENCE = "Final Answer: The final answer is"
-_SENTENCE_END = "I hope it is correct"
+# Minerva's 4-shot prompt (arXiv 2206.14858, appendix D.2) ends each solution with the sentence
+# "Final Answer: The final answer is ANSWER. I hope it is correct."
+_SENTENCE = re.compile(r"Final\s+Answer:\s*The\s+final\s+answer\s+is")
+_SENTENCE_END = re.compile(r"I\s+hope\s+it\s+is\s+correct")
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])")
-_ANSWER_IS = re.compile(r"the answer is", re.IGNORECASE)
+_ANSWER_IS = re.compile(r"the\s+answer\s+is", re.IGNORECASE)
 _SENTENCE_STOP = re.compile(r"\.(?=\s|$)|\n")
 _NUMBER = re.compile(r"-?\$?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|-?\$?\.\d+")
+MAX_BOXES = 60
+"""Most boxes that make up one list; a text with more has no answer."""
+_NEXT_PROBLEM = re.compile(
+    r"^[#*\t ]*(?:Problem|Question|Exercise|Q)(?: ?\d{1,4})?[*\t ]*:", re.MULTILINE | re.IGNORECASE
+)
+"""The heading of a problem, where a model continues with one of its own making."""
 
 
 def extract(text: str, *, mode: str = "minerva") -> str | None:
@@ -30,6 +41,7 @@ def extract(text: str, *, mode: str = "minerva") -> str | None:
       mode: what counts as announcing the answer:
         "minerva": the sentence `Final Answer: The final answer is $...$. I hope it is correct.`
         "boxed": the last `\boxed{...}` or `\fbox{...}`, braces balanced, or `\boxed 2`.
+        "boxes": all different boxes, as one list.
         "minerva_or_boxed": the sentence; without it, the last box.
         "answer_is": `The answer is N.`, as in the chain-of-thought prompts for GSM8K.
         "hashes": what follows the last `####`, as in GSM8K's reference solutions.
@@ -46,27 +58,39 @@ def extract(text: str, *, mode: str = "minerva") -> str | None:
     """
     if mode not in MODES:
         raise UserError(f"unknown extraction {mode!r}; choose one of {', '.join(MODES)}")
-    if mode == "minerva":
-        found = _sentence(text)
-    elif mode == "boxed":
-        found = _last_box(text)
-    elif mode == "minerva_or_boxed":
-        found = _sentence(text) if _SENTENCE in text else _last_box(text)
-    elif mode == "answer_is":
-        found = _answer_is(text)
-    elif mode == "hashes":
-        _, mark, after = text.rpartition("####")
-        found = after.strip().split("\n", 1)[0] if mark else None
-    elif mode == "any":
-        if _SENTENCE in text:
+    match mode:
+        case "minerva":
             found = _sentence(text)
-        else:
-            found = _last_box(text) if _BOX.search(text) else text
-    else:
-        found = None
-        for match in _NUMBER.finditer(text):
-            found = match.group()
+        case "boxed":
+            found = _last_box(_up_to_next_problem(text, _BOX))
+        case "boxes":
+            found = _all_boxes(_up_to_next_problem(text, _BOX))
+        case "minerva_or_boxed" | "any":
+            if _SENTENCE.search(text):
+                found = _sentence(text)
+            elif mode == "any" and not _BOX.search(text):
+                found = text
+            else:
+                found = _last_box(_up_to_next_problem(text, _BOX))
+        case "answer_is":
+            found = _answer_is(text)
+        case "hashes":
+            _, mark, after = text.rpartition("####")
+            found = after.strip().split("\n", 1)[0] if mark else None
+        case _:
+            numbers = _NUMBER.findall(text)
+            found = numbers[-1] if numbers else None
     return _undelimit(found)
+
+
+def _up_to_next_problem(text: str, announcement: re.Pattern[str]) -> str:
+    """Returns the text before the first problem that follows an announcement of an answer.
+
+    A model that has answered may continue with a problem of its own making and solve that.
+    """
+    first = announcement.search(text)
+    heading = _NEXT_PROBLEM.search(text, first.end()) if first else None
+    return text[: heading.start()] if heading else text
 
 
 def extract_gold(solution: str) -> str | None:
@@ -96,29 +120,54 @@ def _undelimit(answer: str | None) -> str | None:
 
 
 def _sentence(text: str) -> str | None:
-    start = text.rfind(_SENTENCE)
-    if start < 0:
+    start = _last(_SENTENCE, _up_to_next_problem(text, _SENTENCE_END))
+    if start is None:
         return None
-    start += len(_SENTENCE)
-    end = text.find(_SENTENCE_END, start)
-    if end < 0:
+    end = _SENTENCE_END.search(text, start)
+    if end is None:
         return None
-    answer = text[start:end].strip()
     # The period belongs to the sentence and not to the answer.
-    return answer.removesuffix(".")
+    return text[start : end.start()].strip().removesuffix(".")
+
+
+def _last(pattern: re.Pattern[str], text: str) -> int | None:
+    """Returns where the last match of a pattern ends."""
+    end = None
+    for match in pattern.finditer(text):
+        end = match.end()
+    return end
 
 
 def _last_box(text: str) -> str | None:
-    start = None
-    for match in _BOX.finditer(text):
-        start = match.end()
-    if start is None:
-        return None
-    rest = text[start:]
+    start = _last(_BOX, text)
+    return None if start is None else _box(text[start:])
+
+
+def _all_boxes(text: str) -> str | None:
+    """Returns the contents of all boxes outside other boxes; None if one is malformed."""
+    contents: list[str] = []
+    at = 0
+    for count in itertools.count():
+        match = _BOX.search(text, at)
+        if match is None:
+            break
+        if count == MAX_BOXES:
+            return None
+        content = _box(text[match.end() :])
+        if not content or not content.strip():
+            return None
+        at = match.end() + len(content)
+        if content.strip() not in contents:
+            contents.append(content.strip())
+    return ", ".join(contents) or None
+
+
+def _box(rest: str) -> str | None:
+    """Returns the content of a box, given the text after `\\boxed`."""
     body = rest.lstrip()
     if body.startswith("{"):
         return balanced(body)
-    # `\boxed 2`: TeX would take one token, but authors mean everything up to the formula's end.
+    # `\\boxed 2`: TeX would take one token, but authors mean everything up to the formula's end.
     if rest[:1].isspace() or body[:1].isdigit():
         return re.split(r"\$|\n|\\\)|\\\]", body, maxsplit=1)[0].rstrip(" .")
     return None
@@ -146,9 +195,8 @@ def balanced(text: str) -> str | None:
 
 
 def _answer_is(text: str) -> str | None:
-    start = None
-    for match in _ANSWER_IS.finditer(text):
-        start = match.end()
+    text = _up_to_next_problem(text, _ANSWER_IS)
+    start = _last(_ANSWER_IS, text)
     if start is None:
         return None
     rest = text[start:].lstrip(" :")

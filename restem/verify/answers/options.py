@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 
+from restem.errors import UserError
+
+_CHOICES = {
+    "percent": ("either", "unit", "value"),
+    "degrees": ("either", "unit", "value"),
+    "units": ("check", "ignore"),
+    "bases": ("optional", "required", "value"),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What MATH's conventions leave open."""
+    """What MATH's conventions leave open.
+
+    Raises:
+      UserError: a value that an option does not have.
+    """
 
     percent: str = "either"
     """Value of `50\\%` against an answer without the sign: "unit" (50), "value" (1/2) or "either".
@@ -32,5 +45,31 @@ class Options:
     """In lists, `1, 1, 2` differs from `1, 2`. Sets in braces never count multiplicity."""
     ratios: bool = True
     """Accept the fraction 3/5 for the ratio `3:5`, and the reverse."""
+    lowest_terms: bool = False
+    """Reduce ratios to lowest terms: accept `2:4` for `1:2`."""
     log_base: int = 10
     """Base of a `\\log` that states none; `\\ln` is natural."""
+    decimal_comma: bool = False
+    """Read `3,14` as 3.14 and `1.234,5` as 1234.5, in both answers. Elements of a list then have a
+    space after their comma, or a semicolon."""
+    relative_tolerance: float = 0.0
+    """Largest difference of two real constants that still counts as equal, as a fraction of the
+    gold answer's absolute value."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            choices = _CHOICES.get(field.name)
+            if choices and value not in choices:
+                wanted = "one of " + ", ".join(choices)
+            elif field.type == "bool" and not isinstance(value, bool):
+                wanted = "True or False"
+            elif field.name == "log_base" and (type(value) is not int or value < 2):
+                wanted = "an integer of at least 2"
+            elif field.name == "relative_tolerance" and not (
+                isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1
+            ):
+                wanted = "a number of at least 0 and below 1"
+            else:
+                continue
+            raise UserError(f"the math grader's {field.name} is {value!r}; give {wanted}")

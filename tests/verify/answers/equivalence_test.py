@@ -1,4 +1,4 @@
-"""One table of answers that are equal and one of answers that are not, both from practice."""
+"""Equivalence of answers: tables in both directions, options, hostile texts, MATH's golds."""
 
 import gzip
 import json
@@ -8,205 +8,13 @@ import random
 
 from absl.testing import absltest, parameterized
 
+from restem.errors import UserError
 from restem.verify.answers.equivalence import compare, is_equivalent
 from restem.verify.answers.extract import extract_gold
 from restem.verify.answers.latex.notation import clean
 from restem.verify.answers.latex.parser import parse
 from restem.verify.answers.options import Options
-
-EQUAL = r"""
-fraction and decimal ;; \frac12 ;; 0.5
-fraction forms ;; \dfrac{1}{2} ;; \tfrac12
-fraction over one token ;; \frac1{72} ;; 1/72
-fraction with a space ;; \frac 32 ;; \frac{3}{2}
-sign anywhere ;; \frac{-1}{2} ;; -\frac{1}{2}
-not reduced ;; \frac{6}{4} ;; \frac{3}{2}
-repeating decimal ;; 0.1\overline{6} ;; \frac16
-trailing zeros ;; 2.50 ;; 2.5
-leading zero ;; .175 ;; 0.175
-thousands ;; 1,234,567 ;; 1234567
-thousands in braces ;; 10{,}000 ;; 10000
-thousands with a negative space ;; 11,\! 111 ;; 11111
-radical simplified ;; \sqrt{8} ;; 2\sqrt2
-radical rationalised ;; \frac{1}{\sqrt2} ;; \frac{\sqrt{2}}{2}
-nested radical ;; \sqrt{5+2\sqrt6} ;; \sqrt{2}+\sqrt{3}
-difference of radicals ;; \frac{\sqrt{3}}{4\sqrt{2}-3} ;; \frac{4\sqrt6+3\sqrt3}{23}
-cube roots by Cardano ;; \sqrt[3]{2+\sqrt5}+\sqrt[3]{2-\sqrt5} ;; 1
-real cube root ;; \sqrt[3]{-8} ;; -2
-root as a power ;; 12^{1/7} ;; \sqrt[7]{12}
-large powers ;; 2^{100} ;; 4^{50}
-tower of radicals ;; \sqrt{2}^{\sqrt{2}} ;; 2^{\sqrt2/2}
-scientific ;; 6.02\times 10^{23} ;; 602000000000000000000000
-scientific with e ;; 1.5e-3 ;; .0015
-logarithm to a base ;; \log_2 8 ;; 3
-quotient of logarithms ;; \frac{\log 8}{\log 2} ;; 3
-natural logarithm ;; \ln e^2 ;; 2
-trigonometry by degrees ;; \cos 36^\circ ;; \frac{1+\sqrt5}{4}
-trigonometry by radians ;; \sin\frac{\pi}{12} ;; \frac{\sqrt6-\sqrt2}{4}
-product of cosines ;; \cos\frac{\pi}{7}\cos\frac{2\pi}{7}\cos\frac{4\pi}{7} ;; -\frac18
-inverse tangent ;; \arctan 1 ;; \frac{\pi}{4}
-inverse by exponent ;; \tan^{-1}(1) ;; 45^\circ
-double angle ;; 2\sin x\cos x ;; \sin 2x
-square of a sine ;; \sin^2 x ;; 1-\cos^2 x
-complex quotient ;; \frac{1}{1+i} ;; \frac{1-i}{2}
-complex modulus ;; |3+4i| ;; 5
-powers of i ;; i^2 ;; -1
-Euler ;; e^{i\pi} ;; -1
-pi factored out ;; \frac{9\pi}{4} ;; \frac94\pi
-polynomial expanded ;; x^2+2x+1 ;; (x+1)^2
-polynomial factored ;; (x+2)(x-2) ;; x^2-4
-commuted ;; a^2+b^2 ;; b^2+a^2
-rational function ;; \frac{x^2-1}{x-1} ;; x+1
-radicals of variables ;; 6x\sqrt{35x} ;; \sqrt{1260x^3}
-symbolic exponents ;; x^n \cdot x ;; x^{n+1}
-exponentials ;; 2^{x+1} ;; 2\cdot 2^x
-mixed number ;; 3\frac12 ;; \frac72
-negative mixed number ;; -15\frac{3}{5} ;; -15.6
-mixed number in plain text ;; 1 1/2 ;; \frac32
-factorial ;; 10! ;; 3628800
-a large factorial ;; \frac{2004}{2004!} ;; \frac{1}{2003!}
-binomial ;; \binom{10}{3} ;; 120
-floor ;; \lfloor 3.7 \rfloor ;; 3
-per cent as a number of per cent ;; 50 ;; 50\%
-per cent as a fraction ;; 0.5 ;; 50\%
-currency ;; 5.5 ;; \$5.50
-currency and words ;; 5.50\text{ dollars} ;; \$5.5
-cents and dollars ;; 80\text{ cents} ;; \$0.80
-unit dropped ;; 12 ;; 12 \text{ inches}
-unit converted ;; 1\text{ foot} ;; 12\text{ inches}
-unit without text ;; 144 m^3 ;; 144 \mbox{ m}^3
-unit squared in words ;; 15\text{ square cm} ;; 15\mbox{ cm}^2
-words that measure nothing ;; 14 ;; 14 \text{ right triangles}
-words outside text ;; 120 degrees ;; 120^\circ
-degrees dropped ;; 45 ;; 45^\circ
-interval of degrees ;; [0^\circ, 90^\circ) ;; [0,90)
-sum of degrees ;; 30^\circ+15^\circ ;; 45
-degrees as radians ;; \frac{\pi}{4} ;; 45^\circ
-base ;; 101_{2} ;; 101_2
-base dropped ;; 1011 ;; 1011_2
-base dropped, with a point ;; 0.0011 ;; 0.0011_{2}
-base dropped, negative ;; -37 ;; -37_8
-base ten ;; 24 ;; 24_{10}
-base with letters ;; 152A_{11} ;; \text{152A}_{11}
-point with other spacing ;; \left( 3, \frac{\pi}{2} \right) ;; (3,\pi/2)
-interval ;; \left[-3,-\frac{4}{3}\right) ;; [-3,-4/3)
-union in another order ;; (0,\infty)\cup(-\infty,0) ;; (-\infty,0)\cup (0,\infty)
-union that merges ;; (-\infty,2]\cup(2,5) ;; (-\infty,5)
-reals without a point ;; \mathbb{R}\setminus\{0\} ;; (-\infty,0)\cup(0,\infty)
-inequality and interval ;; x<5 ;; (-\infty,5)
-double inequality and interval ;; 3\le x<5 ;; [3,5)
-inequality from the other side ;; 5 > x \ge 3 ;; 3\le x<5
-unequal and union ;; x\ne 0 ;; (-\infty,0)\cup(0,\infty)
-element of an interval ;; x \in [-2,7] ;; [-2,7]
-inequalities joined by or ;; x<1 \text{ or } x>2 ;; (-\infty,1)\cup(2,\infty)
-inequality turned round ;; 8r^2 \ge s^2 ;; s^2\le 8r^2
-chain of inequalities ;; f(4)>f(1)>f(2) ;; f(2)<f(1)<f(4)
-set in another order ;; \{2,1\} ;; \{1,2\}
-bare list in another order ;; 2, 1 ;; 1,2
-list joined by and ;; 6, 8\text{, and }10 ;; 10,8,6
-list joined by or ;; x=1 \text{ or } x=2 ;; 1,2
-list in braces ;; \{1,2\} ;; 1,2
-plus-minus ;; 1+\sqrt2, 1-\sqrt2 ;; 1\pm\sqrt2
-plus-minus in a set ;; \{-2, 1-\sqrt5, 1+\sqrt{5}\} ;; \{1\pm\sqrt{5},-2\}
-list of points ;; (2,15), (-4,27) ;; (-4, 27);(2, 15)
-matrix brackets ;; \begin{bmatrix}1\\2\end{bmatrix} ;; \begin{pmatrix}1\\2\end{pmatrix}
-matrix entries ;; \begin{pmatrix} 0.5 & 0 \end{pmatrix} ;; \begin{pmatrix}1/2&0\end{pmatrix}
-vector in angle brackets ;; \langle 1,2\rangle ;; \begin{pmatrix} 1 \\ 2 \end{pmatrix}
-line in another form ;; 2x-y+1=0 ;; y = 2x+1
-plane times a constant ;; 2x + 2y + 2z = 0 ;; x + y + z = 0
-label dropped ;; 15 ;; k = 15
-label added ;; x=15 ;; 15
-function label ;; f(x)=2x ;; 2x
-unknown function ;; 2f(x)-3 ;; -3 + 2 f{\left(x \right)}
-true chain of numbers ;; \frac12+\frac13=\frac56 ;; \frac56
-number said twice ;; \frac{14}{25} ;; 0.56 = 56\%
-approximation dropped ;; \frac23 ;; \$\dfrac23 \approx \$0.67
-ratio as a fraction ;; \frac35 ;; 3:5
-choice with brackets ;; (C) ;; \text{(C)}
-choice bare ;; C ;; \text{(C)}
-choice with words ;; \text{(C) } 12 ;; \text{(C)}
-word ;; odd ;; \text{odd}
-word with capitals ;; \text{Even} ;; \text{even}
-words ;; two lines ;; \text{two lines}
-list of letters ;; B, A ;; \text{A,B}
-empty set in words ;; \emptyset ;; \text{empty}
-reals in words ;; all real numbers ;; (-\infty,\infty)
-number hedged ;; approximately 8.24 ;; \approx 8.24 \text{ mph}
-binomial by choose ;; {5 \choose 2} ;; 10
-rate ;; \$12.50 per hour ;; 12.50
-time of day ;; 4:30 \text{ PM} ;; \text{4:30 p.m.}
-number word ;; 4 ;; \mbox{four}
-unicode ;; 2π − √3 ;; 2\pi-\sqrt{3}
-boxed ;; \boxed{5} ;; 5
-dollars around ;; $5$ ;; 5
-period after ;; -\frac{5}{3}. ;; -\frac53
-layout ;; \displaystyle\frac{1}{2}\; ;; \frac12
-phantom ;; \begin{pmatrix} 1 \\ \phantom -1 \end{pmatrix} ;; \begin{pmatrix} 1 \\ 1 \end{pmatrix}
-"""
-
-DIFFERENT = r"""
-powers that are both nearly zero ;; 1/2^{99} ;; 1/2^{98}
-base ;; 101_2 ;; 101_3
-number in place of its conversion ;; 5 ;; 101_2
-base added ;; 10_6 ;; 10
-rounded ;; 0.333333 ;; \frac13
-rounded to double precision ;; 0.333333333333333314829616256247 ;; \frac13
-pi rounded ;; 3.14 ;; \pi
-pi by a fraction ;; \frac{22}{7} ;; \pi
-relative error ;; 999999999999999999999 ;; 1000000000000000000000
-tiny exponential added ;; 5+e^{-1000} ;; 5
-tiny power added ;; 5+10^{-900} ;; 5
-tiny sine added ;; 5+\sin(1)/10^{500} ;; 5
-tiny power of a radical added ;; 5+(\sqrt{2}-1)^{800} ;; 5
-tiny power of a logarithm added ;; 5+(\log 2)^{1000000} ;; 5
-Ramanujan's near-integer ;; e^{\pi\sqrt{163}} ;; 262537412640768744
-near-equal radicals ;; \sqrt{10}+\sqrt{17} ;; \sqrt{5}+\sqrt{26}
-factor of 100 ;; 50 ;; 0.5
-factor of 100 with signs ;; 0.5\% ;; 50\%
-per cent too small ;; 0.05 ;; 50\%
-point swapped ;; (2,1) ;; (1,2)
-point as a list ;; 1,2 ;; (1,2)
-point as a set ;; \{1,2\} ;; (1,2)
-matrix transposed ;; \begin{pmatrix}1&2\\3&4\end{pmatrix} ;; \begin{pmatrix}1&3\\2&4\end{pmatrix}
-vector swapped ;; \begin{pmatrix}2\\1\end{pmatrix} ;; \begin{pmatrix}1\\2\end{pmatrix}
-end point open ;; (-2,7) ;; [-2,7]
-end point in an inequality ;; x\le 5 ;; (-\infty,5)
-infinity closed ;; (-\infty,5] \cup [7,\infty] ;; (-\infty,5] \cup [7,\infty)
-inequality reversed ;; 8r^2 \le s^2 ;; s^2\le 8r^2
-inequality as its bound ;; x<5 ;; 5
-another variable ;; y=5 ;; x=5
-another line ;; 2x-y+2=0 ;; y=2x+1
-equation that is no label ;; x^2+y^2=13 ;; 13
-root missing ;; 1 ;; 1,2
-root too many ;; 1,2,3 ;; 1,2
-multiplicity ;; 1,2 ;; 1,1,2
-sign ;; x-y ;; x+y
-absolute value ;; \sqrt{x^2} ;; x
-argument swapped ;; f(x-4) ;; f(4-x)
-value of an unknown function ;; 2f(1) ;; f(2)
-another unit ;; 12 \text{ m} ;; 12 \text{ cm}
-area and length ;; 15 \text{ cm} ;; 15\mbox{ cm}^2
-morning and afternoon ;; 4:51 \text{ a.m.} ;; 4\!:\!51 \text{ p.m.}
-per cent inside ;; \frac{1}{4\%} ;; \frac14
-subscript of nothing ;; x_ ;; x
-degrees for per cent ;; 75^\circ ;; 75\%
-dollars for degrees ;; \$20 ;; 20^\circ
-another choice ;; \text{(D)} ;; \text{(C)}
-anagram ;; ABCD ;; \text{CBAD}
-anagram outside text ;; DCAB ;; CBAD
-another word ;; \text{even} ;; \text{odd}
-word for a number ;; \text{Sunday} ;; 5
-thousands are no point ;; 100101 ;; (100,101)
-false chain ;; 2+2=5 ;; 5
-two answers for one ;; 5 \text{ or } 6 ;; 5
-empty ;; {} ;; 5
-"""
-
-
-def rows(table: str):
-    for line in table.strip().splitlines():
-        name, prediction, gold = (part.strip() for part in line.split(";;"))
-        yield {"testcase_name": "_" + name, "prediction": prediction, "gold": gold}
+from tests.helpers.answer_tables import DIFFERENT, EQUAL, rows
 
 
 class TableTest(parameterized.TestCase):
@@ -270,10 +78,42 @@ class OptionsTest(parameterized.TestCase):
         ({"ratios": False}, r"\frac35", "3:5", False),
         ({}, r"\log 100", "2", True),
         ({"log_base": 2}, r"\log 8", "3", True),
+        ({"lowest_terms": True}, "2:4", "1:2", True),
+        ({"lowest_terms": True}, "6:4:10", "3:2:5", True),
+        ({"lowest_terms": True}, "2:4", "2:1", False),
+        ({"lowest_terms": True}, "2:4:6", "1:2", False),
+        ({"lowest_terms": True}, r"\sqrt8:2", r"\sqrt2:1", True),
+        ({}, "3,14", "3.14", False),
+        ({"decimal_comma": True}, "3,14", "3.14", True),
+        ({"decimal_comma": True}, "3{,}141", "3.141", True),
+        ({"decimal_comma": True}, "1.234,5", r"\frac{2469}{2}", True),
+        ({"decimal_comma": True}, r"1,5\text{ cm}", r"15\text{ mm}", True),
+        ({"decimal_comma": True}, "2, 1", "1, 2", True),
+        ({"decimal_comma": True}, "1,5; 2,5", r"\frac32, \frac52", True),
+        ({"decimal_comma": True}, "3,14", "3.15", False),
+        ({}, "3.14", r"\pi", False),
+        ({"relative_tolerance": 1e-3}, "3.14", r"\pi", True),
+        ({"relative_tolerance": 1e-4}, "3.14", r"\pi", False),
+        ({"relative_tolerance": 0.01}, "99", "100", True),
+        ({"relative_tolerance": 0.01}, "98", "100", False),
+        ({"relative_tolerance": 0.01}, "0.001", "0", False),
+        ({"relative_tolerance": 0.01}, "(1.001, 2)", r"(1, 2)", True),
+        ({"relative_tolerance": 0.01}, "1.001x", "x", False),
     )
     def test_option(self, options, prediction, gold, equal):
         verdict = compare(prediction, gold, options=Options(**options))
         self.assertEqual(bool(verdict.reward), equal, verdict)
+
+    @parameterized.parameters(
+        {"percent": "both"}, {"degrees": 1}, {"units": ""}, {"bases": None}, {"labels": "yes"},
+        {"bare_lists": 1}, {"log_base": 1}, {"log_base": 2.5}, {"relative_tolerance": -0.1},
+        {"relative_tolerance": 1}, {"relative_tolerance": "0.1"}, {"decimal_comma": 0},
+        {"relative_tolerance": float("nan")},
+    )  # fmt: skip
+    def test_refused(self, **options):
+        (name,) = options
+        with self.assertRaisesRegex(UserError, name):
+            Options(**options)
 
 
 HOSTILE = {

@@ -24,6 +24,18 @@ class ExtractTest(parameterized.TestCase):
         (r"\boxed{5}", None),
         (SENTENCE.format(""), None),
         ("", None),
+        # Other white space makes no other sentence.
+        ("Final Answer:  The final answer\nis $5$. I hope it\nis correct.", "5"),
+        ("Final\nAnswer:The final answer is $5$. I  hope it is correct.", "5"),
+        ("Final Answer:\u00a0The final answer is $5$. I hope it is correct.", "5"),
+        ("FinalAnswer: The final answer is $5$. I hope it is correct.", None),
+        # A problem that the model made up, and its answer, do not count.
+        (SENTENCE.format("1") + "\n\nProblem:\nNext.\n\nSolution:\n" + SENTENCE.format("2"), "1"),
+        (SENTENCE.format("1") + "\n\nProblem: Next. Final Answer: The final answer is", "1"),
+        (SENTENCE.format("1") + "\n**Question 2:** Next. " + SENTENCE.format("2"), "1"),
+        (SENTENCE.format("1") + " This problem: easy.\n" + SENTENCE.format("2"), "2"),
+        ("Problem: again.\n" + SENTENCE.format("1") + "\n" + SENTENCE.format("2"), "2"),
+        ("Final Answer: The final answer is\nProblem:\n" + SENTENCE.format("2"), "2"),
     )  # fmt: skip
     def test_minerva(self, text, answer):
         self.assertEqual(extract(text), answer)
@@ -51,10 +63,30 @@ class ExtractTest(parameterized.TestCase):
         self.assertEqual(extract(text, mode="boxed"), answer)
         self.assertEqual(extract_gold(text), answer)
 
+    def test_boxed_up_to_the_next_problem(self):
+        text = "\\boxed{1}\n\nProblem:\nNext.\n\\boxed{2}"
+        self.assertEqual(extract(text, mode="boxed"), "1")
+        self.assertEqual(extract(text, mode="any"), "1")
+        self.assertEqual(extract_gold(text), "2")
+
+    @parameterized.parameters(
+        (r"$\boxed{1}$ and $\boxed{2}$", "1, 2"),
+        (r"\boxed{1}, that is \boxed{1}", "1"),
+        (r"\boxed{\boxed{4}} or \boxed 5", r"\boxed{4}, 5"),
+        (r"\boxed{1} and \boxed{2", None),
+        (r"\boxed{1} and \boxed{}", None),
+        (r"\boxed{1}" + "\nProblem: next\n" + r"\boxed{2}", "1"),
+        ("".join(rf"\boxed{{{n}}}" for n in range(61)), None),
+        ("5", None),
+    )
+    def test_boxes(self, text, answer):
+        self.assertEqual(extract(text, mode="boxes"), answer)
+
     @parameterized.parameters(
         (r"\boxed{1} " + SENTENCE.format("2"), "2"),
         (r"\boxed{1}", "1"),
         (r"\boxed{1} Final Answer: The final answer is $2", None),
+        (r"\boxed{1} Final Answer:  The final answer is $2", None),
     )
     def test_minerva_or_boxed(self, text, answer):
         self.assertEqual(extract(text, mode="minerva_or_boxed"), answer)
@@ -64,6 +96,9 @@ class ExtractTest(parameterized.TestCase):
         ("The answer is 3.5.", "3.5"),
         ("The answer is $1,200.\nQ: next", "$1,200"),
         ("The answer is 1. No: the answer is 2.", "2"),
+        ("The answer is 8.\n\nQ: How many?\nA: The answer is 9.", "8"),
+        ("The answer\nis 8.", "8"),
+        ("Q: How many? The answer is 7.\nThe answer is 8.", "8"),
         ("It is 8.", None),
         ("The answer is", None),
     )

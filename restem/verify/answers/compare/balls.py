@@ -45,6 +45,10 @@ class Undefined(ArithmeticError):
     """Division by zero, or a function outside its domain."""
 
 
+class Unsupported(Undefined):
+    """A function at an argument at which it is not evaluated here."""
+
+
 class Undecided(ArithmeticError):
     """A ball straddles a point where the operation is undefined: more precision may tell."""
 

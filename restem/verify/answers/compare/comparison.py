@@ -15,5 +15,7 @@ class Comparison:
     """What was compared: "numeric", "symbolic", "list", "interval", ..."""
     detail: str = ""
     """Why equality could not be shown."""
-    proved: bool = True
-    """False if equality rests on agreement to several hundred bits."""
+    evidence: str = ""
+    """What equality rests on; empty for a proof."""
+    undecided: bool = False
+    """Whether equality was neither shown nor refuted."""

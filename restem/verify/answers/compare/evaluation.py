@@ -8,10 +8,20 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 from restem.verify.answers.compare import balls
-from restem.verify.answers.compare.balls import MP, Ball, Refused, Undecided, Undefined, Value
+from restem.verify.answers.compare.balls import (
+    MP,
+    Ball,
+    Refused,
+    Undecided,
+    Undefined,
+    Unsupported,
+    Value,
+)
 from restem.verify.answers.latex.nodes import (
+    INFINITY,
     PI,
     Application,
+    BigOperator,
     Constant,
     Degree,
     E,
@@ -30,11 +40,14 @@ from restem.verify.answers.latex.nodes import (
     Symbol,
     Tuple,
 )
+from restem.verify.answers.latex.walks import mentions
 
 MAX_FACTORIAL = 6000
 """Largest number whose factorial is computed."""
 MAX_ROOT = 60
 """Degree past which roots are computed as exponentials, which rules out a proof."""
+MAX_TERMS = 1000
+"""Terms of the longest sum or product that is written out."""
 MAX_NODES = 20_000
 """Operations in one evaluation."""
 
@@ -98,6 +111,8 @@ class Evaluation:
                 return balls.multiply(self(first), balls.invert(self(second)))
             case Numeral():
                 return numeral_value(node)
+            case BigOperator():
+                return self._big_operator(node)
         raise Undefined(f"a {type(node).__name__.lower()} has no value")
 
     def _constant(self, name: str) -> Value:
@@ -172,7 +187,7 @@ class Evaluation:
     def _function(self, name: str, arguments: tuple[Node, ...]) -> Value:
         if name in ("sin", "cos", "tan", "sec", "csc", "cot"):
             if len(arguments) != 1:
-                raise Undefined("a function of one argument")
+                raise Unsupported("a function of one argument")
             return self._trigonometric(name, arguments[0])
         values = [self(argument) for argument in arguments]
         if name in ("binom", "max", "min", "gcd", "lcm"):
@@ -181,7 +196,7 @@ class Evaluation:
             base = values[1] if len(values) == 2 else Fraction(self.log_base)
             return balls.multiply(self._log(values[0]), balls.invert(self._log(base)))
         if len(values) != 1:
-            raise Undefined("a function of one argument")
+            raise Unsupported("a function of one argument")
         value = values[0]
         if name in ("fact", "fact2"):
             return _factorial(value, 2 if name == "fact2" else 1)
@@ -223,7 +238,7 @@ class Evaluation:
     def _transcendental(self, name: str, value: Value) -> Value:
         value = balls.ball(value)
         if not value.real or balls.magnitude(value.center) > 18:
-            raise Undefined(f"{name} outside its domain")
+            raise Unsupported(f"{name} outside its domain")
         x = value.center
         # `slope` is log2 of a bound on the derivative.
         if name in ("arcsin", "arccos"):
@@ -231,7 +246,7 @@ class Evaluation:
                 if abs(x) == 1 and value.error <= balls.magnitude(x) - MP.prec + 3:
                     slope = 0
                 else:
-                    raise Undefined(f"{name} outside its domain")
+                    raise Unsupported(f"{name} outside its domain")
             else:
                 slope = -balls.magnitude(1 - x * x) // 2 + 2
             result = MP.asin(x) if name == "arcsin" else MP.acos(x)
@@ -242,9 +257,29 @@ class Evaluation:
             result = getattr(MP, name)(x)
             slope = max(balls.magnitude(MP.cosh(x)), 0)
         else:
-            raise Undefined(f"{name} has no value")
+            raise Unsupported(f"{name} has no value")
         error = max(value.error + slope, balls.magnitude(result) - MP.prec) + 2
         return balls.make(result, error, None, value.span)
+
+    def _big_operator(self, node: BigOperator) -> Value:
+        if mentions(node.low, INFINITY) or mentions(node.high, INFINITY):
+            raise Unsupported("an infinite bound")
+        low, high = self(node.low), self(node.high)
+        if not isinstance(low, Fraction) or not isinstance(high, Fraction):
+            raise Unsupported("a bound that is no integer")
+        if low.denominator != 1 or high.denominator != 1 or high < low - 1:
+            raise Unsupported("a bound that is no integer")
+        if high - low > MAX_TERMS:
+            raise Refused("too many terms")
+        combine = balls.add if node.name == "sum" else balls.multiply
+        total: Value = Fraction(0 if node.name == "sum" else 1)
+        for index in range(int(low), int(high) + 1):
+            point = {**self.point, node.index.name: Fraction(index)}
+            term = Evaluation(point, log_base=self.log_base)
+            term.operations = self.operations
+            total = combine(total, term(node.body))
+            self.operations = term.operations
+        return total
 
     def _application(self, name: str, argument: Node) -> Value:
         """Returns a fixed random number for each unknown function and each argument."""
@@ -271,7 +306,7 @@ def numeral_value(node: Numeral) -> Fraction:
 
 def _factorial(value: Value, step: int) -> Fraction:
     if not isinstance(value, Fraction) or value.denominator != 1 or value < 0:
-        raise Undefined("the factorial of something other than a natural number")
+        raise Unsupported("the factorial of something other than a natural number")
     if value > MAX_FACTORIAL:
         raise Refused("a factorial of that size is not computed")
     if step == 1:
@@ -282,19 +317,19 @@ def _factorial(value: Value, step: int) -> Fraction:
 def _of_several(name: str, values: list[Value]) -> Value:
     exact = [value for value in values if isinstance(value, Fraction)]
     if len(exact) < len(values):
-        raise Undefined(f"{name} of inexact numbers")
+        raise Unsupported(f"{name} of inexact numbers")
     if name in ("max", "min"):
         return max(exact) if name == "max" else min(exact)
     if any(value.denominator != 1 for value in exact):
-        raise Undefined(f"{name} of fractions")
+        raise Unsupported(f"{name} of fractions")
     integers = [int(value) for value in exact]
     if name in ("gcd", "lcm"):
         return Fraction(math.gcd(*integers) if name == "gcd" else math.lcm(*integers))
     if len(integers) != 2:
-        raise Undefined("binom of two")
+        raise Unsupported("binom of two")
     n, k = integers
     if n < 0 or k < 0 or k > n:
-        raise Undefined("binom outside its domain")
+        raise Unsupported("binom outside its domain")
     if min(k, n - k) * n.bit_length() > balls.MAX_BITS:
         raise Refused("a binomial of that size is not computed")
     return Fraction(math.comb(n, k))
@@ -312,7 +347,7 @@ def _rounded(name: str, value: Value) -> Fraction:
     if isinstance(value, Fraction):
         return Fraction(math.floor(value) if name == "floor" else math.ceil(value))
     if not value.real or balls.magnitude(value.center) > 10_000:
-        raise Undefined(f"{name} of a complex number")
+        raise Unsupported(f"{name} of a complex number")
     radius = MP.ldexp(1, value.error)
     low, high = (int(MP.floor(value.center + shift)) for shift in (-radius, radius))
     if low != high:

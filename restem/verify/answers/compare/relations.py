@@ -13,6 +13,7 @@ from restem.verify.answers.latex.nodes import (
     Application,
     Constant,
     Function,
+    Inverse,
     List,
     Matrix,
     Negation,
@@ -20,6 +21,7 @@ from restem.verify.answers.latex.nodes import (
     Power,
     Product,
     Quantity,
+    Ratio,
     Relation,
     Set,
     Symbol,
@@ -27,9 +29,8 @@ from restem.verify.answers.latex.nodes import (
     Tuple,
     Union,
     number,
-    substitute,
-    variables,
 )
+from restem.verify.answers.latex.walks import substitute, variables
 from restem.verify.answers.options import Options
 
 _MIRRORED = {">": "<", ">=": "<="}
@@ -186,8 +187,11 @@ def is_label(node: Node) -> bool:
     match node:
         case Symbol() | Application() | Text():
             return True
-        case Product(parts) | Tuple(items=parts):
+        case Product(parts) | Tuple(items=parts) | Ratio(parts):
             return all(is_label(part) for part in parts)
+        case Inverse(value):
+            # The ratio of two segments.
+            return is_label(value)
         case Function("abs", (inner,)):
             # The length of a segment.
             return is_label(inner)

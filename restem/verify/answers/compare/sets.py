@@ -26,11 +26,12 @@ from restem.verify.answers.latex.nodes import (
     Reals,
     Relation,
     Set,
+    SetBuilder,
     Symbol,
     Tuple,
     Union,
-    variables,
 )
+from restem.verify.answers.latex.walks import variables
 
 MAX_ENDPOINTS = 40
 """End points of both sets together; comparing larger ones takes too long."""
@@ -69,7 +70,18 @@ def from_answer(node: Node) -> Node:
         return from_answer(node.value)
     if isinstance(node, List):
         return from_relation(node)
+    if isinstance(node, SetBuilder):
+        return _solutions(node)
     return without_sign(without_sign(node, Degree), Percent)
+
+
+def _solutions(node: SetBuilder) -> Node:
+    """Returns the set of the reals that satisfy a set builder's conditions."""
+    if any(variables(condition) != {node.variable.name} for condition in node.conditions):
+        raise NotASet
+    parts = tuple(from_relation(condition) for condition in node.conditions)
+    joined = Union(parts) if node.any else Intersection(parts)
+    return joined if isinstance(node.domain, Reals) else Intersection((node.domain, joined))
 
 
 def from_relation(node: Node) -> Node:
@@ -201,7 +213,8 @@ class _Line:
 
     def _interval_cells(self, node: Tuple) -> frozenset[int]:
         low, high = (self.index[end] for end in node.items)
-        if low > high:
+        if low > high or (low == high and (node.opening, node.closing) != ("[", "]")):
+            # `(2, 2)` is a point and no way to write the empty set.
             raise NotASet
         cells = set(range(2 * low + 1, 2 * high))
         # Infinity is no number: a bracket that closes it is a mistake, not a spelling.

@@ -17,7 +17,7 @@ hash of both answers: they are repeatable, and nobody can aim at them.
 Logarithms and functions such as sin(x) at general arguments have no decision procedure, and for a
 sum of many radicals the root bound asks for too many digits. There, agreement to 300 bits beyond
 four times the size of every number involved, at every point, is taken as equality, and
-`Comparison.proved` is False.
+`Comparison.evidence` says so.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from collections.abc import Iterator, Mapping
 from fractions import Fraction
 
 from restem.verify.answers.compare import balls
-from restem.verify.answers.compare.balls import MP, Refused, Undecided, Undefined
+from restem.verify.answers.compare.balls import MP, Refused, Undecided, Undefined, Unsupported
 from restem.verify.answers.compare.comparison import Comparison
 from restem.verify.answers.compare.evaluation import Evaluation
 from restem.verify.answers.latex.nodes import (
@@ -46,11 +46,8 @@ from restem.verify.answers.latex.nodes import (
     Power,
     Sum,
     Symbol,
-    mentions,
-    mentions_kind,
-    variables,
-    walk,
 )
+from restem.verify.answers.latex.walks import mentions, mentions_kind, variables, walk
 
 START_BITS = 96
 """Precision of the first evaluation."""
@@ -58,6 +55,8 @@ MAX_BITS = 20_000
 """Precision past which no proof is tried; evidence that needs more counts as "not shown equal"."""
 EVIDENCE_BITS = 300
 """Bits of agreement that count as evidence, beyond four times the size of the numbers involved."""
+AGREEMENT = "equal to 300 bits and more"
+"""Evidence for equality without a proof."""
 POINTS = 3
 """Points at which two functions must agree at the least."""
 OFFERED = 36
@@ -99,7 +98,8 @@ def compare_values(a: Node, b: Node, *, log_base: int = 10) -> Comparison:
             return _compare_constants(a, b, node, log_base)
         return _compare_functions(a, b, node, names, log_base)
     except (Refused, Undefined, Undecided) as reason:
-        return Comparison(False, "symbolic", str(reason))
+        undecided = not isinstance(reason, Undefined) or isinstance(reason, Unsupported)
+        return Comparison(False, "symbolic", str(reason), undecided=undecided)
 
 
 def approximate(node: Node, *, log_base: int = 10) -> float | None:
@@ -137,7 +137,7 @@ def _compare_constants(a: Node, b: Node, node: Node, log_base: int) -> Compariso
     except Undecided:
         pass
     found = _decide(node, {}, seeded(a, b), log_base)
-    return Comparison(found.zero, "symbolic", proved=found.proved)
+    return Comparison(found.zero, "symbolic", evidence="" if found.proved else AGREEMENT)
 
 
 def _compare_functions(a: Node, b: Node, node: Node, names: list[str], log_base: int) -> Comparison:
@@ -161,8 +161,9 @@ def _compare_functions(a: Node, b: Node, node: Node, names: list[str], log_base:
         if agreed == wanted:
             break
     if agreed < POINTS:
-        return Comparison(False, "symbolic", "no point where the answer is defined")
-    return Comparison(True, "symbolic", proved=proved)
+        detail = "no point where the answer is defined"
+        return Comparison(False, "symbolic", detail, undecided=True)
+    return Comparison(True, "symbolic", evidence="" if proved else AGREEMENT)
 
 
 def _decide(

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from restem.verify.answers.latex.cursor import Cursor
-from restem.verify.answers.latex.nodes import Empty, Function, List, Matrix, Node, Set, Tuple
+from restem.verify.answers.latex.nodes import (
+    NUMBER_SETS,
+    Empty,
+    Function,
+    List,
+    Matrix,
+    Node,
+    Reals,
+    Set,
+    SetBuilder,
+    Symbol,
+    Tuple,
+)
 from restem.verify.answers.latex.notation import ROW
 from restem.verify.answers.latex.tokens import ParseError
 
@@ -96,9 +108,39 @@ class Brackets:
     def set(self) -> Node:
         """Reads the rest of `\\{...\\}`."""
         cursor = self._cursor
+        builder = self._set_builder()
+        if builder is not None:
+            return builder
         items = [] if cursor.is_cmd("}") else self._items()
         cursor.expect_cmd("}", "an open set")
         return Set(tuple(items)) if items else Empty()
+
+    def _set_builder(self) -> Node | None:
+        """Reads `x \\mid x > 2\\}`, `x \\in \\mathbb{Z} : x > 2\\}` or nothing."""
+        cursor = self._cursor
+        mark = cursor.at
+        if cursor.token.kind != "sym":
+            return None
+        variable = Symbol(cursor.take().value)
+        domain: Node = Reals()
+        if cursor.is_cmd("in"):
+            cursor.take()
+            self._bars += 1
+            domain = self._sum()
+            self._bars -= 1
+            if isinstance(domain, Symbol):
+                domain = NUMBER_SETS.get(domain.name, domain)
+        if not cursor.is_op("|", ":"):
+            cursor.move(mark)
+            return None
+        start = cursor.at
+        cursor.take()
+        conditions = tuple(self._items())
+        words = {token.value for token in cursor.tokens[start : cursor.at] if token.kind == "sep"}
+        if len(words) > 1:
+            raise ParseError("conditions joined in two ways")
+        cursor.expect_cmd("}", "an open set")
+        return SetBuilder(variable, domain, conditions, words == {"or"})
 
     def vector(self) -> Node:
         """Reads the rest of `\\langle ... \\rangle`."""

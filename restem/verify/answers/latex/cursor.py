@@ -72,10 +72,15 @@ class Cursor:
         self.move(self.at + 1)
 
     def minus(self) -> bool:
-        """Moves past signs; returns whether together they are a minus."""
-        minus = False
-        while self.is_op("-", "+"):
-            minus ^= self.take().value == "-"
+        """Moves past a sign; returns whether it is a minus.
+
+        Two signs side by side are no sign: `--5` may be meant as 5, as -5 or as a dash.
+        """
+        if not self.is_op("-", "+"):
+            return False
+        minus = self.take().value == "-"
+        if self.is_op("-", "+"):
+            raise ParseError("two signs side by side")
         return minus
 
     def words(self) -> str:

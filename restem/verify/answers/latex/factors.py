@@ -13,12 +13,15 @@ from restem.verify.answers.latex.brackets import Brackets
 from restem.verify.answers.latex.cursor import MAX_DEPTH, Cursor
 from restem.verify.answers.latex.nodes import (
     INFINITY,
+    NUMBER_SETS,
     PI,
     Application,
+    BigOperator,
     Constant,
     Degree,
     Empty,
     Function,
+    I,
     Inverse,
     Node,
     Number,
@@ -27,15 +30,16 @@ from restem.verify.answers.latex.nodes import (
     Power,
     Product,
     Reals,
+    Relation,
     Sum,
     Symbol,
     Text,
     Tuple,
-    negative,
     number,
 )
 from restem.verify.answers.latex.notation import HEDGES, NUMBER_WORDS
 from restem.verify.answers.latex.tokens import FUNCTIONS, ParseError, Token
+from restem.verify.answers.latex.walks import negative, replace
 
 _LETTERS = (
     "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau phi "
@@ -49,9 +53,10 @@ _ACCENTS = frozenset(("overline", "overrightarrow", "vec", "hat", "bar", "wideha
 _STARTING_COMMANDS = (
     _FUNCTIONS
     | _SYMBOLS
-    | {"frac", "binom", "pi", "infty", "lfloor", "lceil", "overline", "{", "langle"}
+    | {"frac", "binom", "pi", "infty", "lfloor", "lceil", "overline", "{", "langle", "sum", "prod"}
 )
 """Commands that continue a product when they follow a factor."""
+_MODULI = frozenset(("pmod", "bmod", "mod", "modulo"))
 _SET_WORDS: dict[str, Node] = {
     "empty": Empty(),
     "empty set": Empty(),
@@ -59,6 +64,7 @@ _SET_WORDS: dict[str, Node] = {
     "all reals": Reals(),
     "real numbers": Reals(),
 }
+_PERCENT = ("percent", "per cent", "pct", "pct.")
 _POSTFIXES = frozenset(("^", "circ", "!", "%"))
 _INTEGER = re.compile(r"\d+")
 
@@ -66,30 +72,48 @@ _INTEGER = re.compile(r"\d+")
 class Factors:
     """Reads factors, with the help of a reader of brackets."""
 
-    def __init__(self, cursor: Cursor, brackets: Brackets, *, sum: Callable[[], Node]):
+    def __init__(
+        self,
+        cursor: Cursor,
+        brackets: Brackets,
+        *,
+        sum: Callable[[], Node],
+        product: Callable[[], Node],
+    ):
         """Args:
         cursor: the position, shared with the other readers.
         brackets: reads what stands inside delimiters.
         sum: reads a sum without relations.
+        product: reads a product.
         """
         self.units: list[tuple[str, int]] = []
         """Currency signs seen since the current side of a relation began."""
         self._cursor = cursor
         self._brackets = brackets
         self._sum = sum
+        self._product = product
 
     def starts(self) -> bool:
         """Returns whether a factor can start here, next to another one."""
         token = self._cursor.token
         if token.kind == "num":
-            # Two numbers side by side are a mixed number or nothing; `(-1) 2` is a product.
-            before = self._cursor.tokens[self._cursor.at - 1]
+            # Side by side, numbers are a mixed number or nothing; `(-1) 2` and `5!7!` are products.
+            before, _, after = self._cursor.tokens[self._cursor.at - 1 : self._cursor.at + 2]
+            if before.kind == "op" and before.value == "!":
+                return after.kind == "op" and after.value == "!"
             return before.kind == "op" and before.value in ")]"
         if token.kind in ("sym", "base"):
             return True
         if token.kind == "op":
             return token.value in "([{" or (token.value == "|" and self._brackets.bar_opens)
         return token.kind == "cmd" and token.value in _STARTING_COMMANDS
+
+    def at_modulus(self) -> bool:
+        """Returns whether a modulus stands here."""
+        token = self._cursor.token
+        if token.value == "(":
+            token = self._cursor.tokens[self._cursor.at + 1]
+        return token.value in _MODULI and token.kind in ("cmd", "text")
 
     def factor(self, *, leading: bool = False) -> Node:
         """Reads a primary with its powers, factorials, percent and degree signs.
@@ -134,7 +158,7 @@ class Factors:
                 if double:
                     cursor.take()
                 node = Function("fact2" if double else "fact", (node,))
-            elif cursor.is_cmd("%") or cursor.is_op("%") or cursor.is_words("percent", "per cent"):
+            elif cursor.is_cmd("%") or cursor.is_op("%") or cursor.is_words(*_PERCENT):
                 cursor.take()
                 node = Percent(node)
             else:
@@ -297,8 +321,9 @@ class Factors:
             case "emptyset":
                 return Empty()
             case "mathbb":
-                if self.argument() == Symbol("R"):
-                    return Reals()
+                match self.argument():
+                    case Symbol(letter) if letter in NUMBER_SETS:
+                        return NUMBER_SETS[letter]
                 raise ParseError("an unknown set")
             case "lfloor" | "lceil":
                 return self._brackets.rounded(name[1:])
@@ -308,6 +333,8 @@ class Factors:
                 return self._brackets.vector()
             case "begin":
                 return self._brackets.matrix()
+            case "sum" | "prod":
+                return self._big_operator(name)
         if name in _FUNCTIONS:
             return self._function(name)
         if name in _ACCENTS:
@@ -335,6 +362,28 @@ class Factors:
         else:
             radicand = self.argument()
         return Power(radicand, Inverse(degree))
+
+    def _big_operator(self, name: str) -> Node:
+        """Reads the bounds of a sum or product, and the product that follows it."""
+        cursor = self._cursor
+        cursor.descend()
+        start = high = None
+        while cursor.is_op("^", "_"):
+            if cursor.take().value == "^":
+                high = self.argument()
+            else:
+                start = self.argument()
+        match start:
+            case Relation((Symbol() | Constant("i") as index, low), ("=",)) if high is not None:
+                body = self._product()
+            case _:
+                raise ParseError("a sum or product without bounds")
+        cursor.ascend()
+        if isinstance(index, Constant):
+            # `\\sum_{i=1}^{n} i`: inside, i is an index and not a root of -1.
+            index = Symbol("i")
+            body = replace(body, I, index)
+        return BigOperator(name, index, low, high, body)
 
     def _function(self, name: str) -> Node:
         cursor = self._cursor

@@ -1,4 +1,4 @@
-"""The syntax trees of parsed answers, and the walks over them that compute nothing.
+"""The syntax trees of parsed answers.
 
 A tree says how an answer is written, not what it is worth: `9^{9^{9}}` is a `Power` of a `Power`,
 and `compare/` refuses to evaluate it. Nodes are immutable and hashable, and equal if they have the
@@ -8,7 +8,7 @@ same type and the same parts.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -222,6 +222,32 @@ class Text(Node):
     words: str
 
 
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class BigOperator(Node):
+    """A sum or product over an integer: `\\sum_{k=1}^{n} k^2`."""
+
+    name: str
+    """"sum" or "prod"."""
+    index: Symbol
+    low: Node
+    high: Node
+    body: Node
+
+    def children(self) -> tuple[Node, ...]:
+        return (self.index, self.low, self.high, self.body)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Residue(Node):
+    """A number modulo another: `7 \\pmod{10}`."""
+
+    value: Node
+    modulus: Node
+
+    def children(self) -> tuple[Node, ...]:
+        return (self.value, self.modulus)
+
+
 # Several values.
 
 
@@ -278,6 +304,14 @@ class Reals(Node):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class NumberSet(Node):
+    """The natural numbers, the integers, the rational or the complex numbers."""
+
+    name: str
+    """"N", "Z", "Q" or "C"."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Empty(Node):
     """The empty set."""
 
@@ -313,6 +347,21 @@ class Difference(Node):
         return (self.left, self.right)
 
 
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class SetBuilder(Node):
+    """The numbers that satisfy conditions: `\\{x \\mid x > 2\\}`."""
+
+    variable: Symbol
+    domain: Node
+    """Set from which the numbers are taken; `Reals` unless stated."""
+    conditions: tuple[Node, ...]
+    any: bool
+    """Whether one condition suffices ("or"); otherwise all must hold."""
+
+    def children(self) -> tuple[Node, ...]:
+        return (self.variable, self.domain, *self.conditions)
+
+
 # Relations.
 
 
@@ -340,41 +389,5 @@ def number(value: int | Fraction) -> Number:
     return Number(Fraction(value))
 
 
-def negative(node: Node) -> Node:
-    """Returns minus the node; a literal number takes the sign itself."""
-    match node:
-        case Number(value):
-            return Number(-value)
-        case Numeral(digits, base) if digits[0] != "-":
-            return Numeral("-" + digits, base)
-    return Negation(node)
-
-
-def walk(node: Node) -> list[Node]:
-    """Returns the node and everything below it, each before its children."""
-    found = [node]
-    for part in found:
-        found.extend(part.children())
-    return found
-
-
-def variables(node: Node) -> set[str]:
-    """Returns the names of the variables in a node; pi, e and i are not among them."""
-    return {part.name for part in walk(node) if isinstance(part, Symbol)}
-
-
-def mentions(node: Node, wanted: Node) -> bool:
-    """Returns whether `wanted` is the node or occurs in it."""
-    return wanted in walk(node)
-
-
-def mentions_kind(node: Node, kind: type[Node]) -> bool:
-    """Returns whether the node or a part of it is of a kind."""
-    return any(isinstance(part, kind) for part in walk(node))
-
-
-def substitute(node: Node, values: Mapping[str, Node]) -> Node:
-    """Returns the node with variables replaced by name."""
-    if isinstance(node, Symbol):
-        return values.get(node.name, node)
-    return node.transform(lambda part: substitute(part, values))
+NUMBER_SETS: dict[str, Node] = {"R": Reals(), **{name: NumberSet(name) for name in "NZQC"}}
+"""Sets of numbers by the letter that stands for them."""

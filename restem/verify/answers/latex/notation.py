@@ -26,7 +26,9 @@ _UNICODE = {
     "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "²": "^2", "³": "^3",
     "′": "'", "’": "'", "‘": "'", "“": '"', "”": '"', "\u00a0": " ", "\u2009": " ",
     "\u200b": "", "\u2061": "", "\ufeff": "", "⟨": r"\langle ", "⟩": r"\rangle ",
-    "€": r"\text{ euros}",
+    "€": r"\text{ euros}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}",
+    "ℂ": r"\mathbb{C}", "∑": r"\sum ", "∏": r"\prod ",
+    "⋃": r"\cup ", "⋂": r"\cap ", "≡": r"\equiv ",
 }  # fmt: skip
 _UNICODE_TABLE = str.maketrans(_UNICODE)
 
@@ -46,6 +48,11 @@ _TEXT = re.compile(
     r"\\(?:text(?:normal|rm|bf|it|sf|tt|sl|up|md)?|mbox|hbox|mathrm|mathsf|mathtt|operatorname)"
     r"\*?\s*(?=\{)"
 )
+_LETTER = re.compile(
+    r"\\(?:mathrm|mathsf|mathtt|mathbf|mathit|boldsymbol|bm|mathnormal|operatorname|text)"
+    r"\s+([a-zA-Z])(?![a-zA-Z])"
+)
+_NOT_EQUAL = re.compile(r"\\not\s*=")
 _STYLE = re.compile(r"\\(?:mathbf|mathit|boldsymbol|bm|mathnormal|ensuremath|mathcal)\s*(?=\{)")
 # MATH writes thousands as `1{,}000` and `1,\!000`, both of which are commas in a number for sure.
 _THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|\{,\\!\}|,\s*\\!|\\,|\\!,|\\ )\s*(?=\d{3}(?!\d))")
@@ -56,7 +63,8 @@ _ALIASES = {
     r"\lvert": "|", r"\rvert": "|", r"\vert": "|", r"\mid": "|", r"\lbrace": r"\{",
     r"\rbrace": r"\}", r"\lbrack": "[", r"\rbrack": "]", r"\lparen": "(", r"\rparen": ")",
     r"\land": r"\text{and}", r"\wedge": r"\text{and}", r"\lor": r"\text{or}",
-    r"\vee": r"\text{or}", r"\varnothing": r"\emptyset", r"\varphi": r"\phi",
+    r"\vee": r"\text{or}", r"\bigwedge": r"\text{and}", r"\bigvee": r"\text{or}",
+    r"\bigcup": r"\cup", r"\bigcap": r"\cap", r"\varnothing": r"\emptyset", r"\varphi": r"\phi",
     r"\vartheta": r"\theta", r"\varepsilon": r"\epsilon", r"\infin": r"\infty", r"\colon": ":",
     r"\dots": r"\ldots", r"\cdots": r"\ldots", r"\backslash": r"\setminus",
     r"\smallsetminus": r"\setminus", r"\doteq": "=", r"\imath": "i", r"\dollar": r"\$",
@@ -91,7 +99,8 @@ def clean(answer: str) -> str:
     text = _LAYOUT.sub(" ", text)
     text = _FRACTION.sub(r"\\frac", text)
     text = _BINOMIAL.sub(r"\\binom", text)
-    text = _TEXT.sub(r"\\text", text)
+    text = _LETTER.sub(r" \1", _TEXT.sub(r"\\text", text))
+    text = _NOT_EQUAL.sub(r"\\ne ", text)
     text = _STYLE.sub("", text)
     text = _COMMAND.sub(lambda match: _ALIASES.get(match.group(), match.group()), text)
     text = _SPACE.sub(" ", text).strip()

@@ -10,6 +10,7 @@ from restem.verify.answers.latex.brackets import Brackets
 from restem.verify.answers.latex.cursor import Cursor
 from restem.verify.answers.latex.factors import Factors
 from restem.verify.answers.latex.nodes import (
+    NUMBER_SETS,
     Difference,
     Function,
     Intersection,
@@ -22,11 +23,13 @@ from restem.verify.answers.latex.nodes import (
     Quantity,
     Ratio,
     Relation,
+    Residue,
     Sum,
+    Symbol,
     Union,
-    negative,
 )
 from restem.verify.answers.latex.tokens import ParseError, tokenize
+from restem.verify.answers.latex.walks import negative
 
 _RELATIONS = {
     "=": "=", "<": "<", ">": ">", "le": "<=", "ge": ">=", "ne": "!=", "in": "in", "approx": "~",
@@ -55,7 +58,7 @@ class _Parser:
     def __init__(self, cursor: Cursor):
         self.cursor = cursor
         self.brackets = Brackets(cursor, items=self.items, item=self.item, sum=self.sum)
-        self.factors = Factors(cursor, self.brackets, sum=self.sum)
+        self.factors = Factors(cursor, self.brackets, sum=self.sum, product=self.product)
 
     # Answers, lists, relations.
 
@@ -103,7 +106,10 @@ class _Parser:
             elif operator == "=" and cursor.is_op(">", "<"):
                 cursor.take()
             operators.append(operator)
-            sides.append(self.side())
+            side = self.side()
+            if operator == "in" and isinstance(side, Symbol):
+                side = NUMBER_SETS.get(side.name, side)
+            sides.append(side)
         self.factors.units = outer_units
         cursor.ascend()
         # An approximation only says again what stood before it.
@@ -116,8 +122,23 @@ class _Parser:
         """Reads one side of a relation, with its units."""
         self.factors.units = []
         node = self.union()
+        if self.factors.at_modulus():
+            node = Residue(node, self.modulus())
         units = self.factors.units
         return Quantity(node, tuple(units)) if units else node
+
+    def modulus(self) -> Node:
+        """Reads `\\pmod{10}`, `\\bmod 10`, `(\\text{mod } 10)` or the like."""
+        cursor = self.cursor
+        bracketed = cursor.is_op("(")
+        if bracketed:
+            cursor.take()
+        if cursor.take().value == "pmod":
+            return self.factors.argument()
+        modulus = self.product()
+        if bracketed:
+            cursor.expect(")")
+        return modulus
 
     def union(self) -> Node:
         parts = [self.ratio()]
@@ -151,6 +172,9 @@ class _Parser:
                 terms.append(self.product())
             elif cursor.is_op("-"):
                 cursor.take()
+                if cursor.is_op("-") and not cursor.token.spaced:
+                    # TeX prints two hyphens as a dash: `5--3` is a range.
+                    raise ParseError("two signs side by side")
                 terms.append(negative(self.product()))
             elif cursor.is_cmd("pm", "mp"):
                 terms.append(self.signed_term())
@@ -170,6 +194,8 @@ class _Parser:
         factors = [self.factors.factor(leading=True)]
         while True:
             token = cursor.token
+            if self.factors.at_modulus():
+                break
             if token.kind == "text":
                 self.factors.units.append(self.unit())
             elif token.value in _MULTIPLIES and token.kind in ("op", "cmd"):

@@ -22,7 +22,8 @@ class Token:
 
     kind: str
     """"num" (digits and point), "sym" (a letter), "cmd" (a TeX command, without its backslash),
-    "text" (words), "base" (digits|base), "sep" (a word that lists), "op" (one character), "end"."""
+    "text" (words), "base" (digits|base), "sep" ("or" and what else lists), "op" (one character),
+    "end"."""
     value: str
     """The token's text."""
     spaced: bool = False
@@ -37,7 +38,7 @@ _BASE = re.compile(
     r"((?:\d[0-9A-Z]*|[A-Z][0-9A-Z]*\d[0-9A-Z]*|[A-Z]{2,})(?:\.[0-9A-Z]+)?)"
     r" ?_ ?(?:(\d)(?!\d)|\{ ?(\d{1,2}) ?\}|(\d\d))"
 )
-_SCIENTIFIC = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(?:E([+-]?\d{1,6})|e([+-]\d{1,6}))(?![\w.])")
+_SCIENTIFIC = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(?:[Ee]([+-]?\d{1,6}))(?![\w.])")
 _LETTERS = re.compile(r"[a-zA-Z]+")
 _COMMAND = re.compile(r"\\([a-zA-Z]+|.)", re.DOTALL)
 _LISTING = re.compile(r"[,;. ]*\b(?:and/or|and|or)\b[,;. ]*|[,;]", re.IGNORECASE)
@@ -84,6 +85,9 @@ def tokenize(cleaned: str, *, thousands: bool = True) -> list[Token]:
             run = _LETTERS.match(cleaned, position)[0]
             position += len(run)
             tokens += _letter_tokens(run, spaced)
+        elif char == "!" and _is_unequal(cleaned, position, tokens, spaced):
+            tokens.append(Token("cmd", "ne", spaced))
+            position += 2
         elif char in _OPERATORS:
             depth += (char in "([{") - (char in ")]}")
             if char != '"':
@@ -105,13 +109,19 @@ def _number(
     if cleaned[position].isupper():
         return None
     if match := _SCIENTIFIC.match(cleaned, position):
-        exponent = match[2] or match[3]
-        return Token("num", f"{match[1]}E{int(exponent)}", spaced), match.end()
+        return Token("num", f"{match[1]}E{int(match[2])}", spaced), match.end()
     if thousands and (match := _THOUSANDS.match(cleaned, position)):
         return Token("num", match[0].replace(",", ""), spaced), match.end()
     if match := _NUMBER.match(cleaned, position):
         return Token("num", match[0], spaced), match.end()
     raise ParseError("a stray period")
+
+
+def _is_unequal(cleaned: str, position: int, tokens: list[Token], spaced: bool) -> bool:
+    """Returns whether `!=` at a position is a sign; in `5!=120` it is a factorial that is equal."""
+    if not cleaned.startswith("!=", position):
+        return False
+    return spaced or (bool(tokens) and tokens[-1].kind in ("sym", "text"))
 
 
 def _command(cleaned: str, position: int, spaced: bool) -> tuple[list[Token], int]:
@@ -144,20 +154,24 @@ def _text_tokens(inner: str, spaced: bool, applied: bool) -> list[Token]:
         return [Token("num", words, spaced)]
     if re.fullmatch(r"[.,;:]*", words):
         return [Token("sep", ",")] if "," in words or ";" in words else []
+    if inner in ("e", "i", "d"):
+        # Upright, as ISO 80000-2 wants the constants and the differential.
+        return [Token("sym", inner, spaced)]
     if words in FUNCTIONS or (applied and words in ("max", "min", "gcd", "lcm")):
         return [Token("cmd", words, spaced)]
     pieces = []
     last = 0
     for match in _LISTING.finditer(words):
-        pieces += [words[last : match.start()], None]
+        pieces.append((words[last : match.start()], False))
+        pieces.append(("or" if "or" in match.group().lower() else ",", True))
         last = match.end()
-    pieces.append(words[last:])
+    pieces.append((words[last:], False))
     tokens: list[Token] = []
-    for piece in pieces:
-        if piece is None:
+    for piece, lists in pieces:
+        if lists:
             # ", and" is one separator; so is a comma that ends one text and starts the next.
             if not (tokens and tokens[-1].kind == "sep"):
-                tokens.append(Token("sep", ",", spaced))
+                tokens.append(Token("sep", piece, spaced))
         elif _NUMBER.fullmatch(piece.strip()):
             tokens.append(Token("num", piece.strip(), spaced))
         elif piece.strip():
@@ -173,7 +187,7 @@ def _letter_tokens(run: str, spaced: bool) -> list[Token]:
     if run in FUNCTIONS or run in ("pi", "infty", "infinity", "theta"):
         return [Token("cmd", "infty" if run == "infinity" else run, spaced)]
     if lowered in ("and", "or"):
-        return [Token("sep", ",", spaced)]
+        return [Token("sep", "or" if lowered == "or" else ",", spaced)]
     if lowered in SHORT_WORDS or lowered in NUMBER_WORDS:
         return [Token("text", run, spaced)]
     for name in ("arcsin", "arccos", "arctan", "sin", "cos", "tan", "sec", "csc", "cot", "sqrt"):

@@ -26,7 +26,7 @@ _UNIT_TABLES = {
 }  # fmt: skip
 _SHORT_WORDS = (
     "cm mm km ft yd mi mg kg gm lb lbs oz hr hrs sec min mph rpm usd deg sq cu am pm and or odd "
-    "yes no one two six ten red all none feet men day days ways per"
+    "yes no one two six ten red all none feet men day days ways per pct mod"
 )
 SHORT_WORDS = frozenset(_SHORT_WORDS.split())
 """Words of two or three letters that are words, not products of variables, outside `\\text`."""

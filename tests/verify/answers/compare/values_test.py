@@ -5,7 +5,7 @@ import random
 from absl.testing import absltest, parameterized
 
 from restem.verify.answers.compare.comparison import Comparison
-from restem.verify.answers.compare.values import compare_values, seeded
+from restem.verify.answers.compare.values import AGREEMENT, compare_values, seeded
 from restem.verify.answers.latex.notation import clean
 from restem.verify.answers.latex.parser import parse
 
@@ -38,7 +38,7 @@ class ProofTest(parameterized.TestCase):
         (r"\arcsin\frac{1}{2}", r"\frac{\pi}{6}"),
     )
     def test_evidence(self, a, b):
-        self.assertEqual(values(a, b), Comparison(True, "symbolic", proved=False))
+        self.assertEqual(values(a, b), Comparison(True, "symbolic", evidence=AGREEMENT))
 
     @parameterized.parameters(range(2, 60, 7))
     def test_powers_that_differ_only_far_out(self, n):

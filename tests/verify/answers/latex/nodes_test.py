@@ -14,10 +14,12 @@ from restem.verify.answers.latex.nodes import (
     Sum,
     Symbol,
     Union,
+    number,
+)
+from restem.verify.answers.latex.walks import (
     mentions,
     mentions_kind,
     negative,
-    number,
     substitute,
     variables,
     walk,
