@@ -26,12 +26,14 @@ from restem.errors import UserError
 from restem.records import Problem, Verdict
 from restem.verify import rewards
 from restem.verify.answers.extract import MODES, extract
+from restem.verify.answers.options import Options
 from restem.verify.pool import resources
 from restem.verify.programs.text import MODES as PROGRAM_MODES
 
 Grader = Callable[[Problem, str], Verdict]
 
 KINDS = ("math", "numeric", "exact", "program", "function", "none")
+_MATH_OPTIONS = frozenset(field.name for field in dataclasses.fields(Options))
 NO_ANSWER = "no final answer where the task looks for one"
 SHOWN = 200
 """Characters of an answer that a verdict keeps."""
@@ -56,15 +58,15 @@ def check(grader: Mapping[str, Any]) -> None:
         raise UserError(f"unknown extraction {mode!r}; choose one of {', '.join(modes)}")
     if kind == "function":
         rewards.check(options)
+    elif kind == "math":
+        Options(**{name: options[name] for name in _MATH_OPTIONS & set(options)})
 
 
 def _options(kind: str) -> set[str]:
     """Returns the names of a kind's options."""
     match kind:
         case "math":
-            from restem.verify.answers.options import Options
-
-            return {"extraction"} | {field.name for field in dataclasses.fields(Options)}
+            return {"extraction"} | _MATH_OPTIONS
         case "numeric":
             return {"extraction"}
         case "exact":
@@ -106,7 +108,6 @@ def _gold(problem: Problem) -> str:
 def _math(*, extraction: str = "minerva", **options: Any) -> Grader:
     """Mathematical equivalence of the extracted answer with the gold answer."""
     from restem.verify.answers.equivalence import compare
-    from restem.verify.answers.options import Options
 
     chosen = Options(**options)
 

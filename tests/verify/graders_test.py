@@ -19,6 +19,9 @@ class KindsTest(parameterized.TestCase):
         ({"extraction": "boxed"}, r"\boxed{6}", 0.0),
         ({}, "Final Answer: The final answer is $5$. I hope it is correct.", 1.0),
         ({"extraction": "boxed", "labels": False}, r"\boxed{x=5}", 0.0),
+        ({"extraction": "boxes", "bare_lists": True}, r"\boxed{5} and \boxed{6}", 0.0),
+        ({"extraction": "boxed", "relative_tolerance": 0.1}, r"\boxed{5.1}", 1.0),
+        ({"extraction": "boxed", "decimal_comma": True}, r"\boxed{5,0}", 1.0),
     )
     def test_math(self, options, text, reward):
         grade = graders.build({"kind": "math", **options})
@@ -113,6 +116,8 @@ class RefusalTest(parameterized.TestCase):
         ({}, "kind"),
         ({"kind": "maths"}, "maths"),
         ({"kind": "math", "extraction": "guess"}, "guess"),
+        ({"kind": "math", "percent": "both"}, "percent is 'both'"),
+        ({"kind": "math", "relative_tolerance": -1}, "relative_tolerance"),
         ({"kind": "math", "tolerance": 0.1}, "tolerance"),
         ({"kind": "exact", "extraction": "boxed"}, "extraction"),
         ({"kind": "function"}, "package.module:function"),
