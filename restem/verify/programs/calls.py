@@ -87,7 +87,7 @@ def serve_calls(channel: Channel, load: Callable[[], dict]) -> None:
 
 
 def text_of(error: BaseException) -> str:
-    """Returns what an exception says, as far as it can."""
+    """Returns the text of an exception, empty if even that raises."""
     try:
         return str(error)[:300]
     except BaseException:
@@ -154,11 +154,12 @@ def _solver(names: dict[str, Any], name: str) -> Callable:
     make `itertools.count` the answer to a problem that asks for `Solution.count`.
     """
     value = names.get(name) if name not in _NOT_BOUND else None
-    method = hasattr(names.get("Solution"), name)
-    if callable(value) and not (method and _imported(value)):
+    if callable(value) and not (_imported(value) and hasattr(names.get("Solution"), name)):
         return value
-    if method:
-        return getattr(names["Solution"](), name)
+    if callable(names.get("Solution")):
+        solution = names["Solution"]()
+        if hasattr(solution, name):
+            return getattr(solution, name)
     raise NameError(f"the program defines neither {name} nor a class Solution with it")
 
 

@@ -35,10 +35,10 @@ class CodecError(ValueError):
 
 
 def encode(value: Any, handle: Callable[[Any], int] | None = None) -> bytes:
-    """Returns a value's wire form; `handle` numbers what is no data.
+    """Returns a value's wire form; `handle` numbers objects that are not data.
 
     Raises:
-      CodecError: the value is nested too deeply, too large, or no data while `handle` is None.
+      CodecError: the value is nested too deeply, too large, or not data while `handle` is None.
     """
     try:
         data = json.dumps(_pack(value, handle)).encode("ascii")

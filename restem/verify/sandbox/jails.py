@@ -21,10 +21,10 @@ from restem.verify.sandbox.linux import cgroups, users
 
 _OURS = 8
 """Processes in a control group that are not the program's: zygote, inits, test code."""
-_ANSWER_S = 30.0
-"""Seconds after which a zygote that does not answer is given up, and its supervisor with it."""
 _OURS_MB = 128
 """Memory of those processes in MiB."""
+_ANSWER_S = 30.0
+"""Seconds after which a zygote that does not answer is given up, and its supervisor with it."""
 _FOLDER = "restem-jail-"
 
 

@@ -146,6 +146,7 @@ class CallTest(PoolTest):
     @parameterized.named_parameters(
         ("function", "def f(a, b): return a + b"),
         ("method", "class Solution:\n  def f(self, a, b): return a + b"),
+        ("method_of_the_instance", "class Solution:\n  def __init__(self): self.f = lambda a, b: a + b"),
         ("static_method", "class Solution:\n  @staticmethod\n  def f(a, b): return a + b"),
         ("typing_names_given", "class Solution:\n  def f(self, a: List[int], b: Optional[int]) -> int: return a + b"),
         ("guard_does_not_run", "def f(a, b): return a + b\nif __name__ == '__main__': raise ValueError"),

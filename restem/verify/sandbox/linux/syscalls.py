@@ -58,7 +58,7 @@ def _check(result: int, what: str) -> int:
 
 
 def syscall(number: int, *arguments) -> int:
-    """A raw system call; integers are passed as longs."""
+    """Makes a raw system call; integers are passed as longs."""
     longs = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
     return _check(_libc.syscall(ctypes.c_long(number), *longs), f"system call {number}")
 
@@ -113,7 +113,7 @@ def bind_read_only(source: str, target: str) -> None:
 
 
 def bound_capabilities() -> None:
-    """No capability can be gained any more, also not by execve; those held are kept."""
+    """Gives up gaining capabilities, also by execve; those held are kept."""
     for capability in range(LAST_CAPABILITY + 1):
         try:
             prctl(PR_CAPBSET_DROP, capability)
@@ -132,7 +132,7 @@ def drop_capabilities() -> None:
 
 
 def die_with_parent(parent_pid: int | None = None) -> None:
-    """SIGKILL to this process as soon as its parent is gone."""
+    """Has the kernel kill this process as soon as its parent is gone."""
     prctl(PR_SET_PDEATHSIG, 9)
     if parent_pid is not None and os.getppid() != parent_pid:
         os._exit(1)  # the parent died before the request was in force

@@ -74,7 +74,7 @@ def _try(outer_user: int) -> None:
 
 
 def _map(pid: int, outer_user: int) -> str:
-    """Root to root and two unprivileged users; returns what went wrong."""
+    """Maps root to root, and two unprivileged users; returns what went wrong, or ""."""
     try:
         for name in ("uid_map", "gid_map"):
             with open(f"/proc/{pid}/{name}", "w") as file:
