@@ -17,8 +17,8 @@ RESULTS = HERE / "plan"
 
 CASES = {
     "smollm2_135m on v5e_8": [],
-    "palm_540b on v5p_1024": ['--gin.plan.optimizer="adafactor"', '--gin.plan.steps=("train",)'],
-    "palm_62b on v4_64": ['--gin.plan.optimizer="adafactor"'],
+    "palm_540b on v5p_1024": ["--gin.improve.optimizer=@adafactor", '--gin.plan.steps=("train",)'],
+    "palm_62b on v4_64": ["--gin.improve.optimizer=@adafactor"],
     "gemma3_27b on v5p_64": [],
     "gemma3_27b on v5e_256": [],
     "llama3_70b on v5p_64": [],

@@ -19,9 +19,11 @@ from restem.cli.session import open_run, save_operative_config
 from restem.errors import UserError
 from restem.evaluation import comparisons, contamination, grading_sheet, scoring
 from restem.plan import planner
+from restem.plan.settings import PlanSettings
 from restem.report import report as pages
 from restem.run import identity, layout, summary
 from restem.run.run import Run, versions
+from restem.run.settings import from_gin
 from restem.runtime import compilation, distributed, storage
 from restem.runtime.preemption import EXIT_PREEMPTED, PREEMPTION, PreemptedError
 from restem.runtime.progress import CONSOLE
@@ -277,7 +279,7 @@ def export(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
 
 def plan(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     parse_gin(arguments.gin_file, bindings)
-    result = planner.plan()
+    result = planner.plan(from_gin(PlanSettings), Settings.from_gin())
     print(result.to_json() if arguments.json else result.table())
     return 0
 

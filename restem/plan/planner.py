@@ -1,8 +1,8 @@
-"""`restem plan`: compiles the run for a TPU slice that is not here, and says what it would take.
+"""`restem plan`: compiles the run for a TPU slice that is not at hand.
 
 The real TPU compiler (libtpu, extra `restem[plan]`) compiles the sampler's prefill and decode and
 the trainer's step with the shapes of the run. Memory is the compiler's own figure; times are a
-roofline over the chip's published peaks, a lower bound that a run comes near to but does not reach.
+roofline over the chip's published peaks, a lower bound that a run approaches but does not reach.
 """
 
 from __future__ import annotations
@@ -18,209 +18,205 @@ import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import gin
 from absl import logging
 
 from restem import partitioning
 from restem.errors import UserError
-from restem.models import ModelConfig, RopeScaling
+from restem.models import ModelConfig
 from restem.plan import programs
 from restem.plan.chips import Slice
 from restem.plan.result import Plan
+from restem.plan.settings import PlanSettings
+from restem.plan.worker import fingerprint
+from restem.run import bindings
+from restem.run.settings import MeshSettings
+from restem.runtime.cache import cache_folder
 from restem.sampling.engine import BUCKET
-
-gin.external_configurable(ModelConfig, module="restem.models")
-gin.external_configurable(RopeScaling, module="restem.models")
+from restem.steps.settings import Settings
 
 
-@gin.configurable
-def local_layers(*, num_layers: int, global_every: int) -> tuple[bool, ...]:
-    """Flags of sliding-window layers where every `global_every`-th layer is global (Gemma)."""
-    return tuple((i + 1) % global_every != 0 for i in range(num_layers))
-
-
-@gin.configurable
 def plan(
+    settings: PlanSettings,
+    of_run: Settings,
     *,
-    model: ModelConfig | None = None,
-    topology: str | None = None,
-    e_mesh: Mapping[str, int] | None = None,
-    m_mesh: Mapping[str, int] | None = None,
-    problems: int = 7500,
-    prefix_tokens: int = 768,
-    question_tokens: int = 256,
-    mean_question_tokens: int = 100,
-    new_tokens: int = 512,
-    mean_new_tokens: int = 200,
-    num_samples: int | None = None,
-    kept_per_problem: int | None = None,
-    slots: int | None = None,
-    slot_use: float = 0.8,
-    prefill_tokens: int = 8192,
-    decode_steps: int = 8,
-    rows_per_batch: int | None = None,
-    row_length: int | None = None,
-    batch_examples: int | None = None,
-    epochs: int | None = None,
-    iterations: int | None = None,
-    optimizer: str | None = None,
-    optimizer_options: Mapping[str, Any] | None = None,
-    sampler_dtype: str | None = None,
-    param_dtype: str | None = None,
-    query_block: int | None = 256,
-    steps: tuple[str, ...] = ("prefill", "decode", "train"),
-    search: str = "misfit",
-    cache_dir: str | None = None,
+    cache: pathlib.Path | None = None,
     on_progress: Callable[[str], None] = logging.info,
 ) -> Plan:
     """Compiles the run's programs for a slice and puts together memory, time and chip-hours.
 
-    Arguments that are None are taken from the bindings of the run itself (`generate`, `select`,
-    `improve`, `em`, `make_mesh` in the scopes e_step and m_step), and else from the paper.
-
     Args:
-      model: the policy.
-      topology: the slice, such as "v5e:16x16" or "v5p:4x4x4".
-      e_mesh: sizes of the axes while sampling; -1 is what is left.
-      m_mesh: the same while training.
-      problems: training problems an iteration (MATH has 7,500).
-      prefix_tokens: tokens of the few-shot prompt; MATH's four shots are about 700.
-      question_tokens: longest question.
-      mean_question_tokens: mean question.
-      new_tokens: longest solution.
-      mean_new_tokens: mean solution.
-      num_samples: solutions a problem.
-      kept_per_problem: training examples a problem: the cap, so that the M-step is not
-        underestimated.
-      slots: samples decoded at a time; None is 64 a part of the mesh.
-      slot_use: share of slot-steps that give a token.
-      prefill_tokens: question tokens prefilled at a time.
-      decode_steps: tokens a slot between visits of the host.
-      rows_per_batch: packed rows of a micro-batch; None is one a part of the mesh.
-      row_length: tokens of a packed row; None is 1024.
-      batch_examples: examples an optimizer step.
-      epochs: passes over the examples.
-      iterations: of ReST-EM.
-      optimizer: its name, "adamw" or "adafactor".
-      optimizer_options: its arguments.
-      sampler_dtype: of the parameters while sampling; None is "int8" where `Run.int8_weights` says
-        so, else "bfloat16".
-      param_dtype: of the parameters while training.
-      query_block: see `ModelConfig.query_block`; training only.
-      steps: which programs to compile.
-      search: "misfit" looks for the largest slots and micro-batch where those given do not fit,
-        "always" also where they do, "never" does not look.
-      cache_dir: results of compilations; None is ~/.cache/restem/plan.
+      settings: what is compiled for which slice.
+      of_run: the settings of the run that is planned.
+      cache: folder for results of compilations; None is `plan` in the cache of restem.
       on_progress: told what is compiled.
 
     Raises:
       UserError: no model or topology is named, libtpu is missing, the topology is unknown, or the
         model does not divide over the mesh.
     """
-    if model is None:
+    if settings.model is None:
         raise UserError("plan: which policy? add --gin_file=models/NAME.gin, such as gemma3_27b")
-    if topology is None:
+    if settings.topology is None:
         raise UserError("plan: which slice? add --gin_file=hardware/NAME.gin, such as v5p_64")
-    where = Slice.parse(topology)
-    run, tuning = _settings("generate"), _settings("improve")
-    pick = lambda given, settings, name, otherwise: _first(given, settings.get(name), otherwise)
-    num_samples = pick(num_samples, run, "num_samples", 32)
-    kept_per_problem = pick(kept_per_problem, _settings("select"), "cap", 10)
-    iterations = pick(iterations, _settings("em"), "iterations", 3)
-    epochs = pick(epochs, tuning, "epochs", 8)
-    batch_examples = pick(batch_examples, tuning, "batch_examples", 64)
-    row_length = pick(row_length, tuning, "row_length", 1024)
-    in_int8 = _settings("Run").get("int8_weights")
-    sampler_dtype = sampler_dtype or ("int8" if in_int8 else "bfloat16")
-    param_dtype = pick(param_dtype, tuning, "param_dtype", "float32")
-    optimizer = optimizer or str(tuning.get("optimizer") or "adamw").lstrip("@").split("/")[-1]
-    if optimizer_options is None:
-        optimizer_options = _settings(optimizer)
-    meshes = {}
-    for step, given in (("e_step", e_mesh), ("m_step", m_mesh)):
-        sizes = given if given is not None else _settings("make_mesh", scope=step)
-        shape = partitioning.mesh_shape(where.chips, **sizes)
-        meshes[step] = dict(zip(partitioning.AXES, shape, strict=True))
-    parts = {step: mesh["data"] * mesh["fsdp"] for step, mesh in meshes.items()}
-
-    slots = _round_up(pick(slots, run, "slots", 64 * parts["e_step"]), parts["e_step"])
-    columns = _round_up(question_tokens, BUCKET)
-    questions = _round_up(max(1, prefill_tokens // columns), parts["e_step"])
-    rows = _round_up(pick(rows_per_batch, tuning, "rows_per_batch", 1), parts["m_step"])
-    example_tokens = mean_question_tokens + mean_new_tokens
-
-    def shapes_for(slots: int, rows: int) -> programs.Shapes:
-        return programs.Shapes(
-            prefix=_round_up(prefix_tokens, BUCKET) if prefix_tokens else 0,
-            question=columns,
-            new_tokens=_round_up(new_tokens, BUCKET),
-            slots=slots,
-            prefill_questions=questions,
-            decode_steps=decode_steps,
-            sampling={"temperature": 0.7, "top_k": 40},
-            rows=rows,
-            row_length=row_length,
-            micro_batches=-(-batch_examples * example_tokens // (rows * row_length)),
-            optimizer=optimizer,
-            optimizer_options=dict(optimizer_options),
-            sampler_dtype=sampler_dtype,
-            param_dtype=param_dtype,
-        )
-
-    config = model.replace(dtype="bfloat16")
-    training = config.replace(query_block=query_block, remat="full")
-
-    def compiled(name: str, slots: int = slots, rows: int = rows) -> dict[str, Any]:
-        step = "m_step" if name == "train" else "e_step"
-        job = {
-            "program": name,
-            "model": (training if name == "train" else config).to_dict(),
-            "shapes": dataclasses.asdict(shapes_for(slots, rows)),
-            "topology": topology,
-            "mesh": meshes[step],
-        }
-        size = f"{rows} rows" if name == "train" else f"{slots} slots"
-        on_progress(f"compiling {name} for {topology}, {size}")
-        result = _compile(job, cache_dir)
-        return result | {"slots": slots, "rows": rows}
-
-    results = {name: compiled(name) for name in steps}
-    searched = {}
-    for name, argument, start in (("decode", "slots", slots), ("train", "rows", rows)):
-        if name not in results or search == "never":
+    where = Slice.parse(settings.topology)
+    meshes = {
+        "e_step": _sizes(where, of_run.run.e_step_mesh),
+        "m_step": _sizes(where, of_run.run.m_step_mesh),
+    }
+    sizes = _Sizes.of(settings, of_run, meshes)
+    compiler = _Compiler(
+        settings=settings, sizes=sizes, meshes=meshes, on_progress=on_progress,
+        folder=cache or cache_folder() / "plan",
+    )  # fmt: skip
+    results = {name: compiler.compile(name) for name in settings.steps}
+    largest = {}
+    for name, argument, start in (("decode", "slots", sizes.slots), ("train", "rows", sizes.rows)):
+        if name not in results or settings.search == "never":
             continue
-        if results[name]["fits"] and search != "always":
+        if results[name]["fits"] and settings.search != "always":
             continue
-        unit = parts["m_step" if name == "train" else "e_step"]
         best = _largest(
-            lambda size, name=name, argument=argument: compiled(name, **{argument: size}),
-            results[name], start, unit, where.chip.hbm,
+            compiler.of_size(name, argument), results[name], start, sizes.unit(name),
+            where.chip.hbm,
         )  # fmt: skip
-        searched[argument] = best[argument] if best else 0
+        largest[argument] = best[argument] if best else 0
         if best and not results[name]["fits"]:
             results[f"{name}, largest that fits"] = best
-
     return Plan.of(
         where=where,
-        model=config,
+        model=compiler.sampled_model,
         meshes=meshes,
         results=results,
-        largest=searched,
-        work={
-            "problems": problems,
-            "num_samples": num_samples,
-            "mean_new_tokens": mean_new_tokens,
-            "slot_use": slot_use,
-            "prefill_questions": questions,
-            "decode_steps": decode_steps,
-            "examples": problems * kept_per_problem,
-            "epochs": epochs,
-            "batch_examples": batch_examples,
-            "example_tokens": example_tokens,
-            "iterations": iterations,
-            "optimizer": optimizer,
-        },
+        largest=largest,
+        work=sizes.work,
     )
+
+
+def kept_per_problem(of_run: Settings) -> int:
+    """Training examples per problem at most, so that the M-step is not underestimated."""
+    sampled = max(1, of_run.generate.num_samples)  # 0: human solutions, one per problem
+    cap = of_run.select.cap
+    return sampled if cap is None else min(cap, sampled)
+
+
+def _sizes(where: Slice, mesh: MeshSettings | None) -> dict[str, int]:
+    """Sizes of the axes of a mesh over all chips of a slice."""
+    mesh = mesh or MeshSettings()
+    shape = partitioning.mesh_shape(where.chips, data=mesh.data, fsdp=mesh.fsdp, tensor=mesh.tensor)
+    return dict(zip(partitioning.AXES, shape, strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sizes:
+    """Sizes of the arrays of a run on its meshes."""
+
+    shapes: programs.Shapes
+    """With the slots and rows that the run asks for."""
+    parts: Mapping[str, int]
+    """Parts of the mesh that rows are split over, of "e_step" and "m_step"."""
+    work: Mapping[str, Any]
+    """What is sampled and trained on, as `Plan.of` wants it."""
+
+    @property
+    def slots(self) -> int:
+        return self.shapes.slots
+
+    @property
+    def rows(self) -> int:
+        return self.shapes.rows
+
+    def unit(self, name: str) -> int:
+        """What slots or rows are a multiple of."""
+        return self.parts[_step(name)]
+
+    @classmethod
+    def of(
+        cls, settings: PlanSettings, of_run: Settings, meshes: Mapping[str, Mapping[str, int]]
+    ) -> _Sizes:
+        parts = {step: mesh["data"] * mesh["fsdp"] for step, mesh in meshes.items()}
+        tuning = of_run.improve
+        slots = of_run.run.e_step_slots or settings.slots_per_part * parts["e_step"]
+        columns = _round_up(settings.question_tokens, BUCKET)
+        questions = _round_up(max(1, settings.prefill_tokens // columns), parts["e_step"])
+        rows = _round_up(tuning.rows_per_batch or 1, parts["m_step"])
+        row_length = tuning.row_length or settings.row_length
+        example_tokens = settings.mean_question_tokens + settings.mean_new_tokens
+        batch_tokens = tuning.batch_examples * example_tokens
+        optimizer = tuning.optimizer.__name__
+        shapes = programs.Shapes(
+            prefix=_round_up(settings.prefix_tokens, BUCKET) if settings.prefix_tokens else 0,
+            question=columns,
+            new_tokens=_round_up(settings.new_tokens, BUCKET),
+            slots=_round_up(slots, parts["e_step"]),
+            prefill_questions=questions,
+            decode_steps=settings.decode_steps,
+            sampling=dataclasses.asdict(of_run.generate.sampling),
+            rows=rows,
+            row_length=row_length,
+            micro_batches=-(-batch_tokens // (rows * row_length)),
+            optimizer=optimizer,
+            optimizer_options=bindings.arguments_of(optimizer),
+            sampler_dtype="int8" if of_run.run.int8_weights else of_run.run.dtype,
+            param_dtype=tuning.param_dtype or of_run.run.dtype,
+        )
+        work = {
+            "problems": settings.problems,
+            "num_samples": of_run.generate.num_samples,
+            "mean_new_tokens": settings.mean_new_tokens,
+            "slot_use": settings.slot_use,
+            "prefill_questions": questions,
+            "decode_steps": settings.decode_steps,
+            "examples": settings.problems * kept_per_problem(of_run),
+            "epochs": tuning.epochs,
+            "batch_examples": tuning.batch_examples,
+            "example_tokens": example_tokens,
+            "iterations": of_run.loop.iterations,
+            "optimizer": optimizer,
+        }
+        return cls(shapes, parts, work)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Compiler:
+    """Compiles the programs of a plan, each in a process of its own or from the cache."""
+
+    settings: PlanSettings
+    sizes: _Sizes
+    meshes: Mapping[str, Mapping[str, int]]
+    on_progress: Callable[[str], None]
+    folder: pathlib.Path
+
+    @property
+    def sampled_model(self) -> ModelConfig:
+        assert self.settings.model is not None  # or `plan` had refused
+        return self.settings.model.replace(dtype="bfloat16")
+
+    def compile(self, name: str, **size: int) -> dict[str, Any]:
+        """The worker's result for a program, of other slots or rows where given."""
+        shapes = dataclasses.replace(self.sizes.shapes, **size)
+        model = self.sampled_model
+        if name == "train":
+            model = model.replace(query_block=self.settings.query_block, remat="full")
+        job = {
+            "program": name,
+            "model": model.to_dict(),
+            "shapes": dataclasses.asdict(shapes),
+            "topology": self.settings.topology,
+            "mesh": self.meshes[_step(name)],
+        }
+        counted = f"{shapes.rows} rows" if name == "train" else f"{shapes.slots} slots"
+        self.on_progress(f"compiling {name} for {self.settings.topology}, {counted}")
+        result = _compile(job, self.folder)
+        return result | {"slots": shapes.slots, "rows": shapes.rows}
+
+    def of_size(self, name: str, argument: str) -> Callable[[int], dict[str, Any]]:
+        """The program as a function of its slots or rows."""
+        return lambda size: self.compile(name, **{argument: size})
+
+
+def _step(name: str) -> str:
+    """The step that a program belongs to."""
+    return "m_step" if name == "train" else "e_step"
 
 
 def _largest(compiled, first, size, unit, hbm) -> dict[str, Any] | None:
@@ -252,15 +248,12 @@ def _largest(compiled, first, size, unit, hbm) -> dict[str, Any] | None:
     return fitting
 
 
-def _compile(job: dict[str, Any], cache_dir: str | None) -> dict[str, Any]:
+def _compile(job: dict[str, Any], folder: pathlib.Path) -> dict[str, Any]:
     """Runs the worker, or takes its result from the cache."""
-    from restem.plan.worker import fingerprint
-
     try:
         name = fingerprint(job)
     except ImportError as e:
         raise UserError(f"restem plan needs libtpu ({e}): pip install 'restem[plan]'") from e
-    folder = pathlib.Path(cache_dir or pathlib.Path.home() / ".cache" / "restem" / "plan")
     path = folder / f"{name}.json"
     if path.exists():
         return json.loads(path.read_text(encoding="utf-8"))
@@ -297,26 +290,6 @@ _ENVIRONMENT = {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
-
-
-def _settings(name: str, *, scope: str | None = None) -> dict[str, Any]:
-    """What gin binds to the arguments of a configurable, macros resolved, references as text."""
-    try:
-        with gin.config_scope(scope):
-            bindings = gin.get_bindings(name, resolve_references=False)
-    except ValueError:  # not imported, so nothing of it is bound
-        return {}
-
-    def plain(value):
-        if str(value).startswith("%"):
-            return gin.query_parameter(str(value))
-        return value
-
-    return {key: plain(value) for key, value in bindings.items()}
-
-
-def _first(*values: Any) -> Any:
-    return next(value for value in values if value is not None)
 
 
 def _round_up(number: int, multiple: int) -> int:

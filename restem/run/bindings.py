@@ -74,6 +74,11 @@ def all_bindings() -> Iterator[Binding]:
                 yield Binding(scope, selector.rpartition(".")[2], parameter, raw, target)
 
 
+def arguments_of(configurable: str) -> dict[str, Any]:
+    """What is bound to the arguments of a function, for a process that does not read gin files."""
+    return {b.parameter: b.value() for b in all_bindings() if b.configurable == configurable}
+
+
 def explain(error: Exception) -> str:
     """The first line of an error that gin passed on; gin adds lines that name its configurables."""
     text = str(error)

@@ -17,7 +17,7 @@ from restem.steps.distinct import equation_set
 from restem.steps.select import select
 from restem.steps.settings import SelectSettings
 from restem.steps.strategies import BestOfN, Everything, ExponentialWeight, UnitWeight
-from restem.training import TokenExample, Trainer
+from restem.training import TokenExample, Trainer, optimizers
 from tests.helpers import tiny
 from tests.helpers.gradients import gradients
 
@@ -124,8 +124,8 @@ class RWRTest(absltest.TestCase):
         config = tiny.config()
         params = models.init_params(config, jax.random.key(0))
         trainer = Trainer(
-            config, optimizer=None, row_length=32, rows_per_batch=1, batch_examples=8,
-            normalisation="example",
+            config, optimizer=optimizers.adamw(total_steps=1), row_length=32, rows_per_batch=1,
+            batch_examples=8, normalisation="example",
         )  # fmt: skip
         tokens = [TokenExample(question, e.target_ids, e.weight) for e in chosen]
         gradient, _ = gradients(trainer, params, trainer.pack(tokens, seed=0, epoch=0)[0])

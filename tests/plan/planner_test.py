@@ -1,8 +1,10 @@
 """Planning: costs counted by hand, the table of models, and one tiny compilation by libtpu."""
 
+import dataclasses
 import glob
 import importlib.util
 import json
+import math
 import pathlib
 import tempfile
 
@@ -12,14 +14,15 @@ import jax.numpy as jnp
 from absl.testing import absltest, parameterized
 
 from restem import models
-from restem.cli import verbs
+from restem.cli.gin_files import parse_gin
 from restem.errors import UserError
 from restem.plan import costs, worker
 from restem.plan import planner as plan_lib
 from restem.plan import result as report
 from restem.plan.chips import CHIPS, Slice
-
-del verbs  # registers make_mesh with gin, as the command line does
+from restem.plan.settings import PlanSettings
+from restem.run.settings import MeshSettings, RunSettings, from_gin
+from restem.steps.settings import GenerateSettings, ImproveSettings, Settings
 
 GIN = pathlib.Path(__file__).parents[2] / "gin"
 TINY = models.ModelConfig(
@@ -174,29 +177,50 @@ class GinFilesTest(parameterized.TestCase):
         for file in sorted(glob.glob(str(GIN / "hardware" / "*.gin"))):
             with self.subTest(pathlib.Path(file).name):
                 gin.clear_config()
-                gin.parse_config_file(file)
-                bindings = plan_lib._settings("plan")
-                if "topology" not in bindings:
+                parse_gin([file], [])
+                topology, run = from_gin(PlanSettings).topology, Settings.from_gin().run
+                if topology is None:
                     continue
-                chips = Slice.parse(bindings["topology"]).chips
-                for step in ("e_step", "m_step"):
-                    sizes = plan_lib._settings("make_mesh", scope=step)
-                    plan_lib.partitioning.mesh_shape(chips, **sizes)
+                where = Slice.parse(topology)
+                for mesh in (run.e_step_mesh, run.m_step_mesh):
+                    sizes = plan_lib._sizes(where, mesh)
+                    self.assertEqual(math.prod(sizes.values()), where.chips)
 
     @parameterized.parameters(({}, "which policy"), ({"model": TINY}, "which slice"))
     def test_what_is_missing_is_named(self, options, message):
         with self.assertRaisesRegex(UserError, f"{message}.*--gin_file"):
-            plan_lib.plan(**options)
+            plan_lib.plan(PlanSettings(**options), Settings())
+
+    def sizes(self, files, bindings):
+        gin.clear_config()
+        parse_gin(files, bindings)
+        meshes = {s: {"data": 2, "fsdp": 1, "tensor": 1} for s in ("e_step", "m_step")}
+        return plan_lib._Sizes.of(from_gin(PlanSettings), Settings.from_gin(), meshes)
 
     def test_run_settings_are_taken_from_the_run(self):
-        gin.parse_config(
-            "generate.num_samples = 5\nimprove.epochs = %EPOCHS\nEPOCHS = 2\n"
-            "improve.optimizer = @adafactor\nadafactor.learning_rate = 0.5"
-        )
-        self.assertEqual(plan_lib._settings("generate"), {"num_samples": 5})
-        self.assertEqual(plan_lib._settings("improve")["epochs"], 2)
-        self.assertEqual(plan_lib._settings("adafactor"), {"learning_rate": 0.5})
-        self.assertEqual(plan_lib._settings("not_a_configurable"), {})
+        sizes = self.sizes(
+            ["restem_math.gin"],
+            ["generate.num_samples = 5", "improve.epochs = %EPOCHS", "EPOCHS = 2",
+             "improve.optimizer = @adafactor", "adafactor.learning_rate = 0.5",
+             "Run.int8_weights = True", "Run.e_step_slots = 7", "improve.row_length = 640",
+             "sampling/Sampling.temperature = 0.9", "sampling/Sampling.top_k = 0"],
+        )  # fmt: skip
+        shapes, work = sizes.shapes, sizes.work
+        self.assertEqual((work["num_samples"], work["epochs"], work["iterations"]), (5, 2, 3))
+        self.assertEqual(work["examples"], 7500 * 5)
+        self.assertEqual((shapes.slots, shapes.row_length, shapes.sampler_dtype), (8, 640, "int8"))
+        self.assertEqual(shapes.optimizer, "adafactor")
+        self.assertEqual(shapes.optimizer_options, {"learning_rate": 0.5})
+        self.assertEqual(shapes.sampling, {"temperature": 0.9, "top_k": 0, "top_p": 1.0})
+
+    @parameterized.parameters(
+        (["methods/restem.gin"], [], 10),
+        (["methods/rft.gin"], [], 100),  # no cap
+        (["methods/sft.gin"], [], 1),
+        (["methods/restem.gin"], ["generate.num_samples = 4"], 4),
+    )
+    def test_examples_per_problem_are_what_the_method_keeps_at_most(self, files, bindings, kept):
+        self.assertEqual(self.sizes(files, bindings).work["examples"], 7500 * kept)
 
 
 class SearchTest(parameterized.TestCase):
@@ -269,18 +293,25 @@ class ReportTest(absltest.TestCase):
 
 @absltest.skipUnless(importlib.util.find_spec("libtpu"), "needs libtpu: pip install restem[plan]")
 class CompileTest(absltest.TestCase):
-    def plan(self, **options):
+    def plan(self, run=RunSettings(), on_progress=print, **options):
+        mesh = {"e_step_mesh": MeshSettings(tensor=2), "m_step_mesh": MeshSettings(1, 4)}
+        of_run = Settings(
+            run=dataclasses.replace(run, dtype="bfloat16", **mesh),
+            generate=GenerateSettings(num_samples=4),
+            improve=ImproveSettings(row_length=64, batch_examples=4, epochs=1),
+        )
+        settings = PlanSettings(
+            model=TINY, topology="v5e:2x2", prefix_tokens=32, question_tokens=16,
+            **{"new_tokens": 32, **options},
+        )  # fmt: skip
         with tempfile.TemporaryDirectory() as cache:
             return plan_lib.plan(
-                model=TINY, topology="v5e:2x2", e_mesh={"tensor": 2}, m_mesh={"data": 1, "fsdp": 4},
-                prefix_tokens=32, question_tokens=16, row_length=64,
-                batch_examples=4, num_samples=4, epochs=1, cache_dir=cache,
-                **{"new_tokens": 32, **options},
-            )  # fmt: skip
+                settings, of_run, cache=pathlib.Path(cache), on_progress=on_progress
+            )
 
     def test_a_tiny_run_is_compiled_for_four_chips(self):
         seen = []
-        plan = self.plan(slots=16, on_progress=seen.append)
+        plan = self.plan(RunSettings(e_step_slots=16), seen.append)
         self.assertTrue(plan.fits)
         self.assertLen(seen, 3)
         decode, train = plan.programs["decode"], plan.programs["train"]
@@ -294,13 +325,14 @@ class CompileTest(absltest.TestCase):
         self.assertIn("fits", plan.table())
 
     def test_int8_weights_take_half_the_memory(self):
-        plan = self.plan(slots=16, steps=("decode",), sampler_dtype="int8")
+        plan = self.plan(RunSettings(e_step_slots=16, int8_weights=True), steps=("decode",))
         self.assertTrue(plan.fits)
         # In bfloat16 over tensor=2 it is a byte a parameter; see above.
         self.assertLess(plan.programs["decode"]["memory"]["parameters"], 0.55 * TINY.num_params)
 
     def test_too_many_slots_do_not_fit(self):
-        plan = self.plan(slots=2**20, new_tokens=512, steps=("decode",), search="never")
+        run = RunSettings(e_step_slots=2**20)
+        plan = self.plan(run, new_tokens=512, steps=("decode",), search="never")
         self.assertFalse(plan.fits)
         self.assertIn("largest known buffer: cache", plan.table())
 
