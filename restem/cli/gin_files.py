@@ -17,11 +17,13 @@ from restem import methods, tasks
 from restem.data import file_tasks, sources
 from restem.errors import UserError
 from restem.plan import planner
+from restem.report import report
+from restem.run import bindings as bindings_lib
 from restem.runtime import distributed
 from restem.steps import settings
 from restem.training import optimizers
 
-BINDABLE = (distributed, file_tasks, methods, optimizers, planner, settings, sources, tasks)
+BINDABLE = (distributed, file_tasks, methods, optimizers, planner, report, settings, sources, tasks)
 """Modules whose functions and classes gin can bind."""
 
 
@@ -39,7 +41,7 @@ def parse_gin(files: Sequence[str], bindings: Sequence[str]) -> None:
     # gin takes a file that it does not find at once for one of a Python package, and imports what
     # here has the package's name: with a folder models/, `models/x.gin` would be lost. Its search
     # path would keep the folders of an earlier call, too.
-    gin.config._FILE_READERS[:] = [(open, os.path.isfile)]
+    gin.config._FILE_READERS[:] = [(bindings_lib.reading, os.path.isfile)]
     gin.config._LOCATION_PREFIXES[:] = folders
     if os.getcwd() not in sys.path:  # gin files import tasks and rewards of the user's own
         sys.path.append(os.getcwd())
@@ -49,7 +51,8 @@ def parse_gin(files: Sequence[str], bindings: Sequence[str]) -> None:
             hint = f"; is it {' or '.join(near)}?" if near else ""
             raise UserError(f"--gin_file={file}: no such file in {', '.join(folders)}{hint}")
     try:
-        gin.parse_config_files_and_bindings(list(files), list(bindings), finalize_config=False)
+        with bindings_lib.recorded_origins():
+            gin.parse_config_files_and_bindings(list(files), list(bindings), finalize_config=False)
     except UserError:
         raise
     except Exception as e:  # gin raises ValueError, SyntaxError, RuntimeError, ImportError, ...

@@ -1,43 +1,159 @@
-"""The command line: one verb a step, flags and gin, nothing else."""
+"""The command line: its verbs and flags, nothing else."""
 
 from __future__ import annotations
 
 import argparse
 import ast
+import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from absl import flags
 
 from restem.errors import UserError
 
-EXAMPLES = {
-    "run": "restem run --gin_file=restem_demo.gin --workdir=runs/demo",
-    "generate": "restem generate --gin_file=restem_math.gin --workdir=runs/math --iteration=1",
-    "verify": "restem verify --gin_file=restem_math.gin --workdir=runs/math --iteration=1",
-    "select": "restem select --gin_file=restem_math.gin --workdir=runs/math --iteration=1",
-    "improve": "restem improve --gin_file=restem_math.gin --workdir=runs/math --iteration=1",
-    "evaluate": "restem evaluate --gin_file=restem_math.gin --workdir=runs/math --iteration=1",
-    "report": "restem report runs/demo",
-    "plan": "restem plan --gin_file=restem_math.gin --gin_file=hardware/v5p_64.gin",
-    "init": "restem init mine",
-    "export": "restem export --workdir=runs/demo --iteration=2 --output=exported",
-    "doctor": "restem doctor",
-}
 
-HELP = {
-    "run": "the whole loop: sample, verify, select, improve, evaluate, again",
-    "generate": "E-step: sample and verify solutions of the training problems",
-    "verify": "grade the samples of an iteration again and show what changed",
-    "select": "choose and weight the training examples",
-    "improve": "M-step: fine-tune the policy on the selected examples",
-    "evaluate": "pass@1, pass@k and maj@k of a policy on the run's tasks",
-    "report": "the figures and tables of one or several runs as a page",
-    "plan": "compile the run for a TPU topology that is not here: memory, FLOPs, hours",
-    "init": "write a task to edit, which runs as it is",
-    "export": "write a policy as a Hugging Face folder",
-    "doctor": "devices, sandbox layers in force, versions",
-}
+@dataclasses.dataclass(frozen=True)
+class Verb:
+    """A verb of the command line."""
+
+    help: str
+    """What it does, in one line."""
+    example: str
+    """A command that works."""
+    options: Callable[[argparse.ArgumentParser], None] = lambda p: None
+    """Adds its own flags."""
+    reads_gin: bool = True
+    """Whether gin files and bindings are read."""
+    takes_iteration: bool = False
+    """Whether it works on one iteration of a run."""
+    is_long: bool = False
+    """Whether it samples or trains, and so can be traced and resumed."""
+
+
+def _score(p: argparse.ArgumentParser) -> None:
+    p.add_argument("files", nargs="*", metavar="FILE", help="outputs, as JSON lines")
+    _add_tasks(p, "task, or group such as bbh_cot, that the outputs are of")
+    p.add_argument("--split", default="test", help="split of the problems")
+    p.add_argument("--grades", metavar="FILE.csv", help="add up a filled-in grading sheet instead")
+    p.add_argument("--output", help="folder for the scores; default: DIR/evaluations/NAME")
+
+
+def _evaluate(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--policy", help="a policy reference, instead of the run's own")
+    _add_tasks(p, "task, or group such as bbh_cot, instead of the run's; with --policy")
+
+
+def _add_tasks(p: argparse.ArgumentParser, text: str) -> None:
+    p.add_argument(
+        "--task", action="append", default=[], metavar="NAME", help=f"{text}; may be given again"
+    )
+
+
+def _compare(p: argparse.ArgumentParser) -> None:
+    p.add_argument("first", metavar="A.parquet", help="answers of an evaluation")
+    p.add_argument("second", metavar="B.parquet", help="answers of another to the same problems")
+
+
+def _report(p: argparse.ArgumentParser) -> None:
+    p.add_argument("workdirs", nargs="*", metavar="DIR", help="folders of runs")
+    p.add_argument("--output", help="folder of the page; default: DIR/report")
+    p.add_argument(
+        "--labels", metavar="A,B", help="names of the runs in figures; default: their methods"
+        " where these differ, else their folders' names",
+    )  # fmt: skip
+    p.add_argument(
+        "--no_texts", action="store_true", help="leave out problems and samples, for a page"
+        " that may be published where the data set may not",
+    )  # fmt: skip
+
+
+def _export(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--policy", help="a policy reference, instead of the run's own")
+    p.add_argument("--output", required=True, help="folder to write")
+
+
+def _plan(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--json", action="store_true", help="print JSON for scripts")
+
+
+def _config(p: argparse.ArgumentParser) -> None:
+    p.add_argument("name", nargs="?", metavar="NAME", help='such as "select" or "select.cap"')
+    p.add_argument("--markdown", action="store_true", help="print docs/configuration.md")
+
+
+def _init(p: argparse.ArgumentParser) -> None:
+    p.add_argument("name", metavar="NAME", help="name of the task and of its folder")
+
+
+VERBS = {
+    "run": Verb(
+        "the whole loop: sample, verify, select, improve, evaluate, again",
+        "restem run --gin_file=restem_demo.gin --workdir=runs/demo",
+        is_long=True,
+    ),
+    "generate": Verb(
+        "E-step: sample and verify solutions of the training problems",
+        "restem generate --gin_file=restem_math.gin --workdir=runs/math --iteration=1",
+        takes_iteration=True, is_long=True,
+    ),
+    "verify": Verb(
+        "grade the samples of an iteration again and show what changed",
+        "restem verify --gin_file=restem_math.gin --workdir=runs/math --iteration=1",
+        takes_iteration=True,
+    ),
+    "select": Verb(
+        "choose and weight the training examples",
+        "restem select --gin_file=restem_math.gin --workdir=runs/math --iteration=1",
+        takes_iteration=True,
+    ),
+    "improve": Verb(
+        "M-step: fine-tune the policy on the selected examples",
+        "restem improve --gin_file=restem_math.gin --workdir=runs/math --iteration=1",
+        takes_iteration=True, is_long=True,
+    ),
+    "evaluate": Verb(
+        "pass@1, pass@k and maj@k of a policy on the run's tasks",
+        "restem evaluate --gin_file=restem_math.gin --workdir=runs/math --iteration=1",
+        _evaluate, takes_iteration=True, is_long=True,
+    ),
+    "score": Verb(
+        "score files of outputs, without a model",
+        "restem score outputs.jsonl --task=gsm8k --output=scores",
+        _score,
+    ),
+    "compare": Verb(
+        "compare the answers of two evaluations, problem by problem",
+        "restem compare iteration_000/evals/math.parquet iteration_002/evals/math.parquet",
+        _compare, reads_gin=False,
+    ),
+    "report": Verb(
+        "the figures and tables of one or several runs as a page",
+        "restem report runs/demo", _report, reads_gin=False,
+    ),
+    "plan": Verb(
+        "compile the run for a TPU topology that is not at hand: memory, FLOPs, hours",
+        "restem plan --gin_file=restem_math.gin --gin_file=models/gemma3_27b.gin"
+        " --gin_file=hardware/v5p_64.gin",
+        _plan,
+    ),
+    "export": Verb(
+        "write a policy as a Hugging Face folder",
+        "restem export --workdir=runs/demo --iteration=2 --output=exported",
+        _export, takes_iteration=True,
+    ),
+    "config": Verb(
+        "every setting: name, default, meaning, and the file that binds it",
+        "restem config select.cap --gin_file=restem_math.gin", _config,
+    ),
+    "init": Verb(
+        "write the files of a new task, which runs as it is",
+        "restem init mine", _init, reads_gin=False,
+    ),
+    "doctor": Verb(
+        "devices, sandbox layers in force, versions", "restem doctor", reads_gin=False
+    ),
+}  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:
@@ -48,68 +164,32 @@ def parser() -> argparse.ArgumentParser:
         epilog="Any gin binding can be set as --gin.NAME=VALUE, such as --gin.SEED=1.",
     )
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for verb, text in HELP.items():
+    for name, verb in VERBS.items():
         p = verbs.add_parser(
-            verb, help=text, description=text, epilog=f"example: {EXAMPLES[verb]}",
+            name, help=verb.help, description=verb.help, epilog=f"example: {verb.example}",
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         )  # fmt: skip
-        if verb == "doctor":
-            continue
-        if verb == "init":
-            p.add_argument("name", metavar="NAME", help="name of the task, and of its new folder")
-            continue
-        if verb == "report":
-            p.add_argument("workdirs", nargs="*", metavar="DIR", help="folders of runs")
-            p.add_argument("--output", help="folder of the page; default: DIR/report")
+        verb.options(p)
+        if name not in ("doctor", "init", "compare"):
+            p.add_argument("--workdir", help="folder of the run; may be in a bucket")
+        if verb.reads_gin:
             p.add_argument(
-                "--labels", metavar="A,B", help="what figures call the runs; default: their methods"
-                " where these differ, else their folders' names",
+                "--gin_file", action="append", default=[], metavar="FILE",
+                help="may be given several times; found beside the package and in this folder",
             )  # fmt: skip
+            p.add_argument("--dry_run", action="store_true", help="show what would be done; stop")
             p.add_argument(
-                "--no_texts", action="store_true", help="leave out problems and samples, for a page"
-                " that may be published where the data set may not",
+                "--allow_weak_sandbox", action="store_true",
+                help="run programs that the model wrote even where this machine cannot isolate"
+                " them",
             )  # fmt: skip
-        p.add_argument("--workdir", help="folder of the run; may be in a bucket")
-        if verb == "report":
-            continue
-        p.add_argument(
-            "--gin_file", action="append", default=[], metavar="FILE",
-            help="may be given several times; found beside the package and in this folder",
-        )  # fmt: skip
-        p.add_argument("--dry_run", action="store_true", help="say what would be done, and stop")
-        p.add_argument(
-            "--allow_weak_sandbox", action="store_true",
-            help="run programs that the model wrote even where this machine cannot isolate them",
-        )  # fmt: skip
-        if verb in ("run", "generate", "improve", "evaluate"):
+        if verb.is_long:
             p.add_argument(
                 "--profile", action="store_true",
                 help="trace some decode and training steps into DIR/profile",
             )  # fmt: skip
-        if verb in ("generate", "verify", "select", "improve", "evaluate", "export"):
+        if verb.takes_iteration:
             p.add_argument("--iteration", type=int, help="which; default: the last, or the next")
-        if verb == "evaluate":
-            p.add_argument("--policy", help="a policy reference, instead of the run's own")
-            p.add_argument(
-                "--task", action="append", default=[], metavar="NAME",
-                help="a task, or a group such as bbh_cot, instead of the run's; may be given again",
-            )  # fmt: skip
-            p.add_argument(
-                "--completions", nargs="+", metavar="FILE",
-                help="score outputs that stand in files (JSON lines), without a model",
-            )  # fmt: skip
-            p.add_argument("--split", default="test", help="of the problems of --completions")
-            p.add_argument(
-                "--compare", nargs=2, metavar=("A.parquet", "B.parquet"),
-                help="compare the answers of two evaluations, problem by problem",
-            )  # fmt: skip
-            p.add_argument("--grades", metavar="FILE.csv", help="add up a filled-in grading sheet")
-            p.add_argument("--output", help="folder for --completions, or of --grades' evaluation")
-        if verb == "export":
-            p.add_argument("--policy", help="a policy reference, instead of the run's own")
-            p.add_argument("--output", required=True, help="folder to write")
-        if verb == "plan":
-            p.add_argument("--json", action="store_true", help="print JSON for scripts")
     return top
 
 

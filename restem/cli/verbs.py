@@ -14,6 +14,7 @@ from etils import epath
 
 from restem import checkpoints, em
 from restem.checkpoints.export import export as write_policy
+from restem.cli import reference
 from restem.cli.gin_files import parse_gin
 from restem.cli.session import open_run, save_operative_config
 from restem.errors import UserError
@@ -123,12 +124,6 @@ def improve(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
 
 
 def evaluate(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
-    if arguments.completions:
-        return _score_completions(arguments, bindings)
-    if arguments.compare:
-        return _compare(arguments)
-    if arguments.grades:
-        return _add_up_grades(arguments)
     if arguments.policy:
         return _evaluate_reference(arguments, bindings)
     if arguments.task:
@@ -212,30 +207,26 @@ def _dry_run(this: Run, settings: Settings) -> int:
     return 0
 
 
-def _score_completions(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
-    """Scores files of outputs; no model is loaded, and no run is opened."""
+def score(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
+    """Scores files of outputs, or a grading sheet; no model is loaded, and no run is opened."""
+    if arguments.grades:
+        return _add_up_grades(arguments)
+    if not arguments.files:
+        raise UserError("score: which outputs? restem score FILE [FILE ...] --task=NAME")
     if not arguments.task:
         raise UserError("--task=NAME is missing: the task (or group) that the outputs are of")
     output = arguments.output
     if output is None:
         if arguments.workdir is None:
             raise UserError("--output=FOLDER is missing: where the scores go")
-        output = str(layout.Workdir(arguments.workdir).evaluation_of(arguments.completions[0]))
+        output = str(layout.Workdir(arguments.workdir).evaluation_of(arguments.files[0]))
     parse_gin(arguments.gin_file, bindings)
     reports = scoring.score(
-        files=arguments.completions, tasks=arguments.task, output=output, split=arguments.split,
+        files=arguments.files, tasks=arguments.task, output=output, split=arguments.split,
         allow_weak_sandbox=arguments.allow_weak_sandbox,
     )  # fmt: skip
     _show(scoring.table(reports))
     CONSOLE.print(f"{output}: a .json and a .parquet of each task", soft_wrap=True)
-    return 0
-
-
-def _compare(arguments: argparse.Namespace) -> int:
-    first, second = arguments.compare
-    found = comparisons.compare_files(first, second)
-    for line in comparisons.sentences(found, first, second):
-        CONSOLE.print(line, soft_wrap=True, markup=False, highlight=False)
     return 0
 
 
@@ -248,6 +239,14 @@ def _add_up_grades(arguments: argparse.Namespace) -> int:
         f" ({100 * found['score']:.1f}%) for {found['graded']} problems{where}",
         soft_wrap=True, highlight=False,
     )  # fmt: skip
+    return 0
+
+
+def compare(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
+    first, second = arguments.first, arguments.second
+    found = comparisons.compare_files(first, second)
+    for line in comparisons.sentences(found, first, second):
+        CONSOLE.print(line, soft_wrap=True, markup=False, highlight=False)
     return 0
 
 
@@ -284,6 +283,17 @@ def plan(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     return 0
 
 
+def config(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
+    """Prints settings; those that gin's files and flags bind with their values."""
+    parse_gin(arguments.gin_file, bindings)
+    if arguments.markdown:
+        print(reference.markdown(), end="")
+        return 0
+    for line in reference.lines(arguments.name):
+        print(line)
+    return 0
+
+
 def init(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     """Writes the files of a new task."""
     name = arguments.name
@@ -309,18 +319,12 @@ def doctor(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
 
 
 VERBS: dict[str, Callable[[argparse.Namespace, Sequence[str]], int]] = {
-    "run": run,
-    "generate": generate,
-    "verify": verify,
-    "select": select,
-    "improve": improve,
-    "evaluate": evaluate,
-    "report": report,
-    "plan": plan,
-    "init": init,
-    "export": export,
-    "doctor": doctor,
-}
+    verb.__name__: verb
+    for verb in (
+        run, generate, verify, select, improve, evaluate, score, compare, report, plan, export,
+        config, init, doctor,
+    )
+}  # fmt: skip
 
 
 def dispatch(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:

@@ -1,7 +1,7 @@
 """Grading sheets: for tasks without a key, such as the Hungarian exam, a person gives the points.
 
 An evaluation writes `evals/TASK.sheet.csv`, for a spreadsheet, and `TASK.sheet.html`, which needs a
-browser only and saves the same CSV. `restem evaluate --grades=FILE.csv` adds the points up.
+browser only and saves the same CSV. `restem score --grades=FILE.csv` adds the points up.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ def _html(task: str, rows: Sequence[Mapping[str, Any]]) -> str:
 <title>{escape(task)}: grading sheet</title><style>{_STYLE}</style></head>
 <body><h1>{escape(task)}: grading sheet</h1>
 <p>Give each answer its points and each problem its maximum, then save: the CSV file is what
-<code>restem evaluate --grades=FILE.csv</code> adds up.</p>
+<code>restem score --grades=FILE.csv</code> adds up.</p>
 {articles}
 <footer><span id="total" role="status"></span>
 <button id="save" type="button">Save as CSV</button></footer>

@@ -6,11 +6,12 @@ they are arguments of.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 import gin
 from gin import config as gin_config
@@ -19,6 +20,40 @@ from restem.errors import UserError
 from restem.runtime import checks
 
 MACRO = "gin.macro"
+
+FLAG = "flag"
+"""Origin of a binding that no file holds."""
+
+_origins: dict[tuple[str, str, str], str] = {}
+_reading: list[str] = [FLAG]
+
+
+@contextlib.contextmanager
+def reading(path: str) -> Iterator[IO[str]]:
+    """Opens a gin file for gin; what is bound meanwhile comes from this file."""
+    with open(path, encoding="utf-8") as file:
+        _reading.append(path)
+        try:
+            yield file
+        finally:
+            _reading.pop()
+
+
+@contextlib.contextmanager
+def recorded_origins() -> Iterator[None]:
+    """Records where the bindings that gin makes inside come from; gin itself does not."""
+    bind = gin_config.bind_parameter
+
+    def bind_and_record(key, value):
+        bind(key, value)
+        parsed = gin_config.ParsedBindingKey.parse(key)
+        _origins[(*parsed.config_key, parsed.arg_name)] = _reading[-1]
+
+    gin_config.bind_parameter = bind_and_record
+    try:
+        yield
+    finally:
+        gin_config.bind_parameter = bind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +70,8 @@ class Binding:
     """The value as it is written: a reference is not followed."""
     target: Any
     """The function or class; None for a macro."""
+    origin: str
+    """The gin file that binds it, or `FLAG`."""
 
     @property
     def name(self) -> str:
@@ -68,10 +105,11 @@ def all_bindings() -> Iterator[Binding]:
     for (scope, selector), parameters in gin_config._CONFIG.items():
         target = gin_config._REGISTRY[selector].wrapped
         for parameter, raw in parameters.items():
+            origin = _origins.get((scope, selector, parameter), FLAG)
             if selector == MACRO:
-                yield Binding("", "", scope, raw, None)
+                yield Binding("", "", scope, raw, None, origin)
             else:
-                yield Binding(scope, selector.rpartition(".")[2], parameter, raw, target)
+                yield Binding(scope, selector.rpartition(".")[2], parameter, raw, target, origin)
 
 
 def arguments_of(configurable: str) -> dict[str, Any]:
@@ -86,6 +124,15 @@ def explain(error: Exception) -> str:
         macro = unbound[1].rpartition("/")[2]
         return f"the macro %{macro} has no value; add --gin.{macro}=VALUE"
     return text.partition("\n")[0] or type(error).__name__
+
+
+def configurables() -> dict[str, Any]:
+    """Functions and classes that gin can bind, by their full names."""
+    return {
+        name: configurable.wrapped
+        for name, configurable in gin_config._REGISTRY.items()
+        if not name.startswith("gin.")
+    }
 
 
 def check() -> None:

@@ -80,7 +80,7 @@ def check(settings: Any) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class MeshSettings:
-    """Sizes of the axes of a mesh over the devices of all hosts; gin's `make_mesh`."""
+    """Sizes of the axes of a mesh over the devices of all hosts."""
 
     data: Annotated[int, checks.Check("-1 or at least 1", lambda n: n == -1 or n > 0)] = -1
     """Copies of the policy; -1 in one of the three is what the other two leave."""
@@ -96,7 +96,7 @@ class MeshSettings:
 
 @dataclasses.dataclass(frozen=True)
 class LocalMeshSettings(MeshSettings):
-    """The same over each host's own devices: no host waits for another; gin's `local_mesh`."""
+    """Sizes of the axes of meshes over each host's own devices: no host waits for another."""
 
     def make(self) -> jax.sharding.Mesh:
         return partitioning.local_mesh(data=self.data, fsdp=self.fsdp, tensor=self.tensor)

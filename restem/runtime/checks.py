@@ -80,7 +80,11 @@ def allowed(annotation: Any) -> str:
     if annotation in _SCALARS:
         return _SCALARS[annotation]
     if origin in (tuple, collections.abc.Sequence):
-        return "a tuple" + (f" whose parts are each {allowed(arguments[0])}" if arguments else "")
+        if not arguments:
+            return "a tuple"
+        if arguments[0] in (int, float, str):
+            return f"a tuple of {_SCALARS[arguments[0]].partition(' ')[2]}s"
+        return f"a tuple, each part {allowed(arguments[0])}"
     if _class_of(annotation) in (dict, collections.abc.Mapping):
         return "a dictionary"
     if _class_of(annotation) is collections.abc.Callable:

@@ -27,7 +27,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import gin
 import jax
@@ -35,6 +35,7 @@ from absl import logging
 
 from restem.errors import UserError
 from restem.runtime import coordination
+from restem.runtime.checks import above, at_least
 from restem.runtime.coordination import EXIT_LATE_HOST, LateHostError, put, several
 from restem.runtime.preemption import DONE, EXIT_PREEMPTED, LEFT, PREEMPTED, PREEMPTION
 
@@ -60,12 +61,12 @@ _job = _Job()
 def initialize(
     *,
     coordinator: str | None = None,
-    num_processes: int | None = None,
-    process_id: int | None = None,
-    initialization_timeout_s: int = 300,
-    heartbeat_timeout_s: int = 100,
-    barrier_timeout_s: float = 3600.0,
-    shutdown_timeout_s: int = 60,
+    num_processes: Annotated[int | None, at_least(1)] = None,
+    process_id: Annotated[int | None, at_least(0)] = None,
+    initialization_timeout_s: Annotated[int, at_least(1)] = 300,
+    heartbeat_timeout_s: Annotated[int, at_least(1)] = 100,
+    barrier_timeout_s: Annotated[float, above(0)] = 3600.0,
+    shutdown_timeout_s: Annotated[int, at_least(1)] = 60,
 ) -> bool:
     """Joins the hosts of a job, if there are several; call it before any other use of JAX.
 
@@ -73,14 +74,14 @@ def initialize(
     arguments are given, or RESTEM_COORDINATOR, RESTEM_NUM_PROCESSES and RESTEM_PROCESS_ID set.
 
     Args:
-      coordinator: "host:port" of process 0.
-      num_processes: of the job.
-      process_id: of this process, from 0.
-      initialization_timeout_s: seconds to wait for all hosts.
-      heartbeat_timeout_s: seconds after which a silent host counts as dead.
-      barrier_timeout_s: seconds that a host waits for others that are alive, at the end of a step
-        that they share or for what the first host does alone.
-      shutdown_timeout_s: seconds that a host which is done waits for the others.
+      coordinator: Address of process 0, "host:port".
+      num_processes: Number of processes of the job.
+      process_id: Number of this process, from 0.
+      initialization_timeout_s: Seconds to wait for all hosts at the start.
+      heartbeat_timeout_s: Seconds of silence after which a host counts as dead.
+      barrier_timeout_s: Seconds to wait for hosts that are alive, at the end of a shared step or
+        for the work of the primary host.
+      shutdown_timeout_s: Seconds to wait for the other hosts at the end.
 
     Returns:
       Whether there are several processes.
@@ -90,12 +91,11 @@ def initialize(
     """
     if jax.distributed.is_initialized():
         return several()
-    environment: Callable[[str], Any] = os.environ.get
-    coordinator = coordinator or environment("RESTEM_COORDINATOR")
-    if num_processes is None and environment("RESTEM_NUM_PROCESSES"):
-        num_processes = int(environment("RESTEM_NUM_PROCESSES"))
-    if process_id is None and environment("RESTEM_PROCESS_ID"):
-        process_id = int(environment("RESTEM_PROCESS_ID"))
+    coordinator = coordinator or os.environ.get("RESTEM_COORDINATOR")
+    if num_processes is None:
+        num_processes = _from_environment("RESTEM_NUM_PROCESSES")
+    if process_id is None:
+        process_id = _from_environment("RESTEM_PROCESS_ID")
     given = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
     missing = [name for name, value in given.items() if value is None]
     if missing and len(missing) < len(given):
@@ -136,6 +136,17 @@ def initialize(
         jax.local_device_count(), jax.device_count(),
     )  # fmt: skip
     return True
+
+
+def _from_environment(name: str) -> int | None:
+    """A number of the environment; None where it is not set."""
+    text = os.environ.get(name)
+    if not text:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise UserError(f"{name}={text} in the environment: must be a whole number") from None
 
 
 def _is_cluster() -> bool:

@@ -69,11 +69,11 @@ class ComparisonTest(parameterized.TestCase):
 
     def test_by_the_command_line(self):
         first, second = self.write("a", answers("10")), self.write("b", answers("11"))
-        self.assertEqual(main(["evaluate", "--compare", first, second]), 0)
+        self.assertEqual(main(["compare", first, second]), 0)
         lines = comparisons.sentences(comparisons.compare_files(first, second), first, second)
         self.assertIn("+50.0 points", lines[2])
         self.assertIn("exact McNemar", lines[2])
-        self.assertEqual(main(["evaluate", "--compare", first, f"{self.folder}/none"]), 2)
+        self.assertEqual(main(["compare", first, f"{self.folder}/none"]), 2)
 
     def test_files_that_cannot_be_compared(self):
         first = self.write("a", answers("10"))

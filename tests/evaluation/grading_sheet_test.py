@@ -51,7 +51,7 @@ class GradingSheetTest(parameterized.TestCase):
     @parameterized.parameters(",", ";", "\t")
     def test_points_are_added_up(self, delimiter):
         self.fill(["4", "2,5", "0"], delimiter)
-        self.assertEqual(main(["evaluate", f"--grades={self.sheet}"]), 0)
+        self.assertEqual(main(["score", f"--grades={self.sheet}"]), 0)
         stored = json.loads((self.folder / "exam.json").read_text())
         self.assertEqual((stored["points"], stored["max_points"], stored["n"]), (6.5, 12.0, 3))
         self.assertAlmostEqual(stored["score"], 6.5 / 12)

@@ -121,7 +121,7 @@ class ScoreTest(parameterized.TestCase):
     def test_by_the_command_line(self):
         self.tasks["gsm8k"] = (card_of("gsm8k"), [ask(c, f"Q: {c}?\nA:", "4") for c in "ab"])
         file = self.file([{"question": "a?", "output": " The answer is 4."}])
-        command = ["evaluate", f"--completions={file}", "--task=gsm8k"]
+        command = ["score", str(file), "--task=gsm8k"]
         self.assertEqual(main([*command, f"--output={self.folder}/out"]), 0)
         report = json.loads((self.folder / "out" / "gsm8k.json").read_text())
         self.assertEqual((report["pass@1"], report["missing"]), (1.0, 1))

@@ -44,7 +44,7 @@ class FigureDataTest(parameterized.TestCase):
         self.samples = {i.number: i.samples() for i in self.run_.iterations if i.number}
 
     def grade_exams(self, *names):
-        """As `restem evaluate --grades` leaves it: 30% of the points, 10 more an iteration."""
+        """As `restem score --grades` leaves it: 30% of the points, 10 more an iteration."""
         for name in names:
             for folder in sorted((ROOT / name).glob("iteration_*")):
                 graded = {"pass@1": None, "n": 33, "score": 0.3 + 0.1 * int(folder.name[-3:])}
