@@ -28,9 +28,10 @@ from restem.models.attention import IsLocal
 from restem.models.config import ModelConfig
 from restem.models.int8 import Int8
 from restem.models.kv_cache import KVCache
+from restem.models.lora import Adapted
 
 Params = Mapping[str, Any]
-"""Nested dict of arrays, or of `Int8`; the layers under "layers", stacked or in a tuple."""
+"""Nested dict of arrays, `Int8` or `Adapted`; layers under "layers", stacked or in a tuple."""
 
 Block = tuple[
     Float[Array, "batch kv_heads head length"], Float[Array, "batch kv_heads length head"]
@@ -57,7 +58,7 @@ class Forward:
 def _weight(module: nn.Module, name: str, shape, axes, *, fan_in: int | None = None) -> Any:
     """Returns a parameter with logical axis names; normal with variance 1 / fan_in, or zeros.
 
-    A matrix may be an `Int8`.
+    A matrix may be given as an `Int8` or as an `Adapted`.
     """
     if fan_in is None:
         init = nn.initializers.zeros_init()
@@ -73,13 +74,16 @@ def _param(module: nn.Module, name: str, init: Any, axes, shape) -> Any:
 
 
 def _dense(
-    x: Float[Array, "batch length *inputs"], w: jax.Array | Int8, *, inputs: int = 1
+    x: Float[Array, "batch length *inputs"], w: jax.Array | Int8 | Adapted, *, inputs: int = 1
 ) -> Float[Array, "batch length *outputs"]:
     """Multiplies x [batch, length, *inputs] by w [*inputs, *outputs]; `inputs` counts the first.
 
     Computed as one product of two matrices. For products over [batch, length] or over two axes of
     a weight, XLA's CPU backend transposes copies, above all in the backward pass.
     """
+    if isinstance(w, Adapted):
+        low = _dense(x, w.a, inputs=inputs)
+        return _dense(x, w.base, inputs=inputs) + w.scale * _dense(low, w.b)
     batch, length = x.shape[:2]
     size = math.prod(w.shape[:inputs])
     matrix = w.values if isinstance(w, Int8) else w

@@ -17,7 +17,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-_INPUT_AXES: Mapping[str, tuple[int, ...]] = {
+INPUT_AXES: Mapping[str, tuple[int, ...]] = {
     # Counted from the end, so that they are the same with and without a stack of layers.
     "query": (-3,),
     "key": (-3,),
@@ -67,7 +67,7 @@ def quantize(params: Mapping[str, Any]) -> Mapping[str, Any]:
     """
 
     def one(path, leaf):
-        axes = _INPUT_AXES.get(path[-1].key)
+        axes = INPUT_AXES.get(path[-1].key)
         if axes is None:
             return leaf
         w = leaf.astype(jnp.float32)
@@ -82,7 +82,7 @@ def dequantize(params: Mapping[str, Any]) -> Mapping[str, Any]:
     """Returns the float32 parameters that quantized ones represent."""
 
     def one(path, leaf):
-        return leaf.dequantized(_INPUT_AXES[path[-1].key]) if isinstance(leaf, Int8) else leaf
+        return leaf.dequantized(INPUT_AXES[path[-1].key]) if isinstance(leaf, Int8) else leaf
 
     return jax.tree_util.tree_map_with_path(one, params, is_leaf=lambda x: isinstance(x, Int8))
 
@@ -91,7 +91,7 @@ def axes(params: Mapping[str, Any]) -> Mapping[str, Any]:
     """Returns the logical axes of quantized parameters from `models.param_axes`."""
 
     def one(path, names):
-        summed = _INPUT_AXES.get(path[-1].key)
+        summed = INPUT_AXES.get(path[-1].key)
         if summed is None:
             return names
         kept = [n for i, n in enumerate(names) if i - len(names) not in summed]
