@@ -148,24 +148,31 @@ def attach(params: Params, adapter: Adapter, lora: Lora) -> Params:
       adapter: as `init` returns it.
       lora: gives the scale.
     """
-    if set(adapter) == {"a", "b"}:
-        return Adapted(base=params, a=adapter["a"], b=adapter["b"], scale=lora.scale)
-    changed = {name: attach(params[name], below, lora) for name, below in adapter.items()}
-    return {**params, **changed}
+
+    def join(below: Any, adapter: Adapter) -> Any:
+        if set(adapter) == {"a", "b"}:
+            return Adapted(base=below, a=adapter["a"], b=adapter["b"], scale=lora.scale)
+        return {**below, **{name: join(below[name], pair) for name, pair in adapter.items()}}
+
+    return join(params, adapter)
 
 
 def detach(params: Params) -> tuple[Params, Adapter]:
     """Returns the frozen parameters and the adapter that `attach` joined; {} without any."""
-    if isinstance(params, Adapted):
-        return params.base, {"a": params.a, "b": params.b}
-    if not isinstance(params, Mapping):
-        return params, {}
-    base, adapter = {}, {}
-    for name, leaf in params.items():
-        base[name], found = detach(leaf)
-        if found:
-            adapter[name] = found
-    return base, adapter
+
+    def split(below: Any) -> tuple[Any, Adapter]:
+        if isinstance(below, Adapted):
+            return below.base, {"a": below.a, "b": below.b}
+        if not isinstance(below, Mapping):
+            return below, {}
+        base, adapter = {}, {}
+        for name, leaf in below.items():
+            base[name], found = split(leaf)
+            if found:
+                adapter[name] = found
+        return base, adapter
+
+    return split(params)
 
 
 def is_adapted(params: Params) -> bool:
