@@ -18,9 +18,12 @@ Letters of the einsums in this file:
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.struct
 import jax
@@ -53,6 +56,23 @@ class Keys:
     def is_shared(self) -> bool:
         """Whether the set has no batch dimension."""
         return self.keys.ndim == 3
+
+
+@flax.struct.dataclass
+class GroupedKeys:
+    """Keys and values of groups of rows, each group with a length of its own.
+
+    A batch whose rows differ in length needs no common length this way. The rows of a group are
+    consecutive within each of `parts` equal parts of the batch, which lie on different devices:
+
+        parts=2, groups of 2 and 4 rows      row    0 1 2 | 3 4 5
+                                             group  0 1 1 | 0 1 1
+    """
+
+    groups: tuple[Keys, ...]
+    """Keys of each group, with its rows as the batch."""
+    parts: int = flax.struct.field(pytree_node=False, default=1)
+    """Parts of the mesh over which rows are split."""
 
 
 def inverse_frequencies(
@@ -163,7 +183,7 @@ def attend(
     query: Float[Array, "batch length heads head_dim"],
     query_positions: Int[Array, "batch length"],
     query_segments: Int[Array, "batch length"] | None,
-    sets: Sequence[Keys],
+    sets: Sequence[Keys | GroupedKeys],
     is_local: IsLocal,
 ) -> Float[Array, "batch length heads head_dim"]:
     """Attends with `query` to all `sets` of keys under one softmax.
@@ -173,7 +193,7 @@ def attend(
       query: queries, already multiplied by `query_scale`.
       query_positions: positions of the queries in their texts.
       query_segments: segments of the queries; None where no set has segments.
-      sets: the keys and values to attend to.
+      sets: the keys and values to attend to; groups together have the rows of the batch.
       is_local: whether this layer has the sliding window.
 
     Returns:
@@ -204,54 +224,126 @@ def _attend(
     query: Float[Array, "batch length heads head_dim"],
     query_positions: Int[Array, "batch length"],
     query_segments: Int[Array, "batch length"] | None,
-    sets: Sequence[Keys],
+    sets: Sequence[Keys | GroupedKeys],
     is_local: IsLocal,
 ) -> Float[Array, "batch length heads head_dim"]:
     """`attend` with all queries at once."""
     batch, length, heads, head_dim = query.shape
     kv_heads = config.num_kv_heads
     query = query.reshape(batch, length, kv_heads, heads // kv_heads, head_dim)
-    window = config.window if config.has_local_layers else None
+    scored = [
+        _score(config, query, query_positions, query_segments, keys, is_local) for keys in sets
+    ]
+    top = functools.reduce(jnp.maximum, (x.top for x in scored))
+    top = jax.lax.stop_gradient(top)  # cancels out of the result, so its gradient is zero
+    total = out = jnp.zeros((), jnp.float32)
+    for x in scored:
+        of_set = x.weigh(top)
+        total, out = total + of_set[0], out + of_set[1]
+    out = (out / total[..., None]).astype(query.dtype)
+    return jnp.transpose(out, (0, 3, 1, 2, 4)).reshape(batch, length, heads, head_dim)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scored:
+    """Scores of a set of keys, before the softmax."""
+
+    top: Float[Array, "b k g t"]
+    """Largest score of each query."""
+    weigh: Callable[[Any], tuple[Any, Any]]
+    """top [b, k, g, t] -> sum of exp(score - top) [b, k, g, t], and of values with these weights
+    [b, k, g, t, d]."""
+
+
+def _score(
+    config: ModelConfig,
+    query: Float[Array, "b t k g d"],
+    positions: Int[Array, "b t"],
+    segments: Int[Array, "b t"] | None,
+    keys: Keys | GroupedKeys,
+    is_local: IsLocal,
+) -> _Scored:
+    """Scores queries against one set of keys."""
+    if isinstance(keys, GroupedKeys):
+        return _score_groups(config, query, positions, segments, keys, is_local)
     # For keys without a batch dimension the heads come first, so that the rows of the batch become
     # the rows of one matrix product per head. With the batch first, XLA would transpose the scores,
     # which takes longer than the product.
-    by_row = jnp.transpose(query, (0, 2, 3, 1, 4))
-    by_head = jnp.transpose(query, (2, 0, 3, 1, 4))
+    shared = keys.is_shared
+    s = jnp.einsum(
+        "kbgtd,kds->kbgts" if shared else "bkgtd,bkds->bkgts",
+        jnp.transpose(query, (2, 0, 3, 1, 4) if shared else (0, 2, 3, 1, 4)),
+        keys.keys.astype(query.dtype),
+        preferred_element_type=jnp.float32,
+    )
+    if config.attention_softcap is not None:
+        s = config.attention_softcap * jnp.tanh(s / config.attention_softcap)
+    window = config.window if config.has_local_layers else None
+    mask = visible(positions, segments, keys, window=window, is_local=is_local)
+    s = jnp.where(mask[None, :, None] if shared else mask[:, None, None], s, MASKED)
 
-    scores = []
-    for keys in sets:
-        shared = keys.is_shared
-        s = jnp.einsum(
-            "kbgtd,kds->kbgts" if shared else "bkgtd,bkds->bkgts",
-            by_head if shared else by_row,
-            keys.keys.astype(query.dtype),
-            preferred_element_type=jnp.float32,
-        )
-        if config.attention_softcap is not None:
-            s = config.attention_softcap * jnp.tanh(s / config.attention_softcap)
-        mask = visible(query_positions, query_segments, keys, window=window, is_local=is_local)
-        mask = mask[None, :, None] if shared else mask[:, None, None]
-        scores.append(jnp.where(mask, s, MASKED))
+    def rows_first(x):
+        return jnp.swapaxes(x, 0, 1) if shared else x
 
-    def rows_first(x, keys):
-        return jnp.swapaxes(x, 0, 1) if keys.is_shared else x
-
-    top = rows_first(scores[0].max(axis=-1), sets[0])
-    for s, keys in zip(scores[1:], sets[1:], strict=True):
-        top = jnp.maximum(top, rows_first(s.max(axis=-1), keys))
-    top = jax.lax.stop_gradient(top)  # cancels out of the result, so its gradient is zero
-
-    total = out = jnp.zeros((), jnp.float32)
-    for s, keys in zip(scores, sets, strict=True):
-        shared = keys.is_shared
-        p = jnp.exp(s - (jnp.swapaxes(top, 0, 1) if shared else top)[..., None])
-        total = total + rows_first(p.sum(axis=-1), keys)
+    def weigh(top):
+        p = jnp.exp(s - rows_first(top)[..., None])
         o = jnp.einsum(
             "kbgts,ksd->kbgtd" if shared else "bkgts,bksd->bkgtd",
             p.astype(query.dtype),
             keys.values.astype(query.dtype),
             preferred_element_type=jnp.float32,
         )
-        out = out + rows_first(o, keys)
-    out = (out / total[..., None]).astype(query.dtype)
-    return jnp.transpose(out, (0, 3, 1, 2, 4)).reshape(batch, length, heads, head_dim)
+        return rows_first(p.sum(axis=-1)), rows_first(o)
+
+    return _Scored(rows_first(s.max(axis=-1)), weigh)
+
+
+def _score_groups(
+    config: ModelConfig,
+    query: Float[Array, "b t k g d"],
+    positions: Int[Array, "b t"],
+    segments: Int[Array, "b t"] | None,
+    keys: GroupedKeys,
+    is_local: IsLocal,
+) -> _Scored:
+    """Scores the rows of each group against the keys of that group."""
+    sizes = [group.positions.shape[0] for group in keys.groups]
+
+    def split(x):
+        return split_rows(x, sizes, keys.parts)
+
+    def join(xs):
+        return join_rows(xs, keys.parts)
+
+    of_segments = [None] * len(sizes) if segments is None else split(segments)
+    scored = [
+        _score(config, *rows, group, is_local)
+        for *rows, group in zip(
+            split(query), split(positions), of_segments, keys.groups, strict=True
+        )
+    ]
+
+    def weigh(top):
+        weighed = [x.weigh(t) for x, t in zip(scored, split(top), strict=True)]
+        totals, outs = zip(*weighed, strict=True)
+        return join(totals), join(outs)
+
+    return _Scored(join([x.top for x in scored]), weigh)
+
+
+def split_rows(x: jax.Array, sizes: Sequence[int], parts: int) -> list[jax.Array]:
+    """Splits the rows of x [rows, ...] into groups of `sizes` rows; see `GroupedKeys`."""
+    if len(sizes) == 1:
+        return [x]
+    ends = itertools.accumulate(size // parts for size in sizes)
+    by_part = x.reshape(parts, -1, *x.shape[1:])
+    groups = jnp.split(by_part, list(ends)[:-1], axis=1)
+    return [group.reshape(-1, *x.shape[1:]) for group in groups]
+
+
+def join_rows(groups: Sequence[jax.Array], parts: int) -> jax.Array:
+    """Joins groups of rows, the inverse of `split_rows`."""
+    if len(groups) == 1:
+        return groups[0]
+    by_part = [group.reshape(parts, -1, *group.shape[1:]) for group in groups]
+    return jnp.concatenate(by_part, axis=1).reshape(-1, *groups[0].shape[1:])

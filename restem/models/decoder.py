@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import flax.struct
@@ -27,7 +27,7 @@ from restem.models import attention, sharding
 from restem.models.attention import IsLocal
 from restem.models.config import ModelConfig
 from restem.models.int8 import Int8
-from restem.models.kv_cache import KVCache
+from restem.models.kv_cache import GroupedCache, KVCache
 from restem.models.lora import Adapted
 
 Params = Mapping[str, Any]
@@ -124,7 +124,7 @@ class Attention(nn.Module):
         angles: Float[Array, "batch length half_head"],
         positions: Int[Array, "batch length"],
         segments: Int[Array, "batch length"] | None,
-        cached: tuple[attention.Keys, ...],
+        cached: tuple[attention.Keys | attention.GroupedKeys, ...],
         is_local: IsLocal,
     ) -> tuple[Float[Array, "batch length embed"], Block]:
         """Attends from the block to `cached` and to itself.
@@ -221,7 +221,7 @@ class Layer(nn.Module):
         angles: Float[Array, "batch length half_head"],
         positions: Int[Array, "batch length"],
         segments: Int[Array, "batch length"] | None,
-        cached: tuple[attention.Keys, ...],
+        cached: tuple[attention.Keys | attention.GroupedKeys, ...],
         is_local: IsLocal,
     ) -> tuple[Float[Array, "batch length embed"], Block]:
         """Returns the residual stream after the layer, and the block's keys and values.
@@ -305,7 +305,7 @@ def forward(
     positions: Int[Array | np.ndarray, "batch length"],
     *,
     segments: Int[Array | np.ndarray, "batch length"] | None = None,
-    caches: Sequence[KVCache] = (),
+    caches: Sequence[KVCache | GroupedCache] = (),
 ) -> Forward:
     """Runs the decoder over a block of tokens behind what the caches hold.
 
@@ -329,18 +329,14 @@ def forward(
     angles = local_angles = at * attention.inverse_frequencies(config)
     if config.rope_local_theta is not None:
         local_angles = at * attention.inverse_frequencies(config, local=True)
-    cache_arrays = tuple((c.keys, c.values) for c in caches)
-    cache_positions = tuple(c.positions for c in caches)
+    cache_arrays = tuple(map(_arrays, caches))
 
     def layer(x, scanned):
         layer_params, is_local, layer_caches = scanned
         layer_angles = angles
         if config.rope_local_theta is not None:
             layer_angles = jnp.where(is_local, local_angles, angles)
-        cached = tuple(
-            attention.Keys(keys=k, values=v, positions=p)
-            for (k, v), p in zip(layer_caches, cache_positions, strict=True)
-        )
+        cached = tuple(map(_keys, caches, layer_caches))
         return Layer(config).apply(
             {"params": layer_params}, x, layer_angles, positions, segments, cached, is_local
         )
@@ -350,7 +346,11 @@ def forward(
     if isinstance(layers, tuple):
         blocks = []
         for i, layer_params in enumerate(layers):
-            of_layer = tuple((k[i], v[i]) for k, v in cache_arrays)
+            of_layer = jax.tree.map(
+                lambda pair, i=i: _Pair(pair.keys[i], pair.values[i]),
+                cache_arrays,
+                is_leaf=_is_pair,
+            )
             x, block = layer(x, (layer_params, local_layers[i], of_layer))
             blocks.append(block)
         keys: Any = tuple(b[0] for b in blocks)
@@ -368,6 +368,31 @@ def forward(
         x, (keys, values) = jax.lax.scan(body, x, (layers, jnp.asarray(local_layers), cache_arrays))
     hidden = _end(params, config, x, "norm")
     return Forward(hidden=hidden, block=KVCache(keys=keys, values=values, positions=positions))
+
+
+class _Pair(NamedTuple):
+    """Keys and values of a cache."""
+
+    keys: Any
+    values: Any
+
+
+def _is_pair(x: Any) -> bool:
+    return isinstance(x, _Pair)
+
+
+def _arrays(cache: KVCache | GroupedCache) -> Any:
+    """Returns the keys and values of a cache, which have one entry per layer."""
+    if isinstance(cache, GroupedCache):
+        return tuple(map(_arrays, cache.groups))
+    return _Pair(cache.keys, cache.values)
+
+
+def _keys(cache: KVCache | GroupedCache, arrays: Any) -> attention.Keys | attention.GroupedKeys:
+    """Returns the keys and values of one layer, of which `arrays` are those of `_arrays`."""
+    if isinstance(cache, GroupedCache):
+        return attention.GroupedKeys(tuple(map(_keys, cache.groups, arrays)), cache.parts)
+    return attention.Keys(arrays.keys, arrays.values, cache.positions)
 
 
 def logits(

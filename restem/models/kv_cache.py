@@ -68,6 +68,24 @@ class KVCache:
         return self.positions.shape[-1]
 
 
+@flax.struct.dataclass
+class GroupedCache:
+    """Caches of groups of rows, each group with a number of columns of its own.
+
+    See `attention.GroupedKeys` for the order of the rows.
+    """
+
+    groups: tuple[KVCache, ...]
+    """Cache of each group, with its rows as the batch."""
+    parts: int = flax.struct.field(pytree_node=False, default=1)
+    """Parts of the mesh over which rows are split."""
+
+    @property
+    def is_unstacked(self) -> bool:
+        """Whether keys and values are tuples of layers."""
+        return self.groups[0].is_unstacked
+
+
 def axes(*, prefix: bool = False, unstacked: bool = False) -> KVCache:
     """Returns the logical axis names of a cache's arrays, which rules map to mesh axes.
 

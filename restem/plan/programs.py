@@ -15,8 +15,9 @@ import jax.numpy as jnp
 
 from restem import models, partitioning
 from restem.models import int8, kv_cache
+from restem.models.kv_cache import GroupedCache
 from restem.sampling import steps
-from restem.sampling.filters import Sampling
+from restem.sampling.filters import Drawing, Sampling
 from restem.training import Batch, Trainer, TrainState, optimizers
 
 KINDS = ("parameters", "optimizer", "cache", "prefix", "inputs")
@@ -90,28 +91,40 @@ def decode(config: models.ModelConfig, shapes: Shapes, mesh: jax.sharding.Mesh) 
     """Returns the decoding of `decode_steps` tokens in every slot, `steps.decode`."""
     params = _params(config, shapes.sampler_dtype, mesh)
     prefix = _prefix(config, shapes, mesh)
-    ring = shapes.new_tokens
+    parts = partitioning.batch_parts(mesh)
     empty = jax.eval_shape(
-        lambda: steps.empty_slots(config, shapes.slots, shapes.question, ring, unstacked=False)
-    )
-    rows = {
-        field.name: _place(getattr(empty, field.name), mesh, *steps.ROW_AXES)
-        for field in dataclasses.fields(empty)
-        if field.name != "cache"
-    }
-    cache = _placed(empty.cache, partitioning.cache_shardings(config, mesh))
-    slots = steps.Slots(cache=cache, **rows)
+        lambda: steps.empty_slots(
+            config, (shapes.question,), (shapes.slots,), shapes.new_tokens, parts=parts,
+            unstacked=False,
+        )
+    )  # fmt: skip
+    where = partitioning.cache_shardings(config, mesh)
+    (questions,) = empty.questions.groups
+    questions = GroupedCache((_placed(questions, where),), parts)
+    ring = _placed(empty.ring, where)
+    rows = jax.tree.map(lambda leaf: _place(leaf, mesh, *steps.ROW_AXES), empty.rows)
     keep = _struct((shapes.slots,), jnp.bool_, mesh, "batch")
-    sampling = Sampling(**shapes.sampling)
+    drawing = jax.tree.map(
+        lambda leaf: _struct(leaf.shape, leaf.dtype, mesh), Drawing.of(Sampling(**shapes.sampling))
+    )
 
-    def function(params, prefix, slots, column, keep):
+    def function(params, prefix, questions, ring, rows, column, keep, drawing):
+        slots = steps.Slots(questions=questions, ring=ring, rows=rows)
         return steps.decode(
-            params, config, sampling, (1,), shapes.decode_steps, ring, prefix, slots, column, keep
+            params, config, drawing, (1,), shapes.decode_steps, prefix, slots, column, keep
         )
 
-    args = (params, prefix, slots, _struct((), jnp.int32, mesh), keep)
-    kinds = {"parameters": params, "prefix": prefix, "cache": cache, "inputs": (rows, keep)}
-    return Program(lambda: _trace(mesh, jax.jit(function, donate_argnums=2), args), _bytes(kinds))
+    args = (
+        params, prefix, questions, ring, rows, _struct((), jnp.int32, mesh), keep, drawing,
+    )  # fmt: skip
+    kinds = {
+        "parameters": params,
+        "prefix": prefix,
+        "cache": (questions, ring),
+        "inputs": (rows, keep),
+    }
+    jitted = jax.jit(function, donate_argnums=(3, 4))
+    return Program(lambda: _trace(mesh, jitted, args), _bytes(kinds))
 
 
 def train(config: models.ModelConfig, shapes: Shapes, mesh: jax.sharding.Mesh) -> Program:

@@ -16,12 +16,13 @@ import jax
 
 from restem import models, partitioning
 from restem.sampling.filters import Sampling
-from restem.sampling.options import Options, round_up
+from restem.sampling.options import Options
 from restem.sampling.programs import Programs
 from restem.sampling.requests import Completion, Request
 from restem.sampling.session import Session
 from restem.sampling.stats import Stats
 from restem.sampling.stopping import Stops, TokenBytes
+from restem.sampling.widths import round_up
 
 BUCKET = 128
 """Divisor of numbers of columns on accelerators: the lanes of a TPU."""
@@ -43,7 +44,6 @@ class Engine:
         decode_steps: int | None = None,
         prefill_tokens: int | None = None,
         ring: int = 128,
-        bucket: int | None = None,
         unstacked: bool | None = None,
         mesh: jax.sharding.Mesh | None = None,
     ):
@@ -63,10 +63,9 @@ class Engine:
             get new samples; None is 1 on a CPU and 8 elsewhere.
           prefill_tokens: question tokens prefilled at a time, including padding; None chooses by
             device.
-          ring: columns for sampled tokens at the start. They are doubled when a sample needs more,
-            so that attention does not look at columns that no sample has reached.
-          bucket: divisor of the columns of prefix, questions and ring; None is 16 on a CPU and
-            `BUCKET` elsewhere, where columns cost less than programs of more shapes.
+          ring: columns for sampled tokens at the start, so that attention does not look at columns
+            that no sample has reached. When a sample needs more they become as many as
+            `max_new_tokens`, which they are at once where most slots are refilled several times.
           unstacked: run the layers as a Python loop over separate arrays instead of a scan over
             stacked ones; None does so on a CPU, where it is faster but compiles more slowly.
           mesh: devices; slots are split over its data and fsdp axes, heads over tensor. None is one
@@ -78,7 +77,8 @@ class Engine:
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens={max_new_tokens} is not positive")
         on_cpu = (mesh.devices.flat[0] if mesh else jax.devices()[0]).platform == "cpu"
-        bucket = bucket or (16 if on_cpu else BUCKET)
+        # On accelerators columns cost less than programs of more shapes.
+        bucket = 16 if on_cpu else BUCKET
         self.options = Options(
             config=config,
             vocabulary=vocabulary,
@@ -139,4 +139,4 @@ class Engine:
         finally:
             # If the caller stops early: on a mesh of several hosts, no host may leave while others
             # still compute with it.
-            jax.block_until_ready(session.drawn)
+            session.wait()

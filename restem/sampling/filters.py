@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 REMOVED = -1e30
@@ -49,8 +51,8 @@ class Filter(Protocol):
 class TopK:
     """Keeps the k most likely tokens (Fan et al. 2018)."""
 
-    k: int
-    """Number of tokens to keep."""
+    k: Any
+    """Number of tokens to keep, an int or [] int32."""
 
     def __call__(
         self, logits: Float[Array, "rows width"], log_total: Float[Array, " rows"]
@@ -67,8 +69,8 @@ class TopP:
     0, .5 and .75, less than p, and before the fourth it is .9.
     """
 
-    p: float
-    """Probability mass in (0, 1]."""
+    p: Any
+    """Probability mass in (0, 1], a float or [] float32."""
 
     def __call__(
         self, logits: Float[Array, "rows width"], log_total: Float[Array, " rows"]
@@ -102,15 +104,32 @@ class Sampling:
         """Whether the most likely token is taken."""
         return self.temperature == 0
 
-    @property
-    def filters(self) -> tuple[Filter, ...]:
-        """The filters that are on, in the order in which they are applied."""
-        filters: list[Filter] = []
-        if self.top_k:
-            filters.append(TopK(self.top_k))
-        if self.top_p < 1:
-            filters.append(TopP(self.top_p))
-        return tuple(filters)
+
+@flax.struct.dataclass
+class Drawing:
+    """`Sampling` as arguments of a program, so that one program draws in every way."""
+
+    temperature: Any
+    """[] float32, divisor of the logits; 0 is greedy."""
+    top_k: Any
+    """[] int32, number of most likely tokens to draw from; 0 is off."""
+    top_p: Any
+    """[] float32, probability mass of the most likely tokens to draw from; 1.0 is off."""
+    candidates: int = flax.struct.field(pytree_node=False, default=_CANDIDATES)
+    """Number of most likely tokens that are ranked, at least `top_k`."""
+
+    @classmethod
+    def of(cls, sampling: Sampling) -> Drawing:
+        """Returns the arguments that draw as `sampling` does."""
+        candidates = _CANDIDATES
+        while candidates < sampling.top_k:
+            candidates *= 2
+        return cls(
+            np.asarray(sampling.temperature, np.float32),
+            np.asarray(sampling.top_k, np.int32),
+            np.asarray(sampling.top_p, np.float32),
+            candidates,
+        )
 
 
 def most_likely(
@@ -147,7 +166,7 @@ def most_likely(
 
 
 def draw(
-    sampling: Sampling,
+    drawing: Drawing,
     logits: Float[Array, "rows vocab"],
     keys: Key[Array, " rows"],
     active: Bool[Array, " rows"],
@@ -155,7 +174,7 @@ def draw(
     """Draws one token for each row.
 
     Args:
-      sampling: temperature and filters.
+      drawing: temperature and filters.
       logits: float32.
       keys: PRNG keys; a row's token depends only on the row's own logits and key.
       active: rows whose result is used; the others may be drawn from the wrong distribution.
@@ -164,59 +183,79 @@ def draw(
       Tokens, and log p(token) under softmax(logits), neither tempered nor truncated.
     """
     log_norm = jax.nn.logsumexp(logits, axis=-1)
-    if sampling.is_greedy:
-        tokens = jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    else:
-        uniforms = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(keys)
-        if sampling.filters:
-            tokens = _draw_filtered(sampling, logits, uniforms, active)
-        else:
-            tokens = _draw_grouped(logits / sampling.temperature, uniforms)
+    vocab = logits.shape[-1]
+    temperature = jnp.maximum(drawing.temperature, jnp.finfo(jnp.float32).tiny)
+
+    def uniforms():
+        return jax.vmap(lambda key: jax.random.uniform(key, (2,)))(keys)
+
+    # Only the branch that is taken is computed.
+    is_greedy, has_top_k = drawing.temperature == 0, (drawing.top_k > 0) & (drawing.top_k < vocab)
+    branch = jnp.where(is_greedy, 0, jnp.where(has_top_k, 1, jnp.where(drawing.top_p < 1, 2, 3)))
+    tokens = jax.lax.switch(
+        branch,
+        (
+            lambda: jnp.argmax(logits, axis=-1).astype(jnp.int32),
+            lambda: _draw_top_k(drawing, temperature, logits, uniforms()),
+            lambda: _draw_top_p(drawing, temperature, logits, uniforms(), active),
+            lambda: _draw_grouped(logits / temperature, uniforms()),
+        ),
+    )
     picked = jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]
     return tokens, picked - log_norm
 
 
-def _draw_filtered(
-    sampling: Sampling,
+def _draw_top_k(
+    drawing: Drawing,
+    temperature: Float[Array, ""],
+    logits: Float[Array, "rows vocab"],
+    uniforms: Float[Array, "rows 2"],
+) -> Int[Array, " rows"]:
+    """Draws tokens under top-k, and under top-p if it is on."""
+    # The temperature does not change the ranks, so only the ranked logits are divided by it and the
+    # array of all of them is not written again.
+    values, ids = most_likely(logits, min(drawing.candidates, logits.shape[-1]))
+    values = TopK(drawing.top_k)(values / temperature, uniforms[:, 0])
+    return _draw_ranked(drawing, values, ids, jax.nn.logsumexp(values, axis=-1), uniforms)
+
+
+def _draw_top_p(
+    drawing: Drawing,
+    temperature: Float[Array, ""],
     logits: Float[Array, "rows vocab"],
     uniforms: Float[Array, "rows 2"],
     active: Bool[Array, " rows"],
 ) -> Int[Array, " rows"]:
-    """Draws tokens under top-k, top-p or both."""
-    vocab, temperature = logits.shape[-1], sampling.temperature
-    # The temperature does not change the ranks, so only the ranked logits are divided by it and the
-    # array of all of them is not written again.
-    values, ids = most_likely(logits, min(sampling.top_k or _CANDIDATES, vocab))
+    """Draws tokens under top-p alone."""
+    vocab = logits.shape[-1]
+    values, ids = most_likely(logits, min(_CANDIDATES, vocab))
     values = values / temperature
-    if sampling.top_k:
-        return _draw_ranked(sampling, values, ids, jax.nn.logsumexp(values, axis=-1), uniforms)
-
     log_total = jax.nn.logsumexp(logits / temperature, axis=-1)
-    tokens = _draw_ranked(sampling, values, ids, log_total, uniforms)
+    tokens = _draw_ranked(drawing, values, ids, log_total, uniforms)
     if vocab <= _CANDIDATES:
         return tokens
     # Rows whose candidates do not reach p are drawn by bisection. Each row's own logits decide
     # which method draws it, so that its token does not depend on its neighbours.
     mass = jnp.exp(values - log_total[:, None]).sum(axis=-1)
-    enough = mass >= sampling.top_p
+    enough = mass >= drawing.top_p
 
     def search():
-        found = _draw_nucleus(sampling.top_p, logits / temperature, uniforms)
+        found = _draw_nucleus(drawing.top_p, logits / temperature, uniforms)
         return jnp.where(enough, tokens, found)
 
     return jax.lax.cond(jnp.all(enough | ~active), lambda: tokens, search)
 
 
 def _draw_ranked(
-    sampling: Sampling,
+    drawing: Drawing,
     values: Float[Array, "rows width"],
     ids: Int[Array, "rows width"],
     log_total: Float[Array, " rows"],
     uniforms: Float[Array, "rows 2"],
 ) -> Int[Array, " rows"]:
-    """Draws by inverse CDF from descending logits after the filters."""
-    for keep in sampling.filters:
-        values = keep(values, log_total)
+    """Draws by inverse CDF from descending logits after top-p, if it is on."""
+    # Off, it keeps every token, also where rounding lets the running sum reach 1 early.
+    values = TopP(jnp.where(drawing.top_p < 1, drawing.top_p, 2.0))(values, log_total)
     kept = (values > REMOVED).sum(axis=-1)
     at = _invert(jnp.exp(values - values[:, :1]), uniforms[:, 0])
     # A running sum may round differently past the last token kept: never go beyond that token.
@@ -225,7 +264,7 @@ def _draw_ranked(
 
 
 def _draw_nucleus(
-    top_p: float, logits: Float[Array, "rows vocab"], uniforms: Float[Array, "rows 2"]
+    top_p: Float[Array, ""], logits: Float[Array, "rows vocab"], uniforms: Float[Array, "rows 2"]
 ) -> Int[Array, " rows"]:
     """Draws after `TopP` from a whole vocabulary, without sorting it.
 

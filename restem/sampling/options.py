@@ -40,7 +40,12 @@ class Options:
     mesh: jax.sharding.Mesh | None
     """Devices; None is one device."""
 
+    @property
+    def pipelined(self) -> bool:
+        """Whether the next decode steps start before the host has read the last ones.
 
-def round_up(number: int, multiple: int) -> int:
-    """Returns the least positive multiple that is not less than `number`."""
-    return max(multiple, -(-number // multiple) * multiple)
+        The device then does not wait for the host, but a sample that a stop string ends holds its
+        slot for one more visit: with one step per visit, as on a CPU, that costs more than it
+        saves.
+        """
+        return self.decode_steps > 1

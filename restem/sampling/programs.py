@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import time
 from collections.abc import Callable
@@ -11,9 +12,9 @@ import jax
 
 from restem.sampling.stats import Stats
 
-_PROGRAMS: dict[Any, Any] = {}
-"""Compiled programs by signature, of all engines: those of other settings sample with the same
-model."""
+_PROGRAMS: collections.OrderedDict[Any, Any] = collections.OrderedDict()
+"""Compiled programs by signature, least recently used first, of all engines: those of other
+settings sample with the same model."""
 _KEPT_PROGRAMS = 64
 
 
@@ -28,14 +29,16 @@ class Programs:
         """Calls `function` with array arguments `args` and static arguments `static`."""
         leaves, tree = jax.tree.flatten(args)
         shapes = tuple((a.shape, a.dtype, getattr(a, "sharding", None)) for a in leaves)
-        signature = (function, tuple(static.items()), tree, shapes, self._mesh)
+        signature = (function, tuple(sorted(static.items())), tree, shapes, self._mesh)
         program = _PROGRAMS.get(signature)
         if program is None:
             start = time.perf_counter()
             jitted = jax.jit(functools.partial(function, **static), donate_argnums=donate)
             program = jitted.lower(*args).compile()
             self._stats.compile_seconds += time.perf_counter() - start
+            self._stats.programs += 1
             while len(_PROGRAMS) >= _KEPT_PROGRAMS:
-                del _PROGRAMS[next(iter(_PROGRAMS))]  # the oldest
+                _PROGRAMS.popitem(last=False)
             _PROGRAMS[signature] = program
+        _PROGRAMS.move_to_end(signature)
         return program(*args)

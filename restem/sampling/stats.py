@@ -24,6 +24,8 @@ class Stats:
     """Seconds spent on decode steps and the host's work between them."""
     compile_seconds: float = 0.0
     """Seconds spent compiling, part of none of the others."""
+    programs: int = 0
+    """Programs that had to be compiled or read from the persistent cache."""
     slot_steps: int = 0
     """Number of slots times decode steps."""
 

@@ -1,10 +1,11 @@
-"""The device's part of sampling: prefill, insert and decode, as pure functions.
+"""The device's part of sampling: prefill, insert, decode and resize, as pure functions.
 
-A *slot* is a row of the decode batch. Its cache has two parts: columns for the question, written
-once when a sample is inserted, and a ring of columns for sampled tokens. At every step all slots
-write into the same ring column, whenever their samples started, so a step updates the cache with
-one contiguous write. With a ring of 4 columns and a sample that is inserted into slot 1 at step 2
-(positions in the row; - holds nothing):
+A *slot* is a row of the decode batch. Its keys and values are in two places: in the cache of its
+width class, which holds the question and is written once when a sample is inserted; and in a *ring*
+of columns for sampled tokens, which all slots have. At every step all slots write into the same
+ring column, whenever their samples started, so a step updates the ring with one contiguous write.
+With a ring of 4 columns and a sample that is inserted into slot 1 at step 2 (positions in the row;
+- holds nothing that the sample may see):
 
                   question   ring                 next column
     step 2  slot 0   5 6 7    8 9 - -      2
@@ -13,6 +14,9 @@ one contiguous write. With a ring of 4 columns and a sample that is inserted int
             slot 1   5 6 -    - - 7 8
     step 5  slot 0   5 6 7    12 9 10 11   1      (position 8 is gone: at most 4 tokens per sample)
             slot 1   5 6 -    9 - 7 8
+
+The ring needs no array of positions: they follow from the next column and from how many tokens a
+sample has read (`ring_positions`).
 
 The last token of the question is not prefilled: it is the first token that a slot reads, so that
 the same program yields the first sampled token and all others.
@@ -30,23 +34,24 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from restem import models
-from restem.models import int8, kv_cache, sharding
-from restem.models.kv_cache import INVALID_POSITION, KVCache
+from restem.models import attention, int8, kv_cache, sharding
+from restem.models.kv_cache import INVALID_POSITION, GroupedCache, KVCache
 from restem.sampling import filters
 
 NO_TOKEN = -1
 """Marks a slot that sampled nothing."""
 
+ROW_AXES = ("batch",)
+"""Logical axes of the arrays with one entry per slot; `kv_cache.axes` names those of the caches."""
+
 
 @flax.struct.dataclass
-class Slots:
-    """The rows of the decode batch.
+class Rows:
+    """State of the samples in the slots.
 
     In trees that describe slots, such as `plan` makes, fields are what describes an array.
     """
 
-    cache: KVCache
-    """Keys and values: columns of the question, then the ring."""
     token: Any
     """[slots] int32, token to read next."""
     position: Any
@@ -61,36 +66,70 @@ class Slots:
     """[slots] bool, whether the slot has an unfinished sample."""
 
 
-ROW_AXES = ("batch",)
-"""Logical axes of the arrays with one entry per slot; `kv_cache.axes` names those of the cache."""
+@flax.struct.dataclass
+class Slots:
+    """The decode batch."""
+
+    questions: GroupedCache
+    """Keys and values of the questions, by width class."""
+    ring: KVCache
+    """Keys and values of sampled tokens; positions are left empty, [slots, 0]."""
+    rows: Rows
+    """State of the samples."""
 
 
-def _constrain(slots: Slots) -> Slots:
-    rows = {
-        name: sharding.constrain(getattr(slots, name), ROW_AXES)
-        for name in ("token", "position", "key", "count", "limit", "active")
-    }
-    return Slots(cache=kv_cache.constrain(slots.cache), **rows)
+def _constrain_rows(rows: Rows) -> Rows:
+    return jax.tree.map(lambda x: sharding.constrain(x, ROW_AXES), rows)
+
+
+def _constrain_questions(questions: GroupedCache) -> GroupedCache:
+    return dataclasses.replace(questions, groups=tuple(map(kv_cache.constrain, questions.groups)))
+
+
+def _without_positions(ring: KVCache) -> KVCache:
+    """Returns a ring in the form in which `Slots` holds it."""
+    return kv_cache.constrain(dataclasses.replace(ring, positions=ring.positions[:, :0]))
 
 
 def empty_slots(
-    config: models.ModelConfig, slots: int, question: int, ring: int, *, unstacked: bool
+    config: models.ModelConfig,
+    widths: tuple[int, ...],
+    sizes: tuple[int, ...],
+    ring: int,
+    *,
+    parts: int = 1,
+    unstacked: bool,
 ) -> Slots:
-    """Returns empty slots whose caches have `question` + `ring` columns."""
-    cache = kv_cache.empty(config, slots, question + ring)
-    if unstacked:
-        cache = kv_cache.unstack(cache)
+    """Returns slots without samples.
+
+    Args:
+      config: decoder of the policy.
+      widths: columns for the question, by width class.
+      sizes: slots of each class.
+      ring: columns for sampled tokens.
+      parts: parts of the mesh over which slots are split.
+      unstacked: whether caches are tuples of layers.
+    """
+    stack = kv_cache.unstack if unstacked else lambda cache: cache
+    slots = sum(sizes)
     zeros = lambda: jnp.zeros((slots,), jnp.int32)
-    return _constrain(
-        Slots(
-            cache=cache,
-            token=zeros(),
-            position=zeros(),
-            key=jax.random.split(jax.random.key(0), slots),
-            count=zeros(),
-            limit=zeros(),
-            active=jnp.zeros((slots,), bool),
-        )
+    groups = (
+        stack(kv_cache.empty(config, size, width))
+        for size, width in zip(sizes, widths, strict=True)
+    )
+    return Slots(
+        questions=_constrain_questions(GroupedCache(tuple(groups), parts)),
+        ring=_without_positions(stack(kv_cache.empty(config, slots, ring))),
+        rows=_constrain_rows(
+            Rows(
+                token=zeros(),
+                position=zeros(),
+                key=jax.random.split(jax.random.key(0), slots),
+                count=zeros(),
+                limit=zeros(),
+                active=jnp.zeros((slots,), bool),
+            )
+        ),
     )
 
 
@@ -121,8 +160,10 @@ def prefill_questions(
     config: models.ModelConfig,
     prefix: KVCache | None,
     prefix_length: Int[Array, ""],
-    tokens: Int[Array, "questions columns"],
+    tokens: Int[Array, "questions length"],
     lengths: Int[Array, " questions"],
+    *,
+    columns: int | None = None,
 ) -> KVCache:
     """Returns the keys and values of several questions, each behind the prefix.
 
@@ -133,205 +174,335 @@ def prefill_questions(
       prefix_length: tokens of the prefix.
       tokens: token ids, padded at the end.
       lengths: tokens of each question.
+      columns: columns of the result, at least `length`; None is `length`.
     """
     at = jnp.arange(tokens.shape[1], dtype=jnp.int32)
     positions = jnp.broadcast_to(prefix_length + at, tokens.shape)
     caches = () if prefix is None else (prefix,)
     block = models.forward(params, config, tokens, positions, caches=caches).block
     positions = jnp.where(at < lengths[:, None], positions, INVALID_POSITION)
-    return kv_cache.constrain(dataclasses.replace(block, positions=positions))
+    block = dataclasses.replace(block, positions=positions)
+    return kv_cache.constrain(_widened(block, columns or block.length))
 
 
 def insert(
-    slots: Slots,
-    questions: KVCache,
+    questions: GroupedCache,
+    rows: Rows,
+    prefilled: KVCache,
     seed: Key[Array, ""],
     prefix_length: Int[Array, ""],
-    rows: Int[Array, "7 capacity"],
-    number: Int[Array, ""],
-) -> Slots:
+    inserts: Int[Array, "8 capacity"],
+    numbers: Int[Array, " classes"],
+) -> tuple[GroupedCache, Rows]:
     """Inserts samples into slots.
 
     Args:
-      slots: state of the slots.
-      questions: prefilled questions, as `prefill_questions` returns them (stacked layers).
+      questions: caches of the width classes.
+      rows: state of the samples.
+      prefilled: prefilled questions, as `prefill_questions` returns them (stacked layers).
       seed: PRNG key of the call.
       prefix_length: tokens of the prefix.
-      rows: one column per sample: its slot, its row in `questions`, its first token to read, that
-        token's place in the question, its problem key (the bits of a uint32), its sample index and
-        its cut-off.
-      number: columns of `rows` that are used.
+      inserts: one column per sample, those of the first width class first: its slot, its row in the
+        cache of its class, its row in `prefilled`, its first token to read, that token's place in
+        the question, its problem key (the bits of a uint32), its sample index and its cut-off.
+      numbers: samples of each width class; classes narrower than `prefilled` have none.
+
+    Returns:
+      The new caches and rows.
     """
-    width = questions.length
-    columns = slots.cache.length
+    caches = []
+    start = jnp.zeros((), jnp.int32)
+    for i, cache in enumerate(questions.groups):
+        if cache.length >= prefilled.length:
+            body = functools.partial(_copy_question, prefilled, inserts)
+            cache = jax.lax.fori_loop(start, start + numbers[i], body, cache)
+        start = start + numbers[i]
+        caches.append(cache)
 
-    def one(i, slots):
-        slot, source, token, place, problem, sample, limit = rows[:, i]
+    def one(i, rows):
+        slot, _, _, token, place, problem, sample, limit = inserts[:, i]
         key = jax.random.fold_in(jax.random.fold_in(seed, problem.astype(jnp.uint32)), sample)
-
-        def copy(layer):
-            """Returns the copy of row `source` of a layer's array to the slot's first columns."""
-
-            def put(into, of):
-                if layer is None:  # stacked: [layers, rows, ...]
-                    row = jax.lax.dynamic_slice_in_dim(of, source, 1, axis=1)
-                    return jax.lax.dynamic_update_slice(
-                        into, row.astype(into.dtype), (0, slot, 0, 0, 0)
-                    )
-                row = jax.lax.dynamic_slice(of, (layer, source, 0, 0, 0), (1, 1, *of.shape[2:]))[0]
-                return jax.lax.dynamic_update_slice(into, row.astype(into.dtype), (slot, 0, 0, 0))
-
-            return put
-
-        cache = slots.cache
-        if isinstance(cache.keys, tuple):
-            keys = tuple(copy(i)(k, questions.keys) for i, k in enumerate(cache.keys))
-            values = tuple(copy(i)(v, questions.values) for i, v in enumerate(cache.values))
-        else:
-            keys = copy(None)(cache.keys, questions.keys)
-            values = copy(None)(cache.values, questions.values)
-        # The rest of the row, ring included, still holds the sample before: hide it.
-        positions = jnp.full((columns,), INVALID_POSITION, jnp.int32)
-        positions = positions.at[:width].set(questions.positions[source])
-        return Slots(
-            cache=KVCache(
-                keys=keys, values=values, positions=cache.positions.at[slot].set(positions)
-            ),
-            token=slots.token.at[slot].set(token),
-            position=slots.position.at[slot].set(prefix_length + place),
-            key=slots.key.at[slot].set(key),
-            count=slots.count.at[slot].set(0),
-            limit=slots.limit.at[slot].set(limit),
-            active=slots.active.at[slot].set(True),
+        return Rows(
+            token=rows.token.at[slot].set(token),
+            position=rows.position.at[slot].set(prefix_length + place),
+            key=rows.key.at[slot].set(key),
+            count=rows.count.at[slot].set(0),
+            limit=rows.limit.at[slot].set(limit),
+            active=rows.active.at[slot].set(True),
         )
 
-    return _constrain(jax.lax.fori_loop(0, number, one, slots))
+    rows = jax.lax.fori_loop(0, start, one, rows)
+    caches = dataclasses.replace(questions, groups=tuple(caches))
+    return _constrain_questions(caches), _constrain_rows(rows)
 
 
-def grow(slots: Slots, ring: int, more: int, column: Int[Array, ""]) -> Slots:
-    """Appends `more` empty columns to the ring of `ring` columns.
+def _copy_question(
+    prefilled: KVCache, inserts: Int[Array, "8 capacity"], i: Int[Array, ""], cache: KVCache
+) -> KVCache:
+    """Copies the question of sample `i` into the row of `cache` that `inserts` names."""
+    row, source = inserts[1, i], inserts[2, i]
+    width = prefilled.length
+
+    def stacked(into, of):
+        what = jax.lax.dynamic_slice_in_dim(of, source, 1, axis=1)
+        return jax.lax.dynamic_update_slice(into, what.astype(into.dtype), (0, row, 0, 0, 0))
+
+    def of_layer(layer, into, of):
+        what = jax.lax.dynamic_slice(of, (layer, source, 0, 0, 0), (1, 1, *of.shape[2:]))[0]
+        return jax.lax.dynamic_update_slice(into, what.astype(into.dtype), (row, 0, 0, 0))
+
+    if cache.is_unstacked:
+        keys = tuple(of_layer(n, k, prefilled.keys) for n, k in enumerate(cache.keys))
+        values = tuple(of_layer(n, v, prefilled.values) for n, v in enumerate(cache.values))
+    else:
+        keys = stacked(cache.keys, prefilled.keys)
+        values = stacked(cache.values, prefilled.values)
+    # Columns beyond the question still hold the sample before: hide them.
+    positions = jnp.full((cache.length,), INVALID_POSITION, jnp.int32)
+    positions = positions.at[:width].set(prefilled.positions[source])
+    return KVCache(keys=keys, values=values, positions=cache.positions.at[row].set(positions))
+
+
+def grow(ring: KVCache, more: int, column: Int[Array, ""]) -> KVCache:
+    """Appends `more` empty columns to the ring.
 
     The ring is cut at its oldest column, `column`, so that its columns are in the order in which
     they were written and the next step writes into the first of the new columns:
 
         7 8 | 5 6        column 2  ->  5 6 7 8 | - -        next column 4
     """
-    first = slots.cache.length - ring
 
-    def widen(x, axis, fill):
-        question, old = jnp.split(x, [first], axis=axis)
+    def widen(x, axis):
         pad = [(0, 0)] * x.ndim
         pad[axis] = (0, more)
-        old = jnp.pad(jnp.roll(old, -column, axis=axis), pad, constant_values=fill)
-        return jnp.concatenate([question, old], axis=axis)
+        return jnp.pad(jnp.roll(x, -column, axis=axis), pad)
 
-    cache = slots.cache
-    cache = KVCache(
-        keys=jax.tree.map(lambda k: widen(k, k.ndim - 1, 0), cache.keys),
-        values=jax.tree.map(lambda v: widen(v, v.ndim - 2, 0), cache.values),
-        positions=widen(cache.positions, 1, INVALID_POSITION),
+    ring = dataclasses.replace(
+        ring,
+        keys=jax.tree.map(lambda k: widen(k, k.ndim - 1), ring.keys),
+        values=jax.tree.map(lambda v: widen(v, v.ndim - 2), ring.values),
     )
-    return _constrain(dataclasses.replace(slots, cache=cache))
+    return kv_cache.constrain(ring)
+
+
+def shrink(
+    slots: Slots, sizes: tuple[int, ...], sources: Int[Array, " fewer"], used: Bool[Array, " fewer"]
+) -> Slots:
+    """Moves the unfinished samples to fewer slots.
+
+    Args:
+      slots: the decode batch.
+      sizes: new number of slots of each width class.
+      sources: slot from which each new slot gets its sample, on the same part of the mesh and of
+        the same or a narrower class.
+      used: whether the new slot gets a sample.
+
+    Returns:
+      A batch of `sum(sizes)` slots.
+    """
+    questions = slots.questions
+    parts = questions.parts
+    old_sizes = [group.positions.shape[0] for group in questions.groups]
+    # Numbers of slots within their part, so that rows stay where they are on the mesh.
+    within = sources.reshape(parts, -1) % (sum(old_sizes) // parts)
+    # Within a part, slots of class i begin where those of the narrower classes end.
+    starts = [sum(old_sizes[:i]) // parts for i in range(len(old_sizes))]
+    groups = []
+    for i, of in enumerate(attention.split_rows(within.reshape(-1), sizes, parts)):
+        index = of.reshape(parts, -1)
+        length = questions.groups[i].length
+        group = None
+        for j, cache in enumerate(questions.groups[: i + 1]):
+            at = jnp.clip(index - starts[j], 0, old_sizes[j] // parts - 1)
+            moved = _widened(_moved(cache, at), length)
+            group = moved if group is None else _where(of >= starts[j], moved, group)
+        groups.append(group)
+    rows = jax.tree.map(lambda x: _taken(x, within, 0), slots.rows)
+    return Slots(
+        questions=_constrain_questions(dataclasses.replace(questions, groups=tuple(groups))),
+        ring=kv_cache.constrain(_moved(slots.ring, within)),
+        rows=_constrain_rows(dataclasses.replace(rows, active=rows.active & used)),
+    )
+
+
+def _taken(x: jax.Array, index: Int[Array, "parts fewer"], axis: int) -> jax.Array:
+    """Returns the rows `index` of each part of x, whose dimension `axis` are all parts' rows."""
+    before, rows, after = x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
+    parts = index.shape[0]
+    by_part = x.reshape(*before, parts, rows // parts, *after)
+    take = lambda part, at: jnp.take(part, at, axis=axis, mode="clip")
+    taken = jax.vmap(take, (axis, 0), axis)(by_part, index)
+    return taken.reshape(*before, index.size, *after)
+
+
+def _moved(cache: KVCache, index: Int[Array, "parts fewer"]) -> KVCache:
+    """Returns the rows `index` of each part of a cache."""
+    rows = 0 if cache.is_unstacked else 1
+    return KVCache(
+        keys=jax.tree.map(lambda k: _taken(k, index, rows), cache.keys),
+        values=jax.tree.map(lambda v: _taken(v, index, rows), cache.values),
+        positions=_taken(cache.positions, index, 0),
+    )
+
+
+def _widened(cache: KVCache, length: int) -> KVCache:
+    """Returns the cache with empty columns up to `length`."""
+    more = length - cache.length
+
+    def pad(x, axis, fill):
+        widths = [(0, more if i == axis else 0) for i in range(x.ndim)]
+        return jnp.pad(x, widths, constant_values=fill)
+
+    return KVCache(
+        keys=jax.tree.map(lambda k: pad(k, k.ndim - 1, 0), cache.keys),
+        values=jax.tree.map(lambda v: pad(v, v.ndim - 2, 0), cache.values),
+        positions=pad(cache.positions, 1, INVALID_POSITION),
+    )
+
+
+def _where(rows: Bool[Array, " rows"], a: KVCache, b: KVCache) -> KVCache:
+    """Returns the rows of `a` where `rows` is set, and those of `b` elsewhere."""
+
+    def choose(x, y):
+        axis = 1 if x.ndim == 5 else 0  # stacked layers come before rows
+        return jnp.where(jnp.expand_dims(rows, [i for i in range(x.ndim) if i != axis]), x, y)
+
+    return jax.tree.map(choose, a, b)
+
+
+def ring_positions(rows: Rows, column: Int[Array, ""], length: int) -> Int[Array, "slots length"]:
+    """Returns the position of every ring column in its row, for a step that will write `column`.
+
+    A column was written `age` steps ago, by the sample that is in the slot now if that has read as
+    many tokens. With a ring of 4, next column 1, a sample that has read 3 tokens and now reads
+    position 9:
+
+        column    0 1 2 3
+        age       1 4 3 2
+        position  8 - 6 7
+    """
+    age = (column - 1 - jnp.arange(length, dtype=jnp.int32)) % length + 1
+    positions = rows.position[:, None] - age
+    return jnp.where(age <= rows.count[:, None], positions, INVALID_POSITION)
 
 
 def read(
-    params: models.Params, config: models.ModelConfig, prefix: KVCache | None, slots: Slots
+    params: models.Params,
+    config: models.ModelConfig,
+    prefix: KVCache | None,
+    slots: Slots,
+    column: Int[Array, ""],
 ) -> tuple[KVCache, Float[Array, "slots vocab"]]:
     """Reads the next token of every slot: the model's part of a step.
+
+    Args:
+      params: parameters of the policy.
+      config: decoder of the policy.
+      prefix: cache that all slots share; None if the prefix is empty.
+      slots: the decode batch.
+      column: ring column that this step will write.
 
     Returns:
       Keys and values of the tokens, one column per slot; and the logits that follow them.
     """
-    caches = (slots.cache,) if prefix is None else (prefix, slots.cache)
-    out = models.forward(
-        params, config, slots.token[:, None], slots.position[:, None], caches=caches
-    )
+    rows = slots.rows
+    length = jax.tree.leaves(slots.ring.keys)[0].shape[-1]
+    ring = dataclasses.replace(slots.ring, positions=ring_positions(rows, column, length))
+    questions = slots.questions
+    own = questions.groups[0] if len(questions.groups) == 1 else questions
+    caches = (own, ring) if prefix is None else (prefix, own, ring)
+    out = models.forward(params, config, rows.token[:, None], rows.position[:, None], caches=caches)
     return out.block, models.logits(params, config, out.hidden[:, 0])
 
 
 def write(
-    sampling: filters.Sampling,
+    drawing: filters.Drawing,
     eos_ids: tuple[int, ...],
-    slots: Slots,
+    ring: KVCache,
+    rows: Rows,
     block: KVCache,
     logits: Float[Array, "slots vocab"],
     column: Int[Array, ""],
-) -> tuple[Slots, Int[Array, " slots"], Float[Array, " slots"]]:
+) -> tuple[KVCache, Rows, Int[Array, " slots"], Float[Array, " slots"]]:
     """Draws the next token of every active slot, and stores the keys and values that were read.
 
     Args:
-      sampling: temperature and filters.
+      drawing: temperature and filters.
       eos_ids: tokens that end a sample.
-      slots: state of the slots.
+      ring: keys and values of sampled tokens.
+      rows: state of the samples.
       block: keys and values that `read` returns.
       logits: logits that `read` returns.
-      column: column of the cache to which `block` is written.
+      column: ring column to which `block` is written.
 
     Returns:
-      The new state; tokens, `NO_TOKEN` where a slot was not active; and log p(token).
+      The new ring and rows; tokens, `NO_TOKEN` where a slot was not active; and log p(token).
     """
-    keys = jax.vmap(jax.random.fold_in)(slots.key, slots.count)
-    tokens, logprobs = filters.draw(sampling, logits, keys, slots.active)
-    if isinstance(slots.cache.keys, tuple):
-        # Every read of the cache must precede the write, or the compiler copies the cache. No token
+    keys = jax.vmap(jax.random.fold_in)(rows.key, rows.count)
+    tokens, logprobs = filters.draw(drawing, logits, keys, rows.active)
+    if ring.is_unstacked:
+        # Every read of the ring must precede the write, or the compiler copies the ring. No token
         # is negative, but the compiler does not know this and waits for the last of them.
         column = column + jnp.minimum(tokens.min(), 0)
-    emitted = jnp.where(slots.active, tokens, NO_TOKEN)
-    count = slots.count + slots.active
+    emitted = jnp.where(rows.active, tokens, NO_TOKEN)
+    count = rows.count + rows.active
     is_eos = functools.reduce(
-        jnp.logical_or, [tokens == e for e in eos_ids], jnp.zeros_like(slots.active)
+        jnp.logical_or, [tokens == e for e in eos_ids], jnp.zeros_like(rows.active)
     )
-    slots = dataclasses.replace(
-        slots,
-        cache=kv_cache.write(slots.cache, block, column),
+    block = dataclasses.replace(block, positions=block.positions[:, :0])
+    rows = dataclasses.replace(
+        rows,
         token=tokens,
-        position=slots.position + 1,
+        position=rows.position + 1,
         count=count,
-        active=slots.active & ~is_eos & (count < slots.limit),
+        active=rows.active & ~is_eos & (count < rows.limit),
     )
-    return _constrain(slots), emitted, logprobs
+    return kv_cache.write(ring, block, column), _constrain_rows(rows), emitted, logprobs
 
 
 def decode(
     params: models.Params,
     config: models.ModelConfig,
-    sampling: filters.Sampling,
+    drawing: filters.Drawing,
     eos_ids: tuple[int, ...],
     steps: int,
-    ring: int,
     prefix: KVCache | None,
     slots: Slots,
     column: Int[Array, ""],
     keep: Bool[Array, " slots"],
-) -> tuple[Slots, Int[Array, "steps slots"], Float[Array, "steps slots"]]:
+) -> tuple[KVCache, Rows, Int[Array, "steps slots"], Float[Array, "steps slots"]]:
     """Samples up to `steps` tokens in every active slot: `read` and `write` in turn.
 
     Args:
       params: parameters of the policy.
       config: decoder of the policy.
-      sampling: temperature and filters.
+      drawing: temperature and filters.
       eos_ids: tokens that end a sample.
       steps: number of tokens.
-      ring: columns of the ring, the last ones of the cache.
       prefix: cache that all slots share; None if the prefix is empty.
-      slots: state of the slots.
+      slots: the decode batch.
       column: ring column of the first step.
       keep: False for slots that become inactive before the first step.
 
     Returns:
-      The new state; tokens, `NO_TOKEN` where a slot was not active; and log p(token).
+      The new ring and rows; tokens, `NO_TOKEN` where a slot was not active; and log p(token).
     """
-    slots = dataclasses.replace(slots, active=slots.active & keep)
-    first = slots.cache.length - ring
+    rows = dataclasses.replace(slots.rows, active=slots.rows.active & keep)
+    length = jax.tree.leaves(slots.ring.keys)[0].shape[-1]
 
-    def step(slots, t):
-        block, logits = read(params, config, prefix, slots)
-        at = first + (column + t) % ring
-        slots, tokens, logprobs = write(sampling, eos_ids, slots, block, logits, at)
-        return slots, (tokens, logprobs)
+    def step(carry, t):
+        ring, rows = carry
+        at = (column + t) % length
+        now = dataclasses.replace(slots, ring=ring, rows=rows)
+        block, logits = read(params, config, prefix, now, at)
+        ring, rows, *drawn = write(drawing, eos_ids, ring, rows, block, logits, at)
+        return (ring, rows), drawn
 
-    slots, (tokens, logprobs) = jax.lax.scan(step, slots, jnp.arange(steps))
-    return slots, tokens, logprobs
+    if steps == 1:
+        (ring, rows), drawn = step((slots.ring, rows), 0)
+        return ring, rows, drawn[0][None], drawn[1][None]
+    (ring, rows), (tokens, logprobs) = jax.lax.scan(step, (slots.ring, rows), jnp.arange(steps))
+    return ring, rows, tokens, logprobs
 
 
 def prepare_params(params: models.Params, config: models.ModelConfig) -> models.Params:

@@ -63,6 +63,18 @@ class Stops:
         """Length of the longest string in bytes; 0 if there are none."""
         return max(map(len, self.before + self.after), default=0)
 
+    def can_complete_in(self, token: bytes) -> bool:
+        """Returns whether a string can complete in a token: if it is in it, or begins before it.
+
+        With "\\n\\nQ", it can complete in "\\n\\nQ: ", in "\\nQ" after a token that ends in
+        "\\n", and in "Q5"; not in "\\n" or "AQ".
+        """
+        return any(
+            string in token
+            or any(token[:n] == string[-n:] for n in range(1, min(len(token), len(string)) + 1))
+            for string in self.before + self.after
+        )
+
     def find(self, data: bytes | bytearray, start: int) -> tuple[int, int] | None:
         """Finds the first stop string that completes at byte `start` or later.
 

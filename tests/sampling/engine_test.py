@@ -161,6 +161,16 @@ class EngineTest(parameterized.TestCase):
         ]
         crowded = engine_of(sampling=sampling, slots=16, prefill_tokens=32)
         self.assertLen(check(crowded, longer), 17)
+        # One question of many times the length of the others, in a width class of its own; visits
+        # that start before the last one is read.
+        longest = Request(tuple(prefix_of(200)), 2, problem_key=1, max_new_tokens=12)
+        for options in ({"unstacked": True}, {"unstacked": False, "decode_steps": 3}):
+            classes = engine_of(sampling=sampling, slots=8, **options)
+            found = check(classes, [requests[0], longest, *requests[1:]])
+            self.assertLen(found, 17)
+            alone = collect(engine_of(sampling=sampling, slots=2), prefix, [longest])
+            for name, completion in alone.items():
+                self.assertEqual(found[name].token_ids, completion.token_ids)
         # By itself, one sample of the middle; and the rest of a problem later.
         one = [dataclasses.replace(requests[2], num_samples=1, first_sample=1)]
         self.assertLen(check(few, one), 1)
@@ -169,6 +179,37 @@ class EngineTest(parameterized.TestCase):
         same = sum(other[name].token_ids == expected[name].token_ids for name in other)
         self.assertLess(same, 3)
         self.assertEqual(collect(few, prefix, requests, key=jax.random.key(1)), other)
+
+    def test_the_batch_shrinks_when_nothing_waits(self):
+        # One sample of 40 tokens among 15 of 2: the fewest slots go on with it.
+        prefix = prefix_of(5)
+        requests = requests_of(3, 16, 1, max_new_tokens=2)
+        requests[5] = dataclasses.replace(requests[5], max_new_tokens=40)
+        sampling = Sampling(temperature=1.0)
+        expected = collect(
+            engine_of(sampling=sampling, slots=1, max_new_tokens=40), prefix, [requests[5]]
+        )
+        for options in ({"unstacked": True}, {"unstacked": False, "decode_steps": 4}):
+            engine = engine_of(sampling=sampling, slots=16, max_new_tokens=40, **options)
+            found = collect(engine, prefix, requests)
+            self.assertLen(found, 16)
+            got = found[requests[5].problem_key, 0]
+            self.assertEqual(got.token_ids, expected[requests[5].problem_key, 0].token_ids)
+            # Without shrinking these would be 16 slots for each token of the longest sample.
+            self.assertLess(engine.stats.slot_steps, 0.4 * 16 * len(got.token_ids))
+
+    def test_few_programs_and_none_for_another_way_of_drawing(self):
+        requests = requests_of(4, 40, 4, longest=30)
+        config = CONFIG.replace(mlp_dim=52)  # so that no other test has its programs
+        engine = engine_of(config, sampling=Sampling(top_k=20), slots=16)
+        collect(engine, prefix_of(21), requests)
+        # Two width classes: prefix, empty slots, a prefill and an insert for each, decode, and two
+        # smaller batches with the decode of each.
+        self.assertLessEqual(engine.stats.programs, 11)
+        for sampling in (Sampling(temperature=0.0), Sampling(top_p=0.5), Sampling(top_k=3)):
+            other = engine_of(config, sampling=sampling, slots=16)
+            collect(other, prefix_of(21), requests)
+            self.assertEqual(other.stats.programs, 0)
 
     def test_samples_start_in_the_order_of_their_requests(self):
         # Whatever their width: a shard of samples is whole before the next one begins.

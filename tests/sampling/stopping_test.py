@@ -109,6 +109,18 @@ class StopsTest(parameterized.TestCase):
         with self.assertRaisesRegex(ValueError, "stop"):
             Stops.of(stop, stop_after)
 
+    def test_a_stop_string_completes_only_in_tokens_that_can_complete_one(self):
+        rng = random.Random(1)
+        for _ in range(2000):
+            text = lambda low, high: "".join(rng.choices("ab", k=rng.randint(low, high)))
+            stops = Stops.of([text(1, 4)], [text(1, 3)])
+            before, token = text(0, 5).encode(), text(0, 4).encode()
+            if stops.find(before, 0) is None and stops.find(before + token, len(before)):
+                self.assertTrue(stops.can_complete_in(token), (stops, before, token))
+        self.assertFalse(Stops.of(["\n\nQ"], []).can_complete_in(b"\n"))
+        self.assertFalse(Stops.of(["\n\nQ"], []).can_complete_in(b"AQ"))
+        self.assertTrue(Stops.of(["\n\nQ"], []).can_complete_in(b"Q5"))
+
 
 class TrainingIdsTest(parameterized.TestCase):
     def ids(self, pieces, text, vocabulary=None):

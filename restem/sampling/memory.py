@@ -1,0 +1,80 @@
+"""How many slots fit in the memory of a device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from restem import models
+from restem.errors import UserError
+from restem.sampling.options import Options
+from restem.sampling.widths import WidthClasses
+
+_SHARE = 0.8
+"""Share of the memory that is planned for; the rest is for temporaries and fragmentation."""
+_MOST = 1024
+"""Most slots for each part that rows are split into."""
+_WITHOUT_LIMIT = 256
+"""Slots for each part where the device does not tell its memory."""
+
+
+def slots_that_fit(
+    options: Options,
+    params: models.Params,
+    classes_of: Callable[[int], WidthClasses],
+    parts: int,
+    ring: int,
+    ahead: int,
+) -> int:
+    """Returns how many slots' caches and logits fit beside the parameters.
+
+    The result depends on what is the same on every host, not on the memory that is free at the
+    moment. It is a multiple of 8 slots for each part, or of 1 where 8 do not fit.
+
+    Args:
+      options: options of the engine.
+      params: parameters of the policy.
+      classes_of: number of slots -> their width classes.
+      parts: parts of the mesh over which rows are split.
+      ring: columns for sampled tokens.
+      ahead: columns of questions that are prefilled early.
+
+    Raises:
+      UserError: not even one slot per part fits.
+    """
+    mesh, config = options.mesh, options.config
+    device = jax.local_devices()[0] if mesh is None else mesh.local_devices[0]
+    memory = (device.memory_stats() or {}).get("bytes_limit")
+    if not memory:
+        return _WITHOUT_LIMIT * parts
+    tensor = 1 if mesh is None else mesh.shape["tensor"]
+    item = jnp.dtype(config.dtype).itemsize
+    # The caller's parameters, and what `prepare_params` adds to them.
+    held = sum(
+        leaf.nbytes + leaf.size * item * (leaf.dtype != config.dtype)
+        for leaf in jax.tree.leaves(params)
+    )
+    if mesh is not None:
+        held /= mesh.shape["fsdp"] * tensor
+    heads = config.num_kv_heads
+    heads = heads // tensor if heads % tensor == 0 else heads
+    column = 2 * config.num_layers * heads * config.head_dim * item
+    room = _SHARE * memory - held - ahead * column
+
+    def taken(slots: int) -> float:
+        """Bytes of `slots` slots per part."""
+        question = classes_of(slots * parts).columns / parts
+        # While the ring grows there are two; drawing takes several copies of the logits.
+        return (question + 2 * ring * slots) * column + 6 * 4 * config.vocab_size * slots
+
+    fitting = [n for n in range(8, _MOST + 1, 8) if taken(n) <= room] or [
+        n for n in range(1, 8) if taken(n) <= room
+    ]
+    if not fitting:
+        raise UserError(
+            f"no slot fits in {memory / 2**30:.1f} GiB beside {held / 2**30:.1f} GiB of parameters:"
+            " lower max_new_tokens, or use a mesh with more fsdp or tensor parts"
+        )
+    return parts * fitting[-1]
