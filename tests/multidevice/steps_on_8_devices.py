@@ -167,8 +167,8 @@ class StepsTest(parameterized.TestCase):
         with partitioning.use(mesh):
             hlo = program.trace().lower().compile().as_text()
         self.assertIn("all-reduce", hlo)
-        # The slots' logits are the widest activation, padded to groups of 128. The smallest weight that could be gathered
-        # has [embed, kv_heads, head] elements, the prefix more.
+        # The slots' logits are the widest activation, padded to groups of 128. The smallest weight
+        # that could be gathered has [embed, kv_heads, head] elements, the prefix more.
         widest = shapes.slots * 128
         self.assertLess(widest, CONFIG.embed_dim * CONFIG.num_kv_heads * CONFIG.head_dim)
         for line in hlo.splitlines():
