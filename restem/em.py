@@ -46,7 +46,7 @@ def em(*, run: Run, settings: Settings) -> None:
         improve_policy(run=run, settings=settings, iteration=i)
         if i % loop.evaluate_every == 0 or i == loop.iterations:
             evaluate_policy(run=run, settings=settings, iteration=i)
-        summary.write(run)
+        summary.write(run.files)
 
 
 def generated_at(iteration: int, settings: Settings) -> int:

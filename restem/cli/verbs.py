@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     this.open(settings)
     _check_contamination(this)
     em.em(run=this, settings=settings)
-    result = summary.write(this)
+    result = summary.write(this.files)
 
     def write() -> str:
         save_operative_config(this)
@@ -137,7 +137,7 @@ def evaluate(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     if iteration is None:
         iteration = max(this.files.finished(), default=0)
     em.evaluate_policy(run=this, settings=settings, iteration=iteration)
-    _show(summary.table(summary.write(this)))
+    _show(summary.table(summary.write(this.files)))
     return 0
 
 
@@ -158,7 +158,7 @@ def _evaluate_reference(arguments: argparse.Namespace, bindings: Sequence[str]) 
         return _dry_run(this, settings)
     this.open_evaluation(settings)
     em.evaluate_policy(run=this, settings=settings, iteration=0)
-    _show(summary.table(summary.write(this)))
+    _show(summary.table(summary.write(this.files)))
     CONSOLE.print(
         f"{this.directory(0).path / 'evals'}: files of {arguments.policy}", soft_wrap=True
     )

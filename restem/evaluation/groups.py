@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import restem.tasks  # noqa: F401  adds the built-in tasks
@@ -10,36 +10,55 @@ from restem.data import registry
 from restem.evaluation import metrics
 
 
-def averages(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The macro average of each group all of whose tasks are evaluated.
+def group_of(task: str) -> str | None:
+    """Returns the group that a task counts in, its first; None for a task by itself."""
+    if task not in registry.names():
+        return None
+    groups = registry.get(task).groups
+    return groups[0] if groups else None
 
-    A task counts in its first group. Tasks that are parts of one (`TaskSpec.part_of`), as the three
-    files of BIG-Bench Hard's logical deduction, count once with their mean.
+
+def members(tasks: Iterable[str]) -> dict[str, list[str]]:
+    """Returns the tasks of each group, in the order given; tasks by themselves are left out."""
+    found: dict[str, list[str]] = {}
+    for task in tasks:
+        if (group := group_of(task)) is not None:
+            found.setdefault(group, []).append(task)
+    return found
+
+
+def averages(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Returns the macro average of each group whose tasks are all evaluated.
+
+    Tasks that are parts of one (`TaskSpec.part_of`), as the three files of BIG-Bench Hard's logical
+    deduction, count once, with their mean.
 
     Args:
-      reports: what `evals/TASK.json` holds, by task; `pass@1`, `ci95` and `n` are read.
+      reports: contents of `evals/TASK.json` by task; `pass@1`, `ci95` and `n` are read.
 
     Returns:
       By group: `pass@1` (the macro average), `ci95`, `n` (problems), `members` (names in `reports`)
       and `tasks`, the pass@1 of each task, parts averaged.
     """
-    known = {name: registry.get(name) for name in registry.names()}
-    names = dict.fromkeys(spec.groups[0] for spec in known.values() if spec.groups)
     found: dict[str, dict[str, Any]] = {}
-    for group in names:
-        members = [n for n, spec in known.items() if spec.groups and spec.groups[0] == group]
-        if any(reports.get(name, {}).get("pass@1") is None for name in members):
+    for group, names in members(registry.names()).items():
+        if any(reports.get(name, {}).get("pass@1") is None for name in names):
             continue
-        parts = [known[name].part_of or name for name in members]
-        rates = [reports[name]["pass@1"] for name in members]
+        parts = [registry.get(name).part_of or name for name in names]
+        rates = [reports[name]["pass@1"] for name in names]
         average, interval = metrics.macro_average(
-            rates, [reports[name]["ci95"] for name in members], parts
+            rates, [reports[name]["ci95"] for name in names], parts
         )
         found[group] = {
             "pass@1": average,
             "ci95": list(interval),
-            "n": sum(reports[name]["n"] for name in members),
-            "members": members,
+            "n": sum(reports[name]["n"] for name in names),
+            "members": names,
             "tasks": metrics.means_by_part(rates, parts),
         }
     return found
+
+
+def label(task: str, group: str) -> str:
+    """Returns the name of a task within its group, in words: "Date understanding"."""
+    return task.removeprefix(f"{group}_").replace("_", " ").capitalize()

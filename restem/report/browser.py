@@ -1,4 +1,4 @@
-"""Which samples the page embeds for its browser: a bounded number, spread fairly."""
+"""Samples that the page embeds for its browser: a bounded number, spread evenly."""
 
 from __future__ import annotations
 
@@ -10,27 +10,42 @@ from typing import Any
 import numpy as np
 
 from restem import records
-from restem.report.runs import Run, SampleTable
+from restem.run.reader import StoredRun
+from restem.run.sample_table import SampleTable
 
 OUTCOME_NAMES = {"truncated": "cut off", "not kept": "correct, not kept"}
-"""Outcomes that the page calls by other words than `runs.OUTCOMES`."""
+"""Outcomes that the page calls by other words than `sample_table.OUTCOMES`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Embedded:
-    """What the page's script gets."""
+    """Data of the page's script."""
 
     samples: list[dict[str, Any]]
     questions: dict[str, dict[str, str]]
-    """By problem: the query and the gold answer."""
+    """Query and gold answer, by problem."""
     runs: list[str]
-    """Labels; a sample names its run by position."""
+    """Labels of the runs; a sample names its run by position."""
     total: int
-    """Samples and test answers that there are in all."""
+    """Number of samples and test answers in all."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Group:
+    """The samples of one E-step, or the greedy test answers of one policy."""
+
+    run: int
+    """Position of the run."""
+    iteration: int
+    kind: str
+    """"train" or "test"."""
+    table: SampleTable
+    rows: np.ndarray
+    """[n] rows of the table."""
 
 
 def embed(
-    runs: Sequence[Run],
+    runs: Sequence[StoredRun],
     tables: Sequence[Mapping[int, SampleTable]],
     *,
     limit: int,
@@ -38,76 +53,93 @@ def embed(
 ) -> Embedded:
     """Chooses samples of every E-step and greedy test answers of every policy.
 
-    Problems are taken in an order fixed by their names, the same in every iteration, so that one
-    problem can be followed from the base policy on; of an E-step, up to four samples a problem,
-    different outcomes first.
+    Problems are taken in an order fixed by their names, the same in every iteration, so that a
+    reader can follow one problem from the base policy on; of an E-step, up to four samples per
+    problem, different outcomes first.
 
     Args:
-      runs: of the report.
-      tables: of each run, the samples of each iteration that has any.
-      limit: most samples in all.
-      characters: most characters of one text; what is cut says so.
+      runs: runs of the report.
+      tables: for each run, the samples of each iteration that has any.
+      limit: maximum number of samples in all.
+      characters: maximum number of characters of one text; a cut text says so.
     """
-    groups: list[tuple[int, int, str, SampleTable, np.ndarray]] = []
+    groups = _groups(runs, tables)
+    samples: list[dict[str, Any]] = []
+    for position, group in enumerate(groups):
+        chosen = choose(group.table, group.rows, (limit - len(samples)) // (len(groups) - position))
+        samples += _cards(group, chosen, characters)
+    total = sum(len(group.rows) for group in groups)
+    labels = [run.label for run in runs]
+    return Embedded(samples, _questions(runs, samples, characters), labels, total)
+
+
+def _groups(runs: Sequence[StoredRun], tables: Sequence[Mapping[int, SampleTable]]) -> list[_Group]:
+    """Returns what there is to choose from: of each run the E-steps, then the test answers."""
+    groups = []
     for index, (run, of_run) in enumerate(zip(runs, tables, strict=True)):
         for iteration in run.iterations:
-            table = of_run.get(iteration.number)
+            n = iteration.number
+            table = of_run.get(n)
             if table is not None:
-                groups.append((index, iteration.number, "train", table, np.arange(len(table))))
+                groups.append(_Group(index, n, "train", table, np.arange(len(table))))
             evaluation = iteration.evaluation(run.task)
             answers = iteration.answers(evaluation.name) if evaluation is not None else None
             if answers is not None:
                 greedy = np.flatnonzero(answers.sample_index == 0)
-                groups.append((index, iteration.number, "test", answers, greedy))
-    groups.sort(key=lambda group: (group[0], group[2] == "test"))  # the E-steps first
-    samples: list[dict[str, Any]] = []
-    total, left = 0, limit
-    for position, (index, number, kind, table, rows) in enumerate(groups):
-        total += len(rows)
-        share = left // (len(groups) - position)
-        chosen = choose(table, rows, share)
-        left -= len(chosen)
-        selected = bool(table.kept.any())
-        outcomes = table.outcome
-        for row, sample in sorted(table.texts(chosen), key=lambda pair: chosen.index(pair[0])):
-            outcome = str(outcomes[row])
-            if outcome == "not kept" and not selected:
-                outcome = "correct"
-            verdict = sample.verdict
-            samples.append(
-                {
-                    "run": index,
-                    "iteration": number,
-                    "set": kind,
-                    "problem": sample.problem_id,
-                    "index": sample.sample_index,
-                    "outcome": OUTCOME_NAMES.get(outcome, outcome),
-                    "reward": finite(table.reward[row]),
-                    "reason": verdict.method or "" if verdict else "",
-                    "detail": shorten(verdict.detail or "", 600) if verdict else "",
-                    "extracted": shorten(verdict.extracted, 600)
-                    if verdict and verdict.extracted is not None
-                    else None,
-                    "tokens": int(table.tokens[row]),
-                    "finish": sample.finish_reason or "",
-                    "logprob": finite(sample.logprob),
-                    "text": shorten(sample.text, characters),
-                }
-            )
+                groups.append(_Group(index, n, "test", answers, greedy))
+    return sorted(groups, key=lambda group: (group.run, group.kind == "test"))
+
+
+def _cards(group: _Group, chosen: Sequence[int], characters: int) -> list[dict[str, Any]]:
+    """Returns what the page shows of the chosen rows, in their order."""
+    is_selected = bool(group.table.kept.any())
+    outcomes = group.table.outcome
+    cards = []
+    for row, sample in sorted(group.table.texts(chosen), key=lambda pair: chosen.index(pair[0])):
+        outcome = str(outcomes[row])
+        if outcome == "not kept" and not is_selected:
+            outcome = "correct"
+        verdict = sample.verdict or records.Verdict(0.0)
+        found = verdict.extracted
+        cards.append(
+            {
+                "run": group.run,
+                "iteration": group.iteration,
+                "set": group.kind,
+                "problem": sample.problem_id,
+                "index": sample.sample_index,
+                "outcome": OUTCOME_NAMES.get(outcome, outcome),
+                "reward": finite(group.table.reward[row]),
+                "reason": verdict.method or "",
+                "detail": shorten(verdict.detail or "", 600),
+                "extracted": None if found is None else shorten(found, 600),
+                "tokens": int(group.table.tokens[row]),
+                "finish": sample.finish_reason or "",
+                "logprob": finite(sample.logprob),
+                "text": shorten(sample.text, characters),
+            }
+        )
+    return cards
+
+
+def _questions(
+    runs: Sequence[StoredRun], samples: Sequence[Mapping[str, Any]], characters: int
+) -> dict[str, dict[str, str]]:
+    """Returns query and gold answer of the problems of samples, by problem."""
     wanted = {sample["problem"] for sample in samples}
     questions: dict[str, dict[str, str]] = {}
-    for run in runs:
+    for run in runs if wanted else ():
         for name, problem in run.problems().items():
             if name in wanted:
                 question = {"inputs": shorten(problem.inputs, characters)}
                 if problem.answer is not None:
                     question["answer"] = shorten(problem.answer, 600)
                 questions.setdefault(name, question)
-    return Embedded(samples, questions, [run.label for run in runs], total)
+    return questions
 
 
 def choose(table: SampleTable, rows: np.ndarray, count: int, per_problem: int = 4) -> list[int]:
-    """Up to `count` of the rows, problem by problem."""
+    """Returns up to `count` of the rows, problem by problem."""
     by_problem: dict[str, list[int]] = collections.defaultdict(list)
     for row in rows.tolist():
         by_problem[table.problem_id[row]].append(row)
@@ -127,10 +159,12 @@ def choose(table: SampleTable, rows: np.ndarray, count: int, per_problem: int = 
 
 
 def shorten(text: str, characters: int) -> str:
+    """Returns the beginning of a text, with a note if some is left out."""
     if len(text) <= characters:
         return text
     return f"{text[:characters]} […] ({len(text) - characters:,} more characters)"
 
 
 def finite(value: float | None) -> float | None:
+    """Returns a number to three decimals; None if it is not finite."""
     return None if value is None or not np.isfinite(value) else round(float(value), 3)

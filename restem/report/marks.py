@@ -1,4 +1,4 @@
-"""What the figures of several runs share: points over iterations, labelled bars, words."""
+"""Parts that figures and tables share: points over iterations, labelled bars, words."""
 
 from __future__ import annotations
 
@@ -7,26 +7,29 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
+from restem.evaluation import groups
 from restem.report import plotting
-from restem.report.runs import Evaluation, Iteration, Run
+from restem.run.reader import Evaluation, StoredIteration, StoredRun
 
 
-def points(run: Run, task: str, split: str = "test") -> list[tuple[int, Evaluation]]:
-    """(iteration, evaluation) of a task, where there is a pass@1."""
+def points(run: StoredRun, task: str, split: str = "test") -> list[tuple[int, Evaluation]]:
+    """Returns (iteration, evaluation) of every pass@1 on a split of a task."""
     found = ((i.number, i.evaluation(task, split)) for i in run.iterations)
     return [(n, e) for n, e in found if e is not None and e.pass1 is not None]
 
 
-def before_and_after(run: Run) -> list[Iteration]:
-    """The base policy and the run's result, once where they are the same."""
+def before_and_after(run: StoredRun) -> list[StoredIteration]:
+    """Returns the base policy and the run's result, once if they are the same."""
     found = {i.number: i for i in (run.base, run.result) if i is not None}
     return [found[n] for n in sorted(found)]
 
 
-def tasks_of(runs: Sequence[Run]) -> list[str]:
-    """The runs' own tasks first, then those they transfer to."""
+def tasks_of(runs: Sequence[StoredRun]) -> list[str]:
+    """Returns the tasks with a test evaluation: the runs' own first; members of groups left out."""
     own = list(dict.fromkeys(run.task for run in runs))
-    return own + sorted({t for run in runs for t in run.tasks} - set(own))
+    evals = (e for run in runs for i in run.iterations for e in i.evals.values())
+    names = {e.task for e in evals if e.split == "test" and groups.group_of(e.task) is None}
+    return own + sorted(names - set(own))
 
 
 def plot_points(
@@ -36,9 +39,14 @@ def plot_points(
     style: dict,
     shift: float = 0.0,
 ) -> None:
-    """A line over iterations, with the interval of each point where it has one.
+    """Draws a line over iterations, with the intervals of its points.
 
-    `shift` moves it sideways, so that the intervals of several lines do not cover each other.
+    Args:
+      axis: where to draw.
+      line: (iteration, evaluation) of each point.
+      label: name in the legend.
+      style: keyword arguments of `Axes.plot`.
+      shift: moves the line sideways, so that the intervals of several lines do not overlap.
     """
     xs = [x + shift for x, _ in line]
     ys = [e.pass1 for _, e in line]
@@ -54,7 +62,7 @@ def plot_points(
 
 
 def horizontal_bars(axis: Axes, entries: Sequence[tuple[str, Evaluation, str]]) -> None:
-    """Labelled bars with intervals, first entry on top."""
+    """Draws labelled bars with intervals: (label, evaluation, colour), the first entry on top."""
     ends = []
     for y, (_, e, color) in enumerate(entries):
         low, high = e.interval or (e.pass1, e.pass1)
@@ -78,20 +86,26 @@ def horizontal_bars(axis: Axes, entries: Sequence[tuple[str, Evaluation, str]]) 
     axis.grid(axis="x", color=plotting.RULE, linewidth=0.7)
 
 
-def base_evaluation(runs: Sequence[Run], task: str) -> Evaluation | None:
-    """The base policy's evaluation of a task, where all these runs start from the same model."""
+def base_evaluation(runs: Sequence[StoredRun], task: str) -> Evaluation | None:
+    """Returns the base policy's evaluation of a task, if all runs start from the same model."""
     if len({run.model for run in runs}) != 1:
         return None
     found = (run.base.evaluation(task) for run in runs if run.base is not None)
     return next((e for e in found if e is not None and e.pass1 is not None), None)
 
 
-def policy(iteration: Iteration) -> str:
-    """What a legend calls the policy of an iteration."""
+def policy(iteration: StoredIteration) -> str:
+    """Returns the name of an iteration's policy in a legend or table."""
     return f"iteration {iteration.number}" if iteration.number else "base policy"
 
 
+def result_word(iteration: StoredIteration) -> str:
+    """Returns the same name for the results of runs of several lengths that share a legend."""
+    return "result" if iteration.number else "base policy"
+
+
 def interval(evaluation: Evaluation) -> str:
+    """Returns the 95% interval of pass@1 in words."""
     if evaluation.interval is None:
         return "–"
     low, high = evaluation.interval
@@ -99,10 +113,10 @@ def interval(evaluation: Evaluation) -> str:
 
 
 def signed(difference: float | None) -> str:
-    """A difference of two shares in points: "+3.1", "−0.4"."""
+    """Returns a difference of two shares in points: "+3.1", "−0.4"."""
     return "–" if difference is None else f"{100 * difference:+.1f}".replace("-", "−")
 
 
-def result_word(iteration: Iteration) -> str:
-    """The same where runs of several lengths share a legend."""
-    return "result" if iteration.number else "base policy"
+def p_value(p: float) -> str:
+    """Returns a p-value with its relation: "= 0.11", "< 0.0001"."""
+    return "< 0.0001" if p < 1e-4 else f"= {p:.2g}"

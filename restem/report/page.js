@@ -1,4 +1,4 @@
-// The sample browser and the theme button. Model text is untrusted: it reaches the page through
+// The sample browser and the theme button. Model text is untrusted: it enters the page through
 // textContent alone, never as HTML.
 "use strict";
 (() => {
@@ -21,6 +21,7 @@
     "incorrect": ["bad", "✗"], "no answer": ["bad", "∅"], "cut off": ["bad", "…"],
     "unverified": ["open", "?"],
   };
+  const END = { "eos": "end of sequence", "stop": "stop string", "length": "length limit" };
   const control = (name) => document.getElementById("filter-" + name);
   const list = document.getElementById("cards");
   const found = document.getElementById("found");
@@ -36,13 +37,13 @@
     for (const value of values) select.add(new Option(value, value));
   };
   const distinct = (of) => [...new Set(samples.map(of))];
-  fill("where", distinct(where), "all of them");
+  fill("where", distinct(where), "all");
   fill("outcome", Object.keys(LOOK).filter((o) => samples.some((s) => s.outcome === o)), "any");
   fill("reason", distinct((s) => s.reason).filter(Boolean).sort(), "any");
   const rewards = distinct((s) => s.reward).filter((r) => r !== null).sort((a, b) => a - b);
   fill("reward", rewards.length <= 8 ? rewards.map(String) : ["0", "above 0"], "any");
 
-  // Characters that would turn or hide the text around them are shown by their number.
+  // Characters that would reverse or hide the text around them are shown by their code point.
   const visible = (text) =>
     String(text).replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]/g,
       (c) => "\u27e8U+" + c.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0") + "\u27e9");
@@ -73,11 +74,11 @@
     };
     fact("answer found", s.extracted === null ? "none" : s.extracted);
     if (question) fact("gold answer", question.answer);
-    fact("reward", s.reward === null ? "not verified yet" : s.reward + (s.reason ? ", by " + s.reason : ""));
-    fact("why", s.detail);
-    fact("length", s.tokens + " tokens, ended by " + (s.finish || "an unknown reason"));
+    fact("reward", s.reward === null ? "not verified" : s.reward + (s.reason ? ", by " + s.reason : ""));
+    fact("reason", s.detail);
+    fact("length", s.tokens + " tokens, ended by " + (END[s.finish] || s.finish || "unknown"));
     if (s.logprob !== null && s.tokens) {
-      fact("log-probability", s.logprob.toFixed(1) + " nats, " + (s.logprob / s.tokens).toFixed(2) + " a token");
+      fact("log-probability", s.logprob.toFixed(1) + " nats, " + (s.logprob / s.tokens).toFixed(2) + " per token");
     }
     return box;
   };

@@ -1,7 +1,7 @@
 """The page: one HTML file that needs no network, and runs no script but its own.
 
-Whatever came from a model, a task or a folder's name is escaped here or travels as JSON that the
-script shows as text; a content security policy with the script's hash is the second wall.
+Text from a model, a task or the name of a folder is escaped here, or travels as JSON that the
+script shows as text; a content security policy with the script's hash is the second barrier.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from html import escape
 from typing import Any
 
 from restem.report.browser import Embedded
+from restem.report.headline import Headline
 from restem.report.plotting import Cell, Chart, Missing
-from restem.report.results import Headline
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,20 +54,20 @@ def render(
     identities: Sequence[tuple[str, Any]],
     version: str,
 ) -> str:
-    """The whole page as text.
+    """Returns the page as text.
 
     Args:
-      title: its first heading.
-      subtitle: model, seed, state of the run.
+      title: first heading.
+      subtitle: model, seed and state of the run.
       headline: the answer: two numbers, a sentence, a table.
-      hero: the curve beside it.
-      sections: of figures.
+      hero: the curve beside the answer.
+      sections: sections of figures.
       missing: figures that there is no data for.
       embedded: samples to browse.
-      contamination: (label, what contamination.json says by task) of each run that was checked.
-      texts: whether words of problems may be on the page.
-      identities: (label, run.json) of each run.
-      version: of restem.
+      contamination: (label, contents of contamination.json by task) of each run that was checked.
+      texts: whether words of problems may appear on the page.
+      identities: (label, contents of run.json) of each run.
+      version: version of restem.
     """
     script = asset("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -110,8 +110,8 @@ def render(
 <main>
 {body}
 </main>
-<footer>Written by restem {escape(version)} from the run's files alone. The method is ReST-EM,
-arXiv 2312.06585; figure numbers are that paper's.</footer>
+<footer>Written by restem {escape(version)} from the files of the run alone. The method is ReST-EM,
+arXiv 2312.06585; figure numbers are those of that paper.</footer>
 <script>{script}</script>
 </body>
 </html>
@@ -119,12 +119,12 @@ arXiv 2312.06585; figure numbers are that paper's.</footer>
 
 
 def asset(name: str) -> str:
-    """A file that travels beside this module."""
+    """Returns the text of a file beside this module."""
     return importlib.resources.files("restem.report").joinpath(name).read_text("utf-8")
 
 
 def as_json(value: Any) -> str:
-    """JSON that may stand inside a <script> element: no character of it can end the element."""
+    """Returns JSON that is safe inside a <script> element: none of its characters ends it."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -139,7 +139,7 @@ def table(
     label: str,
     chosen: Sequence[int] = (),
 ) -> str:
-    """An HTML table; columns of words are set left, those of numbers right."""
+    """Returns an HTML table; columns of words are aligned left, columns of numbers right."""
     words = [
         index > 0 and any(isinstance(c := row[index], str) and c[:1].isalpha() for row in rows)
         for index in range(len(columns))
@@ -149,7 +149,10 @@ def table(
     lines = []
     for number, row in enumerate(rows):
         cells = [f'<th scope="row">{escape(show(row[0]))}</th>']
-        cells += [f"<td{mark(i)}>{escape(show(row[i]))}</td>" for i in range(1, len(row))]
+        cells += [
+            f'<td{mark(i)} data-column="{escape(columns[i])}">{escape(show(row[i]))}</td>'
+            for i in range(1, len(row))
+        ]
         style = ' class="chosen"' if number in chosen else ""
         lines.append(f"<tr{style}>{''.join(cells)}</tr>")
     return (
@@ -159,6 +162,7 @@ def table(
 
 
 def show(cell: Cell) -> str:
+    """Returns a cell as text; a dash for None."""
     if cell is None:
         return "–"
     return f"{cell:,}" if isinstance(cell, int) else str(cell)
@@ -170,7 +174,7 @@ def _answer(title: str, subtitle: str, headline: Headline, hero: Drawing | None)
         numbers = (
             f'<p class="headline"><span>{escape(headline.before)}</span>'
             f'<span class="to" aria-label="to"> → </span>'
-            f'<span class="after">{escape(headline.after)}</span></p>'
+            f'<span class="after {headline.change}">{escape(headline.after)}</span></p>'
         )
     elif headline.before:
         numbers = f'<p class="headline"><span>{escape(headline.before)}</span></p>'
@@ -179,9 +183,10 @@ def _answer(title: str, subtitle: str, headline: Headline, hero: Drawing | None)
         picture = f'<figure aria-label="{escape(hero.chart.title)}">{hero.narrow}</figure>'
     notes = "".join(f'<p class="note small">{escape(note)}</p>' for note in headline.notes)
     rows = ""
-    if headline.rows:
-        rows = table(headline.columns, headline.rows, label="Results", chosen=headline.chosen)
-        note = f'<p class="small muted">{escape(headline.caption)}</p>'
+    found = headline.table
+    if found.rows:
+        rows = table(found.columns, found.rows, label="Results", chosen=found.chosen)
+        note = f'<p class="small muted">{escape(found.caption)}</p>'
         rows = f'<div class="results">{note}{rows}</div>'
     return f"""<div class="answer" id="answer">
 <div><h1>{escape(title)}</h1>
@@ -223,7 +228,7 @@ def _samples(embedded: Embedded) -> str:
         f'<label>{name}<select id="filter-{key}"></select></label>'
         for key, name in (
             ("where", "From"),
-            ("outcome", "What became of it"),
+            ("outcome", "Outcome"),
             ("reason", "Decided by"),
             ("reward", "Reward"),
         )
@@ -238,15 +243,15 @@ def _samples(embedded: Embedded) -> str:
     if len(embedded.samples) < embedded.total:
         bound = (
             f"This page carries {len(embedded.samples):,} of the {embedded.total:,} samples and"
-            " greedy test answers: whole problems, the same ones in every iteration, with different"
-            " outcomes first. It is no random draw, so do not count on it; all of them are in the"
-            " Parquet files, and colab/browse_samples.ipynb opens those."
+            " greedy test answers: the same problems in every iteration, different outcomes first."
+            " They are not a random draw, so their proportions mean nothing. The Parquet files hold"
+            " all of them; colab/browse_samples.ipynb opens these files."
         )
     else:
         bound = f"All {embedded.total:,} samples and greedy test answers of the run."
     return f"""<section id="samples"><h2>Samples</h2>
 <p class="lead">{bound}</p>
-<noscript><p>Browsing the samples takes JavaScript; the rest of the page does not.</p></noscript>
+<noscript><p>Browsing the samples needs JavaScript; the rest of the page does not.</p></noscript>
 <div id="browser" hidden>
 <div class="filters">{selects}
 <label>Problem or text<input id="filter-text" type="search" autocomplete="off"></label></div>
@@ -258,7 +263,7 @@ def _samples(embedded: Embedded) -> str:
 
 
 def _contamination(checks: Sequence[tuple[str, Mapping[str, Any]]], texts: bool) -> str:
-    """Which test problems share words with training problems, and the worst pairs."""
+    """Returns the section on test problems that share words with training problems."""
     tasks = [(label, task, found) for label, of in checks for task, found in of.items()]
     counts = table(
         ("task", "run", "test problems", "overlapping", "share", "whole text"),
@@ -272,7 +277,7 @@ def _contamination(checks: Sequence[tuple[str, Mapping[str, Any]]], texts: bool)
     worst = "\n".join(
         f"<details><summary>Worst pairs of {escape(task)}, {escape(label)}</summary>"
         + table(
-            ("test problem", "training problem", "share of its runs", "words in common"),
+            ("test problem", "training problem", "share of its word runs", "words in common"),
             [(o["test_id"], o["train_id"], f"{o['fraction']:.0%}", o["shared"])
              for o in found["overlapping"]],
             label=f"Worst pairs of {task}",

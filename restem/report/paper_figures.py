@@ -1,4 +1,4 @@
-"""The paper's figures 2 to 8, drawn from one's own runs, and the list of all of them."""
+"""The paper's figures 2 to 8, drawn from the files of runs, and the list of all of them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from collections.abc import Iterator, Sequence
 from matplotlib.figure import Figure
 
 from restem.evaluation import metrics
-from restem.report import plotting, transfer_figures
+from restem.report import comparison_figures, plotting, transfer_figures
 from restem.report.marks import (
-    base_evaluation,
     before_and_after,
-    horizontal_bars,
     interval,
     plot_points,
     points,
@@ -20,29 +18,29 @@ from restem.report.marks import (
     signed,
     tasks_of,
 )
-from restem.report.plotting import Cell, Chart, Missing
-from restem.report.runs import Evaluation, Run, number
+from restem.report.plotting import Chart, Missing
+from restem.run.reader import StoredRun, number
 
 
-def charts(runs: Sequence[Run]) -> Iterator[Chart | Missing]:
-    """Every figure of the paper that the runs have data for, and why the others are missing."""
+def charts(runs: Sequence[StoredRun]) -> Iterator[Chart | Missing]:
+    """Yields the paper's figures, or the reason why the runs have no data for one."""
     yield pass1_over_iterations(runs)
     yield train_test_gap(runs)
     yield pass_at_k(runs)
-    yield methods(runs)
-    yield dataset_size(runs)
+    yield comparison_figures.methods(runs)
+    yield comparison_figures.dataset_size(runs)
     yield difficulty(runs)
     yield transfer_figures.suite(runs)
     yield transfer_figures.exam(runs)
 
 
 def pass1_over_iterations(
-    runs: Sequence[Run], tasks: Sequence[str] | None = None
+    runs: Sequence[StoredRun], tasks: Sequence[str] | None = None
 ) -> Chart | Missing:
-    """Figures 2 and 3; of these tasks only, where given."""
+    """Returns figures 2 and 3, of all tasks or of those given."""
     title, mirrors = "Test pass@1 over iterations, and transfer", "Figures 2 and 3"
-    curves = [run for run in runs if not run.human] or list(runs)
-    baselines = [run for run in runs if run.human and run not in curves]
+    curves = [run for run in runs if not run.trains_on_human_solutions] or list(runs)
+    baselines = [run for run in runs if run.trains_on_human_solutions and run not in curves]
     shown = [
         task
         for task in (tasks_of(runs) if tasks is None else tasks)
@@ -66,7 +64,7 @@ def pass1_over_iterations(
             if len(curves) == 1 and not baselines:
                 line = points(curves[0], task)
                 for (x, e), (_, after) in zip(line, [*line[1:], line[-1]], strict=True):
-                    # On the side that the line does not leave by.
+                    # on the side away from the line's next segment
                     above = after.pass1 < e.pass1
                     axis.annotate(
                         plotting.percent(e.pass1), (x, e.pass1), (6, 4 if above else -11),
@@ -93,15 +91,15 @@ def pass1_over_iterations(
         for run in [*curves, *baselines]
         for x, e in points(run, task)
     )
-    lines = " Horizontal lines are runs fine-tuned on human solutions (SFT)." if baselines else ""
+    lines = " Horizontal lines: runs fine-tuned on human solutions (SFT)." if baselines else ""
     return Chart(
         "pass1_over_iterations", title, mirrors,
-        "Greedy pass@1 on the test split; bars are 95% Wilson intervals." + lines, draw,
+        "Greedy pass@1 on the test split. Bars: 95% Wilson intervals." + lines, draw,
         ("run", "task", "iteration", "pass@1", "95% interval", "problems"), rows,
     )  # fmt: skip
 
 
-def train_test_gap(runs: Sequence[Run]) -> Chart | Missing:
+def train_test_gap(runs: Sequence[StoredRun]) -> Chart | Missing:
     title, mirrors = "Gap between training and test problems", "Figure 4"
     shown = [r for r in runs if points(r, r.task) and points(r, r.task, "train")][:4]
     if not shown:
@@ -131,17 +129,17 @@ def train_test_gap(runs: Sequence[Run]) -> Chart | Missing:
             )
     return Chart(
         "train_test_gap", title, mirrors,
-        "Greedy pass@1 on the problems that were trained on and on those held out. A gap that"
-        " widens while the test line falls is over-fitting.", draw,
+        "Greedy pass@1 on training problems and on held-out test problems. A gap that widens while"
+        " the test line falls is overfitting.", draw,
         ("run", "iteration", "train pass@1", "test pass@1", "gap, points"), tuple(rows),
     )  # fmt: skip
 
 
-def pass_at_k(runs: Sequence[Run]) -> Chart | Missing:
+def pass_at_k(runs: Sequence[StoredRun]) -> Chart | Missing:
     title, mirrors = "Pass@k and majority vote before and after", "Figure 5"
     shown = []
     for run in runs:
-        for task in run.tasks:
+        for task in tasks_of([run]):
             pairs = [(i, i.evaluation(task)) for i in before_and_after(run)]
             pairs = [(i, e) for i, e in pairs if e is not None and e.curve("pass@k")]
             if pairs:
@@ -149,7 +147,7 @@ def pass_at_k(runs: Sequence[Run]) -> Chart | Missing:
     shown = shown[:4]
     if not shown:
         return Missing(
-            title, mirrors, "No evaluation drew several samples a problem (evaluate.num_samples)."
+            title, mirrors, "No evaluation drew several samples per problem (evaluate.num_samples)."
         )
     word = policy if len(runs) == 1 else result_word
 
@@ -189,94 +187,7 @@ def pass_at_k(runs: Sequence[Run]) -> Chart | Missing:
     )  # fmt: skip
 
 
-def methods(runs: Sequence[Run]) -> Chart | Missing:
-    title, mirrors = "Methods compared", "Figures 6 and 7"
-    finals = {
-        task: [(run, run.result.evaluation(task)) for run in runs if run.result is not None]
-        for task in tasks_of(runs)
-    }
-    finals = {
-        task: [(run, e) for run, e in pairs if e is not None and e.pass1 is not None]
-        for task, pairs in finals.items()
-    }
-    shown = [task for task, pairs in finals.items() if len(pairs) > 1]
-    if not shown:
-        return Missing(
-            title, mirrors, "It takes two runs: `restem report DIR DIR ...` puts them side by side."
-        )
-    bases = {task: base_evaluation(runs, task) for task in shown}
-
-    def draw(narrow: bool) -> Figure:
-        bars = max(len(finals[task]) + (bases[task] is not None) for task in shown)
-        figure, axes = plotting.panels(narrow, len(shown), height=0.75 + 0.36 * bars)
-        for axis, task in zip(axes, shown, strict=True):
-            entries = [("base policy", bases[task], plotting.MUTED)] if bases[task] else []
-            entries += [(run.label, e, plotting.BLUE) for run, e in finals[task]]
-            horizontal_bars(axis, entries)
-            own = any(run.task == task for run in runs)
-            axis.set_title(task if own else f"Transfer to {task}")
-            plotting.percent_axis(axis, "test pass@1, greedy", horizontal=True)
-        return figure
-
-    rows: list[tuple[Cell, ...]] = []
-    for task in shown:
-        base = bases[task]
-        if base is not None:
-            rows.append((task, "base policy", plotting.percent(base.pass1), interval(base), None))
-        for run, e in finals[task]:
-            gain = None if base is None else e.pass1 - base.pass1
-            rows.append((task, run.label, plotting.percent(e.pass1), interval(e), signed(gain)))
-    return Chart(
-        "methods", title, mirrors,
-        "The policy that each run's validation chose (else its last one); bars are 95% intervals.",
-        draw, ("task", "run", "pass@1", "95% interval", "gain, points"), tuple(rows),
-    )  # fmt: skip
-
-
-def dataset_size(runs: Sequence[Run]) -> Chart | Missing:
-    title, mirrors = "How many training problems", "Figure 8, left"
-    lines: dict[tuple[str, str], dict[int, tuple[Run, Evaluation]]] = {}
-    for run in runs:
-        if run.human:
-            continue
-        counts = [number(i.selection.get("problems")) for i in run.iterations]
-        count = next((int(c) for c in counts if c), None)
-        e = run.result.evaluation(run.task) if run.result is not None else None
-        if count and e is not None and e.pass1 is not None:
-            lines.setdefault((run.method, run.task), {}).setdefault(count, (run, e))
-    shown = {key: sorted(line.items()) for key, line in lines.items() if len(line) > 1}
-    if not shown:
-        return Missing(
-            title, mirrors, "It takes runs of one method that differ in their number of problems."
-        )
-
-    def draw(narrow: bool) -> Figure:
-        figure, axes = plotting.panels(narrow, 1)
-        for index, ((method, task), line) in enumerate(shown.items()):
-            base = base_evaluation([run for _, (run, _) in line], task)
-            values = ([(0, base)] if base is not None else []) + [(x, e) for x, (_, e) in line]
-            plot_points(
-                axes[0], values, f"{method} on {task}" if method else task, plotting.series(index)
-            )
-        axes[0].set_xlabel("training problems (0 is the base policy)")
-        axes[0].set_xlim(left=0)
-        plotting.percent_axis(axes[0], "test pass@1, greedy")
-        plotting.legend_above(figure, axes[0], narrow)
-        return figure
-
-    rows = tuple(
-        (method or None, task, count, plotting.percent(e.pass1), interval(e))
-        for (method, task), line in shown.items()
-        for count, (_, e) in line
-    )
-    return Chart(
-        "dataset_size", title, mirrors,
-        "Result of runs that differ in the number of training problems; bars are 95% intervals.",
-        draw, ("method", "task", "problems", "pass@1", "95% interval"), rows,
-    )  # fmt: skip
-
-
-def difficulty(runs: Sequence[Run]) -> Chart | Missing:
+def difficulty(runs: Sequence[StoredRun]) -> Chart | Missing:
     title, mirrors = "Success by difficulty of the problem", "Figure 8, right"
     shown = []
     for run in runs:
@@ -291,7 +202,7 @@ def difficulty(runs: Sequence[Run]) -> Chart | Missing:
     shown = shown[:4]
     if not shown:
         return Missing(
-            title, mirrors, "No evaluation drew several samples a problem (evaluate.num_samples)."
+            title, mirrors, "No evaluation drew several samples per problem (evaluate.num_samples)."
         )
     names = metrics.DIFFICULTIES[::-1]
     word = policy if len(runs) == 1 else result_word
@@ -330,8 +241,8 @@ def difficulty(runs: Sequence[Run]) -> Chart | Missing:
     )  # fmt: skip
     return Chart(
         "difficulty", title, mirrors,
-        "Mean success of samples at T = 1.0. The base policy's own success makes the groups: easy"
-        " from 75%, medium 50 to 75%, hard 25 to 50%, very hard below. Part of the rise of the"
-        " hard groups and of the fall of the easy one is regression to the mean.", draw,
+        "Average success of samples at T = 1.0, by the success of the base policy: easy from 75%,"
+        " medium 50 to 75%, hard 25 to 50%, very hard below 25%. Part of the rise in the hard"
+        " groups and of the fall in the easy one is regression to the mean.", draw,
         ("run", "policy", "difficulty", "problems", "success"), rows,
     )  # fmt: skip

@@ -1,8 +1,9 @@
-"""How figures look, and what a figure is to the page.
+"""The look of figures, and what the page needs to know of one.
 
-Colours are Okabe and Ito's (2008), told apart by the usual colour-blind eyes, and never the only
-difference: lines differ in marker and dash, bars in position, label and hatch. Every figure is
-drawn twice, wide (a page, print) and narrow (a phone), and comes with its numbers as a table.
+The colours are Okabe and Ito's (2008), which remain distinct under common colour blindness, and
+are never the only difference: lines differ in marker and dash, bars in position, label and hatch.
+Every figure is drawn twice, wide (for a page and print) and narrow (for a phone), and comes with
+its numbers as a table.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-# Okabe-Ito less its yellow, which paper swallows. The page maps each to a variable of its theme.
+# Okabe-Ito without its yellow, which is invisible on white. The page maps each colour to a variable
+# of its theme.
 BLUE, VERMILION, GREEN = "#0072b2", "#d55e00", "#009e73"
 ORANGE, SKY, PURPLE = "#e69f00", "#56b4e9", "#cc79a7"
 INK, MUTED, RULE, PAPER = "#1b1f24", "#5b636d", "#d9dde2", "#fefefe"
@@ -45,17 +47,17 @@ Cell = str | float | int | None
 
 @dataclasses.dataclass(frozen=True)
 class Chart:
-    """A figure that could be drawn."""
+    """A figure that there is data for."""
 
     key: str
-    """File name without its ending."""
+    """Name of its files without their endings."""
     title: str
     mirrors: str
-    """"Figure 4" of the paper, or "" where the paper has none like it."""
+    """"Figure 4" of the paper; "" if the paper has none like it."""
     caption: str
     """What is plotted, and how to read it."""
     draw: Callable[[bool], Figure]
-    """Draws it; the argument asks for the narrow form."""
+    """Draws the figure; True asks for the narrow form."""
     columns: tuple[str, ...]
     """Header of its table of numbers."""
     rows: tuple[tuple[Cell, ...], ...]
@@ -63,7 +65,7 @@ class Chart:
 
 @dataclasses.dataclass(frozen=True)
 class Missing:
-    """A figure that these runs have no data for."""
+    """A figure that there is no data for."""
 
     title: str
     mirrors: str
@@ -72,7 +74,7 @@ class Missing:
 
 
 def series(index: int) -> dict:
-    """Line style of the index-th series, as keyword arguments of `Axes.plot`."""
+    """Returns the line style of a series, as keyword arguments of `Axes.plot`."""
     color, marker, dash = SERIES[index % len(SERIES)]
     return {
         "color": color, "marker": marker, "linestyle": dash, "linewidth": 1.8, "markersize": 5.5,
@@ -81,12 +83,12 @@ def series(index: int) -> dict:
 
 
 @contextlib.contextmanager
-def house_style() -> Iterator[None]:
-    """Matplotlib as the report wants it, for as long as figures are drawn and written."""
+def style() -> Iterator[None]:
+    """Sets up Matplotlib for the report while figures are drawn and written."""
     settings: Any = {
         "svg.fonttype": "none",
         "svg.hashsalt": "restem",
-        # Labels carry task and folder names: a dollar sign in one is no formula.
+        # Labels contain names of tasks and folders: a dollar sign there does not start a formula.
         "text.parse_math": False,
         "font.family": ["DejaVu Sans"],
         "font.size": 9,
@@ -125,13 +127,13 @@ def house_style() -> Iterator[None]:
 def panels(
     narrow: bool, count: int, *, height: float = 2.7, share_y: bool = False
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of some panels: side by side in the wide form, one below the other in the narrow.
+    """Returns a figure of panels, side by side in the wide form, stacked in the narrow one.
 
     Args:
-      narrow: 3.6 inches across; else 7.2.
-      count: panels.
-      height: of one panel, inches.
-      share_y: one vertical scale for all.
+      narrow: make the figure 3.6 inches wide, instead of 7.2.
+      count: number of panels.
+      height: height of one panel in inches.
+      share_y: whether the panels share one vertical scale.
     """
     columns = 1 if narrow else min(count, 2 if count % 3 else 3)
     rows = math.ceil(count / columns)
@@ -146,7 +148,7 @@ def panels(
 
 
 def percent_axis(axis: Axes, label: str = "", *, horizontal: bool = False) -> None:
-    """Fractions shown as percent."""
+    """Shows the fractions of an axis as percentages."""
     which = axis.xaxis if horizontal else axis.yaxis
     which.set_major_formatter(lambda value, _: f"{100 * value:.{0 if abs(value) < 10 else 1}f}%")
     if label:
@@ -154,7 +156,7 @@ def percent_axis(axis: Axes, label: str = "", *, horizontal: bool = False) -> No
 
 
 def whole_ticks(axis: Axes, numbers: Sequence[int]) -> None:
-    """A tick at every iteration, thinned where there are many."""
+    """Sets a tick at every iteration, or at regular ones if there are many."""
     numbers = sorted(set(numbers))
     step = math.ceil(len(numbers) / 10) or 1
     axis.set_xticks(numbers[::step], [str(n) for n in numbers[::step]])
@@ -162,8 +164,15 @@ def whole_ticks(axis: Axes, numbers: Sequence[int]) -> None:
         axis.set_xlim(numbers[0] - 0.25, numbers[-1] + 0.25)
 
 
+def spread(numbers: Sequence[int], most: int) -> list[int]:
+    """Returns at most so many of the numbers: the first, the last, and others evenly between."""
+    if len(numbers) <= most:
+        return list(numbers)
+    return [numbers[round(i * (len(numbers) - 1) / (most - 1))] for i in range(most)]
+
+
 def legend_above(figure: Figure, axis: Axes, narrow: bool) -> None:
-    """One legend for all panels, above them, where it can hide no data."""
+    """Draws one legend for all panels, above them, so that it covers no data."""
     handles, labels = axis.get_legend_handles_labels()
     if len(labels) > 1:
         across = 2 if narrow else 4
@@ -173,18 +182,19 @@ def legend_above(figure: Figure, axis: Axes, narrow: bool) -> None:
 
 
 def percent(value: float | None, digits: int = 1) -> str:
+    """Returns a fraction as a percentage; a dash for None."""
     return "–" if value is None else f"{100 * value:.{digits}f}%"
 
 
 def svg(figure: Figure) -> str:
-    """The figure as the text of an SVG file."""
+    """Returns the figure as the text of an SVG file."""
     buffer = io.StringIO()
     FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": "restem"})
     return buffer.getvalue()
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG on white paper, 200 dots an inch."""
+    """Returns the figure as a PNG on white, at 200 dots per inch."""
     buffer = io.BytesIO()
     figure.savefig(
         buffer, format="png", dpi=200, facecolor="white", metadata={"Software": "restem"}
@@ -193,10 +203,10 @@ def png(figure: Figure) -> bytes:
 
 
 def inline(text: str, prefix: str, title: str) -> str:
-    """An SVG file's text as an element of the page.
+    """Returns the text of an SVG file as an element of the page.
 
-    Its identifiers get a prefix (many figures share the page, and matplotlib names all its parts
-    alike), its colours become the theme's variables, its fonts the page's.
+    Its identifiers get a prefix, since Matplotlib uses the same ones in every figure; its colours
+    become variables of the theme, its fonts those of the page.
     """
     body = text[text.index("<svg") :]
     body = re.sub(r"<(metadata|style)\b.*?</\1>", "", body, flags=re.DOTALL)
@@ -214,7 +224,7 @@ def inline(text: str, prefix: str, title: str) -> str:
 
 
 def _rounded(tag: re.Match[str]) -> str:
-    """A tag with its coordinates to a hundredth of a point, which halves the page."""
+    """Returns a tag with coordinates rounded to 0.01 points, which halves the size of the page."""
     return re.sub(r"-?\d+\.\d{3,}", lambda m: f"{float(m.group()):.2f}", tag.group())
 
 

@@ -1,19 +1,34 @@
 """The paper's figures and tables from the files of runs, as one page.
 
 `report` reads what the other steps wrote and nothing else: no model, no network, no JAX. A run in
-progress reports what is there.
+progress can be reported, also while it writes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 
 import gin
 from etils import epath
 
 import restem
 from restem.errors import UserError
+from restem.report import (
+    browser,
+    headline,
+    page,
+    paper_figures,
+    plotting,
+    run_figures,
+)
+from restem.report.plotting import Chart, Missing
+from restem.run.reader import StoredRun, printable, read_run
+from restem.run.sample_table import SampleTable
 from restem.runtime import storage
+
+Tables = Sequence[Mapping[int, SampleTable]]
+"""For each run, the samples of each iteration that has any."""
 
 
 @gin.configurable
@@ -28,93 +43,39 @@ def report(
 ) -> str:
     """Writes `index.html` and `figures/*.svg|png`.
 
-    The page is one self-contained file. Several workdirs are compared in it, each also on its own;
-    the first gives the headline.
+    The page is one self-contained file. It compares several workdirs and shows each on its own; the
+    first gives the headline.
 
     Args:
       workdirs: folders of runs, finished or not.
       output: folder of the report; None: `report/` in the first workdir.
-      labels: what the figures call the runs; None: their methods where these are known and differ,
-        else their folders' names.
-      max_samples: most samples that the page carries for its browser.
-      max_characters: most characters of one text there.
-      texts: False leaves out problems and samples, for a page that may be published where the data
-        set may not.
+      labels: names of the runs in the figures; None: their methods if these are known and differ,
+        else the names of their folders.
+      max_samples: maximum number of samples that the page carries for its browser.
+      max_characters: maximum number of characters of one text there.
+      texts: False leaves out problems and samples, for a page that may be published although the
+        data set may not.
 
     Returns:
       The path of index.html.
 
     Raises:
-      UserError: no workdir, one that is no run's, a file of it that cannot be read, or another
-        number of labels than of workdirs.
+      UserError: there is no workdir, one holds no run, a file in it cannot be read, or the numbers
+        of labels and workdirs differ.
     """
-    # Matplotlib takes a second to import: only this step needs it.
-    from restem.report import browser, page, paper_figures, plotting, results, run_figures
-    from restem.report.runs import read_run
-
-    if isinstance(workdirs, str) or not workdirs:
-        raise UserError("report: name at least one workdir: `restem report DIR [DIR ...]`")
-    if labels is not None and len(labels) != len(workdirs):
-        raise UserError(f"report: {len(labels)} labels for {len(workdirs)} workdirs")
-    names = list(labels) if labels is not None else [None] * len(workdirs)
-    runs = [read_run(path, name) for path, name in zip(workdirs, names, strict=True)]
-    runs = distinguish(runs if labels is not None else by_method(runs))
-    folder = epath.Path(output) if output is not None else runs[0].path / "report"
-
-    tables = []
-    for run in runs:
-        sampled = ((i.number, i.samples()) for i in run.iterations)
-        tables.append({n: table for n, table in sampled if table is not None})
-
-    limit = max_samples if texts else 0
-    embedded = browser.embed(runs, tables, limit=limit, characters=max_characters)
-
-    with plotting.house_style():
-        missing: list[plotting.Missing] = []
-
-        def drawn(charts) -> list[page.Drawing]:
-            drawings = []
-            for chart in charts:
-                if isinstance(chart, plotting.Missing):
-                    if chart not in missing:
-                        missing.append(chart)
-                else:
-                    drawings.append(draw(chart, folder / "figures"))
-            return drawings
-
-        sections = [
-            page.Section(
-                "paper",
-                "The paper's figures",
-                "Drawn as in arXiv 2312.06585. “The numbers” opens a figure's table.",
-                drawn(paper_figures.charts(runs)),
-            )
-        ]
-        for index, (run, found) in enumerate(zip(runs, tables, strict=True)):
-            several = len(runs) > 1
-            sections.append(
-                page.Section(
-                    f"run-{index + 1}" if several else "run",
-                    f"Inside {run.label}" if several else "Inside the run",
-                    f"What the paper does not show: {run.task}, {run.model or 'unknown model'}.",
-                    drawn(run_figures.charts(run, found, f"_{index + 1}" if several else "")),
-                )
-            )
-        curve = paper_figures.pass1_over_iterations(runs, tasks=[runs[0].task])
-        hero = None
-        if isinstance(curve, plotting.Chart) and len(curve.rows) > 1:
-            hero = draw(curve, None)
-
-    run = runs[0]
-    facts = [run.model, f"seed {run.seed}" if run.seed is not None else "", run.method]
-    if run.in_progress:
-        facts.append("in progress")
-    if len(runs) > 1:
-        facts.insert(0, f"{run.label} (first of {len(runs)} runs)")
+    runs = read_runs(workdirs, labels)
+    folder = epath.Path(output) if output is not None else runs[0].files.report
+    tables = read_samples(runs)
+    embedded = browser.embed(
+        runs, tables, limit=max_samples if texts else 0, characters=max_characters
+    )
+    with plotting.style():
+        sections, missing = draw_sections(runs, tables, folder / "figures")
+        hero = draw_hero(runs)
     text = page.render(
-        title=f"{run.task}: {run.label}" if len(runs) == 1 else f"{len(runs)} runs on {run.task}",
-        subtitle=" · ".join(filter(None, facts)),
-        headline=results.headline(runs),
+        title=title(runs),
+        subtitle=subtitle(runs),
+        headline=headline.headline(runs),
         hero=hero,
         sections=sections,
         missing=missing,
@@ -129,22 +90,31 @@ def report(
     return str(index)
 
 
-def by_method(runs):
-    """Labels the runs by their methods, where each has one of its own."""
-    import dataclasses
+def read_runs(workdirs: Sequence[str], labels: Sequence[str] | None) -> list[StoredRun]:
+    """Returns the runs with labels that differ.
 
-    from restem.report.runs import printable
+    Raises:
+      UserError: see `report`.
+    """
+    if isinstance(workdirs, str) or not workdirs:
+        raise UserError("report: name at least one workdir: `restem report DIR [DIR ...]`")
+    if labels is None:
+        return distinguish(by_method([read_run(path) for path in workdirs]))
+    if len(labels) != len(workdirs):
+        raise UserError(f"report: {len(labels)} labels for {len(workdirs)} workdirs")
+    return distinguish([read_run(p, label) for p, label in zip(workdirs, labels, strict=True)])
 
+
+def by_method(runs: Sequence[StoredRun]) -> list[StoredRun]:
+    """Labels the runs by their methods, if each has a method of its own."""
     methods = {run.method for run in runs}
     if len(runs) == 1 or len(methods) < len(runs) or "" in methods:
-        return runs
+        return list(runs)
     return [dataclasses.replace(run, label=printable(run.method)) for run in runs]
 
 
-def distinguish(runs):
-    """Runs of the same label get numbers, so that no two lines of a figure are called alike."""
-    import dataclasses
-
+def distinguish(runs: Sequence[StoredRun]) -> list[StoredRun]:
+    """Numbers the runs of one label, so that no two lines of a figure have the same name."""
     labels = [run.label for run in runs]
     result = []
     for index, run in enumerate(runs):
@@ -155,15 +125,63 @@ def distinguish(runs):
     return result
 
 
-def draw(chart, folder):
-    """Draws a chart in both forms; writes the wide one's files where a folder is given."""
-    from restem.report import page, plotting
+def read_samples(runs: Sequence[StoredRun]) -> Tables:
+    """Returns the samples of every iteration of every run."""
+    sampled = [{i.number: i.samples() for i in run.iterations} for run in runs]
+    return [{n: t for n, t in found.items() if t is not None} for found in sampled]
 
+
+def draw_sections(
+    runs: Sequence[StoredRun], tables: Tables, folder: epath.Path
+) -> tuple[list[page.Section], list[Missing]]:
+    """Draws all figures into `folder`; returns them by section, and those left out."""
+    paper, missing = draw_all(paper_figures.charts(runs), folder)
+    lead = "Drawn as in arXiv 2312.06585. “The numbers” opens the table of a figure."
+    sections = [page.Section("paper", "The paper's figures", lead, paper)]
+    several = len(runs) > 1
+    for index, (run, found) in enumerate(zip(runs, tables, strict=True), start=1):
+        charts = run_figures.charts(run, found, f"_{index}" if several else "")
+        drawings, left_out = draw_all(charts, folder)
+        missing += [m for m in left_out if m not in missing]
+        sections.append(
+            page.Section(
+                f"run-{index}" if several else "run",
+                f"Inside {run.label}" if several else "Inside the run",
+                f"What the paper does not show: {run.task}, {run.model or 'unknown model'}.",
+                drawings,
+            )
+        )
+    return sections, missing
+
+
+def draw_all(
+    charts: Iterable[Chart | Missing], folder: epath.Path
+) -> tuple[list[page.Drawing], list[Missing]]:
+    """Draws charts into `folder`; returns them, and those that there is no data for."""
+    drawings, missing = [], []
+    for chart in charts:
+        if isinstance(chart, Missing):
+            missing.append(chart)
+        else:
+            drawings.append(draw(chart, folder))
+    return drawings, missing
+
+
+def draw_hero(runs: Sequence[StoredRun]) -> page.Drawing | None:
+    """Draws the curve beside the headline; None if there are fewer than two points."""
+    curve = paper_figures.pass1_over_iterations(runs, tasks=[runs[0].task])
+    if isinstance(curve, Chart) and len(curve.rows) > 1:
+        return draw(curve, None)
+    return None
+
+
+def draw(chart: Chart, folder: epath.Path | None) -> page.Drawing:
+    """Draws a chart in both forms, and writes the files of the wide one if a folder is given."""
     wide = ""
     if folder is not None:
         figure = chart.draw(False)
         text = plotting.svg(figure)
-        figure.set_layout_engine("none")  # It is laid out now: once is enough.
+        figure.set_layout_engine("none")  # the layout is computed now; once is enough
         image = plotting.png(figure)
         storage.write_bytes(folder / f"{chart.key}.svg", text.encode("utf-8", "replace"))
         storage.write_bytes(folder / f"{chart.key}.png", image)
@@ -171,3 +189,20 @@ def draw(chart, folder):
     prefix = f"{chart.key}-narrow" if folder is not None else f"{chart.key}-first"
     narrow = plotting.inline(plotting.svg(chart.draw(True)), prefix, chart.title)
     return page.Drawing(chart, wide, narrow)
+
+
+def title(runs: Sequence[StoredRun]) -> str:
+    """Returns the first heading of the page."""
+    run = runs[0]
+    return f"{run.task}: {run.label}" if len(runs) == 1 else f"{len(runs)} runs on {run.task}"
+
+
+def subtitle(runs: Sequence[StoredRun]) -> str:
+    """Returns model, seed, method and state of the first run."""
+    run = runs[0]
+    facts = [run.model, f"seed {run.seed}" if run.seed is not None else "", run.method]
+    if run.in_progress:
+        facts.append("in progress")
+    if len(runs) > 1:
+        facts.insert(0, f"{run.label} (first of {len(runs)} runs)")
+    return " · ".join(filter(None, facts))

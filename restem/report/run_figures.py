@@ -1,306 +1,45 @@
-"""Figures of one run that the paper has not: samples, problems, lengths, cost, the M-step."""
+"""Figures of one run that the paper does not have: samples, cost, the M-step."""
 
 from __future__ import annotations
 
-import functools
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
-from restem.evaluation import metrics
-from restem.report import plotting
-from restem.report.plotting import (
-    BLUE,
-    GREEN,
-    INK,
-    MUTED,
-    ORANGE,
-    PAPER,
-    PURPLE,
-    SKY,
-    VERMILION,
-    Chart,
-    Missing,
-)
-from restem.report.runs import Run, SampleTable, number
+from restem.report import plotting, sample_figures
+from restem.report.plotting import BLUE, GREEN, PAPER, SKY, Chart, Missing
+from restem.run.reader import StoredRun, curve, number
+from restem.run.sample_table import SampleTable
 
-# What selection.json calls a bucket, what the page does, and how its bar is drawn; from the sample
-# that failed first to the one that is trained on, which is also the order of the funnel.
-BUCKETS: tuple[tuple[tuple[str, ...], str, str, str | None], ...] = (
-    (("truncated",), "cut off", MUTED, None),
-    (("unformatted",), "no answer", VERMILION, "\\\\\\"),
-    (("rejected", "incorrect"), "incorrect", ORANGE, None),
-    (("duplicate", "duplicates"), "duplicate", PURPLE, "///"),
-    (("over_cap",), "over the cap", SKY, None),
-    (("over_total",), "over the total", SKY, "xxx"),
-    (("kept",), "kept", BLUE, None),
-)
-STEPS = (("generate", BLUE, None), ("verify", ORANGE, "///"), ("select", MUTED, None),
-         ("improve", GREEN, "\\\\\\"), ("evaluate", SKY, None))  # fmt: skip
+STEPS = (("generate", BLUE, None), ("improve", GREEN, "\\\\\\"), ("evaluate", SKY, None))
+"""Steps in the order of the loop, each with the colour and hatch of its bar."""
 
 
 def charts(
-    run: Run, samples: Mapping[int, SampleTable], suffix: str = ""
+    run: StoredRun, samples: Mapping[int, SampleTable], suffix: str = ""
 ) -> Iterator[Chart | Missing]:
-    """All figures of one run.
+    """Yields all figures of one run.
 
     Args:
-      run: whose.
-      samples: of each iteration that has any.
-      suffix: of the figures' names, where several runs share a report.
+      run: the run.
+      samples: samples of each iteration that has any.
+      suffix: suffix of the figures' names, if several runs share a report.
     """
-    yield where_samples_went(run, suffix)
-    yield solved_problems(run, samples, suffix)
-    yield lengths(run, samples, suffix)
-    yield rewards(run, samples, suffix)
+    yield sample_figures.where_samples_went(run, suffix)
+    yield sample_figures.solved_problems(run, samples, suffix)
+    yield sample_figures.lengths(run, samples, suffix)
+    yield sample_figures.rewards(run, samples, suffix)
     yield cost(run, suffix)
     yield m_step(run, suffix)
 
 
-def funnel(selection: Mapping) -> dict[str, int]:
-    """Samples in each bucket of `BUCKETS`, empty ones left out."""
-    buckets = selection.get("buckets")
-    counts = {}
-    for names, label, *_ in BUCKETS:
-        found = [number(buckets.get(name)) for name in names] if isinstance(buckets, dict) else []
-        counts[label] = int(sum(filter(None, found)))
-    return {label: count for label, count in counts.items() if count}
-
-
-def where_samples_went(run: Run, suffix: str) -> Chart | Missing:
-    title = "Where the samples went"
-    found = [(i.number, funnel(i.selection)) for i in run.iterations]
-    shown = [(n, counts) for n, counts in found if counts]
-    if not shown:
-        return Missing(title, "", "No selection is finished yet (selection.json).")
-
-    def draw(narrow: bool) -> Figure:
-        figure, (axis,) = plotting.panels(narrow, 1, height=1.25 + 0.42 * len(shown))
-        most = max(sum(counts.values()) for _, counts in shown)
-        for y, (_, counts) in enumerate(shown):
-            left = 0
-            for _, label, color, hatch in BUCKETS:
-                count = counts.get(label, 0)
-                if not count:
-                    continue
-                axis.barh(y, count, 0.7, left, color=color, edgecolor=PAPER, hatch=hatch)
-                if count > (0.09 if narrow else 0.05) * most:
-                    axis.annotate(
-                        f"{count:,}", (left + count / 2, y), ha="center", va="center", fontsize=8,
-                        color=INK, bbox={"boxstyle": "round,pad=0.18", "fc": PAPER, "ec": "none"},
-                    )  # fmt: skip
-                left += count
-        axis.set_yticks(range(len(shown)), [f"iteration {n}" for n, _ in shown])
-        axis.invert_yaxis()
-        axis.grid(axis="y", visible=False)
-        axis.grid(axis="x", color=plotting.RULE, linewidth=0.7)
-        axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        axis.set_xlabel("samples")
-        handles = [
-            Patch(facecolor=color, edgecolor=PAPER, hatch=hatch, label=label)
-            for _, label, color, hatch in BUCKETS
-            if any(counts.get(label) for _, counts in shown)
-        ]
-        figure.legend(handles=handles, loc="outside upper left", ncols=3 if narrow else 6,
-                      columnspacing=1.2, handlelength=1.4)  # fmt: skip
-        return figure
-
-    rows = []
-    for n, counts in shown:
-        total = sum(counts.values())
-        for label, count in counts.items():
-            rows.append((n, label, count, plotting.percent(count / total)))
-    return Chart(
-        f"where_samples_went{suffix}", title, "",
-        "Every sample of an E-step is in exactly one bucket: the first reason that kept it out of"
-        " the training set, or kept.", draw,
-        ("iteration", "bucket", "samples", "share"), tuple(rows),
-    )  # fmt: skip
-
-
-def success_rates(samples: SampleTable) -> dict[str, float]:
-    """Share of correct samples of each problem, over verified ones."""
-    known = ~np.isnan(samples.reward)
-    ids, inverse = np.unique(samples.problem_id[known].astype(str), return_inverse=True)
-    right = np.bincount(inverse, samples.correct[known], minlength=len(ids))
-    return dict(zip(ids.tolist(), (right / np.bincount(inverse)).tolist(), strict=True))
-
-
-def solved_problems(run: Run, samples: Mapping[int, SampleTable], suffix: str) -> Chart | Missing:
-    title = "Problems solved"
-    rates = {n: success_rates(table) for n, table in sorted(samples.items())}
-    rates = {n: of for n, of in rates.items() if of}
-    if not rates:
-        return Missing(title, "", "No verified samples yet.")
-    ever: set[str] = set()
-    rows = []
-    shares: dict[int, list[float]] = {}
-    groups = ("never", *metrics.DIFFICULTIES[::-1])
-    for n, of in rates.items():
-        solved = {p for p, rate in of.items() if rate > 0}
-        ever |= solved
-        names = metrics.difficulty(list(of.values()))
-        buckets = [name if rate else "never" for rate, name in zip(of.values(), names, strict=True)]
-        counts = [buckets.count(group) for group in groups]
-        shares[n] = [count / len(of) for count in counts]
-        rows.append((n, len(of), len(solved), len(ever), *counts))
-
-    def draw(narrow: bool) -> Figure:
-        figure, axes = plotting.panels(narrow, 2)
-        numbers = [row[0] for row in rows]
-        axes[0].plot(numbers, [r[2] for r in rows], label="this iteration", **plotting.series(0))
-        axes[0].plot(numbers, [r[3] for r in rows], label="ever so far", **plotting.series(1))
-        axes[0].axhline(max(r[1] for r in rows), color=MUTED, linewidth=1, label="problems sampled")
-        axes[0].set_ylim(0, max(r[1] for r in rows) * 1.08)
-        axes[0].set_title("Solved at least once")
-        axes[0].set_ylabel("training problems")
-        axes[0].legend(loc="lower right")
-        plotting.whole_ticks(axes[0], numbers)
-        axes[0].set_xlabel("iteration sampled")
-        looks = ((MUTED, None), (VERMILION, "\\\\\\"), (ORANGE, None), (SKY, "///"), (BLUE, None))
-        bottom = np.zeros(len(numbers))
-        for column, (group, (color, hatch)) in enumerate(zip(groups, looks, strict=True)):
-            heights = np.array([shares[n][column] for n in numbers])
-            axes[1].bar(numbers, heights, 0.7, bottom, color=color, hatch=hatch, edgecolor=PAPER,
-                        label=group)  # fmt: skip
-            bottom += heights
-        axes[1].set_title("By success rate of their samples")
-        plotting.percent_axis(axes[1], "share of problems")
-        plotting.whole_ticks(axes[1], numbers)
-        axes[1].set_xlim(numbers[0] - 0.6, numbers[-1] + 0.6)
-        axes[1].set_xlabel("iteration sampled")
-        handles, labels = axes[1].get_legend_handles_labels()
-        axes[1].legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1.0, 0.5),
-                       handlelength=1.4)  # fmt: skip
-        return figure
-
-    return Chart(
-        f"solved_problems{suffix}", title, "",
-        "Training problems with at least one correct sample, by the policy that the iteration"
-        " started from. Right: easy is a success rate from 75%, medium 50 to 75%, hard 25 to 50%,"
-        " very hard below, never 0.", draw,
-        ("iteration", "problems", "solved", "ever solved", *groups), tuple(rows),
-    )  # fmt: skip
-
-
-def spread(numbers: Sequence[int], most: int) -> list[int]:
-    """At most so many of them, first and last among them, evenly between."""
-    if len(numbers) <= most:
-        return list(numbers)
-    return [numbers[round(i * (len(numbers) - 1) / (most - 1))] for i in range(most)]
-
-
-def lengths(run: Run, samples: Mapping[int, SampleTable], suffix: str) -> Chart | Missing:
-    title = "Length of the samples"
-    numbers = [n for n in spread(sorted(samples), 4) if len(samples[n])]
-    if not numbers:
-        return Missing(title, "", "No samples yet.")
-    kinds = (("correct", BLUE, "-"), ("incorrect", ORANGE, (0, (4, 1.2))),
-             ("cut off", MUTED, (0, (1.2, 1.2))))  # fmt: skip
-
-    @functools.cache
-    def split(n: int) -> dict[str, np.ndarray]:
-        table = samples[n]
-        cut = table.finish_reason == "length"
-        right = table.correct > 0
-        return {
-            "correct": table.tokens[right & ~cut],
-            "incorrect": table.tokens[~right & ~cut],
-            "cut off": table.tokens[cut],
-        }
-
-    def draw(narrow: bool) -> Figure:
-        figure, axes = plotting.panels(narrow, len(numbers), height=2.2, share_y=True)
-        longest = max(int(samples[n].tokens.max()) for n in numbers)
-        bins = np.linspace(0, longest + 1, min(30, longest + 1) + 1)
-        for axis, n in zip(axes, numbers, strict=True):
-            for name, color, dash in kinds:
-                values = split(n)[name]
-                if len(values):
-                    counts, _ = np.histogram(values, bins)
-                    axis.stairs(counts, bins, color=color, linestyle=dash, linewidth=1.7,
-                                label=name, fill=False)  # fmt: skip
-                    axis.stairs(counts, bins, color=color, alpha=0.15, fill=True)
-            axis.set_title(f"Iteration {n}")
-            axis.set_xlabel("tokens")
-            if narrow or axis is axes[0]:
-                axis.set_ylabel("samples")
-        full = max(axes, key=lambda axis: len(axis.get_legend_handles_labels()[1]))
-        plotting.legend_above(figure, full, narrow)
-        return figure
-
-    rows = []
-    for n in numbers:
-        for name, *_ in kinds:
-            values = split(n)[name]
-            if len(values):
-                low, middle, high = np.quantile(values, [0.1, 0.5, 0.9])
-                rows.append((n, name, len(values), round(float(values.mean()), 1),
-                             int(low), int(middle), int(high)))  # fmt: skip
-    return Chart(
-        f"lengths{suffix}", title, "",
-        "Tokens of a sample, by what became of it. A pile at the right edge was cut off at the"
-        " length limit.", draw,
-        ("iteration", "samples", "count", "mean", "10th percentile", "median", "90th percentile"),
-        tuple(rows),
-    )  # fmt: skip
-
-
-def rewards(run: Run, samples: Mapping[int, SampleTable], suffix: str) -> Chart | Missing:
-    title = "Rewards"
-    values = {n: t.reward[~np.isnan(t.reward)] for n, t in sorted(samples.items())}
-    values = {n: r for n, r in values.items() if len(r)}
-    if not values:
-        return Missing(title, "", "No verified samples yet.")
-    distinct = np.unique(np.concatenate(list(values.values())))
-    if len(distinct) <= 6:
-        labels = [f"{value:g}" for value in distinct]
-        count = lambda r: [int(np.sum(r == value)) for value in distinct]
-    else:
-        edges = np.linspace(min(0.0, float(distinct[0])), float(distinct[-1]), 11)
-        labels = [f"{a:.2g} to {b:.2g}" for a, b in itertools.pairwise(edges)]
-        count = lambda r: np.histogram(r, edges)[0].tolist()
-    numbers = spread(list(values), 6)
-
-    def draw(narrow: bool) -> Figure:
-        figure, (axis,) = plotting.panels(narrow, 1, height=2.4)
-        width = 0.84 / len(numbers)
-        hatches = (None, "///", "\\\\\\", "xxx", "---", "|||")
-        for index, n in enumerate(numbers):
-            xs = [x + (index - (len(numbers) - 1) / 2) * width for x in range(len(labels))]
-            shares = [c / len(values[n]) for c in count(values[n])]
-            bars = axis.bar(xs, shares, width * 0.94, label=f"iteration {n}", edgecolor=PAPER,
-                            color=plotting.SERIES[index][0], hatch=hatches[index])  # fmt: skip
-            if len(labels) * len(numbers) <= 12:
-                axis.bar_label(
-                    bars, [plotting.percent(s, 0) for s in shares], fontsize=8, padding=2
-                )
-        axis.set_xticks(range(len(labels)), labels, rotation=35 if len(labels) > 6 else 0)
-        axis.set_xlabel("reward")
-        plotting.percent_axis(axis, "share of samples")
-        plotting.legend_above(figure, axis, narrow)
-        return figure
-
-    rows = tuple(
-        (n, label, c, plotting.percent(c / len(values[n])))
-        for n in numbers
-        for label, c in zip(labels, count(values[n]), strict=True)
-    )
-    return Chart(
-        f"rewards{suffix}", title, "", "Rewards of the verified samples of each E-step.", draw,
-        ("iteration", "reward", "samples", "share"), rows,
-    )  # fmt: skip
-
-
-def cost(run: Run, suffix: str) -> Chart | Missing:
+def cost(run: StoredRun, suffix: str) -> Chart | Missing:
     title = "Cost of each step"
     shown = [i for i in run.iterations if any(i.seconds.values())]
     if not shown:
-        return Missing(title, "", "No step has told its time yet.")
+        return Missing(title, "", "No step is finished yet.")
     top = max(sum(i.seconds.values()) for i in shown)
     unit, scale = (
         ("hours", 3600) if top > 7200 else ("minutes", 60) if top > 180 else ("seconds", 1)
@@ -330,40 +69,28 @@ def cost(run: Run, suffix: str) -> Chart | Missing:
                       handlelength=1.4)  # fmt: skip
         return figure
 
-    rates = {"generate": "generate", "improve": "train"}
     rows = []
     for i in shown:
-        for name, *_ in STEPS:
-            if name in i.seconds:
-                rate = (
-                    number(getattr(i, rates[name]).get("tokens_per_second"))
-                    if name in rates
-                    else None
-                )
-                rows.append((i.number, name, round(i.seconds[name], 1),
-                             None if rate is None else round(rate)))  # fmt: skip
+        reports = {"generate": i.generation, "improve": i.improvement}
+        for name, seconds in i.seconds.items():
+            rate = number(reports.get(name, {}).get("tokens_per_second"))
+            rate = None if rate is None else round(rate)
+            rows.append((i.number, name, round(seconds, 1), rate))
     return Chart(
         f"cost{suffix}", title, "",
-        "Wall-clock time of the steps, on the machine that ran them.", draw,
+        "Wall-clock time of each step on the machine that ran it.", draw,
         ("iteration", "step", "seconds", "tokens/s"), tuple(rows),
     )  # fmt: skip
 
 
-def curve(value) -> list[tuple[float, float]]:
-    """[[step, value], ...] with whatever is no pair of finite numbers left out."""
-    pairs = value if isinstance(value, list) else []
-    clean = [(number(p[0]), number(p[1])) for p in pairs if isinstance(p, list) and len(p) == 2]
-    return [(x, y) for x, y in clean if x is not None and y is not None]
-
-
-def m_step(run: Run, suffix: str) -> Chart | Missing:
+def m_step(run: StoredRun, suffix: str) -> Chart | Missing:
     title = "Inside the M-steps"
-    found = [(i.number, curve(i.train.get("loss")), curve(i.train.get("validation")))
+    found = [(i.number, curve(i.improvement.get("loss")), curve(i.improvement.get("validation")))
              for i in run.iterations]  # fmt: skip
     found = [(n, loss, reward) for n, loss, reward in found if loss or reward]
     if not found:
-        return Missing(title, "", "No M-step has logged a loss yet.")
-    shown: list[Any] = [found[j] for j in spread(range(len(found)), 6)]
+        return Missing(title, "", "No M-step is finished yet.")
+    shown: list[Any] = [found[j] for j in plotting.spread(range(len(found)), 6)]
     parts = [(which, name) for which, name in
              ((1, "Loss on solution tokens"), (2, "Reward on validation problems"))
              if any(entry[which] for entry in shown)]  # fmt: skip
@@ -386,10 +113,10 @@ def m_step(run: Run, suffix: str) -> Chart | Missing:
             axis.set_title(name)
             axis.set_xlabel("training step")
             if which == 1:
-                axis.set_ylabel("nats a token")
+                axis.set_ylabel("nats per token")
                 axis.set_ylim(bottom=0)
             else:
-                plotting.percent_axis(axis, "pass@1, greedy")
+                plotting.percent_axis(axis, "mean greedy reward")
         plotting.legend_above(figure, axes[0], narrow)
         return figure
 
@@ -401,8 +128,9 @@ def m_step(run: Run, suffix: str) -> Chart | Missing:
         rows.append((n, len(loss), *ends, step, plotting.percent(best)))
     return Chart(
         f"m_step{suffix}", title, "",
-        "Left, the reward-weighted negative log-likelihood (equation 3). Right, greedy pass@1 on"
-        " validation problems, which decides when to stop (Algorithm 1); a ring marks the best.",
+        "Left: reward-weighted negative log-likelihood (equation 3). Right: mean reward of greedy"
+        " answers to validation problems, which decides when to stop (Algorithm 1); a ring marks"
+        " the best.",
         draw,
         ("iteration", "losses logged", "first loss", "last loss", "best step", "best validation"),
         tuple(rows),

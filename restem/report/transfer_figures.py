@@ -2,100 +2,99 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from restem.evaluation import metrics
+from restem.evaluation import groups
 from restem.report import plotting
 from restem.report.marks import before_and_after, policy
 from restem.report.plotting import Chart, Missing
-from restem.report.runs import Iteration, Run, suite_part
+from restem.run.reader import StoredIteration, StoredRun
+
+PROMPTS = {"bbh_cot": "chain of thought", "bbh_direct": "direct answer"}
+"""Groups of BIG-Bench Hard by their style of prompt, in words."""
+
+AVERAGE = "Macro average"
+
+Bars = list[tuple[StoredIteration, dict[str, float]]]
+"""Pass@1 of each task of a group, by policy."""
 
 
-def suite(runs: Sequence[Run]) -> Chart | Missing:
-    """Figure 9, of the first run that was evaluated on BIG-Bench Hard: a panel for each style of
-    prompt (chain of thought, direct)."""
+def suite(runs: Sequence[StoredRun]) -> Chart | Missing:
+    """Returns figure 9 of the first run evaluated on BIG-Bench Hard, a panel per prompt style."""
     title, mirrors = "BIG-Bench Hard, task by task", "Figure 9"
     for run in runs:
-        styles: dict[str, list[tuple[Iteration, dict[str, float]]]] = {}
-        for iteration in before_and_after(run):
-            scores: dict[str, dict[str, float]] = {}
-            for e in iteration.evals.values():
-                part = suite_part(e.task)
-                if part is not None and e.pass1 is not None:
-                    scores.setdefault(part[0], {})[part[1]] = e.pass1
-            for style, parts in scores.items():
-                styles.setdefault(style, []).append((iteration, parts))
-        if styles:
-            return _suite_chart(run, styles, title, mirrors)
+        panels = {group: _bars(run, group) for group in PROMPTS}
+        panels = {group: bars for group, bars in panels.items() if bars}
+        if panels:
+            return _suite_chart(run, panels, title, mirrors)
     return Missing(title, mirrors, "No run was evaluated on BIG-Bench Hard.")
 
 
-def macro_average(scores: Mapping[str, float]) -> float:
-    """Mean over BBH's tasks: the files of a task that comes in three sizes count once together."""
-    tasks = [re.sub(r" (three|five|seven) objects$", "", name) for name in scores]
-    means = metrics.means_by_part(list(scores.values()), tasks)
-    return sum(means.values()) / len(means)
+def _bars(run: StoredRun, group: str) -> Bars:
+    """Returns the tasks that all policies share and, of a complete group, the macro average."""
+    found: Bars = []
+    for iteration in before_and_after(run):
+        evals = {n: e for n, e in iteration.evals.items() if e.pass1 is not None}
+        members = groups.members(evals).get(group)
+        if members:
+            bars = {groups.label(name, group): evals[name].pass1 for name in members}
+            average = groups.averages({n: e.values for n, e in evals.items()}).get(group)
+            if average is not None:
+                bars[AVERAGE] = average["pass@1"]
+            found.append((iteration, bars))
+    shared = [name for name in (found[0][1] if found else ()) if all(name in b for _, b in found)]
+    return [(i, {name: bars[name] for name in shared}) for i, bars in found] if shared else []
 
 
-def _suite_chart(run: Run, styles, title: str, mirrors: str) -> Chart:
-    names = {style: sorted(set.intersection(*(set(parts) for _, parts in columns)))
-             for style, columns in styles.items()}  # fmt: skip
-    styles = {style: columns for style, columns in styles.items() if names[style]}
-    words = {"cot": "chain of thought", "direct": "direct answer"}
-    bars = {
-        style: [
-            (i, [*(parts[n] for n in names[style]),
-                 macro_average({n: parts[n] for n in names[style]})])
-            for i, parts in columns
-        ]
-        for style, columns in styles.items()
-    }  # fmt: skip
+def _suite_chart(run: StoredRun, panels: dict[str, Bars], title: str, mirrors: str) -> Chart:
+    names = {group: list(bars[0][1]) for group, bars in panels.items()}
 
     def draw(narrow: bool) -> Figure:
         most = max(map(len, names.values()))
-        figure, axes = plotting.panels(narrow, len(styles), height=1.0 + 0.27 * (most + 1))
-        for axis, style in zip(axes, styles, strict=True):
-            shown = [*names[style], "Macro average"]
-            for index, (i, values) in enumerate(bars[style]):
-                width = 0.8 / len(bars[style])
-                shift = (index - (len(bars[style]) - 1) / 2) * width
+        figure, axes = plotting.panels(narrow, len(panels), height=1.0 + 0.27 * most)
+        for axis, (group, bars) in zip(axes, panels.items(), strict=True):
+            shown = names[group]
+            width = 0.8 / len(bars)
+            for index, (i, rates) in enumerate(bars):
+                shift = (index - (len(bars) - 1) / 2) * width
                 axis.barh(
-                    [y + shift for y in range(len(shown))], values, width * 0.94, label=policy(i),
-                    color=plotting.BLUE if i.number else plotting.ORANGE, edgecolor=plotting.PAPER,
-                    hatch=None if i.number else "///",
+                    [y + shift for y in range(len(shown))], list(rates.values()), width * 0.94,
+                    label=policy(i), color=plotting.BLUE if i.number else plotting.ORANGE,
+                    edgecolor=plotting.PAPER, hatch=None if i.number else "///",
                 )  # fmt: skip
-            axis.set_title(words.get(style, style))
-            axis.set_yticks(range(len(shown)), shown, fontsize=8 if len(styles) == 1 else 7)
+            axis.set_title(PROMPTS[group])
+            axis.set_yticks(range(len(shown)), shown, fontsize=8 if len(panels) == 1 else 7)
             axis.set_ylim(len(shown) - 0.4, -0.6)
             axis.grid(axis="y", visible=False)
             axis.grid(axis="x", color=plotting.RULE, linewidth=0.7)
-            axis.get_yticklabels()[-1].set_fontweight("bold")
-            if not narrow and axis is not axes[0] and names[style] == next(iter(names.values())):
+            if shown[-1] == AVERAGE:
+                axis.get_yticklabels()[-1].set_fontweight("bold")
+            if not narrow and axis is not axes[0] and shown == next(iter(names.values())):
                 axis.tick_params(labelleft=False)  # the first panel's labels serve both
             plotting.percent_axis(axis, "accuracy, greedy", horizontal=True)
         plotting.legend_above(figure, axes[0], narrow)
         return figure
 
     rows = tuple(
-        (name, words.get(style, style), policy(i), plotting.percent(value))
-        for style, columns in bars.items()
-        for i, values in columns
-        for name, value in zip([*names[style], "Macro average"], values, strict=True)
+        (name, PROMPTS[group], policy(i), plotting.percent(rate))
+        for group, bars in panels.items()
+        for i, rates in bars
+        for name, rate in rates.items()
     )
     return Chart(
         "bbh", title, mirrors,
-        f"Run {run.label}: base policy and result. The average counts tasks that come in three"
-        " sizes once.", draw, ("task", "prompt", "policy", "accuracy"), rows,
+        f"Run {run.label}: base policy and result. The macro average counts a task that comes in"
+        " three sizes once; it needs all tasks.", draw,
+        ("task", "prompt", "policy", "accuracy"), rows,
     )  # fmt: skip
 
 
-def exam(runs: Sequence[Run]) -> Chart | Missing:
-    """Figure 10: the exam that people grade against GSM8K, which a policy may know too well."""
+def exam(runs: Sequence[StoredRun]) -> Chart | Missing:
+    """Returns figure 10: an exam graded by humans against GSM8K, which a policy may have seen."""
     title, mirrors = "Hungarian exam against GSM8K", "Figure 10"
-    shown: list[tuple[Run, list[tuple[Iteration, float, float]]]] = []
+    shown: list[tuple[StoredRun, list[tuple[StoredIteration, float, float]]]] = []
     for run in runs:
         scores = [
             (i, i.evaluation("gsm8k"), i.evaluation("hungarian")) for i in before_and_after(run)
@@ -108,7 +107,7 @@ def exam(runs: Sequence[Run]) -> Chart | Missing:
         if line:
             shown.append((run, line))
     if not shown:
-        reason = "No policy has a pass@1 on gsm8k and a grading sheet of hungarian added up."
+        reason = "No policy has both a pass@1 on gsm8k and a graded sheet of hungarian."
         return Missing(title, mirrors, reason)
 
     def draw(narrow: bool) -> Figure:
@@ -134,7 +133,7 @@ def exam(runs: Sequence[Run]) -> Chart | Missing:
     )
     return Chart(
         "hungarian_exam", title, mirrors,
-        "Each line goes from the base policy to the run's result. A policy far below the others'"
-        " trend knows GSM8K rather than mathematics.", draw,
+        "Each line leads from the base policy to the run's result. A policy far below the trend of"
+        " the others knows GSM8K rather than mathematics.", draw,
         ("run", "policy", "GSM8K pass@1", "exam"), rows,
     )  # fmt: skip

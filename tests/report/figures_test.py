@@ -10,9 +10,11 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from restem.report import paper_figures, plotting, run_figures, transfer_figures
+from restem.evaluation import groups
+from restem.report import paper_figures, plotting, sample_figures, transfer_figures
+from restem.report.marks import policy
 from restem.report.report import distinguish
-from restem.report.runs import read_run
+from restem.run.reader import read_run
 from tests.helpers import synthetic_run
 
 SMALL = {"problems": 24, "samples": 6, "tests": 60, "n": 4}
@@ -20,7 +22,7 @@ ROOT = pathlib.Path(tempfile.mkdtemp(prefix="restem_figures"))
 
 
 def setUpModule():
-    synthetic_run.write_run(ROOT / "restem", bbh=True, **SMALL)
+    synthetic_run.write_run(ROOT / "restem", with_bbh=True, **SMALL)
     synthetic_run.write_run(ROOT / "sft", method="sft", skills=(-0.8, 0.2), **SMALL)
     synthetic_run.write_run(ROOT / "more", skills=(-0.8, 0.7), **(SMALL | {"problems": 48}))
 
@@ -31,7 +33,7 @@ def tearDownModule():
 
 def charts_of(*names) -> list:
     runs = [read_run(str(ROOT / name)) for name in names]
-    with plotting.house_style():
+    with plotting.style():
         return list(paper_figures.charts(runs))
 
 
@@ -53,7 +55,7 @@ class FigureDataTest(parameterized.TestCase):
                 self.addCleanup(path.unlink)
 
     def test_every_sample_is_in_one_bucket(self):
-        chart = run_figures.where_samples_went(self.run_, "")
+        chart = sample_figures.where_samples_went(self.run_, "")
         for n in (1, 2, 3):
             counts = [row[2] for row in chart.rows if row[0] == n]
             self.assertEqual(sum(counts), 24 * 6)
@@ -71,22 +73,22 @@ class FigureDataTest(parameterized.TestCase):
             self.assertEqual(outcome.count("not kept"), buckets["duplicate"] + buckets["over_cap"])
 
     def test_solved_problems(self):
-        chart = run_figures.solved_problems(self.run_, self.samples, "")
+        chart = sample_figures.solved_problems(self.run_, self.samples, "")
         ever = set()
-        for (n, problems, solved, so_far, *groups), table in zip(
+        for (n, problems, solved, so_far, *buckets), table in zip(
             chart.rows, self.samples.values(), strict=True
         ):
             right = set(table.problem_id[table.reward > 0])
             ever |= right
             self.assertEqual((problems, solved, so_far), (24, len(right), len(ever)))
             self.assertEqual(solved, self.run_.iterations[n].selection["problems_solved"])
-            self.assertEqual(sum(groups), 24)
-            self.assertEqual(groups[0], 24 - solved)
+            self.assertEqual(sum(buckets), 24)
+            self.assertEqual(buckets[0], 24 - solved)
 
     def test_lengths_and_rewards_count_every_sample(self):
         for chart in (
-            run_figures.lengths(self.run_, self.samples, ""),
-            run_figures.rewards(self.run_, self.samples, ""),
+            sample_figures.lengths(self.run_, self.samples, ""),
+            sample_figures.rewards(self.run_, self.samples, ""),
         ):
             for n in (1, 2, 3):
                 self.assertEqual(sum(row[2] for row in chart.rows if row[0] == n), 24 * 6)
@@ -95,8 +97,8 @@ class FigureDataTest(parameterized.TestCase):
         table = dataclasses.replace(
             self.samples[1], reward=np.linspace(0, 2, 24 * 6).astype(np.float32)
         )
-        with plotting.house_style():
-            chart = run_figures.rewards(self.run_, {1: table}, "")
+        with plotting.style():
+            chart = sample_figures.rewards(self.run_, {1: table}, "")
             self.assertIn("<svg", plotting.svg(chart.draw(False)))
         self.assertLen(chart.rows, 10)
         self.assertEqual(sum(row[2] for row in chart.rows), 24 * 6)
@@ -115,7 +117,7 @@ class FigureDataTest(parameterized.TestCase):
             ["Figures 2 and 3", "Figure 4", "Figure 5", "Figures 6 and 7", "Figure 8, left",
              "Figure 8, right", "Figure 9", "Figure 10"],
         )  # fmt: skip
-        with plotting.house_style():
+        with plotting.style():
             for chart in charts:
                 for narrow in (False, True):
                     text = plotting.inline(plotting.svg(chart.draw(narrow)), "x", chart.title)
@@ -127,7 +129,7 @@ class FigureDataTest(parameterized.TestCase):
     def test_sft_is_a_line_and_not_a_curve(self):
         chart = charts_of("restem", "sft")[0]
         self.assertIn("fine-tuned on human solutions", chart.caption)
-        with plotting.house_style():
+        with plotting.style():
             axes = chart.draw(False).axes
         self.assertEqual([axis.get_title("left") for axis in axes],
                          ["arithmetic", "Transfer to gsm8k"])  # fmt: skip
@@ -142,24 +144,32 @@ class FigureDataTest(parameterized.TestCase):
     def test_difficulty_table_is_the_evaluations(self):
         chart = charts_of("restem")[5]
         stored = self.run_.iterations[2].evaluation("arithmetic").values["difficulty"]
-        for _, policy, name, n, success in chart.rows:
-            if policy == "iteration 2":
+        for _, who, name, n, success in chart.rows:
+            if who == "iteration 2":
                 self.assertEqual(n, stored[name]["n"])
                 self.assertEqual(success, plotting.percent(stored[name]["mean"]))
         self.assertEqual(sum(row[3] for row in chart.rows if row[1] == "base policy"), 60)
 
     def test_bbh_average_is_over_tasks(self):
         chart = charts_of("restem")[6]
-        parts = [e for n, e in self.run_.base.evals.items() if n.startswith("bbh_cot_")]
-        self.assertLen(parts, 10)
-        mean = sum(e.pass1 for e in parts) / 10
-        self.assertIn(
-            ("Macro average", "chain of thought", "base policy", plotting.percent(mean)), chart.rows
-        )
-        # 27 files are 23 tasks: three sizes of one task share a vote.
-        sizes = {f"Logical deduction {n} objects": 0.3 * i for i, n in enumerate(
-            ("three", "five", "seven"))}  # fmt: skip
-        self.assertAlmostEqual(transfer_figures.macro_average({**sizes, "Navigate": 0.9}), 0.6)
+        for iteration in (self.run_.base, self.run_.result):
+            reports = {name: e.values for name, e in iteration.evals.items()}
+            mean = groups.averages(reports)["bbh_cot"]["pass@1"]
+            name = policy(iteration)
+            self.assertIn(
+                ("Macro average", "chain of thought", name, plotting.percent(mean)), chart.rows
+            )
+        self.assertLen(chart.rows, 2 * (27 + 1))
+        self.assertEqual(chart.rows[0][0], "Boolean expressions")
+
+    def test_bbh_without_all_tasks_has_no_average(self):
+        folder = pathlib.Path(self.create_tempdir().full_path) / "copy"
+        shutil.copytree(ROOT / "restem", folder)
+        for path in folder.rglob("bbh_cot_snarks.json"):
+            path.unlink()
+        chart = transfer_figures.suite([read_run(str(folder))])
+        self.assertLen(chart.rows, 2 * 26)
+        self.assertNotIn("Macro average", [row[0] for row in chart.rows])
 
     def test_exam_stands_beside_gsm8k_for_base_and_result(self):
         self.grade_exams("restem")

@@ -16,10 +16,11 @@ from absl.testing import absltest, parameterized
 from restem import records
 from restem.errors import UserError
 from restem.evaluation import paired_tests
-from restem.report import browser, page, paper_figures, plotting, results, run_figures
+from restem.report import browser, page, paper_figures, plotting, run_figures
+from restem.report.headline import headline
 from restem.report.report import report
-from restem.report.runs import read_run
 from restem.run import layout
+from restem.run.reader import read_run
 from restem.runtime import storage
 from tests.helpers import chromium, synthetic_run
 
@@ -28,7 +29,7 @@ ROOT = pathlib.Path(tempfile.mkdtemp(prefix="restem_report"))
 
 
 def setUpModule():
-    synthetic_run.write_run(ROOT / "restem", bbh=True, **SMALL)
+    synthetic_run.write_run(ROOT / "restem", with_bbh=True, **SMALL)
     synthetic_run.write_run(ROOT / "sft", method="sft", skills=(-0.8, 0.2), **SMALL)
     synthetic_run.write_run(ROOT / "hostile", hostile=True, skills=(-0.8, 0.5), **SMALL)
 
@@ -157,11 +158,11 @@ class WholeReportTest(absltest.TestCase):
     def test_headline_is_the_policy_that_validation_chose(self):
         evals = [storage.read_json(layout.Workdir(str(ROOT / "restem")).iteration(i).evaluation(
             "arithmetic")) for i in range(4)]  # fmt: skip
-        head = results.headline([self.subject])
+        head = headline([self.subject])
         self.assertEqual(head.before, f"{100 * evals[0]['pass@1']:.1f}%")
         self.assertEqual(head.after, f"{100 * evals[2]['pass@1']:.1f}%")
         self.assertIn("iteration 2 (chosen by validation)", head.sentence)
-        self.assertEqual(head.chosen, (2,))
+        self.assertEqual(head.table.chosen, (2,))
         self.assertIn(head.after, " ".join(self.page.text))
 
     def test_the_difference_is_tested_on_pairs(self):
@@ -172,7 +173,7 @@ class WholeReportTest(absltest.TestCase):
             greedy = {s.problem_id: s.reward for s in answers if s.sample_index == 0}
             scores.append([greedy[p] for p in sorted(greedy)])
         want = paired_tests.paired_test(*scores)
-        sentence = results.headline([self.subject]).sentence
+        sentence = headline([self.subject]).sentence
         self.assertIn(f"{want.only_b} problems gained, {want.only_a}\u00a0lost", sentence)
         self.assertIn(f"+{100 * want.difference:.1f} points", sentence)
 
@@ -208,7 +209,7 @@ class AnyStateTest(parameterized.TestCase):
         synthetic_run.write_run(path, stop_after=(1, step), **SMALL)
         run = read_run(str(path))
         self.assertTrue(run.in_progress)
-        head = results.headline([run])
+        head = headline([run])
         self.assertIsNone(head.after)
         self.assertIn("no trained policy is evaluated yet", head.sentence)
         self.assertIn("in progress", head.notes[0])
@@ -256,9 +257,9 @@ class AnyStateTest(parameterized.TestCase):
             second.improvement, {"loss": [[0, None], "x", [1, 0.5]], "seconds": None}
         )
         run = read_run(str(path))
-        head = results.headline([run])
+        head = headline([run])
         self.assertEqual((head.before, head.after), ("50.0%", None))
-        with plotting.house_style():
+        with plotting.style():
             for chart in [*paper_figures.charts([run]), *run_figures.charts(run, {})]:
                 if isinstance(chart, plotting.Chart):
                     plotting.svg(chart.draw(True))
@@ -266,7 +267,7 @@ class AnyStateTest(parameterized.TestCase):
     def test_validation_that_chose_the_base_policy(self):
         path = self.folder()
         synthetic_run.write_run(path, skills=(0.5, -0.5), transfer=(), **SMALL)
-        head = results.headline([read_run(str(path))])
+        head = headline([read_run(str(path))])
         self.assertIsNone(head.after)
         self.assertIn("Validation chose the base policy", head.sentence)
 
@@ -279,7 +280,7 @@ class AnyStateTest(parameterized.TestCase):
 
     @parameterized.named_parameters(
         ("json", "iteration_001/selection.json", "selection.json"),
-        ("list", "summary.json", "summary.json"),
+        ("list", "run.json", "run.json"),
         ("samples", "iteration_001/samples/00000-of-00001.parquet", "00000-of-00001.parquet"),
         ("problems", "problems/arithmetic.parquet", "arithmetic.parquet"),
     )
@@ -288,7 +289,7 @@ class AnyStateTest(parameterized.TestCase):
         synthetic_run.write_run(path, stop_after=(1, "samples"), **SMALL)
         target = path / name
         target.parent.mkdir(exist_ok=True)
-        target.write_text("[1]" if name == "summary.json" else "no such thing")
+        target.write_text("[1]" if name == "run.json" else "no such thing")
         with self.assertRaisesRegex(UserError, message):
             report(workdirs=[str(path)])
 

@@ -9,9 +9,10 @@ from etils import epath
 from restem import records
 from restem.cli.main import main
 from restem.evaluation import contamination, paired_tests
-from restem.report import report, results
-from restem.report.runs import read_run
+from restem.report import report
+from restem.report.headline import headline
 from restem.run import identity, layout
+from restem.run.reader import read_run
 from restem.runtime import storage
 from tests.helpers import synthetic_run
 
@@ -23,8 +24,6 @@ def setUpModule():
     small = {"problems": 12, "samples": 4, "tests": 40, "n": 0, "transfer": ()}
     for name, method, skills in (("a", "rft", (-0.8, 1.5)), ("b", "sft", (-0.8, 0.2))):
         synthetic_run.write_run(ROOT / name, method=method, skills=skills, **small)
-        run = layout.Workdir(ROOT / name)
-        storage.write_json(run.summary, {**storage.read_json(run.summary), "method": method})
     run = layout.Workdir(ROOT / "a")
     _, problems = run.read_problems("arithmetic")
     train = [p for p in problems if p.split == "train"]
@@ -59,9 +58,9 @@ class SeveralRunsTest(parameterized.TestCase):
             rewards.append([s.reward for s in sorted(answers, key=lambda s: s.problem_id)])
         want = paired_tests.paired_test(*rewards)
         self.assertLess(want.p_value, 1.0)
-        head = results.headline([run])
-        column = head.columns.index("p")
-        self.assertEqual([row[column] for row in head.rows], [None, f"{want.p_value:.2g}"])
+        head = headline([run])
+        column = head.table.columns.index("p")
+        self.assertEqual([row[column] for row in head.table.rows], [None, f"{want.p_value:.2g}"])
 
     def test_contamination_is_counted_and_its_worst_pairs_are_shown(self):
         (run,) = self.runs("a")
@@ -70,7 +69,7 @@ class SeveralRunsTest(parameterized.TestCase):
         self.assertEqual(found["num_test"], 43)
         self.assertEqual(found["overlapping"][0]["fraction"], 1.0)
         note = f"{found['num_overlapping']} of 43 test problems share 13 words in a row"
-        self.assertIn(note, " ".join(results.headline([run]).notes))
+        self.assertIn(note, " ".join(headline([run]).notes))
         out = ROOT / "page"
         command = ["report", str(ROOT / "a"), str(ROOT / "b"), "--labels=mine,human"]
         self.assertEqual(main([*command, f"--output={out}"]), 0)
@@ -105,7 +104,7 @@ class SeveralRunsTest(parameterized.TestCase):
         storage.write_json(home.evaluation("arithmetic"), storage.read_json(source))
         (run,) = self.runs("alone")
         self.assertFalse(run.in_progress)
-        self.assertIn("pass@1 of hf:/other on 40 test problems", results.headline([run]).sentence)
+        self.assertIn("pass@1 of hf:/other on 40 test problems", headline([run]).sentence)
 
     def test_an_exam_graded_by_hand_counts_by_its_points(self):
         home = layout.Workdir(ROOT / "a").iteration(1)
@@ -115,9 +114,9 @@ class SeveralRunsTest(parameterized.TestCase):
         (run,) = self.runs("a")
         evaluation = run.iterations[1].evaluation("hungarian")
         self.assertEqual((evaluation.pass1, evaluation.interval), (0.4, None))
-        head = results.headline([run])
-        column = head.columns.index("hungarian")
-        self.assertEqual([row[column] for row in head.rows], ["–", "40.0%"])
+        head = headline([run])
+        column = head.table.columns.index("hungarian")
+        self.assertEqual([row[column] for row in head.table.rows], ["–", "40.0%"])
 
 
 if __name__ == "__main__":

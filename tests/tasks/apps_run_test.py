@@ -12,7 +12,7 @@ from restem import em, records
 from restem.cli.gin_files import parse_gin
 from restem.data import registry
 from restem.records import Problem, TaskCard
-from restem.run import run, summary
+from restem.run import reader, run, summary
 from restem.runtime import storage
 from restem.steps.settings import Settings
 from restem.tasks.apps import HOLD_OUT
@@ -123,7 +123,10 @@ class AppsRunTest(absltest.TestCase):
             report = storage.read_json(directory.improvement)
             self.assertEqual(report["validation"][0][1], 0.0)
             self.assertGreater(report["best_validation"], 0.0)
-            before, after = (e["evals"] for e in summary.summarize(this)["iterations"])
+            before, after = (
+                e["evals"]
+                for e in summary.summarize(reader.read_run(this.files.path))["iterations"]
+            )
             self.assertEqual((before["apps"]["correct"], before["apps"]["n"]), (0, 3))
             self.assertGreaterEqual(after["apps"]["correct"], 2)
         with self.subTest("functions of HumanEval are called"):

@@ -1,0 +1,383 @@
+"""The one reader of a run's folder, for resume, summary and report alike.
+
+A run in progress is read too, also while it writes: files appear whole or not at all, and a missing
+file is an empty mapping or None, never an error. Only a file that exists and cannot be read is one.
+Each file is read when it is first asked for, and once: an object is a snapshot, so make a new one
+to see what a run has written since.
+
+Folders of version 0.1 differ in two files. Their `run.json` has no `method`, which reads as "". The
+validation reward of their base policy has no file of its own: it is the one that the first
+iteration measured before its first step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from restem import records
+from restem.errors import UserError
+from restem.run import sample_table
+from restem.run.layout import IterationDir, Workdir
+from restem.run.sample_table import SampleTable
+from restem.runtime import storage
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """One `evals/NAME.json`."""
+
+    name: str
+    """Name of the file: the task, followed by the split unless that is "test"."""
+    task: str
+    split: str
+    values: Mapping[str, Any]
+    """Contents of the file."""
+
+    @property
+    def pass1(self) -> float | None:
+        """Pass@1; of an exam graded by a human, the share of its points."""
+        found = number(self.values.get("pass@1"))
+        return number(self.values.get("score")) if found is None else found
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95% interval of pass@1."""
+        bounds = self.values.get("ci95")
+        if isinstance(bounds, Sequence) and len(bounds) == 2 and None not in map(number, bounds):
+            return float(bounds[0]), float(bounds[1])
+        return None
+
+    @property
+    def count(self) -> int | None:
+        """Number of problems."""
+        n = number(self.values.get("n"))
+        return None if n is None else int(n)
+
+    @property
+    def mean_reward(self) -> float | None:
+        """Mean reward, if rewards are not merely 1 for correct and 0 for incorrect answers."""
+        if self.values.get("binary") is not False:
+            return None
+        return number(self.values.get("mean_reward"))
+
+    @property
+    def seconds(self) -> float:
+        return number(self.values.get("seconds")) or 0.0
+
+    def curve(self, name: str) -> list[tuple[int, float]]:
+        """Returns {"1": .., "8": ..} ("pass@k" or "maj@k") as sorted (k, value) pairs."""
+        entry = self.values.get(name)
+        pairs = entry.items() if isinstance(entry, Mapping) else ()
+        return sorted((int(k), float(v)) for k, v in pairs if number(v) is not None)
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredIteration:
+    """What one iteration has written so far; iteration 0 evaluates the base policy."""
+
+    number: int
+    files: IterationDir
+
+    @functools.cached_property
+    def evals(self) -> Mapping[str, Evaluation]:
+        """Finished evaluations by name."""
+        found = {}
+        for path in _finished(self.files.path / "evals", "*.json"):
+            name, values = path.name.removesuffix(".json"), _object(path)
+            stem, _, suffix = name.partition(".")
+            split = values.get("split") or (suffix if suffix in ("train", "validation") else "test")
+            found[name] = Evaluation(name, str(values.get("task") or stem), str(split), values)
+        return found
+
+    @functools.cached_property
+    def generation(self) -> Mapping[str, Any]:
+        """`generation.json`: counts, seconds and rates of the E-step."""
+        return _object(self.files.generation)
+
+    @functools.cached_property
+    def selection(self) -> Mapping[str, Any]:
+        """`selection.json`: fates of the samples."""
+        return _object(self.files.selection)
+
+    @functools.cached_property
+    def improvement(self) -> Mapping[str, Any]:
+        """`improvement.json`: losses and validation rewards of the M-step."""
+        return _object(self.files.improvement)
+
+    @functools.cached_property
+    def validation(self) -> Mapping[str, Any]:
+        """`validation.json` of the base policy."""
+        return _object(self.files.validation)
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """Wall-clock seconds of each step that is finished."""
+        spent = {
+            "generate": number(self.generation.get("seconds")),
+            "improve": number(self.improvement.get("seconds")),
+            "evaluate": sum(e.seconds for e in self.evals.values()) or None,
+        }
+        return {step: seconds for step, seconds in spent.items() if seconds is not None}
+
+    def evaluation(self, task: str, split: str = "test") -> Evaluation | None:
+        """Returns the evaluation on a split of a task, if it is finished."""
+        found = (e for e in self.evals.values() if (e.task, e.split) == (task, split))
+        return next(found, None)
+
+    def samples(self) -> SampleTable | None:
+        """Returns the samples of the E-step so far, or None if there are none."""
+        paths = _finished(self.files.samples, "*.parquet")
+        if not paths:
+            return None
+        kept: set[tuple[str, int]] = set()
+        if self.files.dataset.exists():
+            table = storage.read_table(self.files.dataset)
+            ids, indices = (table.column(n).to_pylist() for n in ("problem_id", "sample_index"))
+            kept.update(zip(ids, indices, strict=True))
+        return sample_table.read(paths, kept)
+
+    def answers(self, name: str) -> SampleTable | None:
+        """Returns all answers of a finished evaluation; sample 0 is the greedy one."""
+        path = self.files.answers(name)
+        return sample_table.read([path], set()) if path.exists() else None
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredRun:
+    """What a run has written so far."""
+
+    files: Workdir
+    label: str
+    """Name in figures and tables; short and printable."""
+
+    @functools.cached_property
+    def identity(self) -> Mapping[str, Any]:
+        """`run.json`."""
+        return _object(self.files.identity)
+
+    @functools.cached_property
+    def iterations(self) -> tuple[StoredIteration, ...]:
+        """Iterations that have a folder, in order."""
+        numbers = self.files.iterations()
+        return tuple(StoredIteration(i, self.files.iteration(i)) for i in numbers)
+
+    @property
+    def is_evaluation(self) -> bool:
+        """Whether this is a policy evaluated by itself, not a run of the loop."""
+        return self.identity.get("kind") == "evaluation"
+
+    @property
+    def method(self) -> str:
+        """Method that the run names itself after; "" if it names none."""
+        return _text(self.identity.get("method"))
+
+    @property
+    def model(self) -> str:
+        """Reference of the base policy."""
+        return _text(self.identity.get("base"))
+
+    @property
+    def seed(self) -> int | None:
+        seed = self.identity.get("seed")
+        return seed if isinstance(seed, int) else None
+
+    @functools.cached_property
+    def task(self) -> str:
+        """Task that the run trains on; of a policy evaluated by itself, the first one asked for.
+
+        An evaluation by itself has no task in `run.json`, since further tasks may join later; its
+        summary names the first.
+        """
+        names = (_text(self.identity.get("task")), _text(_object(self.files.summary).get("task")))
+        evaluated = (e.task for i in self.iterations for e in i.evals.values())
+        return next(filter(None, (*names, *evaluated)), "")
+
+    @functools.cached_property
+    def contamination(self) -> Mapping[str, Mapping[str, Any]]:
+        """By task, what `contamination.json` reports; empty if it was not checked."""
+        return _mapping(_object(self.files.contamination).get("tasks"))
+
+    @property
+    def in_progress(self) -> bool:
+        """Whether the policy of the last iteration is yet to be evaluated."""
+        if self.is_evaluation:
+            return False
+        last = self.iterations[-1] if self.iterations else None
+        return last is None or last.number == 0 or last.evaluation(self.task) is None
+
+    @property
+    def trains_on_human_solutions(self) -> bool:
+        """Whether its E-steps sample nothing, as in supervised fine-tuning (SFT)."""
+        sampled = [i.generation.get("num_samples") for i in self.iterations if i.generation]
+        return bool(sampled) and not any(sampled)
+
+    @property
+    def base(self) -> StoredIteration | None:
+        return next((i for i in self.iterations if i.number == 0), None)
+
+    @property
+    def evaluated(self) -> list[StoredIteration]:
+        """Iterations with a test pass@1 on the run's own task."""
+        found = ((i, i.evaluation(self.task)) for i in self.iterations)
+        return [i for i, e in found if e is not None and e.pass1 is not None]
+
+    @property
+    def result(self) -> StoredIteration | None:
+        """Iteration that validation chose, else the last one evaluated; never the best on test."""
+        chosen = self.chosen_by_validation
+        evaluated = self.evaluated
+        last = evaluated[-1] if evaluated else None
+        return next((i for i in evaluated if i.number == chosen), last)
+
+    @functools.cached_property
+    def validation_rewards(self) -> Mapping[int, float]:
+        """Validation reward of each policy that has one, by iteration."""
+        found = {i.number: i.improvement.get("best_validation") for i in self.iterations}
+        base = self.base.validation.get("reward") if self.base is not None else None
+        if base is None:  # version 0.1: the reward before the first step of iteration 1
+            first = next((i for i in self.iterations if i.number == 1), None)
+            pairs = curve(first.improvement.get("validation")) if first is not None else []
+            base = pairs[0][1] if pairs and pairs[0][0] == 0 else None
+        found[0] = base
+        return {i: float(r) for i, r in found.items() if number(r) is not None}
+
+    @property
+    def chosen_by_validation(self) -> int | None:
+        """Iteration of the highest validation reward, the earliest of equals; None without any."""
+        rewards = self.validation_rewards
+        return min(rewards, key=lambda i: (-rewards[i], i), default=None)
+
+    @property
+    def chosen(self) -> int:
+        """Iteration that validation chose; without validation problems, the last one trained."""
+        chosen = self.chosen_by_validation
+        return max(self.finished, default=0) if chosen is None else chosen
+
+    @property
+    def finished(self) -> list[int]:
+        """Iterations whose M-step is finished."""
+        return [i.number for i in self.iterations if i.number and i.improvement]
+
+    def policy_reference(self, iteration: int) -> str:
+        """Returns the reference of the policy that an iteration ended with; 0 is the base policy.
+
+        Raises:
+          UserError: the M-step of the iteration is not finished.
+        """
+        if iteration == 0:
+            return storage.read_json(self.files.identity)["base"]
+        directory = self.files.iteration(iteration)
+        report = StoredIteration(iteration, directory).improvement
+        if not report:
+            raise UserError(
+                f"{directory.improvement}: iteration {iteration} has no policy yet;"
+                " run `restem improve` first"
+            )
+        return f"orbax:{directory.checkpoint}" if report["improved"] else report["start"]
+
+    @property
+    def evaluations(self) -> list[str]:
+        """Names of all evaluations: of test splits first, in the order of `Run.evaluate_on`."""
+        names = {name for i in self.iterations for name in i.evals}
+        listed = [self.task, *(self.identity.get("evaluate_on") or ())]
+        place = {task: listed.index(task) for task in listed}
+
+        def order(name: str) -> tuple[str, int, str]:
+            task, _, split = name.partition(".")
+            return split, place.get(task, len(listed)), name
+
+        return sorted(names, key=order)
+
+    def problems(self) -> dict[str, records.Problem]:
+        """Returns the problems of all tasks by id; empty if none is materialised yet."""
+        found: dict[str, records.Problem] = {}
+        for path in _finished(self.files.path / "problems", "*.parquet"):
+            for problem in read_problems(path)[1]:
+                found.setdefault(problem.problem_id, problem)
+        return found
+
+
+def read_run(path: str | os.PathLike, label: str | None = None) -> StoredRun:
+    """Reads what a run has written so far.
+
+    Args:
+      path: the run's folder.
+      label: name in figures and tables; None: the folder's name.
+
+    Raises:
+      UserError: the folder does not exist, or holds no run.
+    """
+    files = Workdir(path)
+    if not files.path.exists():
+        raise UserError(f"{files.path}: no such folder; give the --workdir of a run")
+    if not files.identity.exists() and not files.iterations():
+        raise UserError(
+            f"{files.path}: no run.json and no iteration_* folder, so nothing to report;"
+            " `restem run` first"
+        )
+    name = label or epath.Path(files.path).resolve().name or str(files.path)
+    return StoredRun(files=files, label=printable(name))
+
+
+def read_problems(path: epath.Path) -> tuple[records.TaskCard, list[records.Problem]]:
+    """Reads `problems/TASK.parquet`.
+
+    Raises:
+      UserError: the file does not exist, or is not a table of problems.
+    """
+    try:
+        return records.problems_from_table(storage.read_table(path))
+    except (ValueError, KeyError, TypeError) as e:
+        raise UserError(f"{path}: not a table of problems ({e}); remove it") from None
+
+
+def printable(label: str, characters: int = 40) -> str:
+    """Returns a label that fits a figure: no control characters, cut with an ellipsis."""
+    text = "".join(c if c.isprintable() else " " for c in label)
+    return text if len(text) <= characters else text[: characters - 1] + "…"
+
+
+def number(value: Any) -> float | None:
+    """Returns a finite number as a float, and None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if np.isfinite(value) else None
+
+
+def curve(value: Any) -> list[tuple[float, float]]:
+    """Returns [[step, value], ...] without whatever is not a pair of finite numbers."""
+    pairs = value if isinstance(value, list) else []
+    clean = [(number(p[0]), number(p[1])) for p in pairs if isinstance(p, list) and len(p) == 2]
+    return [(x, y) for x, y in clean if x is not None and y is not None]
+
+
+def _finished(folder: epath.Path, pattern: str) -> list[epath.Path]:
+    """Returns the files of a folder, without those being written: their names begin with a dot."""
+    if not folder.exists():
+        return []
+    return sorted(p for p in folder.glob(pattern) if not p.name.startswith("."))
+
+
+def _object(path: epath.Path) -> Mapping[str, Any]:
+    """Returns a JSON object; {} if there is no such file."""
+    if not path.exists():
+        return {}
+    value = storage.read_json(path)
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: holds no JSON object; remove it and run the step again")
+    return value
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""

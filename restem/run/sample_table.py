@@ -1,0 +1,154 @@
+"""The samples of an iteration, or the answers of an evaluation, as columns without their texts."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from etils import epath
+
+from restem import records
+from restem.errors import UserError
+from restem.evaluation import comparisons
+from restem.runtime import storage
+
+OUTCOMES = ("unverified", "truncated", "no answer", "incorrect", "not kept", "kept")
+"""Fates of a sample, as its own row and the training set tell them. "not kept" is correct but a
+duplicate or over the cap: `selection.json` alone knows how many of each."""
+
+_BATCH = 1 << 16
+"""Rows read at a time."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleTable:
+    """The samples of one iteration (or the answers of one evaluation), without their texts."""
+
+    paths: tuple[epath.Path, ...]
+    """Parquet files, in order."""
+    problem_id: np.ndarray
+    """[n] str."""
+    sample_index: np.ndarray
+    """[n] int32."""
+    reward: np.ndarray
+    """[n] float32; NaN until verified."""
+    correct: np.ndarray
+    """[n] float32, 1 or 0; NaN until verified."""
+    finish_reason: np.ndarray
+    """[n] str; "" if unknown."""
+    unformatted: np.ndarray
+    """[n] bool: the grader found no final answer or program in the text."""
+    tokens: np.ndarray
+    """[n] int32, length of the solution in tokens."""
+    kept: np.ndarray
+    """[n] bool: the sample is in the training set."""
+    file: np.ndarray
+    """[n] int32 index into `paths`."""
+    row: np.ndarray
+    """[n] int32 row within the file."""
+
+    def __len__(self) -> int:
+        return len(self.problem_id)
+
+    @property
+    def outcome(self) -> np.ndarray:
+        """[n] one of `OUTCOMES`."""
+        return np.select(
+            [
+                self.kept,
+                np.isnan(self.reward),
+                self.finish_reason == "length",
+                self.correct > 0,
+                self.unformatted,
+            ],
+            ["kept", "unverified", "truncated", "not kept", "no answer"],
+            "incorrect",
+        )
+
+    def texts(self, rows: Sequence[int]) -> Iterator[tuple[int, records.Sample]]:
+        """Yields (position in this table, whole sample) of some rows, one file in memory at a time.
+
+        Args:
+          rows: positions in this table.
+        """
+        wanted = np.asarray(rows, np.int64)
+        for index in np.unique(self.file[wanted]) if len(wanted) else ():
+            inside = wanted[self.file[wanted] == index]
+            table = storage.read_table(self.paths[index]).take(self.row[inside])
+            yield from zip(inside.tolist(), records.samples_from_table(table), strict=True)
+
+
+_COLUMNS = {
+    "problem_id": object,
+    "sample_index": np.int32,
+    "reward": np.float32,
+    "correct": np.float32,
+    "finish_reason": object,
+    "unformatted": bool,
+    "tokens": np.int32,
+    "file": np.int32,
+    "row": np.int32,
+}
+
+
+def read(paths: Sequence[epath.Path], kept: set[tuple[str, int]]) -> SampleTable:
+    """Reads samples without their texts; token ids are read batch by batch, for their number alone.
+
+    Args:
+      paths: Parquet files of samples.
+      kept: (problem_id, sample_index) of the samples in the training set.
+
+    Raises:
+      UserError: a file is not a table of samples.
+    """
+    import pyarrow as pa
+
+    parts: dict[str, list] = collections.defaultdict(list)
+    for index, path in enumerate(paths):
+        try:
+            for batch in _batches(path):
+                size = len(batch["problem_id"])
+                batch["file"] = np.full(size, index, np.int32)
+                for name in _COLUMNS:
+                    parts[name].append(np.asarray(batch[name], _COLUMNS[name]))
+        except (pa.ArrowInvalid, KeyError) as e:
+            raise UserError(
+                f"{path}: not a table of samples ({e}); remove it and run the step again"
+            ) from None
+    columns = {
+        name: np.concatenate(parts[name]) if parts[name] else np.array([], dtype)
+        for name, dtype in _COLUMNS.items()
+    }
+    pairs = zip(columns["problem_id"].tolist(), columns["sample_index"].tolist(), strict=True)
+    is_kept = np.array([pair in kept for pair in pairs], bool)
+    return SampleTable(paths=tuple(paths), kept=is_kept, **columns)
+
+
+def _batches(path: epath.Path) -> Iterator[dict[str, np.ndarray | list]]:
+    """Yields the columns of a file but `file`, some rows at a time."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    wanted = ["problem_id", "sample_index", "reward", "finish_reason", "verdict", "token_ids"]
+    row = 0
+    with path.open("rb") as f:
+        for part in pq.ParquetFile(f).iter_batches(_BATCH, columns=wanted):
+            verdict, reward = part.column("verdict"), part.column("reward")
+            unformatted = pc.and_(
+                pc.equal(pc.struct_field(verdict, "method"), records.NO_ANSWER_METHOD),
+                pc.is_null(pc.struct_field(verdict, "extracted")),
+            )
+            lengths = pc.list_value_length(part.column("token_ids"))
+            yield {
+                "problem_id": part.column("problem_id").to_pylist(),
+                "sample_index": part.column("sample_index").to_numpy(),
+                "reward": reward.fill_null(float("nan")).to_numpy(zero_copy_only=False),
+                "correct": comparisons.correct_column(reward, verdict),
+                "finish_reason": part.column("finish_reason").fill_null("").to_pylist(),
+                "unformatted": unformatted.fill_null(False).to_numpy(zero_copy_only=False),
+                "tokens": lengths.fill_null(0).to_numpy(zero_copy_only=False),
+                "row": np.arange(row, row + len(part), dtype=np.int32),
+            }
+            row += len(part)
