@@ -153,7 +153,7 @@ class WholeReportTest(absltest.TestCase):
                        "Figure 8, left", "Figure 8, right", "Figure 9"):  # fmt: skip
             self.assertIn(f"{figure} of the paper", text)
         self.assertIn("Figures left out", text)
-        self.assertIn("It takes two runs", text)
+        self.assertIn("Needs two runs", text)
 
     def test_headline_is_the_policy_that_validation_chose(self):
         evals = [storage.read_json(layout.Workdir(str(ROOT / "restem")).iteration(i).evaluation(
