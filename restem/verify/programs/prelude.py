@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import dis
 import functools
 import importlib
 import types
@@ -57,11 +58,27 @@ def supply(code: types.CodeType) -> None:
     used = set(_names(code))
     if used & _EVALUATES:
         used |= given.keys() - _HEAVY
+    if used & _HEAVY:
+        used -= _HEAVY - (_loaded(code) - _stored(code))
     for name in used & given.keys():
         module, attribute = given[name]
         with contextlib.suppress(ImportError):
             value = importlib.import_module(module)
             setattr(builtins, name, getattr(value, attribute) if attribute else value)
+
+
+def _stored(code: types.CodeType) -> set[str]:
+    """Returns the names that the code itself binds at its top level, by whatever statement."""
+    return {i.argval for i in dis.get_instructions(code) if i.opname == "STORE_NAME"}
+
+
+def _loaded(code: types.CodeType) -> set[str]:
+    """Returns the names that the code looks up, imported modules and attributes not among them."""
+    found = {
+        i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_NAME", "LOAD_GLOBAL")
+    }
+    inner = [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    return found.union(*map(_loaded, inner))
 
 
 def _names(code: types.CodeType) -> Iterator[str]:
