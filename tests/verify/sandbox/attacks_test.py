@@ -47,7 +47,8 @@ class ResourceAttackTest(PoolTest):
         ("child_waited_for", "import os, time\nif os.fork(): os.wait()\nelse: time.sleep(99)",
          {"timeout"}),
         ("fork_bomb", "import os\nwhile True:\n  try: os.fork()\n  except OSError: pass", {"timeout"}),
-        ("memory_bomb", "x = []\nwhile True: x.append(bytearray(1 << 20))", {"memory"}),
+        ("memory_bomb", "x = []\nwhile True: x.append(bytearray(1 << 20))",
+         {"memory", "timeout"}),
         ("huge_allocation", "x = bytearray(1 << 40)", {"memory"}),
         ("memory_bomb_in_children",
          "import os, time\nfor _ in range(12):\n  if os.fork() == 0:\n"

@@ -112,7 +112,7 @@ class LayersTest(parameterized.TestCase):
                 ("def f(x): return x + 1", asserts, "tests", 0.0),
                 (daemon, _ECHO, "tests", 1.0),
                 ("while True: pass", _ECHO, "timeout", 0.0),
-                ("x = []\nwhile True: x.append(bytearray(1 << 20))", _ECHO, "memory", 0.0),
+                ("x = bytearray(1 << 30)", _ECHO, "memory", 0.0),
             ):
                 verdict = pool.submit(text, tests).result()
                 self.assertEqual((verdict.method, verdict.reward), (method, reward), verdict)
