@@ -15,13 +15,14 @@ from __future__ import annotations
 import collections
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import gin
 from etils import epath
 
 from restem.data import folder, registry, splits
 from restem.errors import UserError
+from restem.runtime.checks import at_least
 from restem.tasks import shots
 from restem.verify.programs.tests import parse_tests
 
@@ -45,10 +46,10 @@ def apps(
     split: str,
     *,
     data_dir: str | None = None,
-    validation_size: int = 150,
+    validation_size: Annotated[int, at_least(0)] = 150,
     validation_seed: int = 0,
-    max_question_chars: int = 6_000,
-    max_test_chars: int = 100_000,
+    max_question_chars: Annotated[int, at_least(0)] = 6_000,
+    max_test_chars: Annotated[int, at_least(0)] = 100_000,
 ) -> registry.Records:
     """Returns the introductory problems of a split that can be asked and checked.
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Any
+from typing import Annotated, Any
 
 import gin
 
 from restem.data import folder, prompts, registry, splits
 from restem.errors import UserError
+from restem.runtime.checks import at_least
 from restem.tasks import shots
 
 _OFFICIAL = "grade_school_math/data"
@@ -44,7 +45,7 @@ def gsm8k(
     *,
     data_dir: str | None = None,
     cache_dir: str | None = None,
-    validation_size: int = 500,
+    validation_size: Annotated[int, at_least(0)] = 500,
     validation_seed: int = 0,
 ) -> registry.Records:
     """Returns the problems of a split of GSM8K.

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import gin
 
 from restem.data import folder, prompts, registry, splits
 from restem.errors import UserError
+from restem.runtime.checks import Check, at_least
 from restem.tasks import shots
 from restem.verify.answers.extract import extract_gold
 
@@ -44,15 +45,21 @@ STOP = ("\nProblem:",)
 STOP_AFTER = ("I hope it is correct.",)
 
 
+LEVELS = Check(
+    "some of the levels 1 to 5, such as (1, 2, 3)",
+    lambda levels: len(levels) > 0 and all(level in range(1, 6) for level in levels),
+)
+
+
 @gin.configurable(module="restem.tasks")
 def math(
     split: str,
     *,
     data_dir: str | None = None,
     cache_dir: str | None = None,
-    validation_size: int = 500,
+    validation_size: Annotated[int, at_least(0)] = 500,
     validation_seed: int = 0,
-    levels: Sequence[int] | None = None,
+    levels: Annotated[Sequence[int] | None, LEVELS] = None,
 ) -> registry.Records:
     """Returns the problems of a split of MATH.
 
@@ -92,11 +99,8 @@ def math(
 
 
 def _of_levels(rows: list[dict[str, str]], levels: Sequence[int]) -> list[dict[str, str]]:
-    allowed = range(1, 6)
-    if isinstance(levels, (str, int)) or not levels or any(n not in allowed for n in levels):
-        raise UserError(
-            f"math.levels = {levels!r}: use some of the levels 1 to 5, such as (1, 2, 3)"
-        )
+    if not LEVELS.holds(levels):
+        raise UserError(f"math.levels = {levels!r}: must be {LEVELS.allowed}")
     names = {f"Level {level}" for level in levels}
     return [row for row in rows if row["level"] in names]
 

@@ -1,8 +1,10 @@
 """The documents are true of the tree: folders, files, links, and the width of the text."""
 
 import contextlib
+import dataclasses
 import io
 import pathlib
+import pkgutil
 import re
 import shlex
 import subprocess
@@ -14,7 +16,9 @@ import restem.tasks  # noqa: F401  adds the built-in tasks
 from restem.checkpoints import orbax, pypi
 from restem.cli import main
 from restem.data import registry
+from restem.data.file_tasks import FileTask
 from restem.models import init_params
+from restem.run.settings import REGISTERED
 from tests.helpers import tiny
 from tests.import_rules_test import ORDER
 
@@ -131,6 +135,43 @@ class CommandsTest(absltest.TestCase):
         named = set(re.findall(r"`(\w+)`", text)) | {"bbh_cot", "bbh_direct"}
         specs = [registry.get(name) for name in registry.names()]
         self.assertEmpty({s.groups[0] if s.groups else s.name for s in specs} - named)
+
+
+class NamesTest(absltest.TestCase):
+    """What documents name in backticks exists."""
+
+    def test_files(self):
+        missing = []
+        for document in documents():
+            for path in re.findall(r"`((?:restem|tests|tasks|gin|docs|benchmarks)/[^`\s]+)`",
+                                   document.read_text()):  # fmt: skip
+                pattern = any(part in path for part in ("*", "NAME", "/a/"))
+                if not pattern and not (ROOT / path).exists():
+                    missing.append(f"{document.name}: {path}")
+        self.assertEmpty(missing)
+
+    def test_modules_and_what_they_define(self):
+        missing = []
+        for document in documents():
+            for name in re.findall(r"`(restem(?:\.\w+)+)", document.read_text()):
+                try:
+                    pkgutil.resolve_name(name)
+                except (ImportError, AttributeError):
+                    missing.append(f"{document.name}: {name}")
+        self.assertEmpty(missing)
+
+    def test_settings(self):
+        """Those of steps and methods, as `step.field`."""
+        fields = {
+            name: {field.name for field in dataclasses.fields(cls)}
+            for name, cls in {**REGISTERED, "file_task": FileTask}.items()
+        }
+        missing = []
+        for document in documents():
+            for step, field in re.findall(r"`(?:--gin\.)?(\w+)\.(\w+)\b", document.read_text()):
+                if field not in fields.get(step, {field}) and field not in ("gin", "py", "json"):
+                    missing.append(f"{document.name}: {step}.{field}")
+        self.assertEmpty(missing)
 
 
 class ProseTest(absltest.TestCase):

@@ -22,13 +22,15 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import gin
 
 from restem.data import data_files, prompts, splits, tables
 from restem.data.task_spec import SPLITS, TaskSpec
 from restem.errors import UserError
+from restem.runtime.checks import at_least
+from restem.verify import graders
 
 MINERVA = "Problem:\n{problem}\n\nSolution:"
 MINERVA_STOP = ("\nProblem:",)
@@ -70,11 +72,11 @@ class FileTask:
     """See `TaskCard.stop`."""
     stop_after: Sequence[str] = MINERVA_STOP_AFTER
     """See `TaskCard.stop_after`."""
-    max_new_tokens: int = 512
+    max_new_tokens: Annotated[int, at_least(1)] = 512
     """See `TaskCard.max_new_tokens`."""
-    validation_size: int = 0
+    validation_size: Annotated[int, at_least(0)] = 0
     """Training problems to hold out for validation if the data has no validation split."""
-    test_size: int = 0
+    test_size: Annotated[int, at_least(0)] = 0
     """Training problems to hold out for testing if the data has no test split."""
     seed: int = 0
     """Seed of the choice of held-out problems."""
@@ -88,6 +90,8 @@ class FileTask:
         """
         setting = f"{name}/file_task"
         self._check(setting)
+        if self.grader is not None:
+            graders.check(self.grader)
         by_split = self._carved(self._records(setting), setting)
         grader = self.grader
         if grader is None:

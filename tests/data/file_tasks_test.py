@@ -161,6 +161,8 @@ class FileTaskTest(DataFolderTest):
         ("answer_pattern = 'a'", "answer_pattern has no group"),
         ("answer_pattern = '#(.*)'", r"line 1: answer_pattern '#\(\.\*\)' does not match '2'"),
         ("files = {'train': '*'}", "is a file"),
+        ("grader = {'kind': 'maths'}", "unknown grader kind 'maths'"),
+        ("grader = {'kind': 'exact', 'suffix': 'x'}", "no option 'suffix'"),
     )
     def test_settings_that_do_not_fit(self, line, message):
         path = self.write("toy.jsonl", '{"problem": "1+1?", "answer": "2"}')
