@@ -54,7 +54,8 @@ def open_run(
     if getattr(arguments, "profile", False):
         PROFILE.folder = run.files.path / "profile"
     # Of the folder that was named, also where the files go to one inside it.
-    compilation.use_cache(str(layout.Workdir(arguments.workdir).compilation_cache))
+    own = str(layout.Workdir(arguments.workdir).compilation_cache)
+    compilation.use_cache(compilation.folder_for(own))
     return run, settings
 
 

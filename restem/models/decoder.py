@@ -201,7 +201,10 @@ class Mlp(nn.Module):
             y = _dense(x, w)
             return sharding.constrain(y, ("batch", "length", "mlp"))
 
-        if c.gated_mlp:
+        if self.has_variable("params", "gate_up"):
+            gate, up = jnp.split(_dense(x, self.get_variable("params", "gate_up")), 2, axis=-1)
+            hidden = act(gate) * up
+        elif c.gated_mlp:
             hidden = act(project("gate")) * project("up")
         else:
             hidden = act(project("up"))
@@ -441,6 +444,25 @@ def param_axes(config: ModelConfig) -> Params:
     is_names = lambda leaf: isinstance(leaf, tuple)
     layers = jax.tree.map(lambda axes: ("layers", *axes), names["layers"], is_leaf=is_names)
     return {**names, "layers": layers}
+
+
+def fuse_gates(params: Params) -> Params:
+    """Returns parameters in a tuple of layers with gate and up projections as one matrix.
+
+    One product of twice the width takes less time than two on a CPU. `forward` accepts the result
+    on one device; over `tensor` the halves would not be split alike. Matrices that are not arrays
+    (`Int8`, `Adapted`) are left as they are.
+    """
+
+    def fused(layer):
+        mlp = dict(layer["mlp"])
+        pair = mlp.get("gate"), mlp.get("up")
+        if not all(isinstance(w, jax.Array) for w in pair):
+            return layer
+        del mlp["gate"], mlp["up"]
+        return {**layer, "mlp": {**mlp, "gate_up": jnp.concatenate(pair, axis=-1)}}
+
+    return {**params, "layers": tuple(map(fused, params["layers"]))}
 
 
 def unstack_layers(params: Params) -> Params:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
+import pathlib
+import re
 from collections import Counter
 
 import jax
+import jaxlib
 from absl import logging
+
+from restem.runtime.cache import cache_folder
+from restem.runtime.coordination import several
 
 _REQUESTS = "/jax/compilation_cache/compile_requests_use_cache"
 _HITS = "/jax/compilation_cache/cache_hits"
@@ -14,10 +22,30 @@ _HITS = "/jax/compilation_cache/cache_hits"
 _events: Counter[str] = Counter()
 
 
+def folder_for(own: str) -> str:
+    """Returns the folder for compiled programs: one of this machine, which all runs share.
+
+    Another seed, task or workdir then compiles nothing. Programs of other versions or processors
+    are kept apart: one that was compiled for more instructions than a processor has would crash.
+
+    Args:
+      own: folder of the run, for a job of several hosts or a run in a bucket: these may have no
+        other folder in common, and one that restarts may be on other machines.
+    """
+    if several() or "://" in own:
+        return own
+    with contextlib.suppress(OSError):
+        flags = re.search(r"^(flags|Features).*", pathlib.Path("/proc/cpuinfo").read_text(), re.M)
+        processor = hashlib.sha256(flags[0].encode() if flags else b"").hexdigest()[:12]
+        versions = f"jax-{jax.__version__}-jaxlib-{jaxlib.__version__}"
+        return str(cache_folder() / "compiled" / f"{versions}-{processor}")
+    return own
+
+
 def use_cache(folder: str) -> None:
     """Keeps all compiled programs in `folder`, which may be in a bucket; the first host writes.
 
-    Where the environment's JAX_COMPILATION_CACHE_DIR names another, several runs may share it.
+    The environment's JAX_COMPILATION_CACHE_DIR names another folder.
     """
     jax.config.update(
         "jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR") or folder

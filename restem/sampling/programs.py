@@ -32,6 +32,8 @@ class Programs:
         signature = (function, tuple(sorted(static.items())), tree, shapes, self._mesh)
         program = _PROGRAMS.get(signature)
         if program is None:
+            # What the device is still doing is not time spent compiling.
+            jax.block_until_ready(leaves)
             start = time.perf_counter()
             jitted = jax.jit(functools.partial(function, **static), donate_argnums=donate)
             program = jitted.lower(*args).compile()

@@ -102,6 +102,8 @@ class Session:
             self.decode_params, self.decode_prefix = self.params, self.prefix
             if options.unstacked:
                 self.decode_params = models.unstack_layers(self.params)
+                if options.mesh is None:
+                    self.decode_params = models.fuse_gates(self.decode_params)
                 self.decode_prefix = self.prefix and kv_cache.unstack(self.prefix)
             self.slots = self._empty_slots()
             jax.block_until_ready((self.decode_prefix, self.decode_params, self.slots))

@@ -96,7 +96,8 @@ class Trainer:
         """Configures a trainer; nothing is computed yet.
 
         Args:
-          config: the decoder; its `remat` determines what the backward pass recomputes, and its
+          config: the decoder; its `query_block`, if None, is chosen to bound the memory of
+            attention scores; its `remat` determines what the backward pass recomputes, and its
             `dtype` is that of activations.
           optimizer: such as `optimizers.adamw` returns.
           prefix_ids: token ids of the few-shot prompt, the same for every example; may be empty.
@@ -125,6 +126,11 @@ class Trainer:
                 f"a prefix of {len(prefix_ids)} tokens and row_length={row_length} exceed the "
                 f"{config.max_length} that the model was trained for; lower row_length"
             )
+        if config.query_block is None:
+            rows = rows_per_batch // shards
+            tensor = 1 if mesh is None else mesh.shape["tensor"]
+            block = query_block(config, rows, row_length, len(prefix_ids), tensor)
+            config = config.replace(query_block=block)
         self.config = config
         self.optimizer = optimizer
         self.prefix_ids = tuple(int(t) for t in prefix_ids)
@@ -360,6 +366,37 @@ class Trainer:
             chunk=self.head_chunk,
             shards=self._shards,
         )
+
+
+_MOST_SCORES = 2**28
+"""Largest number of bytes of the attention scores that one layer has at a time on a device."""
+
+
+def query_block(
+    config: ModelConfig, rows: int, row_length: int, prefix_length: int, tensor: int = 1
+) -> int | None:
+    """Returns how many queries attend at a time, so that scores take at most `_MOST_SCORES` bytes.
+
+    Scores are [rows, heads, queries, prefix and row] float32. For 8 rows of 4,096 tokens and 32
+    heads, all at once would take 16 GiB: 64 queries at a time take 256 MiB.
+
+    Args:
+      config: the decoder.
+      rows: rows of a micro-batch on a device.
+      row_length: tokens per packed row.
+      prefix_length: tokens of the prefix.
+      tensor: parts over which the heads are split.
+
+    Returns:
+      The largest divisor of `row_length` that is within the bound, else the smallest that is not
+      less than 8; None if all queries at once are within it.
+    """
+    of_query = 4 * rows * -(-config.num_heads // tensor) * (prefix_length + row_length)
+    if of_query * row_length <= _MOST_SCORES:
+        return None
+    divisors = [n for n in range(8, row_length) if row_length % n == 0]
+    fitting = [n for n in divisors if n * of_query <= _MOST_SCORES]
+    return max(fitting, default=min(divisors, default=None))
 
 
 def _metrics(sums: losses.Sums, batch: Batch) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from absl.testing import absltest, parameterized
 from restem import models
 from restem.errors import UserError
 from restem.training import DivergenceError, TokenExample, Trainer, optimizers
+from restem.training.trainer import query_block
 from tests.helpers.gradients import gradients
 
 CONFIG = models.ModelConfig(
@@ -155,6 +156,23 @@ class PackedEqualsUnpackedTest(parameterized.TestCase):
         np.testing.assert_allclose(
             metrics["weight_sum"], sum(e.weight for e in examples), rtol=1e-5
         )
+
+
+class QueryBlockTest(parameterized.TestCase):
+    def test_scores_stay_within_the_bound(self):
+        config = CONFIG.replace(num_heads=32, num_kv_heads=8, max_length=2**20)
+        self.assertIsNone(query_block(config, 8, 256, 0))
+        # 8 rows x 32 heads x 4096 keys x 4 bytes are 4 MiB a query.
+        self.assertEqual(query_block(config, 8, 4096, 0), 64)
+        self.assertEqual(query_block(config, 8, 4096, 0, tensor=4), 256)
+        self.assertEqual(query_block(config, 8, 4096, 4096), 32)
+        # Not even the smallest block fits.
+        self.assertEqual(query_block(config, 512, 8192, 0), 8)
+        big = trainer(config.replace(embed_dim=8), row_length=4096, rows_per_batch=8)
+        self.assertEqual(big.config.query_block, 32)
+
+    def test_a_given_block_is_kept(self):
+        self.assertEqual(trainer(CONFIG.replace(query_block=4)).config.query_block, 4)
 
 
 @functools.cache
