@@ -155,18 +155,18 @@ def run_algebra(_: argparse.Namespace) -> None:
 
 def run_distinct(arguments: argparse.Namespace) -> None:
     """Distinct golds that are no plain numbers, against others of the same shape and at random."""
-    texts = {clean(row.answer) for row in answered(golds())}
-    texts = sorted(text for text in texts if _simple(squeeze(text)) is None)
+    same = {squeeze(clean(row.answer)): row.answer for row in answered(golds())}
+    texts = sorted(text for squeezed, text in same.items() if _simple(squeezed) is None)
     by_shape = collections.defaultdict(list)
     for text in texts:
-        by_shape[re.sub(r"[\d\s]+", "", text)].append(text)
+        by_shape[re.sub(r"[\d\s]+", "", clean(text))].append(text)
     numbers = random.Random(0)
     pairs = set()
-    for same in by_shape.values():
-        pairs |= set(itertools.permutations(same, 2))
+    for alike in by_shape.values():
+        pairs |= set(itertools.permutations(alike, 2))
     for text in texts:
         pairs |= {(other, text) for other in numbers.sample(texts, arguments.partners)}
-    pairs = sorted(pair for pair in pairs if squeeze(pair[0]) != squeeze(pair[1]))
+    pairs = sorted(pair for pair in pairs if pair[0] != pair[1])
     start = time.process_time()
     equal = 0
     for answer, gold in pairs:

@@ -131,6 +131,7 @@ dollars around ;; $5$ ;; 5
 period after ;; -\frac{5}{3}. ;; -\frac53
 layout ;; \displaystyle\frac{1}{2}\; ;; \frac12
 phantom ;; \begin{pmatrix} 1 \\ \phantom -1 \end{pmatrix} ;; \begin{pmatrix} 1 \\ 1 \end{pmatrix}
+word with an article ;; a circle ;; \text{circle}
 upright e ;; 1-\frac{1}{\mathrm{e}} ;; 1-\frac{1}{e}
 upright e in text ;; \frac{1}{\text{e}} ;; e^{-1}
 upright e as an operator ;; \operatorname{e}^2 ;; e^2
@@ -277,6 +278,9 @@ binomial, one off ;; \binom{n}{2} ;; \frac{n(n+1)}{2}
 minimum for maximum ;; \max(\sqrt2,\sqrt3) ;; \sqrt2
 point for the empty set ;; \text{empty} ;; (-4,-4)
 empty set for a point ;; (2,2) ;; \emptyset
+letters of which one looks like an article ;; \text{A, B} ;; \text{B}
+letter that looks like an article ;; b ;; \text{A, B}
+another currency ;; 2 \text{ euros} ;; \$2
 ratio not in lowest terms ;; 2:4 ;; 1:2
 """
 

@@ -74,7 +74,9 @@ def compare(prediction: str, gold: str, *, options: Options = DEFAULT) -> Verdic
         return _verdict(prediction[:100], shown[:100], _TOO_LONG)
     a, b = _simple(left), _simple(right)
     if a is not None and b is not None:
-        same = a == b or abs(a - b) <= options.relative_tolerance * abs(b)
+        same = a == b
+        if not same and options.relative_tolerance:
+            same = abs(a - b) <= options.relative_tolerance * abs(b)
         return _verdict(prediction, shown, _SAME_NUMBER if same else _OTHER_NUMBER)
     try:
         result = _decide(cleaned, target, options)

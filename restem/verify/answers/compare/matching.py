@@ -87,7 +87,6 @@ class Matcher:
         self.undecided = False
         """Whether any comparison of scalars was left undecided."""
         self._oracle = oracle
-        self._relations = Relations(options, match=self.match, match_rows=self.match_rows)
 
     def match(self, answer: Node, gold: Node) -> Comparison:
         """Compares two answers or parts of answers; the gold answer says what is looked for."""
@@ -100,7 +99,8 @@ class Matcher:
         if Quantity in kinds:
             return self.match_quantities(answer, gold)
         if Relation in kinds:
-            return self._relations.match(answer, gold)
+            relations = Relations(self.options, match=self.match, match_rows=self.match_rows)
+            return relations.match(answer, gold)
         if Residue in kinds:
             return self.match_residues(answer, gold)
         if kinds & _NUMBER_SETS or (
@@ -143,8 +143,8 @@ class Matcher:
         detail = ""
         method = "symbolic"
         for a, b in readings:
-            if _is_infinite(a) or _is_infinite(b):
-                result = Comparison(a == b, "symbolic")
+            if mentions(a, INFINITY) or mentions(b, INFINITY):
+                result = self._compare_infinite(a, b)
             else:
                 result = self._compare(a, b)
             if result.equal:
@@ -152,6 +152,12 @@ class Matcher:
             method = result.method
             detail = detail or result.detail
         return Comparison(False, method, detail or "another value")
+
+    def _compare_infinite(self, answer: Node, gold: Node) -> Comparison:
+        if mentions_kind(answer, BigOperator) or mentions_kind(gold, BigOperator):
+            # Infinity as a bound of a series.
+            return self._compare(answer, gold)
+        return Comparison(answer == gold, "symbolic")
 
     def _compare(self, answer: Node, gold: Node) -> Comparison:
         result = compare_values(answer, gold, log_base=self.options.log_base)
@@ -382,11 +388,6 @@ def _without_letter_unit(node: Node, units: tuple[tuple[str, int], ...]) -> Node
         return node
     rest = node.factors[:-1]
     return rest[0] if len(rest) == 1 else Product(rest)
-
-
-def _is_infinite(node: Node) -> bool:
-    """Returns whether infinity occurs in a node, other than as a bound."""
-    return mentions(node, INFINITY) and not mentions_kind(node, BigOperator)
 
 
 def _parameter(node: Node) -> Node | None:

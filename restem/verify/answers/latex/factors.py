@@ -105,6 +105,8 @@ class Factors:
         if token.kind in ("sym", "base"):
             return True
         if token.kind == "op":
+            if token.value == "(" and self.at_modulus():
+                return False
             return token.value in "([{" or (token.value == "|" and self._brackets.bar_opens)
         return token.kind == "cmd" and token.value in _STARTING_COMMANDS
 

@@ -42,6 +42,7 @@ _LAYOUT_GROUP = re.compile(
 )
 _PHANTOM = re.compile(r"\\[hv]?phantom\s*[^\s{]")
 _SPACING = re.compile(r"\\[,;:!> ]|\\\n|~")
+_DOLLAR = re.compile(r"(?<!\\)\$")
 _FRACTION = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
 _BINOMIAL = re.compile(r"\\[dt]binom(?![a-zA-Z])")
 _TEXT = re.compile(
@@ -80,31 +81,47 @@ _PUNCTUATION = re.compile(r"[^\w\s:/.+-]|(?<!\d)\.|\.(?!\d)")
 def clean(answer: str) -> str:
     r"""Returns the answer with layout removed and synonyms spelled one way.
 
-    This is idempotent, takes time linear in the length, and never changes what the answer denotes:
+    This takes time linear in the length and never changes what the answer denotes:
     `\left( \dfrac12,\ 3 \right)` becomes `(\frac12,3)`.
     """
     text = answer.translate(_UNICODE_TABLE)
     text = text.replace("\x00", " ").replace(ROW, " ")
+    if "\\" in text:
+        text = _without_layout(text)
+    else:
+        if "{,}" in text:
+            text = _THOUSANDS.sub("", text).replace("{,}", ",")
+        text = text.replace("$", " ").replace("~", " ")
+    text = _SPACE.sub(" ", text).strip()
+    return _trim(_unwrap(_trim(text)))
+
+
+def _without_layout(text: str) -> str:
+    """Returns a text that has commands with layout removed and synonyms spelled one way."""
+    # Functions as replacements: templates with a backslash are expanded in Python.
     text = text.replace("\\\\$", "\\$")
     text = text.replace("\\\\", ROW)
     text = _THOUSANDS.sub("", text)
     text = text.replace("{,}", ",")
     text = text.replace(r"\(", "").replace(r"\)", "")
     text = text.replace(r"\[", "").replace(r"\]", "")
-    text = re.sub(r"(?<!\\)\$", " ", text)
+    text = _DOLLAR.sub(" ", text)
     # A thin space between digits groups them; anywhere else it is only a space.
     text = _THINLY.sub("", text)
     text = _SPACING.sub(" ", text)
-    text = _PHANTOM.sub(" ", _LAYOUT_GROUP.sub(" ", text))
+    text = _LAYOUT_GROUP.sub(" ", text)
+    if "phantom" in text:
+        text = _PHANTOM.sub(" ", text)
     text = _LAYOUT.sub(" ", text)
-    text = _FRACTION.sub(r"\\frac", text)
-    text = _BINOMIAL.sub(r"\\binom", text)
-    text = _LETTER.sub(r" \1", _TEXT.sub(r"\\text", text))
-    text = _NOT_EQUAL.sub(r"\\ne ", text)
+    text = _FRACTION.sub(lambda _: r"\frac", text)
+    if "binom" in text:
+        text = _BINOMIAL.sub(lambda _: r"\binom", text)
+    text = _TEXT.sub(lambda _: r"\text", text)
+    text = _LETTER.sub(lambda match: " " + match[1], text)
+    if r"\not" in text:
+        text = _NOT_EQUAL.sub(lambda _: r"\ne ", text)
     text = _STYLE.sub("", text)
-    text = _COMMAND.sub(lambda match: _ALIASES.get(match.group(), match.group()), text)
-    text = _SPACE.sub(" ", text).strip()
-    return _trim(_unwrap(_trim(text)))
+    return _COMMAND.sub(lambda match: _ALIASES.get(match.group(), match.group()), text)
 
 
 def _unwrap(text: str) -> str:
@@ -129,16 +146,17 @@ def _trim(text: str) -> str:
 
 def squeeze(cleaned: str) -> str:
     """Returns a cleaned answer without meaningless spaces, for comparison as a string."""
-    return _GLUE.sub(r"\1", cleaned)
+    return _GLUE.sub(lambda match: match[1], cleaned)
 
 
 def text_key(cleaned: str) -> str:
     """Returns a verbal answer as a human compares it: words, single spaces, no capitals."""
     text = _WORDS_ONLY.sub(" ", cleaned.replace(r"\text", " "))
-    text = _CLOCK_DOTS.sub(r"\1m", text.casefold())
+    text = _CLOCK_DOTS.sub(lambda match: match[1] + "m", text.casefold())
     text = _PUNCTUATION.sub(" ", text)
     words = text.replace("_", " ").split()
-    if len(words) > 1 and words[0] in ("the", "a", "an"):
+    # In `a circle` the article says nothing; in `A, B` it is a letter.
+    if len(words) > 1 and words[0] in ("the", "a", "an") and len(words[1]) > 1:
         words = words[1:]
     return " ".join(words)
 

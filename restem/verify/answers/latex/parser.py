@@ -194,9 +194,9 @@ class _Parser:
         factors = [self.factors.factor(leading=True)]
         while True:
             token = cursor.token
-            if self.factors.at_modulus():
-                break
             if token.kind == "text":
+                if self.factors.at_modulus():
+                    break
                 self.factors.units.append(self.unit())
             elif token.value in _MULTIPLIES and token.kind in ("op", "cmd"):
                 cursor.take()

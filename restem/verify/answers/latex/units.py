@@ -19,10 +19,11 @@ _TIMES = {
 _MASSES = {"mg": 1, "g": 1000, "gm": 1000, "gram": 1000, "kg": 10**6, "kilogram": 10**6}
 _WEIGHTS = {"oz": 1, "ounce": 1, "lb": 16, "pound": 16}
 _MONEY = {"cent": 1, "¢": 1, "dollar": 100, "usd": 100}
+_EUROS = {"euro": 1}
 _CLOCK = frozenset(("am", "pm"))
 _UNIT_TABLES = {
     "metric": _LENGTHS, "imperial": _FEET, "time": _TIMES, "mass": _MASSES, "weight": _WEIGHTS,
-    "money": _MONEY,
+    "money": _MONEY, "euros": _EUROS,
 }  # fmt: skip
 _SHORT_WORDS = (
     "cm mm km ft yd mi mg kg gm lb lbs oz hr hrs sec min mph rpm usd deg sq cu am pm and or odd "

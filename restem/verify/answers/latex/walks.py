@@ -25,6 +25,9 @@ def negative(node: Node) -> Node:
     return Negation(node)
 
 
+_BINDERS = (BigOperator, SetBuilder)
+
+
 def walk(node: Node) -> list[Node]:
     """Returns the node and everything below it, each before its children."""
     found = [node]
@@ -35,10 +38,13 @@ def walk(node: Node) -> list[Node]:
 
 def variables(node: Node) -> set[str]:
     """Returns the names of the free variables in a node; pi, e and i are not among them."""
-    parts = walk(node)
-    if any(isinstance(part, BigOperator | SetBuilder) for part in parts):
-        return _free(node)
-    return {part.name for part in parts if isinstance(part, Symbol)}
+    names = set()
+    for part in walk(node):
+        if isinstance(part, Symbol):
+            names.add(part.name)
+        elif isinstance(part, _BINDERS):
+            return _free(node)
+    return names
 
 
 def _free(node: Node) -> set[str]:
