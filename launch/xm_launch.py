@@ -1,299 +1,230 @@
-"""Starts restem with XManager: on this machine or on Vertex AI.
+#!/usr/bin/env python3
+"""Starts restem: on this machine, Vertex AI, Cloud TPU VMs or GKE.
 
-    python launch/xm_launch.py --gin_file=restem_math.gin --gin.MODEL=hf:/models/gemma-3-4b-pt \
-        --executor=vertex --gpu_type=a100 --gpu_count=8 --workdir=gs://bucket/runs/math
-    python launch/xm_launch.py --gin_file=restem_demo.gin --workdir=runs/demo --sweep=seed=0,1,2
+    launch/xm_launch.py --setup --executor=tpu_vm --project=mine --zone=us-west4-a \
+        --bucket=gs://mine/runs --chip=v5e --topology=4x4 --data=gs://mine/data \
+        --model=hf:gs://mine/models/gemma-3-4b-pt
+    launch/xm_launch.py --gin_file=restem_math.gin
+    launch/xm_launch.py --gin_file=restem_math.gin --resume=restem-math-20261128-031818
+    launch/xm_launch.py --executor=local --gin_file=restem_demo.gin --workdir=runs/demo
 
-`--dry_run` prints every job, its resources and its command, and needs neither XManager nor
-credentials. Running the same command again resumes: the workdir says what is done.
+The first line keeps the settings of a machine, the second one starts a run in a new folder of the
+bucket and follows it, the third one continues it. `--dry_run` prints all that would be sent.
+docs/launching.md has the rest.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
-import os
+import datetime
 import pathlib
-import shlex
-import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from absl import app, flags
 
+from launch import checks, commands, experiment, gke, local, tpu_vm, vertex
+from launch import config as config_lib
+from launch import jobs as jobs_lib
+from launch.config import CAPACITIES, EXECUTORS, Config, help_of
+from launch.image import Image
+from launch.jobs import Job
 from restem.cli.main import split_gin_bindings
 from restem.errors import UserError
-from restem.plan.chips import CHIPS, Slice
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ACTIONS = ("run", "follow", "stop", "delete", "status")
 
 GIN_FILE = flags.DEFINE_multi_string("gin_file", [], "gin files, passed on to restem")
-WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; in a bucket for many hosts")
+WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; default: BUCKET/NAME-DATE")
+NAME = flags.DEFINE_string("name", None, "name of the run; default: that of its first gin file")
+RESUME = flags.DEFINE_string("resume", None, "NAME-DATE of a run that is to continue")
 VERB = flags.DEFINE_string("verb", "run", "verb of restem")
-EXECUTOR = flags.DEFINE_enum("executor", "local", ["local", "vertex"], "where the job runs")
-TPU_TYPE = flags.DEFINE_enum("tpu_type", None, sorted(CHIPS), "chip of a TPU slice")
-TOPOLOGY = flags.DEFINE_string("topology", None, "shape of the slice, such as 4x4x4")
-GPU_TYPE = flags.DEFINE_string("gpu_type", None, "GPU of Vertex, such as a100")
-GPU_COUNT = flags.DEFINE_integer("gpu_count", 1, "GPUs of each host", lower_bound=1)
-HOSTS = flags.DEFINE_integer("hosts", None, "hosts of a job; follows from a TPU's topology")
 SWEEP = flags.DEFINE_multi_string(
     "sweep", [], "NAME=V1,V2,...: a job for every value; `seed` is the gin macro SEED"
 )
-IMAGE = flags.DEFINE_string("base_image", "python:3.11", "image that the job's is built on")
-DRY_RUN = flags.DEFINE_bool("dry_run", False, "print the jobs, start nothing")
-NAME = flags.DEFINE_string("name", "restem", "title of the experiment")
+HOSTS = flags.DEFINE_integer("hosts", None, "hosts of a job; follows from a TPU's topology")
+MODEL_ON_HOSTS = flags.DEFINE_bool(
+    "model_on_hosts", False, "the model is a folder that every host has at the same place"
+)
+DETACH = flags.DEFINE_bool("detach", False, "return once the jobs run")
+KEEP = flags.DEFINE_bool("keep", False, "keep a slice of Cloud TPU VMs when the run has ended")
+ACTION = flags.DEFINE_enum("action", "run", ACTIONS, "what to do with the jobs of --resume")
+DRY_RUN = flags.DEFINE_bool("dry_run", False, "print what would be sent, start nothing")
+SETUP = flags.DEFINE_bool("setup", False, "keep the settings given, ask for others, and stop")
+
+_CHOICES = {"executor": EXECUTORS, "capacity": CAPACITIES}
+SETTINGS = {
+    field: flags.DEFINE_integer(field, None, help_of(field), lower_bound=1)
+    if field == "gpu_count"
+    else flags.DEFINE_enum(field, None, _CHOICES[field], help_of(field))
+    if field in _CHOICES
+    else flags.DEFINE_string(field, None, help_of(field))
+    for field in Config.__dataclass_fields__
+}
+
+_GIN_BINDINGS: list[str] = []
 
 
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """One run of restem on one or several hosts."""
-
-    name: str
-    """Unique in the experiment."""
-    arguments: tuple[str, ...]
-    """Of the `restem` command."""
-    executor: str
-    """"local" or "vertex"."""
-    resources: Mapping[str, str]
-    """What each job asks for: "hosts" and a TPU slice or GPUs."""
-
-    @property
-    def hosts(self) -> int:
-        return int(self.resources["hosts"])
-
-    def text(self) -> str:
-        """The job for a person, its command ready to be pasted."""
-        resources = ", ".join(f"{k}={v}" for k, v in self.resources.items())
-        command = shlex.join(["restem", *self.arguments])
-        return f"job {self.name} ({self.executor}): {resources}\n  {command}"
+def settings() -> Config:
+    """The flags' settings, and those of the user's file where flags leave them open."""
+    given = Config(**{name: flag.value for name, flag in SETTINGS.items()})
+    kept = given.over(config_lib.read(config_lib.path()))
+    if kept.executor is None and WORKDIR.value and "://" not in WORKDIR.value:
+        return Config(executor="local").over(kept)
+    return kept
 
 
-def sweep_points(sweeps: Sequence[str]) -> list[dict[str, str]]:
-    """Every combination of the swept values: ["seed=0,1", "x.y=2"] -> two points.
-
-    Raises:
-      UserError: a sweep is not NAME=V1,V2 or a name comes twice.
-    """
-    axes = {}
-    for sweep in sweeps:
-        name, equals, values = sweep.partition("=")
-        if not (name and equals and all(values.split(","))):
-            raise UserError(f"--sweep={sweep}: write NAME=V1,V2, such as seed=0,1,2")
-        name = name.upper() if name == "seed" else name
-        if name in axes:
-            raise UserError(f"--sweep: {name} is swept twice; write its values in one sweep")
-        axes[name] = values.split(",")
-    return [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
+def set_up(config: Config) -> None:
+    """Keeps the settings, after asking for them on a terminal."""
+    if sys.stdin.isatty():
+        config = config_lib.ask(config, input)
+    config.require("executor")
+    if config.executor != "local":
+        config.require("project", "zone", "bucket")
+        jobs_lib.resources(config, None)
+    if DRY_RUN.value:
+        print(f"dry run: {config_lib.path()} was not written")
+        return
+    config_lib.write(config_lib.path(), config)
+    print(f"kept in {config_lib.path()}; launch/xm_launch.py --gin_file=restem_math.gin starts a run")
 
 
-def resources(
-    *,
-    executor: str,
-    tpu_type: str | None,
-    topology: str | None,
-    gpu_type: str | None,
-    gpu_count: int,
-    hosts: int | None,
-) -> dict[str, str]:
-    """What a job asks for; hosts follow from a TPU's topology.
+def name_and_workdir(config: Config, now: datetime.datetime) -> tuple[str, str]:
+    """Returns the run's name and folder: new ones, or those that --resume and --workdir name.
 
     Raises:
-      UserError: the flags contradict each other.
+      UserError: the folder is not where all hosts see it, or the machine is not set up.
     """
-    if (tpu_type is None) != (topology is None):
-        raise UserError("--tpu_type and --topology go together, such as v5p and 4x4x4")
-    if tpu_type and gpu_type:
-        raise UserError("--tpu_type and --gpu_type: a job has one kind of accelerator")
-    if tpu_type:
-        where = Slice.parse(f"{tpu_type}:{topology}")
-        if hosts not in (None, where.hosts):
+    if RESUME.value and WORKDIR.value:
+        raise UserError("--resume names the folder of a run; leave --workdir out")
+    stem = pathlib.PurePath(GIN_FILE.value[0]).stem if GIN_FILE.value else "restem"
+    name = NAME.value or stem
+    if WORKDIR.value:
+        if config.executor != "local" and not WORKDIR.value.startswith("gs://"):
             raise UserError(
-                f"--hosts={hosts}: {where.name} has {where.hosts} hosts; leave --hosts out"
+                f"--workdir={WORKDIR.value}: all hosts must see it: give a folder in a bucket, such"
+                " as gs://bucket/runs/math"
             )
-        return {"hosts": str(where.hosts), "tpu": where.name, "chips": str(where.chips)}
-    asked = {"hosts": str(hosts or 1)}
-    if gpu_type:
-        asked["gpu"] = f"{gpu_count} x {gpu_type}"
-    elif executor == "vertex":
-        raise UserError("--executor=vertex needs --tpu_type and --topology, or --gpu_type")
-    return asked
-
-
-def jobs(
-    *,
-    gin_files: Sequence[str],
-    bindings: Sequence[str],
-    workdir: str | None,
-    verb: str,
-    executor: str,
-    asked: Mapping[str, str],
-    sweeps: Sequence[str] = (),
-) -> list[Job]:
-    """One job for each point of the sweep, each in a folder of its own.
-
-    Args:
-      bindings: "--gin.NAME=VALUE" as given.
-
-    Raises:
-      UserError: no workdir or gin file, or a workdir that other hosts do not see.
-    """
-    if not workdir:
-        raise UserError("--workdir=DIR is missing: the folder where the run's files go")
-    if not gin_files:
-        raise UserError("--gin_file=FILE is missing, such as --gin_file=restem_math.gin")
-    if executor == "vertex" and "://" not in workdir:
+        last = pathlib.PurePath(WORKDIR.value).name
+        return jobs_lib.resource_name(NAME.value or last), WORKDIR.value
+    if config.bucket is None:
         raise UserError(
-            f"--workdir={workdir}: on Vertex the workdir is in a bucket, such as gs://bucket/run"
+            "this machine is not set up: run launch/xm_launch.py --setup, or give --bucket, or give"
+            " --executor=local --workdir=DIR"
         )
-    made = []
-    for point in sweep_points(sweeps):
-        tag = "_".join(f"{name}_{value}" for name, value in point.items())
-        folder = f"{workdir.rstrip('/')}/{tag}" if tag else workdir
-        made.append(
-            Job(
-                name=tag or "run",
-                arguments=(
-                    verb,
-                    *(f"--gin_file={file}" for file in gin_files),
-                    *bindings,
-                    *(f"--gin.{name}={value}" for name, value in point.items()),
-                    f"--workdir={folder}",
-                ),
-                executor=executor,
-                resources=dict(asked),
-            )
-        )
-    return made
+    bucket = config.bucket.rstrip("/")
+    if RESUME.value:
+        last = RESUME.value.rstrip("/").rpartition("/")[2]
+        return jobs_lib.resource_name(last), f"{bucket}/{last}"
+    made = jobs_lib.new_name(name, now)
+    return made, f"{bucket}/{made}"
 
 
-def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("localhost", 0))
-        return s.getsockname()[1]
-
-
-def launch(made: Sequence[Job], *, title: str, base_image: str) -> None:
-    """Starts the jobs with XManager and waits for local ones.
-
-    Raises:
-      UserError: XManager is missing, or its backend does not know the accelerator.
-    """
-    try:
-        from xmanager import xm, xm_local
-    except ImportError as e:
-        raise UserError(
-            f"XManager is not installed ({e}): pip install --no-deps -r launch/requirements.txt; or"
-            " start without it: launch/tpu_vm.sh for TPU VMs, launch/gke.yaml for Kubernetes,"
-            " --dry_run to see the commands"
-        ) from e
-
-    executor = made[0].executor
-    with xm_local.create_experiment(experiment_title=title) as experiment:
-        if executor == "local":
-            spec = xm_local.Local.Spec()
-            (executable,) = experiment.package(
-                [xm.binary(spec, sys.executable, args=xm.SequentialArgs.from_collection(
-                    ["-m", "restem"]))]
-            )  # fmt: skip
-        else:
-            requirements = _vertex_requirements(made[0], xm)
-            spec = xm_local.Vertex.Spec()
-            (executable,) = experiment.package(
-                [
-                    xm.python_container(
-                        spec,
-                        entrypoint=xm.CommandList(
-                            [
-                                "cd /restem",
-                                f"pip install --no-cache-dir . '{_jax_for(made[0])}'",
-                                'restem "$@"',
-                            ]
-                        ),
-                        path=str(ROOT),
-                        base_image=base_image,
-                        docker_instructions=[f"COPY {ROOT.name}/ /restem", "WORKDIR /restem"],
-                    )
-                ]
-            )
+def launch(config: Config, name: str, workdir: str) -> int:
+    """Starts the jobs of a run, or prints what that would send; returns an exit code."""
+    asked = jobs_lib.resources(config, HOSTS.value)
+    run = checks.read_run(
+        config, asked, gin_files=GIN_FILE.value, bindings=_GIN_BINDINGS,
+        model_flag=SETTINGS["model"].value, model_on_hosts=MODEL_ON_HOSTS.value,
+    )  # fmt: skip
+    made = jobs_lib.jobs(
+        name=name, workdir=workdir, verb=VERB.value, gin_files=run.gin_files,
+        bindings=run.bindings, asked=asked, environment=run.environment, sweeps=SWEEP.value,
+    )  # fmt: skip
+    print(f"workdir: {workdir}", flush=True)
+    image = _image(config, run, asked)
+    for job in made:
+        _check(job, config)
+    if DRY_RUN.value:
+        listings = [] if config.executor == "local" else checks.preflight(workdir, run)
+        before = [*listings, *(image.commands() if image else [])]
+        print("\n".join(commands.text(command) for command in before))
         for job in made:
-            arguments = xm.SequentialArgs.from_collection(list(job.arguments))
-            if executor == "vertex":
-                experiment.add(
-                    xm.Job(executable, xm_local.Vertex(requirements=requirements), args=arguments)
-                )
-                continue
-            # Several hosts on this machine are several processes that find each other by port.
-            port = _free_port()
-            group = {}
-            for host in range(job.hosts):
-                env = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-                if job.hosts > 1:
-                    env |= {
-                        "RESTEM_COORDINATOR": f"localhost:{port}",
-                        "RESTEM_NUM_PROCESSES": str(job.hosts),
-                        "RESTEM_PROCESS_ID": str(host),
-                    }
-                group[f"{job.name}_{host}"] = xm.Job(
-                    executable, xm_local.Local(), args=arguments, env_vars=env
-                )
-            experiment.add(xm.JobGroup(**group))
+            print(f"# {job.name}: {job.resources}\n# {job.command}")
+            print(_text(job, config, image, run))
+        print("dry run: nothing was sent")
+        return 0
+    if config.executor == "local":
+        return jobs_lib.worst(local.run(name, made))
+    checks.check_buckets(checks.preflight(workdir, run))
+    if image:
+        image.provide()
+    _say_what_next(config, name)
+    return jobs_lib.worst(experiment.run(name, made, lambda job: _run(job, config, image, run)))
 
 
-def _jax_for(job: Job) -> str:
-    """The package that brings JAX the job's accelerator."""
-    return "jax[tpu]" if "tpu" in job.resources else "jax[cuda12]"
+def _image(config: Config, run: checks.Run, asked: jobs_lib.Resources) -> Image | None:
+    if config.executor == "local" or config.image is None:
+        return None
+    extra = "cuda12" if asked.gpu else "tpu"
+    return Image(config.image, jax_extra=extra, models=run.model.startswith("pypi:"))
 
 
-def _vertex_requirements(job: Job, xm):
-    if "tpu" in job.resources:
-        from xmanager.cloud import vertex
+def _check(job: Job, config: Config) -> None:
+    if config.executor == "local":
+        local.require()
+        return
+    commands.require("gcloud")
+    {"vertex": vertex, "tpu_vm": tpu_vm, "gke": gke}[config.executor].check(job, config)
 
-        chip, _, shape = job.resources["tpu"].partition(":")
-        kind = xm.ResourceType[f"TPU_{chip.upper()}"]
-        if kind not in vertex._CLOUD_TPU_ACCELERATOR_TYPES:
-            raise UserError(
-                f"--tpu_type={chip}: this XManager cannot ask Vertex for it; use launch/tpu_vm.sh"
-                " or launch/gke.yaml with the same gin files"
-            )
-        return xm.JobRequirements({kind: shape})
-    count, _, kind = job.resources["gpu"].partition(" x ")
-    return xm.JobRequirements({xm.ResourceType[kind.upper()]: int(count)}, replicas=job.hosts)
+
+def _slice(job: Job, config: Config, image: Image | None, run: checks.Run | None) -> tpu_vm.TpuVm:
+    models = run is not None and run.model.startswith("pypi:")
+    return tpu_vm.TpuVm(job, config, image_name=image and image.name, models=models)
+
+
+def _text(job: Job, config: Config, image: Image | None, run: checks.Run) -> str:
+    if config.executor == "local":
+        return local.text(job)
+    if config.executor == "tpu_vm":
+        return tpu_vm.text(_slice(job, config, image, run))
+    assert image is not None
+    return (vertex if config.executor == "vertex" else gke).text(job, config, image.name)
+
+
+def _run(job: Job, config: Config, image: Image | None, run: checks.Run) -> int:
+    if config.executor == "tpu_vm":
+        return _slice(job, config, image, run).run(detach=DETACH.value, keep=KEEP.value)
+    assert image is not None
+    executor = vertex if config.executor == "vertex" else gke
+    return executor.run(job, config, image.name, detach=DETACH.value)
+
+
+def _say_what_next(config: Config, name: str) -> None:
+    again = f"launch/xm_launch.py --executor={config.executor} --resume={name}"
+    print(f"follow, stop or delete it: {again} --action=follow|stop|delete", flush=True)
+
+
+def act(config: Config, name: str) -> int:
+    """Does what --action says with the job of a name; returns an exit code."""
+    if not (RESUME.value or WORKDIR.value):
+        raise UserError(f"--action={ACTION.value} needs --resume=NAME-DATE, the name of the run")
+    if config.executor == "vertex":
+        return vertex.act(ACTION.value, name, config)
+    if config.executor == "gke":
+        return gke.act(ACTION.value, name, config)
+    if config.executor == "tpu_vm":
+        config.require("project", "zone")
+        job = Job(name, (), "", jobs_lib.resources(config, None))
+        return tpu_vm.act(ACTION.value, _slice(job, config, None, None))
+    raise UserError("--action: a local run is followed and stopped where it was started")
 
 
 def main(argv: Sequence[str]) -> int:
     try:
         if len(argv) > 1:
             raise UserError(f"unknown arguments {' '.join(argv[1:])}; see --help")
-        asked = resources(
-            executor=EXECUTOR.value,
-            tpu_type=TPU_TYPE.value,
-            topology=TOPOLOGY.value,
-            gpu_type=GPU_TYPE.value,
-            gpu_count=GPU_COUNT.value,
-            hosts=HOSTS.value,
-        )
-        made = jobs(
-            gin_files=GIN_FILE.value,
-            bindings=_GIN_BINDINGS,
-            workdir=WORKDIR.value,
-            verb=VERB.value,
-            executor=EXECUTOR.value,
-            asked=asked,
-            sweeps=SWEEP.value,
-        )
-        if DRY_RUN.value:
-            for job in made:
-                print(job.text())
-            print("dry run: nothing was started")
+        config = settings()
+        if SETUP.value:
+            set_up(config)
             return 0
-        launch(made, title=NAME.value, base_image=IMAGE.value)
+        name, workdir = name_and_workdir(config, datetime.datetime.now(datetime.UTC))
+        config.require("executor")
+        return launch(config, name, workdir) if ACTION.value == "run" else act(config, name)
     except UserError as e:
-        print(f"xm_launch: {e}", file=sys.stderr)
+        print(f"xm_launch: {str(e).partition(chr(10))[0]}", file=sys.stderr)
         return 2
-    return 0
-
-
-_GIN_BINDINGS: list[str] = []
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
@@ -306,7 +237,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
 def console() -> None:
     try:
         app.run(main, flags_parser=_parse)
-    except UserError as e:
+    except (UserError, flags.Error) as e:
         print(f"xm_launch: {e}", file=sys.stderr)
         sys.exit(2)
 

@@ -1,53 +1,105 @@
-"""TPU chips and slices: peak figures with their source, and how libtpu is asked for a slice."""
+"""TPU chips, the slices made of them, and GPUs: peak rates, and what Google Cloud calls each.
+
+One table for `restem plan`, which compiles for a slice, and for the launchers, which ask for one.
+A slice has three names: libtpu's topology ("v5e:4x8"), the accelerator type of the Cloud TPU API
+("v5litepod-32"), and a machine type with a topology on GKE and Vertex AI ("ct5lp-hightpu-4t",
+"4x8"). All follow from the chip and the shape.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import re
+from collections.abc import Mapping
 
 from restem.errors import UserError
+
+_GIB = 2**30
+_TPU_DOCS = "https://cloud.google.com/tpu/docs/"
+
+_PLANE = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+_CUBE = (
+    "2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """One chip; rates a second, sizes in bytes."""
+    """One TPU chip.
+
+    Sources: peak rates and shapes, the page of the chip (`source`); runtime images,
+    https://cloud.google.com/tpu/docs/runtimes; GKE labels and machine types,
+    https://cloud.google.com/kubernetes-engine/docs/concepts/plan-tpus; Vertex AI,
+    https://cloud.google.com/vertex-ai/docs/training/configure-compute.
+    """
 
     name: str
-    """As in a topology's name, "v5p"."""
+    """Name in a topology, such as "v5p"."""
     flops: float
-    """Peak of bfloat16 matrix products, FLOP/s."""
+    """Peak rate of bfloat16 matrix products, FLOP/s."""
     hbm_bandwidth: float
-    """Bytes/s between HBM and the core."""
+    """Bandwidth between HBM and the cores, bytes/s."""
     hbm: int
-    """Bytes that a program may use, as libtpu 0.0.52 states in its out-of-memory error."""
+    """HBM that a program may use, bytes, as libtpu 0.0.52 states in its out-of-memory error."""
     ici: float
-    """Bytes/s that a chip sends to all its neighbours together."""
+    """Rate at which a chip sends to all its neighbours together, bytes/s."""
     links: int
     """Neighbours on the interconnect: 4 in a 2D torus, 6 in a 3D torus."""
     chips_per_host: int
-    """Of slices of several hosts."""
+    """Chips on each host of a slice of several hosts."""
     largest_host: int
-    """Chips of the largest slice with one host."""
+    """Chips of the largest slice on one host."""
+    tensor_cores: int
+    """TensorCores on a chip; accelerator types count these."""
+    accelerator_prefix: str
+    """First part of the accelerator type in the Cloud TPU API."""
+    runtime_version: str
+    """Image of Cloud TPU VMs (`--runtime-version`)."""
+    machine_family: str
+    """Machine type on GKE and Vertex AI, without its last part, which counts chips."""
+    gke_accelerator: str
+    """Value of the node label cloud.google.com/gke-tpu-accelerator."""
+    on_vertex: bool
+    """Whether Vertex AI takes this chip by machine type and topology in a CustomJob."""
+    shapes: tuple[str, ...]
+    """Slices that the Cloud TPU API gives for an accelerator type, one for each size."""
     source: str
-    """Where the peak figures are published."""
+    """Page of the peak rates and shapes."""
 
     @property
     def axis_bandwidth(self) -> float:
-        """Bytes/s that a chip sends along one axis of the torus, to its two neighbours there."""
+        """Rate at which a chip sends to its two neighbours along one axis of the torus, bytes/s."""
         return 2 * self.ici / self.links
 
 
-_GIB = 2**30
-_DOCS = "https://cloud.google.com/tpu/docs/"
-
 CHIPS = {
-    "v4": Chip("v4", 275e12, 1228e9, int(30.75 * _GIB), 300e9, 6, 4, 4, _DOCS + "v4"),
-    "v5e": Chip("v5e", 197e12, 819e9, int(15.75 * _GIB), 200e9, 4, 4, 8, _DOCS + "v5e"),
-    "v5p": Chip("v5p", 459e12, 2765e9, int(95.73 * _GIB), 600e9, 6, 4, 4, _DOCS + "v5p"),
-    "v6e": Chip("v6e", 918e12, 1640e9, int(31.24 * _GIB), 400e9, 4, 4, 8, _DOCS + "v6e"),
-}
-"""v4 with megacore: a chip's two cores are one device, as on Cloud TPU."""
+    "v4": Chip(
+        "v4", 275e12, 1228e9, int(30.75 * _GIB), 300e9, links=6, chips_per_host=4, largest_host=4,
+        tensor_cores=2, accelerator_prefix="v4", runtime_version="tpu-ubuntu2204-base",
+        machine_family="ct4p-hightpu", gke_accelerator="tpu-v4-podslice", on_vertex=False,
+        shapes=_CUBE, source=_TPU_DOCS + "v4",
+    ),
+    "v5e": Chip(
+        "v5e", 197e12, 819e9, int(15.75 * _GIB), 200e9, links=4, chips_per_host=4, largest_host=8,
+        tensor_cores=1, accelerator_prefix="v5litepod", runtime_version="v2-alpha-tpuv5-lite",
+        machine_family="ct5lp-hightpu", gke_accelerator="tpu-v5-lite-podslice", on_vertex=True,
+        shapes=_PLANE, source=_TPU_DOCS + "v5e",
+    ),
+    "v5p": Chip(
+        "v5p", 459e12, 2765e9, int(95.73 * _GIB), 600e9, links=6, chips_per_host=4, largest_host=4,
+        tensor_cores=2, accelerator_prefix="v5p", runtime_version="v2-alpha-tpuv5",
+        machine_family="ct5p-hightpu", gke_accelerator="tpu-v5p-slice", on_vertex=False,
+        shapes=(*_CUBE, "16x16x16", "16x16x24"), source=_TPU_DOCS + "v5p",
+    ),
+    "v6e": Chip(
+        "v6e", 918e12, 1640e9, int(31.24 * _GIB), 400e9, links=4, chips_per_host=4, largest_host=8,
+        tensor_cores=1, accelerator_prefix="v6e", runtime_version="v2-alpha-tpuv6e",
+        machine_family="ct6e-standard", gke_accelerator="tpu-v6e-slice", on_vertex=True,
+        shapes=_PLANE, source=_TPU_DOCS + "v6e",
+    ),
+}  # fmt: skip
+"""v4 with megacore: the two cores of a chip are one device, as on Cloud TPU."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,12 +107,17 @@ class Slice:
     """A slice of a pod, named as in "v5p:4x4x4"."""
 
     chip: Chip
-    """What it is made of."""
+    """Kind of chip."""
     shape: tuple[int, ...]
     """Chips along each axis of the torus."""
 
     @classmethod
     def parse(cls, name: str) -> Slice:
+        """Returns the slice of a name such as "v5e:16x16".
+
+        Raises:
+          UserError: the name is not CHIP:AxB or CHIP:AxBxC, or the chip is not in the table.
+        """
         match = re.fullmatch(r"(\w+):(\d+(?:x\d+){1,2})", name)
         if not match or match[1] not in CHIPS:
             raise UserError(
@@ -72,7 +129,12 @@ class Slice:
 
     @property
     def name(self) -> str:
-        return f"{self.chip.name}:{'x'.join(map(str, self.shape))}"
+        return f"{self.chip.name}:{self.topology}"
+
+    @property
+    def topology(self) -> str:
+        """The shape as GKE and Vertex AI write it, "4x8"."""
+        return "x".join(map(str, self.shape))
 
     @property
     def chips(self) -> int:
@@ -83,11 +145,33 @@ class Slice:
         one = self.chips <= self.chip.largest_host
         return 1 if one else self.chips // self.chip.chips_per_host
 
-    def devices(self):
-        """Devices of the slice to compile for; libtpu describes them, and no TPU is needed.
+    @property
+    def accelerator_type(self) -> str:
+        """Name in the Cloud TPU API: "v5p-128" is 64 chips, because it counts TensorCores."""
+        return f"{self.chip.accelerator_prefix}-{self.chips * self.chip.tensor_cores}"
+
+    @property
+    def machine_type(self) -> str:
+        """Machine type of a host on GKE and Vertex AI."""
+        return f"{self.chip.machine_family}-{self.chips // self.hosts}t"
+
+    def require_offered(self) -> None:
+        """Checks that Google Cloud gives slices of this shape.
 
         Raises:
-          UserError: libtpu is not installed, or knows no such slice.
+          UserError: it does not; the message names those that it gives.
+        """
+        if self.topology not in self.chip.shapes:
+            raise UserError(
+                f"topology {self.topology}: Google Cloud has no such slice of {self.chip.name};"
+                f" choose {', '.join(self.chip.shapes)} ({self.chip.source})"
+            )
+
+    def devices(self):
+        """Returns the slice's devices to compile for; libtpu describes them without any TPU.
+
+        Raises:
+          UserError: libtpu is not installed, or does not know the slice.
         """
         from jax.experimental import topologies
 
@@ -96,10 +180,63 @@ class Slice:
             topology = topologies.get_topology_desc(
                 platform="tpu", topology_name=self.name, **options
             )
-        except Exception as e:  # jax raises several types, by what is missing
+        except Exception as e:  # jax raises several types, depending on what is missing
             reason = " ".join(str(e).split())[:200]
             raise UserError(
                 f"cannot describe {self.name} ({reason}); install restem[plan], which brings"
                 " libtpu, and check the topology"
             ) from e
         return list(topology.devices)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gpu:
+    """One kind of GPU on Vertex AI.
+
+    Sources: https://cloud.google.com/vertex-ai/docs/training/configure-compute and
+    https://cloud.google.com/compute/docs/gpus.
+    """
+
+    name: str
+    """Name on the launcher's command line, such as "a100"."""
+    accelerator_type: str
+    """Name in Vertex AI's enum AcceleratorType."""
+    machine_types: Mapping[int, str]
+    """Machine type by its number of GPUs."""
+
+    def machine_type(self, count: int) -> str:
+        """Returns the machine type with `count` GPUs.
+
+        Raises:
+          UserError: no machine has that many.
+        """
+        if count not in self.machine_types:
+            counts = ", ".join(map(str, self.machine_types))
+            raise UserError(
+                f"--gpu_count={count}: machines with {self.name} have {counts} GPUs; use"
+                " --hosts=N for several machines"
+            )
+        return self.machine_types[count]
+
+
+GPUS = {
+    gpu.name: gpu
+    for gpu in (
+        Gpu("l4", "NVIDIA_L4", {
+            1: "g2-standard-12", 2: "g2-standard-24", 4: "g2-standard-48", 8: "g2-standard-96",
+        }),
+        Gpu("a100", "NVIDIA_TESLA_A100", {
+            1: "a2-highgpu-1g", 2: "a2-highgpu-2g", 4: "a2-highgpu-4g", 8: "a2-highgpu-8g",
+            16: "a2-megagpu-16g",
+        }),
+        Gpu("a100_80gb", "NVIDIA_A100_80GB", {
+            1: "a2-ultragpu-1g", 2: "a2-ultragpu-2g", 4: "a2-ultragpu-4g", 8: "a2-ultragpu-8g",
+        }),
+        Gpu("h100", "NVIDIA_H100_80GB", {
+            1: "a3-highgpu-1g", 2: "a3-highgpu-2g", 4: "a3-highgpu-4g", 8: "a3-highgpu-8g",
+        }),
+        Gpu("h100_mega", "NVIDIA_H100_MEGA_80GB", {8: "a3-megagpu-8g"}),
+        Gpu("h200", "NVIDIA_H200_141GB", {8: "a3-ultragpu-8g"}),
+        Gpu("b200", "NVIDIA_B200", {8: "a4-highgpu-8g"}),
+    )
+}  # fmt: skip

@@ -1,0 +1,1 @@
+"""Starts restem on this machine, Vertex AI, Cloud TPU VMs or GKE; see docs/launching.md."""

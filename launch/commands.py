@@ -1,0 +1,66 @@
+"""Runs gcloud, kubectl and docker, or prints what would be run."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+from collections.abc import Sequence
+
+from restem.errors import UserError
+
+_INSTALL = {
+    "gcloud": "https://cloud.google.com/sdk/docs/install",
+    "kubectl": "gcloud components install kubectl gke-gcloud-auth-plugin",
+    "docker": "https://docs.docker.com/engine/install/",
+}
+
+
+def require(program: str) -> None:
+    """Checks that a program is installed.
+
+    Raises:
+      UserError: it is not; the message says how to install it.
+    """
+    if not shutil.which(program):
+        raise UserError(f"{program} is not installed: {_INSTALL[program]}")
+
+
+def text(argv: Sequence[str], stdin: str | None = None) -> str:
+    """The command as it can be pasted into a shell."""
+    line = shlex.join(argv)
+    return line if stdin is None else f"{line} <<'END'\n{stdin.rstrip()}\nEND"
+
+
+def run(argv: Sequence[str], *, stdin: str | None = None) -> None:
+    """Runs a command whose output the user sees.
+
+    Raises:
+      UserError: it is not installed, or failed.
+    """
+    require(argv[0])
+    print(f"+ {shlex.join(argv)}", flush=True)
+    code = subprocess.run(argv, input=stdin, text=True).returncode
+    if code:
+        raise UserError(f"{shlex.join(argv[:5])} ... failed with exit code {code}; see above")
+
+
+def ask(argv: Sequence[str]) -> tuple[int, str, str]:
+    """Runs a command that answers a question; returns its exit code, output and errors.
+
+    Raises:
+      UserError: it is not installed.
+    """
+    require(argv[0])
+    done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    return done.returncode, done.stdout, done.stderr
+
+
+def show(argv: Sequence[str]) -> int:
+    """Runs a command whose output the user sees, and which may fail; returns its exit code.
+
+    Raises:
+      UserError: it is not installed.
+    """
+    require(argv[0])
+    return subprocess.run(argv, stdin=subprocess.DEVNULL).returncode

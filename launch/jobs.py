@@ -1,0 +1,189 @@
+"""Jobs: one run of restem each, what it asks for, and what it is called."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+import itertools
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+
+from launch.config import Config
+from launch.worker import RESTARTABLE
+from restem.errors import UserError
+from restem.plan.chips import CHIPS, GPUS, Gpu, Slice
+
+BAD_INPUT = 2
+"""Exit code after which a person must correct something."""
+
+MOST_STARTS = 100
+"""How often a job is sent before a launcher gives up on it."""
+
+_LONGEST_NAME = 50
+"""Characters of a job's name: Kubernetes adds a suffix of its own and allows 63."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Resources:
+    """Hosts and accelerators of a job."""
+
+    hosts: int = 1
+    """Hosts, each with one process of restem."""
+    slice: Slice | None = None
+    """TPU slice."""
+    gpu: Gpu | None = None
+    """Kind of GPU."""
+    gpu_count: int = 0
+    """GPUs of each host."""
+
+    def __str__(self) -> str:
+        hosts = f"{self.hosts} host{'s' if self.hosts > 1 else ''}"
+        if self.slice:
+            return f"{self.slice.name}, {self.slice.chips} chips on {hosts}"
+        return f"{self.gpu_count} x {self.gpu.name} on each of {hosts}" if self.gpu else hosts
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One run of restem on one or several hosts."""
+
+    name: str
+    """Name in Google Cloud and Kubernetes: at most 50 of a-z, 0-9 and "-"."""
+    arguments: tuple[str, ...]
+    """Arguments of the `restem` command."""
+    workdir: str
+    """Folder of the run."""
+    resources: Resources
+    """What the job asks for."""
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Variables of every host."""
+    point: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Swept values by name."""
+
+    @property
+    def command(self) -> str:
+        """The command that every host runs, ready to be pasted."""
+        return shlex.join(["restem", *self.arguments])
+
+
+def worst(codes: Sequence[int]) -> int:
+    """Returns the exit code of a job from those of its hosts.
+
+    A host that found bad input, or failed in another way, explains those that it left alone, and
+    these would start again for nothing.
+    """
+    final = [code for code in codes if code and code not in RESTARTABLE]
+    if final:
+        return BAD_INPUT if BAD_INPUT in final else final[0]
+    return next((code for code in codes if code), 0)
+
+
+def resources(config: Config, hosts: int | None) -> Resources:
+    """Returns what a job asks for; a TPU's hosts follow from its topology.
+
+    Raises:
+      UserError: the settings contradict each other, or name an unknown chip, shape or GPU.
+    """
+    if (config.chip is None) != (config.topology is None):
+        raise UserError("--chip and --topology go together, such as v5p and 4x4x4")
+    if config.chip and config.gpu_type:
+        raise UserError("--chip and --gpu_type: a job has one kind of accelerator")
+    if config.chip:
+        if config.chip not in CHIPS:
+            raise UserError(f"--chip={config.chip}: choose one of {', '.join(CHIPS)}")
+        where = Slice.parse(f"{config.chip}:{config.topology}")
+        where.require_offered()
+        if hosts not in (None, where.hosts):
+            raise UserError(
+                f"--hosts={hosts}: {where.name} has {where.hosts} hosts; leave --hosts out"
+            )
+        return Resources(where.hosts, slice=where)
+    if config.gpu_type:
+        if config.gpu_type not in GPUS:
+            raise UserError(f"--gpu_type={config.gpu_type}: choose one of {', '.join(GPUS)}")
+        gpu, count = GPUS[config.gpu_type], config.gpu_count or 1
+        gpu.machine_type(count)
+        return Resources(hosts or 1, gpu=gpu, gpu_count=count)
+    if config.executor != "local":
+        raise UserError(
+            f"--executor={config.executor} needs --chip and --topology"
+            + (", or --gpu_type" if config.executor == "vertex" else "")
+        )
+    return Resources(hosts or 1)
+
+
+def points(sweeps: Sequence[str]) -> list[dict[str, str]]:
+    """Returns every combination of the swept values: ["seed=0,1", "x.y=2"] gives two points.
+
+    Raises:
+      UserError: a sweep is not NAME=V1,V2 or a name comes twice.
+    """
+    axes = {}
+    for sweep in sweeps:
+        name, equals, values = sweep.partition("=")
+        if not (name and equals and all(values.split(","))):
+            raise UserError(f"--sweep={sweep}: write NAME=V1,V2, such as seed=0,1,2")
+        name = name.upper() if name == "seed" else name
+        if name in axes:
+            raise UserError(f"--sweep: {name} is swept twice; write its values in one sweep")
+        axes[name] = values.split(",")
+    return [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
+
+
+def new_name(name: str, now: datetime.datetime) -> str:
+    """Returns NAME-DATE, the name of a new run."""
+    return resource_name(f"{name}-{now:%Y%m%d-%H%M%S}")
+
+
+def resource_name(text: str) -> str:
+    """Returns a name that Google Cloud and Kubernetes take; long ones end in a hash."""
+    name = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    if not name or not name[0].isalpha():
+        name = f"run-{name}".rstrip("-")
+    if len(name) > _LONGEST_NAME:
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        name = f"{name[: _LONGEST_NAME - 9].rstrip('-')}-{digest}"
+    return name
+
+
+def jobs(
+    *,
+    name: str,
+    workdir: str,
+    verb: str,
+    gin_files: Sequence[str],
+    bindings: Sequence[str],
+    asked: Resources,
+    environment: Mapping[str, str],
+    sweeps: Sequence[str] = (),
+) -> list[Job]:
+    """Returns one job for each point of the sweep, each in a folder of its own.
+
+    Args:
+      name: of the run, and of the job where nothing is swept.
+      workdir: folder of the run; a point's is inside it.
+      bindings: "--gin.NAME=VALUE" as given.
+    """
+    made = []
+    for point in points(sweeps):
+        tag = "_".join(f"{swept}_{value}" for swept, value in point.items())
+        folder = f"{workdir.rstrip('/')}/{tag}" if tag else workdir
+        made.append(
+            Job(
+                name=resource_name(f"{name}-{tag}") if tag else name,
+                arguments=(
+                    verb,
+                    *(f"--gin_file={file}" for file in gin_files),
+                    *bindings,
+                    *(f"--gin.{swept}={value}" for swept, value in point.items()),
+                    f"--workdir={folder}",
+                ),
+                workdir=folder,
+                resources=asked,
+                environment=dict(environment),
+                point=point,
+            )
+        )
+    return made

