@@ -1,4 +1,4 @@
-"""What must hold before a job is sent: gin files that workers get, a model and data they can read."""
+"""What must hold before a job is sent: gin files, a model and data that its hosts can read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import os
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from launch import commands, image
@@ -40,6 +40,7 @@ def read_run(
     bindings: Sequence[str],
     model_flag: str | None,
     model_on_hosts: bool,
+    points: Sequence[Mapping[str, str]] = (),
 ) -> Run:
     """Reads the gin files as workers will, and checks what these need.
 
@@ -51,6 +52,7 @@ def read_run(
       model_flag: `--model` as given; it comes before the gin files' own model, the set-up one
         after it.
       model_on_hosts: whether a model in a local folder is on every host.
+      points: swept values by name, one for each job.
 
     Raises:
       UserError: a gin file is missing, or workers do not get it; a gin name or value is wrong; no
@@ -74,7 +76,8 @@ def read_run(
         bindings = [*bindings, f"--gin.MODEL={model}"]
     _check_model(model, remote=remote, on_hosts=model_on_hosts)
     files += _hardware(asked, _query("plan.topology"))
-    _parse(files, bindings)
+    for point in points or [{}]:
+        _parse(files, [*bindings, *(f"--gin.{name}={value}" for name, value in point.items())])
     environment = {}
     if remote:
         data = _query("%DATA_DIR")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from restem.errors import UserError
 
@@ -14,6 +15,9 @@ _INSTALL = {
     "kubectl": "gcloud components install kubectl gke-gcloud-auth-plugin",
     "docker": "https://docs.docker.com/engine/install/",
 }
+
+
+_LAST_WORDS_S = 5.0
 
 
 def require(program: str) -> None:
@@ -54,6 +58,26 @@ def ask(argv: Sequence[str]) -> tuple[int, str, str]:
     require(argv[0])
     done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     return done.returncode, done.stdout, done.stderr
+
+
+@contextlib.contextmanager
+def background(argv: Sequence[str]) -> Iterator[None]:
+    """Runs a command whose output the user sees beside what is done in the context.
+
+    It has some seconds to show the rest when the context ends, then it is stopped.
+
+    Raises:
+      UserError: it is not installed.
+    """
+    require(argv[0])
+    process = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
+    try:
+        yield
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_LAST_WORDS_S)
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def show(argv: Sequence[str]) -> int:

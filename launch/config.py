@@ -5,7 +5,10 @@ A TOML file in the user's configuration folder holds it; flags of the same names
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
+import itertools
 import json
 import os
 import pathlib
@@ -71,7 +74,9 @@ class Config:
         for name in ("bucket", "data"):
             value = getattr(self, name)
             if value is not None and not _BUCKET.fullmatch(value):
-                raise UserError(f"{name} {value!r} is no folder in a bucket, such as gs://mine/runs")
+                raise UserError(
+                    f"{name} {value!r} is no folder in a bucket, such as gs://mine/runs"
+                )
 
     @property
     def region(self) -> str | None:
@@ -157,13 +162,10 @@ def ask(config: Config, prompt: Callable[[str], str]) -> Config:
 
 def _help() -> Mapping[str, str]:
     """The line of text under each field of `Config`, which flags show too."""
-    import ast
-    import inspect
-
     body = ast.parse(inspect.getsource(Config)).body[0].body  # type: ignore[attr-defined]
     return {
         field.target.id: text.value.value
-        for field, text in zip(body, body[1:], strict=False)
+        for field, text in itertools.pairwise(body)
         if isinstance(field, ast.AnnAssign)
     }
 

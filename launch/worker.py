@@ -11,7 +11,8 @@ Environment:
     RESTEM_RESTARTS    how often restem is started again in place; default 1000, on GKE 0, because
                        the Job starts pods again
     RESTEM_PAUSE_S     seconds before restem is started again; default 10
-    RESTEM_EXIT_FILE   where the exit code is written at the end
+    RESTEM_EXIT_FILE   where the exit code is written at the end; the worker then ends with 0,
+                       because XManager stops all other jobs where a process fails
     CLUSTER_SPEC       hosts of a Vertex AI job, from which RESTEM_COORDINATOR, RESTEM_NUM_PROCESSES
                        and RESTEM_PROCESS_ID follow
 """
@@ -113,6 +114,7 @@ def main(arguments: Sequence[str]) -> int:
     code = worker.run()
     if file := os.environ.get("RESTEM_EXIT_FILE"):
         pathlib.Path(file).write_text(f"{code}\n")
+        return 0
     return code
 
 

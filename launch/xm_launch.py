@@ -87,7 +87,7 @@ def set_up(config: Config) -> None:
         print(f"dry run: {config_lib.path()} was not written")
         return
     config_lib.write(config_lib.path(), config)
-    print(f"kept in {config_lib.path()}; launch/xm_launch.py --gin_file=restem_math.gin starts a run")
+    print(f"kept in {config_lib.path()}; start: launch/xm_launch.py --gin_file=restem_math.gin")
 
 
 def name_and_workdir(config: Config, now: datetime.datetime) -> tuple[str, str]:
@@ -127,6 +127,7 @@ def launch(config: Config, name: str, workdir: str) -> int:
     run = checks.read_run(
         config, asked, gin_files=GIN_FILE.value, bindings=_GIN_BINDINGS,
         model_flag=SETTINGS["model"].value, model_on_hosts=MODEL_ON_HOSTS.value,
+        points=jobs_lib.points(SWEEP.value),
     )  # fmt: skip
     made = jobs_lib.jobs(
         name=name, workdir=workdir, verb=VERB.value, gin_files=run.gin_files,

