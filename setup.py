@@ -66,8 +66,9 @@ setup(
         ],
         "parity": ["torch>=2.8", "transformers>=5.0"],
         "plan": ["libtpu"],
-        # Orbax needs it for buckets of Google Cloud Storage, the only buckets it supports.
-        "gcs": ["google-cloud-storage>=2"],
+        # Buckets of Google Cloud Storage: Orbax needs the first, and hosts without TensorFlow read
+        # and write files through the second.
+        "gcs": ["google-cloud-storage>=2", "gcsfs>=2025.2"],
         # pip may search long among its dependencies; launch/requirements.txt is a set that works.
         "xm": ["xmanager>=0.7"],
     },

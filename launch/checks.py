@@ -12,7 +12,7 @@ from typing import Any
 from launch import commands, image
 from launch.config import Config
 from launch.jobs import Resources
-from restem.cli.main import gin_folders, parse_gin, split_gin_bindings
+from restem.cli.main import split_gin_bindings
 from restem.errors import UserError
 
 _HARDWARE = image.ROOT / "gin" / "hardware"
@@ -78,6 +78,7 @@ def read_run(
     files += _hardware(asked, _query("plan.topology"))
     for point in points or [{}]:
         _parse(files, [*bindings, *(f"--gin.{name}={value}" for name, value in point.items())])
+        _check_settings()
     environment = {}
     if remote:
         data = _query("%DATA_DIR")
@@ -122,7 +123,7 @@ def check_buckets(listings: Sequence[Sequence[str]]) -> None:
 
 def _as_workers_find(file: str) -> str:
     """The name under which workers find a gin file of the checkout."""
-    for folder in gin_folders():
+    for folder in _gin_files().gin_folders():
         path = pathlib.Path(folder, file).resolve()
         if not path.is_file():
             continue
@@ -141,14 +142,26 @@ def _as_workers_find(file: str) -> str:
     return file  # reading it says that it is missing, and what is near
 
 
+def _gin_files() -> Any:
+    """restem's module of gin files, which imports JAX; refused flags do not wait for it."""
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # no launch takes the accelerators here
+    from restem.cli import gin_files
+
+    return gin_files
+
+
 def _parse(files: Sequence[str], bindings: Sequence[str]) -> None:
     import gin
 
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # the import below takes no accelerator
-    from restem.cli import verbs  # noqa: F401  gin knows the names of what is imported
-
     gin.clear_config()
-    parse_gin(files, split_gin_bindings(bindings)[1])
+    _gin_files().parse_gin(files, split_gin_bindings(bindings)[1])
+
+
+def _check_settings() -> None:
+    """Checks the type and range of every setting of the run, as restem itself does first."""
+    from restem.steps.settings import Settings
+
+    Settings.from_gin()
 
 
 def _query(*names: str) -> Any:

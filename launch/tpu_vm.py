@@ -29,8 +29,10 @@ _INSTALL = (
     "mkdir -p restem && tar -xzf restem.tar.gz -C restem"
     " && python3 -m pip install --quiet --user uv"
     " && ~/.local/bin/uv venv --quiet --allow-existing --python 3.12 restem-env"
+    # Only the first host reads tasks, and so needs SeqIO.
+    " && case $HOSTNAME in *-w-[1-9]*) extras=gcs;; *) extras=gcs,seqio;; esac"
     " && ~/.local/bin/uv pip install --quiet --python restem-env/bin/python 'jax[tpu]'"
-    " --editable './restem[gcs]'"
+    ' --editable "./restem[$extras]"'
 )
 _INSTALL_MODELS = (
     " && ~/.local/bin/uv pip install --quiet --python restem-env/bin/python --no-deps"

@@ -87,7 +87,7 @@ class DockerfileTest(absltest.TestCase):
 
     def test_what_it_is(self):
         self.assertRegex(self.text, r"(?m)^FROM python:3\.12-slim$")
-        self.assertIn('"jax[${JAX}]" ".[gcs]"', self.text)
+        self.assertIn('"jax[${JAX}]" ".[gcs,seqio]"', self.text)
         self.assertRegex(self.text, r"(?m)^ARG JAX=tpu$")
         self.assertRegex(self.text, r"(?m)^ARG MODELS=0$")
 
@@ -98,16 +98,18 @@ class DockerfileTest(absltest.TestCase):
 
     def test_the_layer_of_dependencies_can_be_built(self):
         """The first files copied, and the empty folders made, are all that setup.py asks for."""
-        (copied,) = re.findall(r"(?m)^COPY (setup\.py .+) \./$", self.text)
-        (made,) = re.findall(r"(?m)^RUN mkdir (.+?) *\\$", self.text)
+        copied = re.findall(r"(?m)^COPY ([a-zA-Z].+) ([a-z]*/|\./)$", self.text)
+        (made,) = re.findall(r"(?m)^RUN mkdir -p (.+?) *\\$", self.text)
         files = {str(file) for file in image.files()}
         with tempfile.TemporaryDirectory() as folder:
-            for name in copied.split():
-                self.assertIn(name, files)  # .dockerignore lets it through
-                target = pathlib.Path(folder, name)
-                target.write_bytes((ROOT / name).read_bytes())
             for name in made.split():
-                pathlib.Path(folder, name).mkdir()
+                pathlib.Path(folder, name).mkdir(parents=True)
+            for names, place in copied:
+                for name in names.split():
+                    self.assertIn(name, files)  # .dockerignore lets it through
+                    target = pathlib.Path(folder, place, pathlib.Path(name).name)
+                    target.parent.mkdir(exist_ok=True)
+                    target.write_bytes((ROOT / name).read_bytes())
             done = subprocess.run(
                 [sys.executable, "setup.py", "-q", "egg_info"],
                 cwd=folder, capture_output=True, text=True,
@@ -115,6 +117,7 @@ class DockerfileTest(absltest.TestCase):
             self.assertEqual(done.returncode, 0, done.stderr)
             requires = (pathlib.Path(folder) / "restem.egg-info" / "requires.txt").read_text()
             self.assertIn("[gcs]", requires)
+            self.assertIn("[seqio]", requires)
             self.assertIn("jax", requires)
 
 

@@ -160,7 +160,7 @@ class LifeTest(parameterized.TestCase):
         self.assertNotIn("delete", self.kinds())
         installed = (self.cloud.host(0) / "installed").read_text()
         self.assertRegex(installed, r"python3 -m pip install --quiet --user uv\nuv venv .*3\.12")
-        self.assertIn("--editable ./restem[gcs]", installed)
+        self.assertIn("--editable ./restem[gcs,seqio]", installed)
         self.assertIn("--requirement restem/models.txt", installed)
 
     def test_detached(self):

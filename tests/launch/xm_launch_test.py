@@ -49,8 +49,9 @@ class Case(parameterized.TestCase):
         )  # fmt: skip
 
     def set_up(self, *more: str) -> None:
-        done = self.launch("--setup", *SETTINGS, *more)
-        self.assertEqual(done.returncode, 0, done.stderr)
+        """What `--setup` with these flags keeps; `SetUpTest` shows that it does."""
+        flags = dict(flag.removeprefix("--").split("=", 1) for flag in (*SETTINGS, *more))
+        config_lib.write(self.file, config_lib.Config(**flags))
 
     def assert_error(self, done, message: str) -> None:
         self.assertEqual(done.returncode, 2, done.stdout + done.stderr)
@@ -63,11 +64,14 @@ class SetUpTest(Case):
         self.assert_error(self.launch(EXACT), "not set up: run launch/xm_launch.py --setup")
 
     def test_settings_are_kept(self):
-        self.set_up("--executor=tpu_vm", "--chip=v5e", "--topology=4x4")
+        settings = (*SETTINGS, "--executor=tpu_vm", "--chip=v5e", "--topology=4x4")
+        done = self.launch("--setup", *settings)
+        self.assertEqual(done.returncode, 0, done.stderr)
         kept = config_lib.read(self.file)
-        self.assertEqual((kept.project, kept.chip, kept.topology), ("mine", "v5e", "4x4"))
+        self.set_up("--executor=tpu_vm", "--chip=v5e", "--topology=4x4")
+        self.assertEqual(kept, config_lib.read(self.file))
         # A second set-up changes what it names.
-        self.set_up("--topology=8x8")
+        self.assertEqual(self.launch("--setup", "--topology=8x8").returncode, 0)
         self.assertEqual(config_lib.read(self.file), config_lib.Config(topology="8x8").over(kept))
 
     @parameterized.parameters(
@@ -166,8 +170,13 @@ class ExactLineTest(Case):
     )
     def test_a_dry_run_fails_where_the_run_would(self, more, message):
         self.set_up("--executor=vertex", "--chip=v5e", "--topology=4x4", f"--image={IMAGE}")
-        for dry in (("--dry_run",), ()):
-            self.assert_error(self.launch(EXACT, *more, *dry), message)
+        self.assert_error(self.launch(EXACT, *more, "--dry_run"), message)
+
+    def test_the_run_fails_like_its_dry_run(self):
+        self.set_up("--executor=vertex", "--chip=v5e", "--topology=4x4", f"--image={IMAGE}")
+        for more in (("--gpu_type=rtx",), ("--gin_file=no.gin",)):
+            ended = [self.launch(EXACT, *more, *dry).stderr for dry in ((), ("--dry_run",))]
+            self.assertEqual(*ended)
 
     def test_a_bucket_that_cannot_be_listed_stops_it_before_anything_is_created(self):
         self.set_up("--executor=tpu_vm", "--chip=v5e", "--topology=4x4")
