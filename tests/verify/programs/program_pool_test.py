@@ -7,6 +7,7 @@ import gzip
 import json
 import os
 import signal
+import time
 import unittest
 
 from absl.testing import absltest, parameterized
@@ -228,9 +229,10 @@ class CallTest(PoolTest):
         early = (
             "import os\n"
             "for fd in range(20, 40):\n"
-            '  try: os.write(fd, b\'\\x15\\0\\0\\0{"t": ["ok", "", 4]}\')\n'
+            '  try: os.write(fd, b\'\\x14\\0\\0\\0{"t": ["ok", "", 4]}\')\n'
             "  except OSError: pass\n"
-            "def f(x): return 4"
+            "import time\n"
+            "def f(x): time.sleep(60)"
         )
         twice = (
             "from restem.verify.pool.transport import Channel\n"
@@ -239,8 +241,9 @@ class CallTest(PoolTest):
             "def f(x): return 4"
         )
         tests = {"fn_name": "f", "inputs": [[2]], "outputs": [[4]]}
-        self.assert_wrong(early, tests, "error")
-        self.assert_wrong(twice, {**tests, "inputs": [[2]] * 2, "outputs": [[4]] * 2}, "error")
+        self.assertIn("to no call", self.assert_wrong(early, tests, "error").detail)
+        several = {**tests, "inputs": [[2]] * 2, "outputs": [[4]] * 2}
+        self.assertRegex(self.assert_wrong(twice, several, "error").detail, "no call|more than one")
 
     def test_integers_of_thousands_of_digits_in_tests(self):
         tests = json.dumps({"fn_name": "f", "inputs": [[1]], "outputs": [["BIG"]]})
@@ -398,6 +401,19 @@ class InterfaceTest(absltest.TestCase):
             self.assertEqual(pool.submit("print(1)", tests).result().reward, 1.0)
             os.kill(pool.pool.pids[0], signal.SIGKILL)
             self.assertEqual(pool.submit("print(1)", tests).result().reward, 1.0)
+
+    def test_supervisors_killed_in_the_middle_cost_no_verdict(self):
+        tests = {"inputs": ["1"], "outputs": ["1"]}
+        program = "import time\ntime.sleep(0.5)\nprint(1)"
+        with ProgramPool(workers=2) as pool:
+            for _ in range(2):
+                futures = [pool.submit(program, tests) for _ in range(3)]
+                time.sleep(0.2)
+                for pid in pool.pool.pids:
+                    os.kill(pid, signal.SIGKILL)
+                self.assertEqual([future.result().reward for future in futures], [1.0] * 3)
+            self.assertGreater(pool.pool.counts["deaths"], 0)
+            self.assertEqual(pool.pool.counts["lost"], 0)
 
 
 @unittest.skipUnless(_DATA, "RESTEM_DATA_DIR is unset")
