@@ -1,18 +1,15 @@
 """One decoder, described by a `ModelConfig`, run by pure functions over a pytree of parameters."""
 
 from restem.models.config import ModelConfig, RopeScaling
-from restem.models.decoder import (
-    Forward,
-    Params,
-    forward,
+from restem.models.decoder import Forward, Params, forward, logits
+from restem.models.kv_cache import INVALID_POSITION, KVCache
+from restem.models.params import (
     fuse_gates,
     init_params,
-    logits,
     param_axes,
     param_shapes,
     unstack_layers,
 )
-from restem.models.kv_cache import INVALID_POSITION, KVCache
 
 __all__ = [
     "INVALID_POSITION",

@@ -178,6 +178,21 @@ def write(cache: KVCache, block: KVCache, column: Int[Array, ""] | int) -> KVCac
     )
 
 
+def widen(cache: KVCache, length: int) -> KVCache:
+    """Returns the cache with empty columns appended, up to `length` columns."""
+    more = length - cache.length
+
+    def pad(x, axis, fill):
+        widths = [(0, more if i == axis else 0) for i in range(x.ndim)]
+        return jnp.pad(x, widths, constant_values=fill)
+
+    return KVCache(
+        keys=jax.tree.map(lambda k: pad(k, k.ndim - 1, 0), cache.keys),
+        values=jax.tree.map(lambda v: pad(v, v.ndim - 2, 0), cache.values),
+        positions=pad(cache.positions, cache.positions.ndim - 1, INVALID_POSITION),
+    )
+
+
 def unstack(cache: KVCache) -> KVCache:
     """Returns the same cache with a tuple of layers instead of a stack."""
     return dataclasses.replace(cache, keys=tuple(cache.keys), values=tuple(cache.values))

@@ -18,7 +18,7 @@ import numpy as np
 from restem import models, partitioning
 from restem.errors import UserError
 from restem.models import kv_cache
-from restem.sampling import memory, widths
+from restem.sampling import memory, resize, widths
 from restem.sampling import steps as device
 from restem.sampling.filters import Drawing
 from restem.sampling.options import Options
@@ -328,11 +328,11 @@ def _prefill_questions(params, prefix, prefix_length, tokens, lengths, *, config
 
 
 def _grow(ring, column, *, more):
-    return device.grow(ring, more, column)
+    return resize.grow(ring, more, column)
 
 
 def _shrink(slots, sources, used, *, sizes):
-    return device.shrink(slots, sizes, sources, used)
+    return resize.shrink(slots, sizes, sources, used)
 
 
 def _decode(

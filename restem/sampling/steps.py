@@ -1,4 +1,4 @@
-"""The device's part of sampling: prefill, insert, decode and resize, as pure functions.
+"""The device's part of sampling: prefill, insert and decode, as pure functions.
 
 A *slot* is a row of the decode batch. Its keys and values are in two places: in the cache of its
 width class, which holds the question and is written once when a sample is inserted; and in a *ring*
@@ -34,7 +34,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from restem import models
-from restem.models import attention, int8, kv_cache, sharding
+from restem.models import int8, kv_cache, sharding
 from restem.models.kv_cache import INVALID_POSITION, GroupedCache, KVCache
 from restem.sampling import filters
 
@@ -78,11 +78,13 @@ class Slots:
     """State of the samples."""
 
 
-def _constrain_rows(rows: Rows) -> Rows:
+def constrain_rows(rows: Rows) -> Rows:
+    """Holds the state of the samples to its layout on the mesh in force; returns it."""
     return jax.tree.map(lambda x: sharding.constrain(x, ROW_AXES), rows)
 
 
-def _constrain_questions(questions: GroupedCache) -> GroupedCache:
+def constrain_questions(questions: GroupedCache) -> GroupedCache:
+    """Holds the caches of the width classes to their layout on the mesh in force."""
     return dataclasses.replace(questions, groups=tuple(map(kv_cache.constrain, questions.groups)))
 
 
@@ -118,9 +120,9 @@ def empty_slots(
         for size, width in zip(sizes, widths, strict=True)
     )
     return Slots(
-        questions=_constrain_questions(GroupedCache(tuple(groups), parts)),
+        questions=constrain_questions(GroupedCache(tuple(groups), parts)),
         ring=_without_positions(stack(kv_cache.empty(config, slots, ring))),
-        rows=_constrain_rows(
+        rows=constrain_rows(
             Rows(
                 token=zeros(),
                 position=zeros(),
@@ -182,7 +184,7 @@ def prefill_questions(
     block = models.forward(params, config, tokens, positions, caches=caches).block
     positions = jnp.where(at < lengths[:, None], positions, INVALID_POSITION)
     block = dataclasses.replace(block, positions=positions)
-    return kv_cache.constrain(_widened(block, columns or block.length))
+    return kv_cache.constrain(kv_cache.widen(block, columns or block.length))
 
 
 def insert(
@@ -233,7 +235,7 @@ def insert(
 
     rows = jax.lax.fori_loop(0, start, one, rows)
     caches = dataclasses.replace(questions, groups=tuple(caches))
-    return _constrain_questions(caches), _constrain_rows(rows)
+    return constrain_questions(caches), constrain_rows(rows)
 
 
 def _copy_question(
@@ -261,113 +263,6 @@ def _copy_question(
     positions = jnp.full((cache.length,), INVALID_POSITION, jnp.int32)
     positions = positions.at[:width].set(prefilled.positions[source])
     return KVCache(keys=keys, values=values, positions=cache.positions.at[row].set(positions))
-
-
-def grow(ring: KVCache, more: int, column: Int[Array, ""]) -> KVCache:
-    """Appends `more` empty columns to the ring.
-
-    The ring is cut at its oldest column, `column`, so that its columns are in the order in which
-    they were written and the next step writes into the first of the new columns:
-
-        7 8 | 5 6        column 2  ->  5 6 7 8 | - -        next column 4
-    """
-
-    def widen(x, axis):
-        pad = [(0, 0)] * x.ndim
-        pad[axis] = (0, more)
-        return jnp.pad(jnp.roll(x, -column, axis=axis), pad)
-
-    ring = dataclasses.replace(
-        ring,
-        keys=jax.tree.map(lambda k: widen(k, k.ndim - 1), ring.keys),
-        values=jax.tree.map(lambda v: widen(v, v.ndim - 2), ring.values),
-    )
-    return kv_cache.constrain(ring)
-
-
-def shrink(
-    slots: Slots, sizes: tuple[int, ...], sources: Int[Array, " fewer"], used: Bool[Array, " fewer"]
-) -> Slots:
-    """Moves the unfinished samples to fewer slots.
-
-    Args:
-      slots: the decode batch.
-      sizes: new number of slots of each width class.
-      sources: slot from which each new slot gets its sample, on the same part of the mesh and of
-        the same or a narrower class.
-      used: whether the new slot gets a sample.
-
-    Returns:
-      A batch of `sum(sizes)` slots.
-    """
-    questions = slots.questions
-    parts = questions.parts
-    old_sizes = [group.positions.shape[0] for group in questions.groups]
-    # Numbers of slots within their part, so that rows stay where they are on the mesh.
-    within = sources.reshape(parts, -1) % (sum(old_sizes) // parts)
-    # Within a part, slots of class i begin where those of the narrower classes end.
-    starts = [sum(old_sizes[:i]) // parts for i in range(len(old_sizes))]
-    groups = []
-    for i, of in enumerate(attention.split_rows(within.reshape(-1), sizes, parts)):
-        index = of.reshape(parts, -1)
-        length = questions.groups[i].length
-        group = None
-        for j, cache in enumerate(questions.groups[: i + 1]):
-            at = jnp.clip(index - starts[j], 0, old_sizes[j] // parts - 1)
-            moved = _widened(_moved(cache, at), length)
-            group = moved if group is None else _where(of >= starts[j], moved, group)
-        groups.append(group)
-    rows = jax.tree.map(lambda x: _taken(x, within, 0), slots.rows)
-    return Slots(
-        questions=_constrain_questions(dataclasses.replace(questions, groups=tuple(groups))),
-        ring=kv_cache.constrain(_moved(slots.ring, within)),
-        rows=_constrain_rows(dataclasses.replace(rows, active=rows.active & used)),
-    )
-
-
-def _taken(x: jax.Array, index: Int[Array, "parts fewer"], axis: int) -> jax.Array:
-    """Returns the rows `index` of each part of x, whose dimension `axis` are all parts' rows."""
-    before, rows, after = x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
-    parts = index.shape[0]
-    by_part = x.reshape(*before, parts, rows // parts, *after)
-    take = lambda part, at: jnp.take(part, at, axis=axis, mode="clip")
-    taken = jax.vmap(take, (axis, 0), axis)(by_part, index)
-    return taken.reshape(*before, index.size, *after)
-
-
-def _moved(cache: KVCache, index: Int[Array, "parts fewer"]) -> KVCache:
-    """Returns the rows `index` of each part of a cache."""
-    rows = 0 if cache.is_unstacked else 1
-    return KVCache(
-        keys=jax.tree.map(lambda k: _taken(k, index, rows), cache.keys),
-        values=jax.tree.map(lambda v: _taken(v, index, rows), cache.values),
-        positions=_taken(cache.positions, index, 0),
-    )
-
-
-def _widened(cache: KVCache, length: int) -> KVCache:
-    """Returns the cache with empty columns up to `length`."""
-    more = length - cache.length
-
-    def pad(x, axis, fill):
-        widths = [(0, more if i == axis else 0) for i in range(x.ndim)]
-        return jnp.pad(x, widths, constant_values=fill)
-
-    return KVCache(
-        keys=jax.tree.map(lambda k: pad(k, k.ndim - 1, 0), cache.keys),
-        values=jax.tree.map(lambda v: pad(v, v.ndim - 2, 0), cache.values),
-        positions=pad(cache.positions, 1, INVALID_POSITION),
-    )
-
-
-def _where(rows: Bool[Array, " rows"], a: KVCache, b: KVCache) -> KVCache:
-    """Returns the rows of `a` where `rows` is set, and those of `b` elsewhere."""
-
-    def choose(x, y):
-        axis = 1 if x.ndim == 5 else 0  # stacked layers come before rows
-        return jnp.where(jnp.expand_dims(rows, [i for i in range(x.ndim) if i != axis]), x, y)
-
-    return jax.tree.map(choose, a, b)
 
 
 def ring_positions(rows: Rows, column: Int[Array, ""], length: int) -> Int[Array, "slots length"]:
@@ -457,7 +352,7 @@ def write(
         count=count,
         active=rows.active & ~is_eos & (count < rows.limit),
     )
-    return kv_cache.write(ring, block, column), _constrain_rows(rows), emitted, logprobs
+    return kv_cache.write(ring, block, column), constrain_rows(rows), emitted, logprobs
 
 
 def decode(
