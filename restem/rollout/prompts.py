@@ -35,6 +35,27 @@ def question_ids(card: TaskCard, inputs: str, vocabulary) -> tuple[int, ...]:
     return tuple(vocabulary.encode(inputs, opening=not card.prefix))
 
 
+def set_aside(
+    card: TaskCard, problems: Sequence[Problem], vocabulary, max_question_tokens: int | None
+) -> tuple[list[Problem], list[Problem]]:
+    """Returns the problems whose questions are within the limit, and those beyond it.
+
+    Args:
+      card: the task.
+      problems: problems in any order.
+      vocabulary: vocabulary of the policy.
+      max_question_tokens: longest question; None sets no problem aside.
+    """
+    kept: list[Problem] = []
+    aside: list[Problem] = []
+    for problem in problems:
+        fits = max_question_tokens is None or (
+            len(question_ids(card, problem.inputs, vocabulary)) <= max_question_tokens
+        )
+        (kept if fits else aside).append(problem)
+    return kept, aside
+
+
 def tokenize(
     card: TaskCard,
     problems: Sequence[Problem],
@@ -66,8 +87,8 @@ def tokenize(
             raise UserError(
                 f"{card.task}: problem {problem.problem_id} needs {need} tokens (prefix"
                 f" {len(prefix)}, question {len(question)}, solution {max_new_tokens}), the policy"
-                f" takes {max_length}; lower max_new_tokens, use a shorter prompt, or leave the"
-                " problem out"
+                f" takes {max_length}; lower max_new_tokens, use a shorter prompt, or leave long"
+                " questions out of the E-step with generate.max_question_tokens"
             )
         if not prefix and not question:
             raise UserError(f"{card.task}: problem {problem.problem_id} has an empty prompt")

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from absl import logging
+
 from restem import verify
+from restem.errors import UserError
 from restem.records import Problem, Sample
-from restem.rollout import Rollout
+from restem.rollout import Rollout, prompts
 from restem.rollout.shards import sample_shards
 from restem.run import layout
 from restem.runtime import distributed, storage
@@ -66,6 +69,19 @@ def generate(
     rollout = rollout.replace(sampling=settings.sampling, max_new_tokens=settings.max_new_tokens)
     if settings.grading is not None:
         rollout = rollout.replace(verifier=settings.grading(rollout.verifier))
+    problems, aside = prompts.set_aside(
+        rollout.card, problems, rollout.policy.vocabulary, settings.max_question_tokens
+    )
+    if aside:
+        logging.warning(
+            "%d of %d questions have more than max_question_tokens=%d tokens and are left out",
+            len(aside), len(aside) + len(problems), settings.max_question_tokens,
+        )  # fmt: skip
+    if aside and not problems:
+        raise UserError(
+            f"all {len(aside)} questions have more than generate.max_question_tokens="
+            f"{settings.max_question_tokens} tokens: raise it"
+        )
     extend = settings.extend
     resumed = sample_shards(
         rollout,
@@ -85,6 +101,7 @@ def generate(
 
     def finish() -> dict[str, Any]:
         counts = report(rollout, directory.read_samples(), len(problems), settings)
+        counts["problems_set_aside"] = len(aside)
         # A resumed step timed only what it sampled itself.
         counts["resumed_from_shard"] = resumed or None
         # Workers that died or hung, and what became of their samples; on this host.

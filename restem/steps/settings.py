@@ -59,6 +59,9 @@ class GenerateSettings:
     """Temperature and truncation (section 5: temperature 0.7, top-k 40)."""
     max_new_tokens: Annotated[int | None, at_least(1)] = None
     """Longest solution in tokens; None: the task's."""
+    max_question_tokens: Annotated[int | None, at_least(1)] = None
+    """Longest question in tokens; problems with a longer one are counted and left out. None: a
+    problem that the policy cannot take refuses the run."""
     problems_per_shard: Annotated[int, at_least(1)] = 64
     """Problems per file of samples; a kill loses at most what is unfinished of the files under way.
     """
