@@ -1,5 +1,6 @@
 """Equivalence of answers: tables in both directions, options, hostile texts, MATH's golds."""
 
+import dataclasses
 import gzip
 import json
 import os
@@ -114,6 +115,13 @@ class OptionsTest(parameterized.TestCase):
         (name,) = options
         with self.assertRaisesRegex(UserError, name):
             Options(**options)
+
+    def test_documented_with_their_defaults(self):
+        page = pathlib.Path(__file__).parents[3] / "docs" / "verification.md"
+        text = page.read_text(encoding="utf-8")
+        for field in dataclasses.fields(Options):
+            default = json.dumps(field.default) if field.type == "str" else repr(field.default)
+            self.assertIn(f"| `{field.name}` | `{default}` |", text)
 
 
 HOSTILE = {
