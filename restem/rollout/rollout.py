@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 from jax.sharding import Mesh
@@ -99,9 +99,11 @@ class Rollout:
         """
         began = time.monotonic()
         correct = 0
-        completed = self._completed(problems, num_samples, inputs, first_sample, source)
         with_verdicts = verified_together if self.is_shared else verified
         with progress(what, total=len(problems) * num_samples, unit="samples") as bar:
+            completed = self._completed(
+                problems, num_samples, inputs, first_sample, source, bar.wait
+            )
             for sample in with_verdicts(completed, self.verifier):
                 correct += sample.correct
                 bar.advance(1, note=f"{correct} correct")
@@ -120,6 +122,7 @@ class Rollout:
         inputs: Sequence[str] | None,
         first_sample: int,
         source: str,
+        on_wait: Callable[[str], None],
     ) -> Iterator[tuple[Problem, Sample]]:
         """Finished solutions without a verdict, in the order in which they end."""
         began = time.monotonic()
@@ -158,7 +161,12 @@ class Rollout:
             params = partitioning.reshard(params, places)
         with PROFILE.traced("decode") as advance:
             completions = engine.sample(
-                params, tokens.prefix, requests, key=self.key, on_progress=advance
+                params,
+                tokens.prefix,
+                requests,
+                key=self.key,
+                on_progress=advance,
+                on_wait=on_wait,
             )
             for completion in completions:
                 self.costs.tokens += len(completion.token_ids)

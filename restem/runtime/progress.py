@@ -38,6 +38,13 @@ class Progress:
             self._last_line = now
             self._log(now, note)
 
+    def wait(self, what: str) -> None:
+        """Shows at once what the step is waiting for, such as "compiling decode"."""
+        if self._bar is not None:
+            self._bar.update(self._id, note=what)
+        else:
+            logging.info("%s: %s", self._what, what)
+
     def _log(self, now: float, note: str) -> None:
         rate = (self._done - self._start) / max(now - self._began, 1e-9)
         left = (self._total - self._done) / rate if rate > 0 else float("inf")

@@ -103,6 +103,7 @@ class Engine:
         *,
         key: jax.Array | int,
         on_progress: Callable[[int, int], None] | None = None,
+        on_wait: Callable[[str], None] = lambda what: None,
     ) -> Iterator[Completion]:
         """Draws the samples of all requests, and yields each completion as soon as it is finished.
 
@@ -114,6 +115,7 @@ class Engine:
           key: seed, as an integer or a PRNG key.
           on_progress: called after every visit of the device, with the number of finished samples
             and the number of all samples.
+          on_wait: called with what is being waited for, such as "compiling program 3: decode".
 
         Yields:
           Completions in the order in which they finish, which depends on the data alone.
@@ -123,7 +125,7 @@ class Engine:
             empty.
         """
         mesh = self.options.mesh
-        programs = Programs(mesh, self.stats)
+        programs = Programs(mesh, self.stats, on_wait)
         with partitioning.use(mesh):
             session = Session(
                 self.options, programs, self.stats, params, list(prefix), list(requests), key

@@ -21,9 +21,16 @@ _KEPT_PROGRAMS = 64
 class Programs:
     """Runs functions of `sampling.steps`, each compiled once per set of shapes."""
 
-    def __init__(self, mesh: jax.sharding.Mesh | None, stats: Stats):
+    def __init__(
+        self,
+        mesh: jax.sharding.Mesh | None,
+        stats: Stats,
+        on_wait: Callable[[str], None] = lambda what: None,
+    ):
+        """Programs for `mesh`; `on_wait` is told what is being compiled."""
         self._mesh = mesh
         self._stats = stats
+        self._on_wait = on_wait
 
     def run(self, function: Callable, *args: Any, donate: tuple[int, ...] = (), **static: Any):
         """Calls `function` with array arguments `args` and static arguments `static`."""
@@ -32,6 +39,8 @@ class Programs:
         signature = (function, tuple(sorted(static.items())), tree, shapes, self._mesh)
         program = _PROGRAMS.get(signature)
         if program is None:
+            name = function.__name__.strip("_").replace("_", " ")
+            self._on_wait(f"compiling program {self._stats.programs + 1}: {name}")
             # What the device is still doing is not time spent compiling.
             jax.block_until_ready(leaves)
             start = time.perf_counter()

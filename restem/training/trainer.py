@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from absl import logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
@@ -225,6 +226,15 @@ class Trainer:
         done = int(state.step)
         packed = self.pack(examples, seed=seed, epoch=0)
         total = epochs * len(packed)
+        efficiency = packed.efficiency()
+        if efficiency < _LOW_EFFICIENCY:
+            logging.warning(
+                "%.0f%% of the computed row positions hold no token: rows are as long as the"
+                " longest example (row_length=%d) and a micro-batch has at least one row"
+                " for each of data x fsdp = %d parts; lower improve.row_length, which leaves longer examples out, or"
+                " fsdp in make_mesh in favour of tensor",
+                100 * (1 - efficiency), self.row_length, self._shards,
+            )  # fmt: skip
         for step in range(done, total):
             epoch, index = divmod(step, len(packed))
             if index == 0 or step == done:
@@ -368,6 +378,8 @@ class Trainer:
         )
 
 
+_LOW_EFFICIENCY = 0.5
+"""Share of row positions with a token below which training logs a warning."""
 _MOST_SCORES = 2**28
 """Largest number of bytes of the attention scores that one layer has at a time on a device."""
 

@@ -202,7 +202,10 @@ class EngineTest(parameterized.TestCase):
         requests = requests_of(4, 40, 4, longest=30)
         config = CONFIG.replace(mlp_dim=52)  # so that no other test has its programs
         engine = engine_of(config, sampling=Sampling(top_k=20), slots=16)
-        collect(engine, prefix_of(21), requests)
+        waits = []
+        list(engine.sample(params_of(config), prefix_of(21), requests, key=0, on_wait=waits.append))
+        self.assertLen(waits, engine.stats.programs)
+        self.assertIn("compiling program 1: prefill prefix", waits)
         # Two width classes: prefix, empty slots, a prefill and an insert for each, decode, and two
         # smaller batches with the decode of each.
         self.assertLessEqual(engine.stats.programs, 11)

@@ -171,6 +171,15 @@ class QueryBlockTest(parameterized.TestCase):
         big = trainer(config.replace(embed_dim=8), row_length=4096, rows_per_batch=8)
         self.assertEqual(big.config.query_block, 32)
 
+    def test_rows_that_are_mostly_padding_are_reported(self):
+        # 2 rows of 16 positions for 3 tokens.
+        few = trainer(batch_examples=1)
+        state = few.init(some_params(CONFIG))
+        steps = few.fit(state, [TokenExample([1, 2], [3])], epochs=1, seed=0)
+        with self.assertLogs(level="WARNING") as logs:
+            next(steps)
+        self.assertRegex(logs.output[0], "94% of the computed row positions.*improve.row_length")
+
     def test_a_given_block_is_kept(self):
         self.assertEqual(trainer(CONFIG.replace(query_block=4)).config.query_block, 4)
 
