@@ -86,12 +86,15 @@ def grid(longest: int, bucket: int) -> list[int]:
       bucket: divisor of all widths, the first of them.
     """
     widths = [bucket]
-    for power in itertools.count():
-        for width in (bucket * 2**power, bucket * 3 * 2**power // 2):
-            if width % bucket == 0 and width > widths[-1]:
-                if widths[-1] >= longest:
-                    return widths
-                widths.append(width)
+    power = 1
+    while widths[-1] < longest:
+        double = bucket * 2**power
+        if power > 1 and double * 3 // 4 > widths[-1]:
+            widths.append(double * 3 // 4)
+        if widths[-1] < longest:
+            widths.append(double)
+        power += 1
+    return widths
 
 
 def choose(

@@ -231,8 +231,8 @@ class Trainer:
             logging.warning(
                 "%.0f%% of the computed row positions hold no token: rows are as long as the"
                 " longest example (row_length=%d) and a micro-batch has at least one row"
-                " for each of data x fsdp = %d parts; lower improve.row_length, which leaves longer examples out, or"
-                " fsdp in make_mesh in favour of tensor",
+                " for each of data x fsdp = %d parts; lower improve.row_length, which leaves"
+                " longer examples out, or fsdp in make_mesh in favour of tensor",
                 100 * (1 - efficiency), self.row_length, self._shards,
             )  # fmt: skip
         for step in range(done, total):
