@@ -108,7 +108,7 @@ class HubTest(DataFolderTest):
         ConnectionError,
     )  # fmt: skip
     def test_the_hubs_refusals_are_one_line(self, kind):
-        error = kind.__new__(kind)  # their constructors want a response of the server
+        error = kind.__new__(kind)  # their constructors need a response of the server
         Exception.__init__(error, "401 Client Error.\n\nRepository Not Found")
         self.enter_context(
             mock.patch.object(huggingface_hub, "snapshot_download", side_effect=error)

@@ -116,7 +116,7 @@ class AppsRunTest(absltest.TestCase):
             generation = storage.read_json(directory.generation)
             self.assertEqual(generation["sandbox"], layers.in_force())
             self.assertEmpty(layers.missing(layers.layers()))
-        with self.subTest("people's solutions are what is kept"):
+        with self.subTest("human solutions are what is kept"):
             examples = records.examples_from_table(storage.read_table(directory.dataset))
             self.assertEqual([e.targets for e in examples], [SOLUTION] * 6)
         with self.subTest("the trained policy writes programs that pass"):

@@ -89,7 +89,7 @@ class RealDataTest(parameterized.TestCase):
             self.assertLen(bbh.read_prompts(style, DATA), 27)
         card, problems = self.materialize("bbh_cot_navigate")
         self.assertLen(problems, 250)
-        # The query goes on from the prefix in the form of its shots.
+        # The query continues the prefix in the form of its shots.
         self.assertEqual(card.prefix.count("\n\nQ: "), 3)
         self.assertEqual(card.prefix.count("\nA: Let's think step by step.\n"), 3)
         self.assertEndsWith(problems[0].inputs, "\nA: Let's think step by step.")
