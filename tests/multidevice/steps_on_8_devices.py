@@ -62,8 +62,10 @@ def _sample(mesh, config=CONFIG):
         )
         for i in range(6)
     ]
+    # Two width classes, where there are slots enough.
+    requests.append(Request(tuple(int(t) for t in rng.integers(1, 64, 200)), 1, problem_key=6))
     engine = Engine(
-        config, Letters(), sampling=Sampling(temperature=0.0), max_new_tokens=10, slots=8,
+        config, Letters(), sampling=Sampling(temperature=0.0), max_new_tokens=10, slots=16,
         decode_steps=4, prefill_tokens=64, unstacked=False, mesh=mesh,
     )  # fmt: skip
     found = engine.sample(params, PREFIX, requests, key=0)
@@ -105,7 +107,7 @@ class StepsTest(parameterized.TestCase):
     @parameterized.parameters((2, 1, 4), (2, 2, 2))
     def test_greedy_samples_equal_those_of_one_device(self, *sizes):
         samples = _sample(_mesh(sizes))
-        self.assertLen(samples, 18)
+        self.assertLen(samples, 19)
         self.assertEqual(samples, _sampled_on_one())
 
     def test_int8_weights_lie_as_the_weights_do(self):

@@ -1,0 +1,70 @@
+"""Attention to groups of rows equals attention to one set that is as long as the longest."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+from absl.testing import absltest, parameterized
+
+from restem.models import INVALID_POSITION, ModelConfig, attention
+
+CONFIG = ModelConfig(
+    vocab_size=8, num_layers=1, embed_dim=8, num_heads=4, num_kv_heads=2, head_dim=8, mlp_dim=8
+)
+
+
+def keys_of(rng, rows, length, used):
+    """Random keys, of which the columns from `used[i]` on hold nothing in row i."""
+    at = np.broadcast_to(np.arange(length), (rows, length))
+    return attention.Keys(
+        keys=jnp.asarray(rng.normal(size=(rows, 2, 8, length)), jnp.float32),
+        values=jnp.asarray(rng.normal(size=(rows, 2, length, 8)), jnp.float32),
+        positions=jnp.asarray(np.where(at < np.array(used)[:, None], at, INVALID_POSITION)),
+    )
+
+
+def padded(keys, length):
+    more = length - keys.positions.shape[1]
+    return attention.Keys(
+        keys=jnp.pad(keys.keys, [(0, 0)] * 3 + [(0, more)]),
+        values=jnp.pad(keys.values, [(0, 0)] * 2 + [(0, more), (0, 0)]),
+        positions=jnp.pad(keys.positions, [(0, 0), (0, more)], constant_values=INVALID_POSITION),
+    )
+
+
+class GroupedKeysTest(parameterized.TestCase):
+    @parameterized.parameters(1, 2)
+    def test_equals_one_padded_set(self, parts):
+        rng = np.random.default_rng(0)
+        # In each part of the batch two narrow rows and then one wide one, or four and two.
+        narrow, wide = keys_of(rng, 4, 3, [3, 1, 2, 3]), keys_of(rng, 2, 9, [9, 6])
+        groups = attention.GroupedKeys((narrow, wide), parts)
+        whole = attention.Keys(
+            *(
+                attention.join_rows([getattr(padded(g, 9), name) for g in (narrow, wide)], parts)
+                for name in ("keys", "values", "positions")
+            )
+        )
+        own = keys_of(rng, 6, 1, [1] * 6)
+        shared = attention.Keys(
+            keys=own.keys[0], values=own.values[0], positions=jnp.zeros(1, jnp.int32)
+        )
+        query = jnp.asarray(rng.normal(size=(6, 1, 4, 8)), jnp.float32)
+        at = jnp.full((6, 1), 9, jnp.int32)
+        own = dataclasses.replace(own, positions=at)  # a query always sees itself
+        for config in (CONFIG, CONFIG.replace(window=4, local_layers=(True,))):
+            found, expected = (
+                attention.attend(config, query, at, None, (shared, keys, own), True)
+                for keys in (groups, whole)
+            )
+            np.testing.assert_allclose(found, expected, atol=1e-6)
+
+    def test_rows_of_a_group_are_together_on_each_part(self):
+        x = jnp.arange(6)[:, None]
+        groups = attention.split_rows(x, [2, 4], 2)
+        self.assertEqual([g[:, 0].tolist() for g in groups], [[0, 3], [1, 2, 4, 5]])
+        np.testing.assert_array_equal(attention.join_rows(groups, 2), x)
+
+
+if __name__ == "__main__":
+    absltest.main()
