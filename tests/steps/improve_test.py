@@ -1,0 +1,165 @@
+"""Training stops when validation no longer improves, and the best policy is kept, not the last."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+from absl.testing import absltest
+from etils import epath
+
+from restem import checkpoints, models
+from restem.checkpoints import orbax
+from restem.checkpoints.policy import Policy
+from restem.records import Example, Problem, TaskCard
+from restem.rollout import Rollout
+from restem.run import layout
+from restem.steps.improve import improve
+from restem.steps.settings import ImproveSettings
+from restem.training import optimizers
+from tests.helpers import tiny
+
+VALIDATION = [Problem("v", "validation", "?")]
+EXAMPLES = [Example(f"p{i}", 0, f"say {i}:", f" {i}", (), 1.0) for i in range(4)]
+SETTINGS = ImproveSettings(
+    optimizer=functools.partial(optimizers.adamw, learning_rate=1e-2),
+    epochs=6,
+    batch_examples=4,
+    row_length=32,
+    rows_per_batch=2,
+    validate_every=1,
+    patience=2,
+)
+
+
+def setUpModule():
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+def tearDownModule():
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+class KilledError(BaseException):
+    """Ends the process of an M-step, as far as the M-step can tell."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scripted(Rollout):
+    """A rollout whose validation rewards are given."""
+
+    rewards: Any = ()
+    """Reward of each validation; None kills."""
+    seen: list[np.ndarray] = dataclasses.field(default_factory=list)
+    """A parameter of each policy that was validated."""
+
+    def greedy_reward(self, problems, *, what="validating"):
+        del problems, what
+        self.seen.append(np.array(self.policy.params["final_norm"], np.float32))
+        reward = self.rewards[len(self.seen) - 1]
+        if reward is None:
+            raise KilledError
+        return reward
+
+
+class ImproveTest(absltest.TestCase):
+    def setUp(self):
+        super().setUp()
+        path = epath.Path(self.create_tempdir().full_path) / "iteration_001"
+        self.directory = layout.IterationDir(path)
+        params = models.init_params(tiny.config(), jax.random.key(0))
+        self.start = Policy(tiny.config(), params, tiny.vocabulary(), "orbax:/base")
+
+    def rollout(self, *rewards):
+        card = TaskCard("letters", prefix="hi\n", grader={"kind": "none"}, max_new_tokens=4)
+        return Scripted(policy=self.start, card=card, verifier=None, key=1, rewards=rewards)
+
+    def improve(self, rollout, *, validation=VALIDATION, start_reward=0.5, **changes):
+        return improve(
+            rollout=rollout,
+            examples=EXAMPLES,
+            validation=validation,
+            directory=self.directory,
+            start_reward=start_reward,
+            settings=dataclasses.replace(SETTINGS, **changes),
+        )
+
+    def kept(self):
+        """The watched parameter of the iteration's policy."""
+        policy = checkpoints.load(f"orbax:{self.directory.checkpoint}")
+        return np.asarray(policy.params["final_norm"], np.float32)
+
+    def test_the_best_is_kept_and_patience_counts_from_it(self):
+        rollout = self.rollout(0.4, 0.7, 0.7, 0.6)
+        made = self.improve(rollout)
+        self.assertEqual(made["validation"], [[0, 0.5], [1, 0.4], [2, 0.7], [3, 0.7], [4, 0.6]])
+        self.assertEqual((made["best_step"], made["best_validation"]), (2, 0.7))
+        self.assertEqual((made["steps"], made["improved"], made["epochs"]), (4, True, 4.0))
+        np.testing.assert_array_equal(self.kept(), rollout.seen[1])
+        self.assertGreater(np.abs(self.kept() - rollout.seen[3]).max(), 1e-4)
+        self.assertFalse(self.directory.candidates.exists())
+        self.assertFalse(self.directory.training.exists())
+
+    def test_the_last_step_is_validated_and_may_be_the_best(self):
+        rollout = self.rollout(0.6, 0.8)
+        made = self.improve(rollout, epochs=3, validate_every=2)
+        self.assertEqual(made["validation"], [[0, 0.5], [2, 0.6], [3, 0.8]])
+        self.assertEqual(made["best_step"], 3)
+        np.testing.assert_array_equal(self.kept(), rollout.seen[1])
+
+    def test_the_start_stays_where_nothing_is_better(self):
+        made = self.improve(self.rollout(0.5, 0.5))
+        self.assertEqual((made["improved"], made["best_step"], made["steps"]), (False, 0, 2))
+        self.assertEqual((made["start"], made["best_validation"]), ("orbax:/base", 0.5))
+        self.assertFalse(self.directory.checkpoint.exists())
+
+    def test_an_unknown_start_is_validated_first(self):
+        rollout = self.rollout(0.9, 0.1)
+        made = self.improve(rollout, start_reward=None, patience=1)
+        self.assertEqual(made["validation"], [[0, 0.9], [1, 0.1]])
+        np.testing.assert_array_equal(rollout.seen[0], self.start.params["final_norm"])
+        self.assertFalse(made["improved"])
+
+    def test_without_validation_the_last_is_kept(self):
+        made = self.improve(self.rollout(), validation=[], start_reward=None, epochs=2)
+        self.assertEqual((made["best_step"], made["steps"], made["validation"]), (2, 2, []))
+        self.assertEqual((made["improved"], made["best_validation"]), (True, None))
+        self.assertTrue(self.directory.checkpoint.exists())
+
+    def test_a_resumed_one_continues_the_history(self):
+        first = self.rollout(0.9, 0.6, None)
+        with self.assertRaises(KilledError):
+            self.improve(first, patience=4)
+        second = self.rollout(0.7, 0.8, 0.85)
+        made = self.improve(second, patience=4)
+        self.assertEqual(
+            made["validation"], [[0, 0.5], [1, 0.9], [2, 0.6], [3, 0.7], [4, 0.8], [5, 0.85]]
+        )
+        self.assertEqual([step for step, _ in made["loss"]], [1, 2, 3, 4, 5])
+        self.assertEqual((made["best_step"], made["best_validation"]), (1, 0.9))
+        np.testing.assert_array_equal(self.kept(), first.seen[0])
+        np.testing.assert_array_equal(second.seen[0], first.seen[2])
+
+    def test_a_kill_before_a_save_finds_the_best_of_the_save_before(self):
+        save, saves = orbax.TrainingCheckpoints.save, []
+
+        def save_once(this, *args, **kwargs):
+            saves.append(args[0])
+            if len(saves) == 2:
+                raise KilledError
+            return save(this, *args, **kwargs)
+
+        first = self.rollout(0.6, 0.8)
+        with absltest.mock.patch.object(orbax.TrainingCheckpoints, "save", save_once):
+            with self.assertRaises(KilledError):
+                self.improve(first)
+        # On other hardware the same step may be validated a little lower.
+        made = self.improve(self.rollout(0.55, 0.5))
+        self.assertEqual(made["validation"], [[0, 0.5], [1, 0.6], [2, 0.55], [3, 0.5]])
+        self.assertEqual(made["best_step"], 1)
+        np.testing.assert_array_equal(self.kept(), first.seen[0])
+
+
+if __name__ == "__main__":
+    absltest.main()
