@@ -8,16 +8,19 @@ import subprocess
 import sys
 import tempfile
 import time
+from unittest import mock
 
 import numpy as np
 from absl.testing import absltest, parameterized
 from etils import epath
 
-from restem import em
+from restem import em, records
 from restem.records import Problem
 from restem.run import layout
+from restem.run.settings import RunSettings
 from restem.runtime import storage
 from restem.steps.improve import is_validated
+from restem.steps.settings import LoopSettings, Settings
 from tests.helpers import tiny
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -152,6 +155,139 @@ class ValidationTest(parameterized.TestCase):
         self.assertEqual(at, validated)
 
 
+class FakeRun:
+    """A run of which each part is its name."""
+
+    seed = 7
+    settings = RunSettings()
+
+    def __init__(self, folder, problems=()):
+        self.files = layout.Workdir(folder)
+        self._problems = list(problems)
+
+    def directory(self, i):
+        return self.files.iteration(i)
+
+    def problems(self, split):
+        return [p for p in self._problems if p.split == split]
+
+    def policy(self, i):
+        return f"policy {i}"
+
+    def sampler(self, i):
+        return f"sampler {i}"
+
+    def card(self, *, iteration):
+        return f"card {iteration}"
+
+    def verifier(self):
+        return "verifier"
+
+    def e_step(self):
+        return {"slots": 5}
+
+    def m_step(self):
+        return {"slots": 6}
+
+    def open(self, settings):
+        del settings
+
+
+class StepsTest(parameterized.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.folder = epath.Path(self.create_tempdir().full_path)
+
+    @parameterized.parameters(
+        (1, [1, 2, 3, 4, 5]), (2, [1, 1, 3, 3, 5]), (3, [1, 1, 1, 4, 4]), (9, [1] * 5)
+    )
+    def test_improve_steps_share_the_samples_of_the_first(self, every, generated):
+        settings = Settings(loop=LoopSettings(generate_every=every))
+        self.assertEqual([em.generated_at(i, settings) for i in range(1, 6)], generated)
+
+    def test_the_order_of_the_steps(self):
+        calls = []
+        for name in ("generate_samples", "select_examples", "improve_policy", "evaluate_policy"):
+
+            def step(*, run, settings, iteration, name=name):
+                del run, settings
+                calls.append(f"{name.split('_')[0]} {iteration}")
+
+            self.enter_context(mock.patch.object(em, name, step))
+        self.enter_context(mock.patch.object(em.summary, "write"))
+        loop = LoopSettings(iterations=4, generate_every=2, evaluate_every=3)
+        em.em(run=FakeRun(self.folder), settings=Settings(loop=loop))
+        self.assertEqual(
+            calls,
+            [
+                "evaluate 0",
+                "generate 1", "select 1", "improve 1",
+                "select 2", "improve 2",
+                "generate 3", "select 3", "improve 3", "evaluate 3",
+                "select 4", "improve 4", "evaluate 4",
+            ],
+        )  # fmt: skip
+
+    def test_the_policy_before_the_iteration_generates(self):
+        problems = [Problem(str(i), "train", "?") for i in range(6)]
+        made = []
+        self.enter_context(mock.patch.object(em, "generate", lambda **given: made.append(given)))
+        run = FakeRun(self.folder, problems)
+        settings = Settings(loop=LoopSettings(problems_per_iteration=2))
+        for i in (1, 2, 3):
+            em.generate_samples(run=run, settings=settings, iteration=i)
+        self.assertEqual([m["rollout"].policy for m in made], [f"sampler {i}" for i in range(3)])
+        self.assertEqual([m["rollout"].card for m in made], [f"card {i}" for i in range(3)])
+        self.assertLen({m["rollout"].key for m in made}, 3)
+        self.assertEqual({m["rollout"].slots for m in made}, {5})
+        self.assertEqual([m["directory"].path.name[-1] for m in made], ["1", "2", "3"])
+        self.assertCountEqual([p for m in made for p in m["problems"]], problems)
+
+    def improved_from(self, iteration, *, start_from, **files):
+        """What the M-step of an iteration is given."""
+        given = {}
+        run = FakeRun(self.folder)
+        loop = LoopSettings(start_from=start_from, improve=lambda **kwargs: given.update(kwargs))
+        for i in range(1, iteration):
+            report = {"best_validation": i / 10}
+            storage.write_json(run.directory(i).improvement, report)
+        examples = [records.Example("p", 0, "q", "t", (), 0.5)]
+        table = records.examples_to_table(examples)
+        storage.write_table(run.directory(iteration).dataset, table)
+        for name, value in files.items():
+            storage.write_json(getattr(run.directory(iteration - 1), name), value)
+        em.improve_policy(run=run, settings=Settings(loop=loop), iteration=iteration)
+        self.assertEqual(given["examples"], examples)
+        self.assertEqual(given["rollout"].slots, 6)
+        self.assertEqual(given["rollout"].card, f"card {iteration - 1}")
+        return given
+
+    @parameterized.parameters((1, 0), (2, 0), (3, 0))
+    def test_training_starts_from_the_base(self, iteration, start):
+        given = self.improved_from(iteration, start_from="base")
+        self.assertEqual(given["rollout"].policy, f"policy {start}")
+        self.assertIsNone(given["start_reward"])
+
+    @parameterized.parameters((2, 1, 0.1), (3, 2, 0.2))
+    def test_training_starts_from_the_last(self, iteration, start, reward):
+        given = self.improved_from(iteration, start_from="last")
+        self.assertEqual(given["rollout"].policy, f"policy {start}")
+        self.assertEqual(given["start_reward"], reward)
+
+    def test_a_rewritten_prompt_is_continued(self):
+        given = self.improved_from(3, start_from="base", prefix={"prefix": "p"})
+        self.assertEqual(given["rollout"].policy, "policy 2")
+
+    def test_each_pass_has_a_key_of_its_own(self):
+        keys = [self.improved_from(i, start_from="base")["rollout"].key for i in (1, 2)]
+        self.enter_context(
+            mock.patch.object(em, "generate", lambda **g: keys.append(g["rollout"].key))
+        )
+        for i in (1, 2):
+            em.generate_samples(run=FakeRun(self.folder), settings=Settings(), iteration=i)
+        self.assertLen(set(keys), 4)
+
+
 class MinibatchTest(parameterized.TestCase):
     def test_an_epoch_of_minibatches_is_every_problem_once(self):
         problems = [Problem(str(i), "train", "?") for i in range(10)]
@@ -160,6 +296,14 @@ class MinibatchTest(parameterized.TestCase):
         self.assertNotEqual(epoch, [em.minibatch(problems, i, 5, seed=2) for i in (1, 2)])
         self.assertEqual(em.minibatch(problems, 7, None, seed=1), problems)
         self.assertLen(em.minibatch(problems, 3, 4, seed=1), 4)
+
+    def test_problems_are_shuffled_anew_in_each_epoch(self):
+        problems = [Problem(str(i), "train", "?") for i in range(10)]
+        order = [
+            [p.problem_id for i in (1, 2) for p in em.minibatch(problems, 2 * epoch + i, 5, seed=1)]
+            for epoch in range(3)
+        ]
+        self.assertLen(set(map(tuple, [map(str, range(10)), *order])), 4)
 
 
 if __name__ == "__main__":

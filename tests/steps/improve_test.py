@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from typing import Any
+from unittest import mock
 
 import jax
 import numpy as np
@@ -151,9 +152,11 @@ class ImproveTest(absltest.TestCase):
             return save(this, *args, **kwargs)
 
         first = self.rollout(0.6, 0.8)
-        with absltest.mock.patch.object(orbax.TrainingCheckpoints, "save", save_once):
-            with self.assertRaises(KilledError):
-                self.improve(first)
+        with (
+            mock.patch.object(orbax.TrainingCheckpoints, "save", save_once),
+            self.assertRaises(KilledError),
+        ):
+            self.improve(first)
         # On other hardware the same step may be validated a little lower.
         made = self.improve(self.rollout(0.55, 0.5))
         self.assertEqual(made["validation"], [[0, 0.5], [1, 0.6], [2, 0.55], [3, 0.5]])

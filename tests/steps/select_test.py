@@ -72,6 +72,20 @@ class SelectTest(parameterized.TestCase):
         self.assertLen({chosen(s, i) for s in range(4) for i in (1, 2)}, 8)
         self.assertNotEqual(chosen(0, 1), tuple(range(10)))
 
+    def test_cap_is_drawn_for_each_problem_apart(self):
+        samples = [_sample(p, i, 1.0) for p in "ab" for i in range(40)]
+        examples = select(
+            problems=PROBLEMS, samples=samples, iteration=1, seed=0, settings=SelectSettings(cap=10)
+        ).examples
+        a, b = ([e.sample_index for e in examples if e.problem_id == p] for p in "ab")
+        self.assertEqual((len(a), len(b)), (10, 10))
+        self.assertNotEqual(a, b)
+
+    def test_of_equal_solutions_the_first_is_kept(self):
+        samples = [_sample("a", i, 1.0, text) for i, text in enumerate(("x", "y", "x ", "y"))]
+        examples = select(problems=PROBLEMS, samples=samples, iteration=1, seed=0).examples
+        self.assertEqual([e.sample_index for e in examples], [0, 1])
+
     def test_order_of_samples_does_not_matter(self):
         samples = [_sample("ab"[i % 2], i, float(i % 3 > 0), f"t{i % 7}") for i in range(40)]
         one = select(
@@ -97,6 +111,20 @@ class SelectTest(parameterized.TestCase):
         )
         self.assertLen(chosen.examples, 7)
         self.assertEqual(chosen.report["buckets"]["over_total"], 13)
+
+    def test_max_examples_is_random_by_seed_and_iteration_but_repeatable(self):
+        samples = [_sample("a", i, 1.0) for i in range(40)]
+
+        def chosen(seed, iteration):
+            settings = SelectSettings(cap=None, max_examples=7)
+            result = select(
+                problems=PROBLEMS, samples=samples, iteration=iteration, seed=seed,
+                settings=settings,
+            )  # fmt: skip
+            return tuple(e.sample_index for e in result.examples)
+
+        self.assertEqual(chosen(0, 1), chosen(0, 1))
+        self.assertLen({chosen(s, i) for s in range(3) for i in (1, 2)}, 6)
 
     def test_targets_are_the_sampled_tokens_and_inputs_the_problem_own(self):
         hinted = dataclasses.replace(_sample("a", 0, 1.0), inputs="A? (the answer is 1)")
