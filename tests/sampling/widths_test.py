@@ -46,6 +46,8 @@ class WidthsTest(parameterized.TestCase):
     def test_members_lie_together_on_each_part(self):
         found = WidthClasses((16, 32), (2, 4), 2).members()
         self.assertEqual([m.tolist() for m in found], [[0, 3], [1, 2, 4, 5]])
+        found = WidthClasses((8, 16, 32), (3, 2, 1)).members()
+        self.assertEqual([m.tolist() for m in found], [[0, 1, 2], [3, 4], [5]])
 
     def test_fewer_slots(self):
         classes = WidthClasses((16, 64), (112, 16), 2)
@@ -53,6 +55,11 @@ class WidthsTest(parameterized.TestCase):
         self.assertEqual(
             [classes.level_for(n) for n in (200, 128, 64, 17, 16, 1)], [1, 1, 2, 2, 8, 8]
         )
+
+    def test_a_question_goes_to_the_narrowest_class_that_holds_it(self):
+        classes = widths.WidthClasses((8, 16, 64), (4, 2, 2))
+        lengths = (0, 1, 8, 9, 16, 17, 64)
+        self.assertEqual([classes.class_of(n) for n in lengths], [0, 0, 0, 1, 1, 2, 2])
 
 
 if __name__ == "__main__":

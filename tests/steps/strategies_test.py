@@ -28,12 +28,28 @@ class StrategiesTest(parameterized.TestCase):
         self.assertEqual(strategies.BestOfN()(PROBLEM, samples), [samples[1]])
         self.assertEmpty(strategies.BestOfN()(PROBLEM, [_sample("a", 0, 0.0)]))
 
+    def test_best_of_n_takes_the_first_of_equally_likely_ones(self):
+        samples = [_sample("a", i, 1.0) for i in (2, 0, 1)]
+        self.assertEqual(strategies.BestOfN()(PROBLEM, samples), [samples[1]])
+
     def test_majority_reads_neither_reward_nor_gold(self):
         wrong = [_sample("a", i, 0.0, answer="7") for i in range(3)]
         right = [_sample("a", 5, 1.0, answer="1")]
         kept = strategies.MajorityAnswer()(PROBLEM, right + wrong)
         self.assertEqual(kept, wrong)
         self.assertEmpty(strategies.MajorityAnswer(min_share=0.8)(PROBLEM, right + wrong))
+
+    def test_of_equally_frequent_answers_the_first_in_the_alphabet_wins(self):
+        samples = [_sample("a", i, 1.0, answer=answer) for i, answer in enumerate("zyxzyx")]
+        for order in (samples, samples[::-1]):
+            kept = strategies.MajorityAnswer()(PROBLEM, order)
+            self.assertEqual({s.final_answer for s in kept}, {"x"})
+
+    def test_the_share_is_of_all_samples_and_reaching_it_is_enough(self):
+        samples = [_sample("a", i, 1.0, answer="7" if i < 3 else None) for i in range(6)]
+        self.assertLen(strategies.MajorityAnswer(min_share=0.5)(PROBLEM, samples), 3)
+        self.assertEmpty(strategies.MajorityAnswer(min_share=0.51)(PROBLEM, samples))
+        self.assertEmpty(strategies.MajorityAnswer()(PROBLEM, samples[3:]))
 
     @parameterized.parameters(
         (strategies.RewardWeight(), 0.25, 0.25),

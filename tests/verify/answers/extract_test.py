@@ -87,6 +87,7 @@ class ExtractTest(parameterized.TestCase):
         (r"\boxed{1}", "1"),
         (r"\boxed{1} Final Answer: The final answer is $2", None),
         (r"\boxed{1} Final Answer:  The final answer is $2", None),
+        ("5", None),
     )
     def test_minerva_or_boxed(self, text, answer):
         self.assertEqual(extract(text, mode="minerva_or_boxed"), answer)
