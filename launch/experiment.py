@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import importlib.util
-import logging
 from collections.abc import Callable, Sequence
 
 from launch.jobs import Job
@@ -31,7 +30,6 @@ def run(title: str, jobs: Sequence[Job], start: Callable[[Job], int]) -> list[in
         print(f"XManager is not installed, so the experiment is not recorded: {INSTALL}")
         with concurrent.futures.ThreadPoolExecutor(len(jobs)) as pool:
             return list(pool.map(start, jobs))
-    quiet()
     from xmanager import xm_local
 
     codes: dict[str, int] = {}
@@ -39,11 +37,6 @@ def run(title: str, jobs: Sequence[Job], start: Callable[[Job], int]) -> list[in
         for job in jobs:
             experiment.add(_unit(job, start, codes), args=dict(job.point))
     return [codes[job.name] for job in jobs]
-
-
-def quiet() -> None:
-    """Keeps the database migrations of XManager's own tables out of the output."""
-    logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 def _unit(job: Job, start: Callable[[Job], int], codes: dict[str, int]):

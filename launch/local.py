@@ -10,7 +10,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
-from launch import experiment as experiment_lib
 from launch import jobs as jobs_lib
 from launch.experiment import INSTALL
 from launch.image import ROOT
@@ -66,7 +65,6 @@ def run(title: str, jobs: Sequence[Job]) -> list[int]:
       UserError: XManager is not installed.
     """
     require()
-    experiment_lib.quiet()
     from xmanager import xm, xm_local
 
     with tempfile.TemporaryDirectory(prefix="restem-launch-") as folder:

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from launch import checks, commands, experiment, gke, local, tpu_vm, vertex
 from launch import config as config_lib
@@ -213,6 +213,7 @@ def act(config: Config, name: str) -> int:
 
 
 def main(argv: Sequence[str]) -> int:
+    logging.set_verbosity(logging.WARNING)  # XManager, gin and matplotlib have much to say
     try:
         if len(argv) > 1:
             raise UserError(f"unknown arguments {' '.join(argv[1:])}; see --help")
