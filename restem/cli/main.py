@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
+from restem import __version__
 from restem.errors import UserError
 
 
@@ -163,6 +164,7 @@ def parser() -> argparse.ArgumentParser:
         " can check. Running the same command again resumes it.",
         epilog="Any gin binding can be set as --gin.NAME=VALUE, such as --gin.SEED=1.",
     )
+    top.add_argument("--version", action="version", version=f"restem {__version__}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, verb in VERBS.items():
         p = verbs.add_parser(
@@ -170,6 +172,7 @@ def parser() -> argparse.ArgumentParser:
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         )  # fmt: skip
         verb.options(p)
+        p.add_argument("--quiet", action="store_true", help="show results and errors only")
         if name not in ("doctor", "init", "compare"):
             p.add_argument("--workdir", help="folder of the run; may be in a bucket")
         if verb.reads_gin:
@@ -225,6 +228,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         argv, bindings = split_gin_bindings(argv)
         arguments = parser().parse_args(argv)
+        if arguments.quiet:
+            from restem.runtime import progress
+
+            progress.be_quiet()
         from restem.cli import verbs
 
         return verbs.dispatch(arguments, bindings)

@@ -18,7 +18,7 @@ from restem.run import layout
 from restem.run.run import Run
 from restem.runtime import compilation, distributed, storage
 from restem.runtime.profiles import PROFILE
-from restem.runtime.progress import CONSOLE
+from restem.runtime.progress import CONSOLE, is_quiet
 from restem.steps.settings import Settings
 
 
@@ -68,6 +68,8 @@ def _start_logging(run: Run) -> None:
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
     logging.get_absl_handler().addFilter(_is_ours)
+    if is_quiet():
+        logging.get_absl_handler().setLevel(python_logging.WARNING)
     if "://" in str(run.files.path):
         return  # nothing can be appended to a file in a bucket
     run.files.path.mkdir(parents=True, exist_ok=True)

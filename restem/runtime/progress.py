@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +12,22 @@ import rich.progress
 from absl import logging
 
 CONSOLE = rich.console.Console(stderr=True)
+"""Where results go; without colours where the environment has NO_COLOR."""
+
+_quiet = threading.Event()
 
 SECONDS_BETWEEN_LINES = 15.0
 """How often a log gets a line, where there is no terminal."""
+
+
+def be_quiet() -> None:
+    """Shows no progress from here on; files of a log still get its lines."""
+    _quiet.set()
+
+
+def is_quiet() -> bool:
+    """Whether `be_quiet` was called."""
+    return _quiet.is_set()
 
 
 class Progress:
@@ -65,7 +79,7 @@ def progress(what: str, *, total: int, unit: str, done: int = 0) -> Iterator[Pro
       unit: their name, such as "samples".
       done: how many a resumed step finds finished; they do not count in the rate.
     """
-    if not CONSOLE.is_terminal:
+    if is_quiet() or not CONSOLE.is_terminal:
         yield Progress(what, total, unit, done)
         return
     columns = (
