@@ -31,6 +31,15 @@ class ClaimTest(absltest.TestCase):
             identity.claim(self.files, OTHER)
         self.assertEqual(storage.read_json(self.files.identity)["seed"], 0)
 
+    def test_a_setting_that_only_one_of_them_binds_makes_another_run(self):
+        identity.claim(self.files, ONE)
+        self.make_something()
+        more = {**ONE, "bindings": {"adamw.learning_rate": "1e-3"}}
+        with self.assertRaisesRegex(UserError, r"adamw\.learning_rate was None and is '1e-3'"):
+            identity.claim(self.files, more)
+        with self.assertRaisesRegex(UserError, r"select\.cap was 10 and is None"):
+            identity.claim(self.files, {**ONE, "settings": {}})
+
     def test_a_folder_whose_run_made_nothing_is_free(self):
         identity.claim(self.files, ONE)
         self.files.iteration(0).path.mkdir()

@@ -147,6 +147,19 @@ class PrecisionTest(parameterized.TestCase):
         want = {"params": (1.0, 0.0), "master": (0.98828125, 0.0), "stochastic": (0.99, 5e-4)}
         self.assertAlmostEqual(mean, want[precision][0], delta=want[precision][1])
 
+    def test_every_leaf_and_step_is_rounded_by_other_bits(self):
+        params = {name: jnp.ones((64, 64), jnp.bfloat16) for name in ("up", "down")}
+        optimizer = optimizers.with_precision(optax.sgd(1e-3), "stochastic")
+        grads = jax.tree.map(jnp.ones_like, params)
+        state, rounded = optimizer.init(params), []
+        for _ in range(2):  # both steps start from the same parameters
+            updates, state = optimizer.update(grads, state, params)
+            rounded += [np.asarray(updates["up"]), np.asarray(updates["down"])]
+        for i, one in enumerate(rounded):
+            self.assertBetween((one != 0).mean(), 0.2, 0.31)  # 1e-3 of a gap of 1/256
+            for other in rounded[:i]:
+                self.assertGreater((one != other).mean(), 0.2)
+
     def test_unknown_precision(self):
         with self.assertRaisesRegex(ValueError, "half"):
             optimizers.with_precision(optax.sgd(1.0), "half")

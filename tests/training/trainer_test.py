@@ -221,6 +221,17 @@ class TrainingTest(absltest.TestCase):
         with self.subTest("compiled once"):
             self.assertEqual(self.trainer._train_step._cache_size(), 1)
 
+    def test_each_epoch_has_an_order_of_its_own(self):
+        examples = some_examples(13)
+        targets = [
+            [(batch.lengths > 0).sum() for batch in self.trainer.pack(examples, seed=7, epoch=e)]
+            for e in (0, 1)
+        ]
+        self.assertNotEqual(targets[0], targets[1])
+        updates = self.trainer.fit(self.trainer.init(self.params), examples, epochs=2, seed=7)
+        trained = [update.metrics["target_tokens"] for update in updates]
+        self.assertEqual(trained, targets[0] + targets[1])
+
     def test_learns_one_example(self):
         example = dataclasses.replace(some_examples(1)[0], weight=1.0)
         state = self.trainer.init(self.params)
