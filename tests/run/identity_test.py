@@ -34,8 +34,8 @@ class ClaimTest(absltest.TestCase):
     def test_a_setting_that_only_one_of_them_binds_makes_another_run(self):
         identity.claim(self.files, ONE)
         self.make_something()
-        more = {**ONE, "bindings": {"adamw.learning_rate": "1e-3"}}
-        with self.assertRaisesRegex(UserError, r"adamw\.learning_rate was None and is '1e-3'"):
+        more = {**ONE, "settings": {**ONE["settings"], "select.max_examples": 9}}
+        with self.assertRaisesRegex(UserError, r"select\.max_examples was None and is 9"):
             identity.claim(self.files, more)
         with self.assertRaisesRegex(UserError, r"select\.cap was 10 and is None"):
             identity.claim(self.files, {**ONE, "settings": {}})
