@@ -1,8 +1,8 @@
-"""What a program costs: its matrix products, its traffic to HBM, and its collectives.
+"""Costs of a program: its matrix products, its traffic to HBM and its collectives.
 
 The compiler's own cost analysis counts the body of a loop once, and a decoder is a loop over its
-layers; so FLOPs are counted in the jaxpr, whose loops have lengths, and collectives in the compiled
-module, whose loops have bounds in their conditions.
+layers. FLOPs are therefore counted in the jaxpr, whose loops have lengths, and collectives in the
+compiled module, whose loops have bounds in their conditions.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from restem.plan.chips import Chip
 
 
 def flops(jaxpr: core.Jaxpr, trips: Sequence[int] = ()) -> float:
-    """FLOPs of the matrix products of a jaxpr, recomputation included, over all chips.
+    """Returns the FLOPs of a jaxpr's matrix products, with recomputation, over all chips.
 
     Args:
-      jaxpr: of the whole program, before partitioning.
-      trips: rounds of loops whose length is known only at run time, outermost first; 1 beyond.
+      jaxpr: jaxpr of the whole program, before partitioning.
+      trips: iterations of loops whose length is known only at run time, outermost first; 1 for
+        any further loop.
     """
     total = 0.0
     eqn: Any
@@ -48,7 +49,7 @@ def flops(jaxpr: core.Jaxpr, trips: Sequence[int] = ()) -> float:
 
 
 def _branches_on_tpu(params):
-    """The branches a TPU may take: where a platform decides, the one for TPUs or all others."""
+    """Returns the branches that a TPU may take; of branches by platform, the one for TPUs."""
     platforms = params.get("branches_platforms")
     if platforms is None:
         return params["branches"]
@@ -72,15 +73,15 @@ _COLLECTIVE = re.compile(
 
 
 def collective_bytes(hlo: str, trips: Sequence[int] = ()) -> dict[str, float]:
-    """Bytes that a chip sends in the collectives of a compiled module, by kind.
+    """Returns the bytes that a chip sends in a compiled module's collectives, by kind.
 
-    A ring of n chips passes on (n - 1) / n of the result of an all-gather or all-to-all, as much of
-    the operand of a reduce-scatter, and twice that in an all-reduce. Pieces of one asynchronous
-    collective share a channel and count once.
+    In a ring of n chips, each sends (n - 1) / n of the result of an all-gather or all-to-all, the
+    same share of the operand of a reduce-scatter, and twice that in an all-reduce. The parts of an
+    asynchronous collective share a channel and count once.
 
     Args:
       hlo: text of the module.
-      trips: rounds of loops without a constant bound, outermost first; 1 beyond.
+      trips: iterations of loops without a constant bound, outermost first; 1 for any further loop.
     """
     computations = _computations(hlo)
     found: dict[str, tuple[str, float]] = {}
@@ -129,7 +130,7 @@ def _computations(hlo: str) -> dict[str, list[str]]:
 
 
 def _bound(condition: str, computations: Mapping[str, list[str]]) -> int | None:
-    """The largest constant that a loop's condition compares with."""
+    """Returns the largest constant that a loop's condition compares with, if any."""
     lines = list(computations.get(condition, ()))
     for line in list(lines):
         for called in re.findall(r"calls=%?([\w.\-]+)", line):
@@ -141,7 +142,7 @@ def _bound(condition: str, computations: Mapping[str, list[str]]) -> int | None:
 
 
 def _group(line: str) -> int:
-    """Chips that take part in a collective."""
+    """Returns the number of chips that take part in a collective."""
     mesh = re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", line)
     if mesh:
         sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh[1]))
@@ -180,18 +181,18 @@ def hbm_bytes(
     activations: int = 0,
     compute_ratio: float = 1.0,
 ) -> float:
-    """The least traffic between HBM and the core that a program cannot do without, on one chip.
+    """Returns the least traffic between HBM and the core that a program needs, in bytes per chip.
 
-    Every array is read once where it is used and written once where it is made; what lies between
-    the matrix products of a layer is taken to stay in VMEM. Weights that are split over `fsdp` are
-    gathered: written and read whole.
+    Every array is read once where it is used and written once where it is made; intermediate
+    results between the matrix products of a layer are assumed to stay in VMEM. Weights that are
+    split over `fsdp` are gathered, that is, written and read whole.
 
     Args:
       program: "prefill", "decode" or "train".
       kinds: bytes of the arguments on the chip, by kind.
-      fsdp: size of that mesh axis.
-      rounds: decode steps, or micro-batches.
-      activations: bytes that every micro-batch saves for its backward pass.
+      fsdp: size of the mesh axis `fsdp`.
+      rounds: number of decode steps or micro-batches.
+      activations: bytes that each micro-batch saves for its backward pass.
       compute_ratio: bytes of a weight in the activations' dtype over its bytes as stored.
     """
     gathered = kinds["parameters"] * compute_ratio * fsdp
@@ -209,23 +210,23 @@ def hbm_bytes(
 
 @dataclasses.dataclass(frozen=True)
 class Roofline:
-    """Seconds that a program takes at a chip's peaks."""
+    """Seconds that a program takes at a chip's peak rates."""
 
     compute: float
-    """Matrix products."""
+    """Seconds of matrix products."""
     memory: float
-    """Traffic to HBM."""
+    """Seconds of traffic to HBM."""
     interconnect: float
-    """Collectives, along one axis of the torus."""
+    """Seconds of collectives, along one axis of the torus."""
 
     @property
     def seconds(self) -> float:
-        """All three overlapped perfectly: a lower bound."""
+        """Seconds if all three overlap perfectly, a lower bound."""
         return max(self.compute, self.memory, self.interconnect)
 
     @property
     def bound(self) -> str:
-        """Which of the three it is."""
+        """Name of the longest of the three."""
         return max(("compute", "memory", "interconnect"), key=lambda name: getattr(self, name))
 
     @classmethod

@@ -1,7 +1,7 @@
 """Compiles one program for a slice, in a process of its own.
 
-`restem plan` runs `python -m restem.plan.worker` with a job on standard input: JAX must start
-on the CPU while libtpu compiles, and the compiler's memory goes back with the process.
+`restem plan` runs `python -m restem.plan.worker` with a job on standard input: JAX must run on the
+CPU while libtpu compiles, and the end of the process frees the compiler's memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 
 def compile_program(job: dict[str, Any]) -> dict[str, Any]:
-    """Lowers and compiles.
+    """Lowers and compiles a program.
 
     Args:
       job: {"program", "model": ModelConfig fields, "shapes": `Shapes` fields, "topology",
@@ -56,8 +56,8 @@ def compile_program(job: dict[str, Any]) -> dict[str, Any]:
         "notes": partitioning.check_divisible(config, mesh),
     }
     with tempfile.TemporaryDirectory() as dump:
-        # The text that an executable gives of itself fails for some large modules; the dump has it,
-        # and the list of buffers, where compilation ran out of memory too.
+        # An executable cannot print some large modules; the dump has their text, and the list of
+        # buffers even where compilation ran out of memory.
         options = {"xla_dump_to": dump, "xla_dump_hlo_as_text": True}
         try:
             with partitioning.use(mesh):
@@ -98,10 +98,10 @@ def compile_program(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def largest_buffers(report: str, count: int = 5) -> list[str]:
-    """The largest temporaries of XLA's memory usage report, each as "64.00GiB s32[131072,4096]".
+    """Returns the largest temporaries of XLA's memory report, as "64.00GiB s32[131072,4096]".
 
-    The report has a section for every allocation; arguments are one value each, and temporaries
-    share the allocation with the most values.
+    The report has a section for each allocation. An argument is an allocation of one value, and
+    temporaries share the allocation with the most values.
     """
     sections = [
         [line.split(";") for line in section.splitlines() if line.count(";") >= 4]
@@ -112,7 +112,7 @@ def largest_buffers(report: str, count: int = 5) -> list[str]:
 
 
 def _dumped(folder: str, ending: str) -> str:
-    """The compiler's dump of the program: the largest file of that kind."""
+    """Returns the text of the largest file of the dump with this ending, the program's own."""
     files = sorted(pathlib.Path(folder).glob(f"*{ending}"), key=lambda p: p.stat().st_size)
     return files[-1].read_text(encoding="utf-8") if files else ""
 
@@ -136,7 +136,7 @@ def _hbm_bytes(name, config, shapes, kinds, mesh) -> float:
 
 
 def fingerprint(job: dict[str, Any]) -> str:
-    """Names a job's result in a cache: the job, the compiler and the code that is compiled."""
+    """Returns the name of a job's result in the cache, a hash of job, compiler and code."""
     import importlib.metadata
 
     from restem import models, partitioning, sampling, training
@@ -158,7 +158,7 @@ def main() -> int:
     from restem.errors import UserError
 
     job = json.load(sys.stdin)
-    # libtpu logs to both streams: the answer goes to a file.
+    # libtpu logs to both streams, so the result is written to a file.
     output = job.pop("output")
     try:
         result = compile_program(job)
