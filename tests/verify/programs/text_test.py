@@ -72,8 +72,9 @@ class ExtractTest(parameterized.TestCase):
             "\t" * 120_000,
         ):
             for mode in MODES:
-                extract_program(text, mode)
-            without_trailing_prose(text)
+                program = extract_program(text, mode)
+                self.assertTrue(program is None or program in text)
+            self.assertIn(without_trailing_prose(text), text)
 
     def test_trailing_prose(self):
         cut = without_trailing_prose
