@@ -1,0 +1,80 @@
+"""The programs' parts: what a sample's key is made of, and which columns of the ring it reads."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl.testing import absltest
+
+from restem import models
+from restem.models import kv_cache
+from restem.models.kv_cache import INVALID_POSITION
+from restem.sampling import steps
+from restem.sampling.steps import Rows
+
+CONFIG = models.ModelConfig(
+    vocab_size=11, num_layers=1, embed_dim=4, num_heads=1, num_kv_heads=1, head_dim=2, mlp_dim=4,
+    max_length=32,
+)  # fmt: skip
+SLOTS = 4
+
+
+class InsertTest(absltest.TestCase):
+    def rows(self, samples, seed=0):
+        """The rows after samples [(problem key, sample index)] are inserted, slot by slot."""
+        slots = steps.empty_slots(CONFIG, (4,), (SLOTS,), 4, unstacked=False)
+        inserts = np.zeros((8, SLOTS), np.int32)
+        for i, (problem, sample) in enumerate(samples):
+            key = np.uint32(problem).view(np.int32)
+            inserts[:, i] = (i, i, 0, 7, 2, key, sample, 5)
+        _, rows = steps.insert(
+            slots.questions, slots.rows, kv_cache.empty(CONFIG, 1, 4), jax.random.key(seed),
+            jnp.int32(10), jnp.asarray(inserts), jnp.asarray([len(samples)], jnp.int32),
+        )  # fmt: skip
+        return rows
+
+    def keys(self, samples, seed=0):
+        data = np.asarray(jax.random.key_data(self.rows(samples, seed).key))
+        return [tuple(row) for row in data[: len(samples)].tolist()]
+
+    def test_a_key_is_that_of_problem_sample_and_seed_alone(self):
+        samples = [(3, 0), (3, 1), (2**32 - 1, 0), (2**32 - 1, 1)]
+        keys = self.keys(samples)
+        self.assertLen(set(keys), 4)
+        self.assertEqual(self.keys(samples[::-1]), keys[::-1])
+        self.assertEmpty(set(keys) & set(self.keys(samples, seed=1)))
+
+    def test_a_sample_starts_at_the_last_token_of_its_question(self):
+        rows = self.rows([(3, 0), (4, 0)])
+        self.assertEqual(rows.active.tolist(), [True, True, False, False])
+        self.assertEqual(rows.token[:2].tolist(), [7, 7])
+        self.assertEqual(rows.position[:2].tolist(), [12, 12])
+        self.assertEqual(rows.count[:2].tolist(), [0, 0])
+        self.assertEqual(rows.limit[:2].tolist(), [5, 5])
+
+
+class RingTest(absltest.TestCase):
+    def test_positions_of_the_docstring_and_none_of_the_sample_before(self):
+        for count, expected in ((3, [8, None, 6, 7]), (1, [8, None, None, None]), (0, [None] * 4)):
+            rows = Rows(
+                token=None, position=jnp.asarray([9], jnp.int32), key=None,
+                count=jnp.asarray([count], jnp.int32), limit=None, active=None,
+            )  # fmt: skip
+            found = steps.ring_positions(rows, jnp.int32(1), 4)[0].tolist()
+            self.assertEqual(found, [INVALID_POSITION if p is None else p for p in expected])
+
+    def test_every_column_is_read_once(self):
+        rows = Rows(
+            token=None, position=jnp.asarray([30], jnp.int32), key=None,
+            count=jnp.asarray([20], jnp.int32), limit=None, active=None,
+        )  # fmt: skip
+        for length, column in itertools.product((1, 3, 8), (0, 2)):
+            at = jnp.int32(column % length)
+            found = np.asarray(steps.ring_positions(rows, at, length)[0])
+            self.assertCountEqual(found.tolist(), range(30 - length, 30))
+            self.assertEqual(found[(column - 1) % length], 29)
+
+
+if __name__ == "__main__":
+    absltest.main()
