@@ -34,10 +34,10 @@ class Costs:
     tokens: int = 0
     """Tokens sampled."""
 
-    def add(self, *, seconds: float, seconds_sampling: float, tokens: int) -> None:
-        self.seconds += seconds
-        self.seconds_sampling += seconds_sampling
-        self.tokens += tokens
+    def add(self, other: Costs) -> None:
+        self.seconds += other.seconds
+        self.seconds_sampling += other.seconds_sampling
+        self.tokens += other.tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +73,14 @@ class Rollout:
     def is_shared(self) -> bool:
         """Whether the mesh spans hosts, which then run one program together."""
         return partitioning.is_shared(self.mesh)
+
+    def placed(self) -> Rollout:
+        """The same, with the policy's parameters where the mesh wants them."""
+        if self.mesh is None:
+            return self
+        places = partitioning.param_shardings(self.policy.config, self.mesh)
+        params = partitioning.reshard(self.policy.params, places)
+        return self.replace(policy=self.policy.replace(params=params))
 
     def sample(
         self,
@@ -155,10 +163,7 @@ class Rollout:
             slots=self.slots,
             mesh=self.mesh,
         )
-        params = policy.params
-        if self.mesh is not None:
-            places = partitioning.param_shardings(policy.config, self.mesh)
-            params = partitioning.reshard(params, places)
+        params = self.placed().policy.params
         with PROFILE.traced("decode") as advance:
             completions = engine.sample(
                 params,

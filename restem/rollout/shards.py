@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from absl import logging
 from etils import epath
@@ -102,12 +103,16 @@ def sample_shards(
                 finish(shard)
     for shard in sorted(gathered):
         finish(shard)
-    of_hosts = [
-        Costs(**costs) for costs in distributed.gather(what, dataclasses.asdict(here.costs))
-    ]
-    rollout.costs.add(
-        seconds=max(costs.seconds for costs in of_hosts),
-        seconds_sampling=max(costs.seconds_sampling for costs in of_hosts),
-        tokens=(max if together else sum)(costs.tokens for costs in of_hosts),
-    )
+    gathered_costs = distributed.gather(what, dataclasses.asdict(here.costs))
+    rollout.costs.add(_of_all_hosts(gathered_costs, together))
     return shards - len(missing)
+
+
+def _of_all_hosts(of_hosts: Sequence[Mapping[str, Any]], together: bool) -> Costs:
+    """The seconds of the slowest host, and the tokens of all, which `together` are the same."""
+    costs = [Costs(**fields) for fields in of_hosts]
+    return Costs(
+        seconds=max(c.seconds for c in costs),
+        seconds_sampling=max(c.seconds_sampling for c in costs),
+        tokens=(max if together else sum)(c.tokens for c in costs),
+    )

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from absl import logging
 from etils import epath
 
 from restem.checkpoints import orbax
@@ -25,6 +26,8 @@ class History:
     """Step of that policy; 0 is the one that training starts from."""
     stale: int = 0
     """Validations since then."""
+    validations: int = 0
+    """Validations in all, that of the start not counted."""
     loss: list[list[float]] = dataclasses.field(default_factory=list)
     """[step, loss] of every step."""
     validation: list[list[float]] = dataclasses.field(default_factory=list)
@@ -59,6 +62,10 @@ class History:
         """Optimizer steps taken."""
         return int(self.loss[-1][0]) if self.loss else 0
 
+    def is_saved(self, every: int) -> bool:
+        """Whether the state of the last validation is saved: that of each `every`-th; 0: none."""
+        return bool(every) and self.validations % every == 0
+
     def add_update(self, step: int, metrics: Mapping[str, float], seconds: float) -> None:
         """Adds an optimizer step."""
         self.loss.append([step, metrics["loss"]])
@@ -70,6 +77,7 @@ class History:
 
         Without validation problems (None) the last policy is the best.
         """
+        self.validations += 1
         if reward is not None:
             self.validation.append([step, reward])
             if self.best_reward is not None and reward <= self.best_reward:
@@ -108,9 +116,15 @@ class Candidates:
                 if path != self.path(step):
                     path.rmtree()
 
-    def make_policy(self, step: int) -> None:
-        """Makes the policy of a step the iteration's; a kill may have come after that already."""
-        candidate, checkpoint = self.path(step), self.directory.checkpoint
+    def make_policy(self, history: History) -> None:
+        """Makes the best policy the iteration's; a kill may have come after that already."""
+        if not history.best_step:
+            logging.warning(
+                "%s: training never raised the validation reward above %.3f; the policy stays %s",
+                self.directory.path.name, history.best_reward, self.start.reference,
+            )  # fmt: skip
+            return
+        candidate, checkpoint = self.path(history.best_step), self.directory.checkpoint
         if not distributed.is_first() or not candidate.exists():
             return
         checkpoint.rmtree(missing_ok=True)

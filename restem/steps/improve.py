@@ -8,8 +8,9 @@ ReST-EM). The policy of the best validation is kept, not the last one.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from absl import logging
@@ -56,7 +57,7 @@ def improve(
       settings: of the training.
 
     Returns:
-      What `improvement.json` holds: losses, validation rewards, the reference of the policy.
+      What `improvement.json` holds.
 
     Raises:
       UserError: there is no example to train on, or training diverged.
@@ -66,7 +67,7 @@ def improve(
     began = time.monotonic()
     if not examples:
         return _without_examples(rollout, directory, start_reward, settings, began)
-    rollout = _on_its_mesh(rollout.replace(max_new_tokens=settings.max_new_tokens))
+    rollout = rollout.replace(max_new_tokens=settings.max_new_tokens).placed()
     data = token_examples(rollout.card, examples, rollout.policy.vocabulary)
     trainer = _trainer(rollout, data, settings)
     packed = trainer.pack(data, seed=rollout.key, epoch=0)
@@ -75,106 +76,122 @@ def improve(
             "%s: %d of %d examples are longer than row_length=%d and are left out",
             directory.path.name, packed.too_long, len(data), trainer.row_length,
         )  # fmt: skip
-    candidates = Candidates(directory, rollout.policy)
-    checkpoints = orbax.TrainingCheckpoints(directory.training)
-    try:
-        state, history = _begin(rollout, trainer, checkpoints, validation, start_reward, began)
-        _fit(
-            rollout, trainer, data, state, history, validation, candidates, checkpoints,
-            total=settings.epochs * len(packed), settings=settings,
-        )  # fmt: skip
-    finally:
-        checkpoints.close()
-    if history.best_step:
-        candidates.make_policy(history.best_step)
-    else:
-        logging.warning(
-            "%s: training never raised the validation reward above %.3f; the policy stays %s",
-            directory.path.name, history.best_reward, rollout.policy.reference,
-        )  # fmt: skip
-    counts = {
-        "examples": len(data),
-        "too_long": packed.too_long,
-        "packing_efficiency": packed.efficiency(),
-        "epochs": history.steps / len(packed),
-    }
-    return finish(directory, report(rollout.policy, history, **counts))
+    with contextlib.closing(orbax.TrainingCheckpoints(directory.training)) as checkpoints:
+        m_step = _MStep(
+            rollout=rollout,
+            trainer=trainer,
+            data=data,
+            validation=validation,
+            total_steps=settings.epochs * len(packed),
+            candidates=Candidates(directory, rollout.policy),
+            checkpoints=checkpoints,
+            settings=settings,
+        )
+        state, history = m_step.begin(start_reward, began)
+        m_step.fit(state, history)
+    m_step.candidates.make_policy(history)
+    made = report(
+        rollout.policy,
+        history,
+        examples=len(data),
+        too_long=packed.too_long,
+        packing_efficiency=packed.efficiency(),
+        epochs=history.steps / len(packed),
+    )
+    return finish(directory, made)
 
 
-def _begin(
-    rollout: Rollout,
-    trainer: Trainer,
-    checkpoints: orbax.TrainingCheckpoints,
-    validation: Sequence[Problem],
-    start_reward: float | None,
-    began: float,
-) -> tuple[TrainState, History]:
-    """The state and history to continue from: the saved ones, or those of the start."""
-    params = rollout.policy.params
-    state = trainer.init(params)
-    resumed = checkpoints.restore(state, shardings=trainer.state_shardings(params))
-    if resumed is not None:
-        logging.info("the M-step continues at step %d", resumed.step)
-        return resumed.tree, History.from_dict(resumed.metadata, began=began)
-    if not validation:
-        return state, History(began=began)
-    if start_reward is None:
-        start_reward = rollout.greedy_reward(validation, what="validating the start")
-    return state, History(best_reward=start_reward, validation=[[0, start_reward]], began=began)
+@dataclasses.dataclass(frozen=True)
+class _MStep:
+    """An M-step, prepared."""
 
+    rollout: Rollout
+    trainer: Trainer
+    data: Sequence[TokenExample]
+    validation: Sequence[Problem]
+    total_steps: int
+    candidates: Candidates
+    checkpoints: orbax.TrainingCheckpoints
+    settings: ImproveSettings
 
-def _fit(
-    rollout: Rollout,
-    trainer: Trainer,
-    data: Sequence[TokenExample],
-    state: TrainState,
-    history: History,
-    validation: Sequence[Problem],
-    candidates: Candidates,
-    checkpoints: orbax.TrainingCheckpoints,
-    *,
-    total: int,
-    settings: ImproveSettings,
-) -> None:
-    """Update, validate, keep the best, save, stop: until validation no longer improves."""
-    where, done, validations = candidates.directory.path.name, int(state.step), 0
-    bar = progress(f"{where}: training", total=total, unit="steps", done=done)
-    with bar as shown, PROFILE.traced("train") as advance, _divergence_named(candidates, history):
-        for update in trainer.fit(state, data, epochs=settings.epochs, seed=rollout.key):
-            history.add_update(update.step, update.metrics, update.seconds)
-            shown.advance(1, note=f"loss {update.metrics['loss']:.3f}")
-            advance()
-            is_due = is_validated(update.step, total, update.is_epoch_end, settings.validate_every)
-            if is_due:
-                params, what = update.state.params, f"{where}: validating step {update.step}"
-                if history.add_validation(
-                    update.step, _validate(rollout, params, validation, what)
-                ):
-                    candidates.save(update.step, params)
-                if update.step == total or history.stale == settings.patience:
-                    break  # nothing is left to continue with
-                validations += 1
-            preempted = PREEMPTION.reached()
-            if preempted or (
-                is_due and settings.save_every and validations % settings.save_every == 0
-            ):
-                checkpoints.save(update.step, update.state, metadata=history.to_dict(), wait=True)
-                candidates.keep_only(history.best_step)
-            PREEMPTION.leave_if(preempted)
+    def begin(self, start_reward: float | None, began: float) -> tuple[TrainState, History]:
+        """The state and history to continue from: the saved ones, or those of the start."""
+        params = self.rollout.policy.params
+        state = self.trainer.init(params)
+        places = self.trainer.state_shardings(params)
+        resumed = self.checkpoints.restore(state, shardings=places)
+        if resumed is not None:
+            logging.info("%s: continues at step %d", self.name, resumed.step)
+            return resumed.tree, History.from_dict(resumed.metadata, began=began)
+        if start_reward is None or not self.validation:
+            start_reward = self.validate(params, 0)
+        measured = [] if start_reward is None else [[0, start_reward]]
+        return state, History(best_reward=start_reward, validation=measured, began=began)
 
+    def fit(self, state: TrainState, history: History) -> None:
+        """Update, validate, keep the best, save, stop: until validation no longer improves."""
+        settings, total = self.settings, self.total_steps
+        updates = self.trainer.fit(state, self.data, epochs=settings.epochs, seed=self.rollout.key)
+        with self.shown(int(state.step)) as advance, self.divergence_named(history):
+            for update in updates:
+                history.add_update(update.step, update.metrics, update.seconds)
+                advance(update.metrics["loss"])
+                every = settings.validate_every
+                is_due = is_validated(update.step, total, update.is_epoch_end, every)
+                if is_due:
+                    reward = self.validate(update.state.params, update.step)
+                    if history.add_validation(update.step, reward):
+                        self.candidates.save(update.step, update.state.params)
+                    if update.step == total or history.stale == settings.patience:
+                        break  # nothing is left to continue with
+                preempted = PREEMPTION.reached()
+                if preempted or (is_due and history.is_saved(settings.save_every)):
+                    saved = history.to_dict()
+                    self.checkpoints.save(update.step, update.state, metadata=saved, wait=True)
+                    self.candidates.keep_only(history.best_step)
+                PREEMPTION.leave_if(preempted)
 
-@contextlib.contextmanager
-def _divergence_named(candidates: Candidates, history: History) -> Iterator[None]:
-    """Makes a divergence of training bad input: the remedy is another learning rate."""
-    try:
-        yield
-    except DivergenceError as e:
-        kept = f"step {history.best_step}" if history.best_step else "none better than the start"
-        folder = candidates.directory.path
-        raise UserError(
-            f"{folder.name}: {e}. The best policy so far ({kept}) and the last good state are kept"
-            f" in {folder}; with another learning rate use another --workdir"
-        ) from e
+    @property
+    def name(self) -> str:
+        """Of the iteration, for messages."""
+        return self.candidates.directory.path.name
+
+    def validate(self, params: Any, step: int) -> float | None:
+        """The reward on D_val of the policy of a step; None without validation problems."""
+        if not self.validation:
+            return None
+        rollout = self.rollout.replace(policy=self.rollout.policy.replace(params=params))
+        what = f"{self.name}: validating step {step}"
+        return rollout.greedy_reward(self.validation, what=what)
+
+    @contextlib.contextmanager
+    def shown(self, done: int) -> Iterator[Callable[[float], None]]:
+        """Shows progress, and traces some steps; yields what is called with the loss of each."""
+        what = f"{self.name}: training"
+        with (
+            progress(what, total=self.total_steps, unit="steps", done=done) as bar,
+            PROFILE.traced("train") as advance_trace,
+        ):
+
+            def advance(loss: float) -> None:
+                bar.advance(1, note=f"loss {loss:.3f}")
+                advance_trace()
+
+            yield advance
+
+    @contextlib.contextmanager
+    def divergence_named(self, history: History) -> Iterator[None]:
+        """Makes a divergence of training bad input: the remedy is another learning rate."""
+        try:
+            yield
+        except DivergenceError as e:
+            best = history.best_step
+            kept = f"step {best}" if best else "none better than the start"
+            raise UserError(
+                f"{self.name}: {e}. The best policy so far ({kept}) and the last good state are"
+                f" kept in {self.candidates.directory.path}; with another learning rate use another"
+                " --workdir"
+            ) from e
 
 
 def is_validated(step: int, total: int, is_epoch_end: bool, every: int | None) -> bool:
@@ -210,16 +227,6 @@ def _without_examples(
     )
 
 
-def _on_its_mesh(rollout: Rollout) -> Rollout:
-    """The rollout with its policy's parameters where its mesh wants them."""
-    policy = rollout.policy
-    if rollout.mesh is None:
-        return rollout
-    places = partitioning.param_shardings(policy.config, rollout.mesh)
-    params = partitioning.reshard(policy.params, places)
-    return rollout.replace(policy=policy.replace(params=params))
-
-
 def _trainer(rollout: Rollout, data: Sequence[TokenExample], settings: ImproveSettings) -> Trainer:
     """The trainer, in the row shape of the settings or else in the cheapest one."""
     start, mesh = rollout.policy, rollout.mesh
@@ -244,13 +251,3 @@ def _trainer(rollout: Rollout, data: Sequence[TokenExample], settings: ImproveSe
         param_dtype=settings.param_dtype,
         mesh=mesh,
     )
-
-
-def _validate(
-    rollout: Rollout, params: Any, validation: Sequence[Problem], what: str
-) -> float | None:
-    """The reward on D_val of the policy with these parameters; None without such problems."""
-    if not validation:
-        return None
-    policy = rollout.policy.replace(params=params)
-    return rollout.replace(policy=policy).greedy_reward(validation, what=what)
