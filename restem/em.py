@@ -93,7 +93,7 @@ def select_examples(*, run: Run, settings: Settings, iteration: int) -> None:
         storage.write_table(directory.dataset, records.examples_to_table(chosen.examples))
         storage.write_json(directory.selection, chosen.report)
 
-    distributed.on_first("selection", write)
+    distributed.run_on_primary("selection", write)
 
 
 def improve_policy(*, run: Run, settings: Settings, iteration: int) -> None:
@@ -105,7 +105,7 @@ def improve_policy(*, run: Run, settings: Settings, iteration: int) -> None:
             directory.discard_training()
         return directory.improvement.exists()
 
-    if distributed.on_first("start of the M-step", finished):
+    if distributed.run_on_primary("start of the M-step", finished):
         return
     examples = records.examples_from_table(storage.read_table(directory.dataset))
     # A method that rewrites the prompt continues from the last prompt.
@@ -141,10 +141,10 @@ def validation_reward(*, run: Run, rollout: Rollout, iteration: int) -> float | 
     if not problems:
         return None
     path = run.directory(0).validation
-    if not distributed.on_first("is the base policy validated", path.exists):
+    if not distributed.run_on_primary("is the base policy validated", path.exists):
         reward = rollout.greedy_reward(problems, what="validating the base policy")
         measured = {"reward": reward, "n": len(problems), "policy": rollout.policy.reference}
-        distributed.on_first(
+        distributed.run_on_primary(
             "the base policy's validation", lambda: storage.write_json(path, measured)
         )
     return storage.read_json(path)["reward"]
@@ -154,7 +154,7 @@ def evaluate_policy(*, run: Run, settings: Settings, iteration: int) -> None:
     """Evaluates the policy that `iteration` ended with on every task of the run."""
     directory = run.directory(iteration)
     for name, task, split in run.evaluated_sets:
-        if distributed.on_first(f"is {name} evaluated", directory.evaluation(name).exists):
+        if distributed.run_on_primary(f"is {name} evaluated", directory.evaluation(name).exists):
             continue
         base = run.directory(0).answers(name)
         base_answers = None

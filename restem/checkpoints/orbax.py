@@ -75,7 +75,7 @@ def save(
         (path / _CONFIG).write_text(json.dumps(config.to_dict(), indent=1) + "\n")
         vocabulary.save(path / _VOCABULARY)
 
-    distributed.on_first(f"saving {path.name}", prepare, may_leave=False)
+    distributed.run_on_primary(f"saving {path.name}", prepare, may_leave=False)
     if not wait:
         record = _checksum_record(params)
         with _context():

@@ -74,7 +74,7 @@ def _start_logging(run: Run) -> None:
         return  # nothing can be appended to a file in a bucket
     run.files.path.mkdir(parents=True, exist_ok=True)
     log = run.files.log
-    if not distributed.is_first():
+    if not distributed.is_primary():
         log = log.with_suffix(f".{jax.process_index()}{log.suffix}")
     handler = python_logging.FileHandler(log)
     handler.setFormatter(logging.PythonFormatter())

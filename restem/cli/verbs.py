@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
         save_operative_config(this)
         return pages.report(workdirs=[str(this.files.path)])
 
-    page = distributed.on_first("report", write)
+    page = distributed.run_on_primary("report", write)
     _show(summary.table(result))
     CONSOLE.print(f"Report: {page}", soft_wrap=True)
     return 0
@@ -73,7 +73,7 @@ def generate(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
 def verify(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     """Grades samples again, in place, and shows every kind of change; one host does it all."""
     this, settings = open_run(arguments, bindings)
-    if not distributed.is_first():
+    if not distributed.is_primary():
         return 0
     sampled = [i for i in this.files.iterations() if this.directory(i).samples.exists()]
     iteration = arguments.iteration or max(sampled, default=1)
@@ -177,7 +177,7 @@ def _next_iteration(this: Run, arguments: argparse.Namespace, *, finished: str) 
 
 def _check_contamination(this: Run) -> None:
     """Writes, once, which test problems share words with training problems; one host does it."""
-    if not distributed.is_first() or this.files.contamination.exists():
+    if not distributed.is_primary() or this.files.contamination.exists():
         return
     tests = {task: this.problems("test", task) for task in this.evaluations}
     found = contamination.of_tasks(this.problems("train"), tests)

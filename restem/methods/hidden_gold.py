@@ -14,10 +14,10 @@ from restem.rollout.verification import Verifier
 @gin.configurable(module="restem.methods")
 @dataclasses.dataclass(frozen=True)
 class WithoutGold:
-    """Makes a verifier that says which answer a sample gives, not whether it is right.
+    """Makes a verifier that extracts the answer of a sample without judging it.
 
     Huang et al. 2022 train on the majority answer of problems that have no label. Every verdict has
-    reward 0 and method "unlabelled"; `extracted` and `normalized` are what votes.
+    reward 0 and method "unlabelled"; the votes are in `extracted` and `normalized`.
     """
 
     placeholder: str = "0"

@@ -1,4 +1,4 @@
-"""Human solutions in the place of samples, or beside them."""
+"""Human solutions instead of samples, or beside them."""
 
 from __future__ import annotations
 

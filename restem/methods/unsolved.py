@@ -1,4 +1,4 @@
-"""Which problems the policy has not solved, and where further samples of them are counted from."""
+"""Problems that the policy has not solved, and the index of further samples of them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from restem.records import Problem, Sample
 
 
 def unsolved(problems: Sequence[Problem], samples: Sequence[Sample]) -> list[Problem]:
-    """Problems without a finished sample of positive reward."""
+    """Returns the problems without a finished sample of positive reward."""
     solved = {s.problem_id for s in samples if s.reward > 0 and s.finish_reason != "length"}
     return [p for p in problems if p.problem_id not in solved]
 
 
 def first_free_index(samples: Sequence[Sample]) -> int:
-    """A sample index that no sample has, nor a higher one."""
+    """Returns the lowest index above those of all samples."""
     return max((s.sample_index for s in samples), default=-1) + 1

@@ -68,8 +68,8 @@ def plan(
         settings=settings, sizes=sizes, meshes=meshes, on_progress=on_progress,
         folder=cache or cache_folder() / "plan",
     )  # fmt: skip
-    results = {name: compiler.compile(name) for name in settings.steps}
-    largest = {}
+    results: dict[str, dict[str, Any]] = {n: compiler.compile(n) for n in settings.steps}
+    largest: dict[str, int] = {}
     for name, argument, start in (("decode", "slots", sizes.slots), ("train", "rows", sizes.rows)):
         if name not in results or settings.search == "never":
             continue
@@ -193,7 +193,8 @@ class _Compiler:
 
     def compile(self, name: str, **size: int) -> dict[str, Any]:
         """The worker's result for a program, of other slots or rows where given."""
-        shapes = dataclasses.replace(self.sizes.shapes, **size)
+        changes: dict[str, Any] = {**size}
+        shapes = dataclasses.replace(self.sizes.shapes, **changes)
         model = self.sampled_model
         if name == "train":
             model = model.replace(query_block=self.settings.query_block, remat="full")

@@ -1,8 +1,8 @@
 """A problem as tokens: the prefix that all problems of a task share, and its own question.
 
-Prefix and question are tokenised apart, and solutions are trained on as sampled: a tokeniser may
-join characters across a seam (two newlines are one token of SmolLM2, but two before "Problem"), and
-a text tokenised as a whole would be one that the sampler never saw.
+Prefix and question are tokenised separately, and solutions are trained on as sampled: a tokeniser
+may join characters across a seam (two newlines are one token of SmolLM2, but two before "Problem"),
+so a text tokenised as a whole would be one that the sampler never saw.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ class Prompts:
     """The tokens of a task's prompts under one vocabulary."""
 
     prefix: tuple[int, ...]
-    """Start-of-text id where the family has one, then the few-shot prompt."""
+    """Start-of-text id, if the family has one, then the few-shot prompt."""
     questions: tuple[tuple[int, ...], ...]
     """One per problem, in their order."""
 
 
 def prefix_ids(card: TaskCard, vocabulary) -> tuple[int, ...]:
-    """The prefix in tokens, what begins a text of the family included."""
+    """Returns the prefix in tokens, including what begins a text of the family."""
     ids = vocabulary.encode(card.prefix, opening=True) if card.prefix else ()
     return (*vocabulary.start_ids, *ids)
 
 
 def question_ids(card: TaskCard, inputs: str, vocabulary) -> tuple[int, ...]:
-    """A query in tokens; it opens the text where there is no prefix."""
+    """Returns a query in tokens; without a prefix it begins the text."""
     return tuple(vocabulary.encode(inputs, opening=not card.prefix))
 
 
@@ -71,9 +71,9 @@ def tokenize(
       card: the task, whose prefix is used.
       problems: what is asked.
       vocabulary: of the policy.
-      max_new_tokens: room that the solution needs.
+      max_new_tokens: longest solution, in tokens.
       max_length: longest text the policy was trained for, in tokens.
-      inputs: queries to ask instead of the problems' own (STaR's hints).
+      inputs: queries to ask in place of the problems' own (STaR's hints).
 
     Raises:
       UserError: a prompt with its solution does not fit. Trimming it would lose the question.

@@ -63,7 +63,7 @@ def sample_shards(
     shards = max(1, -(-len(problems) // problems_per_shard))
     paths = [layout.shard_path(folder, i, shards) for i in range(shards)]
     shard_of = {p.problem_id: i % shards for i, p in enumerate(problems)}
-    missing = distributed.on_first(
+    missing = distributed.run_on_primary(
         f"{what}: shards", lambda: [i for i, path in enumerate(paths) if not path.exists()]
     )
     if len(missing) < shards:

@@ -115,7 +115,7 @@ class Run:
 
     def _claim(self, wanted: Mapping[str, Any]) -> None:
         wanted = {**wanted, "versions": versions()}
-        distributed.on_first("the run's identity", lambda: identity.claim(self.files, wanted))
+        distributed.run_on_primary("the run's identity", lambda: identity.claim(self.files, wanted))
         # A host of other settings is refused by what the first wrote.
         identity.claim(self.files, wanted)
 
@@ -124,7 +124,7 @@ class Run:
             identity.discard_if_abandoned(self.files, known)
             self.materialize()
 
-        distributed.on_first("problems", write)
+        distributed.run_on_primary("problems", write)
 
     def materialize(self) -> None:
         """Writes the problems of the tasks that the folder does not hold yet."""

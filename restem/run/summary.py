@@ -23,7 +23,7 @@ from restem.runtime import distributed, storage
 def write(files: Workdir) -> dict[str, Any]:
     """Writes `summary.json` on the first host; returns its contents on all."""
     summary = summarize(reader.read_run(files.path))
-    if distributed.is_first():
+    if distributed.is_primary():
         storage.write_json(files.summary, summary)
     return summary
 

@@ -1,4 +1,4 @@
-"""The cache of compiled programs, which outlives a process, and what is compiled in spite of it."""
+"""The cache of compiled programs, which outlives a process, and counts of hits and misses."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ def folder_for(own: str) -> str:
 
 
 def use_cache(folder: str) -> None:
-    """Keeps all compiled programs in `folder`, which may be in a bucket; the first host writes.
+    """Keeps all compiled programs in `folder`, which may be in a bucket; the primary host writes.
 
-    The environment's JAX_COMPILATION_CACHE_DIR names another folder.
+    JAX_COMPILATION_CACHE_DIR in the environment names another folder, which runs may share.
     """
     jax.config.update(
         "jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR") or folder
     )
-    # Small programs too: a restarted run is to compile nothing again.
+    # Small programs too, so that a restarted run compiles nothing again.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    # XLA's own caches put the folder, and whether a host writes it, into the key of a program: the
-    # other hosts, and a folder that was moved, would find nothing.
+    # XLA's own caches include the folder, and whether a host writes it, in the key of a program, so
+    # the other hosts would find nothing, nor would a run whose folder was moved.
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
     if not _events:
         _events[_REQUESTS] = _events[_HITS] = 0
@@ -67,7 +67,7 @@ def _count(event: str, **_: object) -> None:
 
 
 def log_counts() -> None:
-    """Says how many programs this process compiled, and how many it found in the cache."""
+    """Logs how many programs this process compiled, and how many it found in the cache."""
     if requests := _events[_REQUESTS]:
         hits = _events[_HITS]
         logging.info("%d programs compiled, %d taken from the cache", requests - hits, hits)

@@ -1,11 +1,11 @@
-"""JAX's coordination service: what the hosts of a job tell one another, as keys and values."""
+"""JAX's coordination service: keys and values through which hosts tell each other things."""
 
 from __future__ import annotations
 
 import jax
 
 EXIT_LATE_HOST = 76
-"""Exit code where another host was late or died."""
+"""Exit code if another host was late or died."""
 
 
 class LateHostError(RuntimeError):
@@ -15,27 +15,27 @@ class LateHostError(RuntimeError):
 
 
 def several() -> bool:
-    """Whether this process is one of a job of several."""
+    """Whether this process is one of several that run the same program."""
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def client():
-    """The service; JAX has no public name for it, and None is its value outside a job."""
+    """Returns the service, which has no public name in JAX; None for a single process."""
     from jax._src import distributed
 
     return distributed.global_state.client
 
 
 def put(key: str, value: str) -> None:
-    """Sets a key, which may have a value already."""
+    """Sets a key, whether or not it has a value."""
     client().key_value_set(key, value, allow_overwrite=True)
 
 
 def read(place: str) -> dict[int, str]:
-    """The values of PLACE/0, PLACE/1, ..., which hosts have put there, by process.
+    """Returns the values that hosts have put at PLACE/0, PLACE/1, ..., by process.
 
     Raises:
-      LateHostError: the first host, where the service runs, does not answer.
+      LateHostError: the primary host, where the service runs, does not answer.
     """
     try:
         found = client().key_value_dir_get(place + "/")

@@ -1,19 +1,19 @@
 """Many hosts: start-up, waiting for one another, and preemption.
 
-Every host runs the same program on the same folder. What only one host may do, the first does and
-tells the others (`on_first`); what can be divided is divided (`share`); a step that was divided
-ends with a `barrier`. A host that dies is noticed by the others' heartbeats, whatever they are
-waiting in.
+Every host runs the same program on the same folder. What only one host may do, the primary host
+(process 0) does and tells the others (`run_on_primary`); what can be divided is divided (`share`);
+a step that was divided ends with a `barrier`. The others notice a host that dies by its missing
+heartbeats, whatever they are waiting for.
 
 Exit codes of `restem`, for whatever starts it again:
 
     0    done
-    2    bad input: a person must mend something
-    75   preempted: the step's work is saved, and the same command goes on (`EXIT_PREEMPTED`)
+    2    bad input: the user must fix something
+    75   preempted: the step's work is saved, and the same command continues (`EXIT_PREEMPTED`)
     76   another host was late or died; restart all hosts with the same command (`EXIT_LATE_HOST`)
 
-75 is EX_TEMPFAIL of sysexits.h, "try again". Where the host that coordinates (the first) dies, JAX
-itself ends the others with SIGABRT, exit code 134 in a shell; it is to be treated like 76.
+75 is EX_TEMPFAIL of sysexits.h, "try again". If the primary host, which coordinates, dies, JAX
+itself ends the others with SIGABRT, exit code 134 in a shell; treat it like 76.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ T = TypeVar("T")
 
 
 @dataclasses.dataclass
-class _Job:
-    """What this process knows of the job it belongs to."""
+class _Cluster:
+    """What this process knows of the hosts that run the same program."""
 
     barrier_timeout_s: float = 3600.0
     shutdown_timeout_s: float = 60.0
     names: dict[int, str] = dataclasses.field(default_factory=dict)
     """Host names by process."""
     uses: Counter[str] = dataclasses.field(default_factory=Counter)
-    """How often each meeting place was used: all hosts come to the same ones in the same order."""
+    """Uses of each meeting place: all hosts come to the same ones in the same order."""
 
 
-_job = _Job()
+_cluster = _Cluster()
 
 
 @gin.configurable
@@ -68,10 +68,10 @@ def initialize(
     barrier_timeout_s: Annotated[float, above(0)] = 3600.0,
     shutdown_timeout_s: Annotated[int, at_least(1)] = 60,
 ) -> bool:
-    """Joins the hosts of a job, if there are several; call it before any other use of JAX.
+    """Joins the other hosts, if there are any; call it before any other use of JAX.
 
-    TPU pods, SLURM, Open MPI and Kubernetes are recognised by JAX. Elsewhere all three of the first
-    arguments are given, or RESTEM_COORDINATOR, RESTEM_NUM_PROCESSES and RESTEM_PROCESS_ID set.
+    JAX recognises TPU pods, SLURM, Open MPI and Kubernetes. Elsewhere, give all of the first three
+    arguments, or set RESTEM_COORDINATOR, RESTEM_NUM_PROCESSES and RESTEM_PROCESS_ID.
 
     Args:
       coordinator: Address of process 0, "host:port".
@@ -87,7 +87,7 @@ def initialize(
       Whether there are several processes.
 
     Raises:
-      UserError: only some of the three are given, or a host did not come.
+      UserError: only some of the three are given, or a host did not join in time.
     """
     if jax.distributed.is_initialized():
         return several()
@@ -126,9 +126,9 @@ def initialize(
         ) from e
     if not several():
         return False
-    _job.barrier_timeout_s, _job.shutdown_timeout_s = barrier_timeout_s, shutdown_timeout_s
+    _cluster.barrier_timeout_s, _cluster.shutdown_timeout_s = barrier_timeout_s, shutdown_timeout_s
     names = gather("start", socket.gethostname())
-    _job.names = dict(enumerate(names))
+    _cluster.names = dict(enumerate(names))
     _Heartbeat(heartbeat_timeout_s).start()
     logging.info(
         "host %d of %d (%s), %d of %d devices",
@@ -139,7 +139,7 @@ def initialize(
 
 
 def _from_environment(name: str) -> int | None:
-    """A number of the environment; None where it is not set."""
+    """Returns a number from the environment; None if it is not set."""
     text = os.environ.get(name)
     if not text:
         return None
@@ -150,83 +150,85 @@ def _from_environment(name: str) -> int | None:
 
 
 def _is_cluster() -> bool:
-    """Whether JAX recognises a job of several hosts around this process."""
-    from jax._src.clusters import ClusterEnv  # initialize() uses it, and offers no way to ask
+    """Whether JAX recognises that this process is one of several."""
+    from jax._src.clusters import ClusterEnv  # what initialize() uses; it has no public name
 
     return any(
         env.is_env_present() and not env.opt_in_only_method for env in ClusterEnv._cluster_types
     )
 
 
-def is_first() -> bool:
-    """Whether this host writes what only one host writes."""
-    # A process alone is not to take hold of its devices just to ask.
+def is_primary() -> bool:
+    """Whether this is the primary host, which writes what only one host writes."""
+    # A single process should not claim its devices just to answer this.
     return not several() or jax.process_index() == 0
 
 
 def share(items: Sequence[T]) -> Sequence[T]:
-    """The items that this host works on: every `process_count`-th, so that sizes differ by one."""
+    """Returns this host's share of the items: every `process_count`-th of them."""
     return items[jax.process_index() :: jax.process_count()] if several() else items
 
 
 def gather(what: str, value: Any = None, *, timeout_s: float | None = None) -> list[Any]:
-    """Every host's value, by process; returns once all hosts are here.
+    """Returns the value of every host, by process, once all hosts have called it.
 
-    All hosts come to the same places in the same order; a name may be used again.
+    All hosts make the same calls in the same order; a name may be used again.
 
     Args:
       what: what the hosts have done, for the error message.
-      value: anything JSON can hold, at most some megabytes over all hosts.
+      value: anything JSON can hold; at most a few megabytes over all hosts.
       timeout_s: seconds to wait for the slowest host; None: `initialize.barrier_timeout_s`.
 
     Raises:
-      LateHostError: names the hosts that did not come.
-      PreemptedError: a host that did not come was preempted and has left.
+      LateHostError: hosts did not come in time; the message names them.
+      PreemptedError: a missing host was preempted and has left.
     """
     if not several():
         return [value]
     place = _place(what)
     put(f"{place}/{jax.process_index()}", json.dumps(value))
     found = _wait(what, place, range(jax.process_count()), timeout_s)
-    if is_first() and _job.uses[what] > 1:  # all have read what lay there the time before
-        coordination.client().key_value_delete(f"restem/place/{what}/{_job.uses[what] - 1}")
+    if (
+        is_primary() and _cluster.uses[what] > 1
+    ):  # every host has read the values of the previous use
+        coordination.client().key_value_delete(f"restem/place/{what}/{_cluster.uses[what] - 1}")
     return [json.loads(found[i]) for i in range(jax.process_count())]
 
 
 def barrier(what: str, *, timeout_s: float | None = None) -> None:
-    """Waits until every host is here; nothing to do where there is one. See `gather`."""
+    """Waits until every host has called it; returns at once on a single host. See `gather`."""
     gather(what, timeout_s=timeout_s)
 
 
-def on_first(
+def run_on_primary(
     what: str,
     function: Callable[[], T],
     *,
     may_leave: bool = True,
     timeout_s: float | None = None,
 ) -> T:
-    """What `function` gives on the first host, where alone it is called; every host gets it.
+    """Calls `function` on the primary host alone; returns its result on every host.
 
-    Steps begin and end with it, so this is also where a preempted job leaves between steps: the
-    first host decides for all.
+    Steps begin and end with it, so this is also where a preempted run exits between steps: the
+    primary host decides for all.
 
     Args:
       what: names it in error messages.
-      function: gives anything JSON can hold.
-      may_leave: whether a preempted job leaves here; not inside a step that has more to save.
+      function: returns anything JSON can hold.
+      may_leave: whether a preempted run exits here; not inside a step that has more to save.
       timeout_s: seconds that the others wait; None: `initialize.barrier_timeout_s`.
 
     Raises:
       UserError: `function` raised it.
-      LateHostError: the first host did not come, or `function` failed in another way.
-      PreemptedError: this job is to leave.
+      LateHostError: the primary host did not come, or `function` failed in another way.
+      PreemptedError: this run is to exit.
     """
     if not several():
         value = function()
         PREEMPTION.leave_if(may_leave and PREEMPTION.noticed())
         return value
     place = _place(what)
-    if is_first():
+    if is_primary():
         told: dict[str, Any]
         try:
             told = {"value": function()}
@@ -249,21 +251,21 @@ def on_first(
 
 
 def _place(what: str) -> str:
-    _job.uses[what] += 1
-    return f"restem/place/{what}/{_job.uses[what]}"
+    _cluster.uses[what] += 1
+    return f"restem/place/{what}/{_cluster.uses[what]}"
 
 
 def _name(host: int) -> str:
-    return f"host {host} ({_job.names.get(host, 'unknown name')})"
+    return f"host {host} ({_cluster.names.get(host, 'unknown name')})"
 
 
 def _wait(what: str, place: str, awaited: Sequence[int], timeout_s: float | None) -> dict[int, str]:
-    """What the awaited hosts left at a place."""
-    limit = _job.barrier_timeout_s if timeout_s is None else timeout_s
+    """Returns what the awaited hosts put at a meeting place."""
+    limit = _cluster.barrier_timeout_s if timeout_s is None else timeout_s
     deadline = time.monotonic() + limit
     pause = 0.002
     while True:
-        # Who has left is read first: what a host put down before it left is then seen.
+        # Read who has left first: then what a host put down before it left is seen.
         gone = coordination.read(LEFT)
         found = coordination.read(place)
         late = [host for host in awaited if host not in found]
@@ -285,10 +287,10 @@ def _wait(what: str, place: str, awaited: Sequence[int], timeout_s: float | None
 
 
 class _Heartbeat(threading.Thread):
-    """Says that this host is alive, and ends it where another one is not.
+    """Tells the others that this host is alive, and ends this process if another host is not.
 
-    A host that waits in a collective for a dead one would wait for ever, and cannot be woken up:
-    the process ends here, on the spot. Nothing is lost by it but the unfinished unit of work.
+    A host that waits for a dead one in a collective would wait forever and cannot be woken, so the
+    process exits at once. Only the unfinished unit of work is lost.
     """
 
     def __init__(self, timeout_s: float):
@@ -306,7 +308,7 @@ class _Heartbeat(threading.Thread):
                 put(f"restem/beat/{me}", str(beat))
                 beats, gone = coordination.read("restem/beat"), coordination.read(LEFT)
             except (LateHostError, jax.errors.JaxRuntimeError):
-                beats, gone = last, {}  # the first host is silent, or on its way out
+                beats, gone = last, {}  # the primary host is silent, or about to exit
             for host in heard:
                 left_well = gone.get(host) in (DONE, PREEMPTED)
                 if left_well or beats.get(host) != last.get(host):
@@ -324,17 +326,17 @@ class _Heartbeat(threading.Thread):
 
 
 def _linger(seconds: float) -> None:
-    """Where the first host goes JAX aborts all others: they get the time to go by themselves."""
-    if is_first():
+    """Gives the others time to exit: JAX aborts them once the primary host is gone."""
+    if is_primary():
         time.sleep(seconds)
 
 
 def as_late_host(error: Exception) -> LateHostError | None:
-    """The error as one that another host is to blame for; None where it is not."""
+    """Returns the error as one caused by another host; None if it was not."""
     if isinstance(error, LateHostError):
         return error
     text = " ".join(str(error).split())
-    # JAX has no type of its own for it: a broken collective is a ValueError on CPUs.
+    # JAX has no error type for it: a broken collective is a ValueError on CPUs.
     signs = ("gloo", "nccl", "unavailable", "deadline_exceeded", "barrier timed out")
     ours = isinstance(error, UserError) or not several()
     if not ours and any(sign in text.lower() for sign in signs):
@@ -343,9 +345,9 @@ def as_late_host(error: Exception) -> LateHostError | None:
 
 
 def end(code: int) -> int:
-    """The last call of a process: tells the other hosts how it ended, and waits for them.
+    """Tells the other hosts how this process ended, and waits for them; its last call.
 
-    Returns `code`, unless others are lost: JAX would wait for them, so the process ends at once.
+    Returns `code`, unless other hosts are lost: JAX would wait for them, so the process exits.
     """
     if not several():
         return code
@@ -355,8 +357,8 @@ def end(code: int) -> int:
         _linger(5.0)
         os._exit(code)
     reasons = {0: DONE, EXIT_PREEMPTED: PREEMPTED}
-    # A preempted host has nothing else to do, and others may still be saving.
-    limit = _job.barrier_timeout_s if code == EXIT_PREEMPTED else _job.shutdown_timeout_s
+    # A preempted host has nothing else to do, and the others may still be saving.
+    limit = _cluster.barrier_timeout_s if code == EXIT_PREEMPTED else _cluster.shutdown_timeout_s
     deadline = time.monotonic() + limit
     try:
         put(f"{LEFT}/{jax.process_index()}", reasons.get(code, f"exit code {code}"))

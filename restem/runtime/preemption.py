@@ -1,4 +1,4 @@
-"""Preemption: a job that is about to be taken off its machines saves its work and leaves."""
+"""Preemption: a run that is about to lose its machines saves its work and exits."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ EXIT_PREEMPTED = 75
 """Exit code after SIGTERM or a preemption notice, once the work is saved."""
 
 LEFT = "restem/left"
-"""Where a host says why it left: `DONE`, `PREEMPTED`, or what went wrong."""
+"""Key under which a host records why it left: `DONE`, `PREEMPTED`, or what went wrong."""
 
 DONE, PREEMPTED = "done", "preempted"
 
 
 class PreemptedError(SystemExit):
-    """Leaves the process with `EXIT_PREEMPTED`; raise it only when the work is saved."""
+    """Exits the process with `EXIT_PREEMPTED`; raise it only once the work is saved."""
 
     def __init__(self):
         super().__init__(EXIT_PREEMPTED)
 
 
 class Preemption:
-    """Whether this job is about to be taken off its machines.
+    """Whether this run is about to lose its machines.
 
-    One process: SIGTERM sets a flag. Many: a notice to any host (SIGTERM, or the machine's own)
-    reaches all through JAX's coordination service. In a loop that all hosts run in step with one
-    another it picks a round that no host has passed, so that all stop at the same one:
+    On a single host, SIGTERM sets a flag. On many, a notice to any host (SIGTERM, or the machine's
+    own) reaches all through JAX's coordination service. In a loop that all hosts run in step, the
+    service picks a round that no host has passed, so that all stop at the same one:
 
         with PREEMPTION:
             for batch in batches:
                 state = step(state, batch)
                 if PREEMPTION.reached():
                     save(state)
-                    PREEMPTION.leave()
+                    PREEMPTION.leave_if(True)
 
-    A host in a loop of its own (its share of the samples) leaves when it has `noticed`; those that
-    wait for it then leave as well.
+    A host in a loop of its own (its share of the samples) exits when it has `noticed`; the hosts
+    that wait for it then exit as well.
     """
 
     def __init__(self):
@@ -53,14 +53,14 @@ class Preemption:
         self._previous: Any = None
 
     def __enter__(self) -> Preemption:
-        # With many processes JAX has its own handler; and only a main thread may install one.
+        # With many processes JAX has a handler; and only the main thread may install one.
         if not several() and threading.current_thread() is threading.main_thread():
             self._previous = signal.signal(signal.SIGTERM, lambda *_: self._flag.set())
         return self
 
     def __exit__(self, *exc: object) -> None:
         if self._previous is not None:
-            # The handler that JAX installs since then, at the start of a job of many, stays.
+            # If several hosts have started since, the handler is JAX's, and stays.
             if not several():
                 signal.signal(signal.SIGTERM, self._previous)
             self._previous = None
@@ -73,19 +73,19 @@ class Preemption:
         return self._flag.is_set()
 
     def reached(self) -> bool:
-        """Whether to save and leave now; in a loop in which every host asks once a round.
+        """Whether to save and exit now; in a loop in which every host asks once per round.
 
-        It stays True once it was.
+        Once True, it stays True.
         """
         if several() and not self._flag.is_set():
-            # The service wants rounds to rise over the whole life of a job, over several loops.
+            # The service wants rounds to increase over the whole life of a process.
             self._rounds += 1
             if multihost_utils.reached_preemption_sync_point(self._rounds):
                 self._flag.set()
         return self._flag.is_set()
 
     def leave_if(self, condition: bool) -> None:
-        """Leaves with `EXIT_PREEMPTED` where `condition` holds; the work is on disk already."""
+        """Exits with `EXIT_PREEMPTED` if `condition` holds; the work has to be on disk."""
         if condition:
             logging.warning("preempted: the work so far is saved; the same command continues")
             if several():
@@ -94,4 +94,4 @@ class Preemption:
 
 
 PREEMPTION = Preemption()
-"""This process's."""
+"""The one of this process."""

@@ -1,4 +1,4 @@
-"""Traces of what the devices do, for TensorBoard's profiler (XProf).
+"""Traces of the devices' work, for TensorBoard's profiler (XProf).
 
 `restem run --profile` traces some rounds of the decode loop and some training steps, once their
 programs are compiled, into DIR/profile/decode and DIR/profile/train:
@@ -19,32 +19,32 @@ from etils import epath
 from restem.runtime import storage
 
 SKIP = 4
-"""Rounds before a trace begins: the first ones compile."""
+"""Rounds before a trace begins; the first ones compile."""
 
 ROUNDS = 6
-"""Rounds that are traced. A trace of a minute would be gigabytes."""
+"""Rounds per trace. A trace of a minute would take gigabytes."""
 
 
 class Profile:
-    """At most one trace of every kind of loop in the life of a process."""
+    """At most one trace per kind of loop and process."""
 
     def __init__(self, folder: epath.PathLike | None = None):
-        """Traces go to `folder`/KIND, which may be in a bucket; None: there are none."""
+        """Writes traces to `folder`/KIND, which may be in a bucket; None: nowhere."""
         self.folder = None if folder is None else epath.Path(folder)
         self._kind: str | None = None
         self._traced: set[str] = set()
 
     @contextlib.contextmanager
     def traced(self, kind: str) -> Iterator[Callable[..., None]]:
-        """Yields what the loop calls at the end of each round.
+        """Yields a function to call at the end of each round of a loop.
 
             with PROFILE.traced("train") as advance:
                 for batch in batches:
                     state = step(state, batch)
                     advance()
 
-        A loop of fewer than `SKIP` rounds leaves no trace, and the next loop of this kind may.
-        Inside a loop that is being traced others are not.
+        A loop of fewer than `SKIP` rounds leaves no trace; the next loop of its kind may. No other
+        loop is traced inside one that is.
         """
         rounds = 0
 
@@ -80,4 +80,4 @@ class Profile:
 
 
 PROFILE = Profile()
-"""This process's; `--profile` gives it a folder."""
+"""The one of this process; `--profile` gives it a folder."""

@@ -1,4 +1,4 @@
-"""How far a long step is: a bar on a terminal, plain lines with time stamps in a log."""
+"""Progress of a long step: a bar on a terminal, plain lines with time stamps in a log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONSOLE = rich.console.Console(stderr=True)
 _quiet = threading.Event()
 
 SECONDS_BETWEEN_LINES = 15.0
-"""How often a log gets a line, where there is no terminal."""
+"""Seconds between lines of a log, without a terminal."""
 
 
 def be_quiet() -> None:
@@ -31,7 +31,7 @@ def is_quiet() -> bool:
 
 
 class Progress:
-    """Counts towards `total`; `note` is shown beside the count, such as the share correct."""
+    """Counts towards `total`; shows a note beside the count, such as the share correct."""
 
     def __init__(self, what: str, total: int, unit: str, done: int = 0, bar=None):
         self._what, self._total, self._unit = what, total, unit
@@ -75,9 +75,9 @@ def progress(what: str, *, total: int, unit: str, done: int = 0) -> Iterator[Pro
 
     Args:
       what: the step, such as "iteration 1: sampling".
-      total: how many units it has.
+      total: number of units of the step.
       unit: their name, such as "samples".
-      done: how many a resumed step finds finished; they do not count in the rate.
+      done: units that a resumed step finds finished; they are left out of the rate.
     """
     if is_quiet() or not CONSOLE.is_terminal:
         yield Progress(what, total, unit, done)

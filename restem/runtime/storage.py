@@ -1,7 +1,7 @@
 """Files that appear whole or not at all.
 
-A file is written under a temporary name beside its place and then renamed, so its existence says
-that what it holds is complete. Paths are those of `etils.epath`: they may be in a bucket.
+A file is written under a temporary name in its folder and then renamed, so a file that exists is
+complete. Paths are those of `etils.epath`, so they may be in a bucket.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from restem.errors import UserError
 def write_bytes(path: epath.Path, data: bytes) -> None:
     """Writes a file that appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A name of its own: processes that race write the same bytes twice, never a mixture.
+    # Each process has its own name: two that race write the same bytes twice, never a mixture.
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:12]}.tmp"
     temporary.write_bytes(data)
     temporary.replace(path)
@@ -30,7 +30,7 @@ def write_json(path: epath.Path, value: Any) -> None:
 
 
 def read_json(path: epath.Path) -> Any:
-    """Raises `UserError` naming the file where it is missing or not JSON."""
+    """Reads a JSON file; raises `UserError` naming the file if it is missing or no JSON."""
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
@@ -49,7 +49,7 @@ def write_table(path: epath.Path, table) -> None:
 
 
 def read_table(path: epath.Path):
-    """Reads a Parquet file; raises `UserError` naming the file where it cannot."""
+    """Reads a Parquet file; raises `UserError` naming the file if it is missing or no Parquet."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -40,11 +40,11 @@ def evaluate(
       What the JSON file holds.
     """
     path = directory.evaluation(name)
-    if distributed.on_first(f"start of the evaluation on {name}", path.exists):
+    if distributed.run_on_primary(f"start of the evaluation on {name}", path.exists):
         return storage.read_json(path)
     parts = directory.evaluation_parts(name)
     what = f"{directory.path.name}: evaluating {name}"
-    shards = dict(problems=problems, problems_per_shard=settings.problems_per_shard)
+    shards: dict[str, Any] = dict(problems=problems, problems_per_shard=settings.problems_per_shard)
     rollout = rollout.replace(max_new_tokens=settings.max_new_tokens)
     greedy = rollout.replace(
         sampling=dataclasses.replace(GREEDY, temperature=rollout.card.temperature)
@@ -74,4 +74,4 @@ def evaluate(
         parts.rmtree(missing_ok=True)
         return report
 
-    return distributed.on_first(f"end of the evaluation on {name}", merge)
+    return distributed.run_on_primary(f"end of the evaluation on {name}", merge)

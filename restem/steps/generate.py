@@ -63,7 +63,7 @@ def generate(
     Returns:
       What `generation.json` holds: counts, seconds and rates.
     """
-    if distributed.on_first("start of the E-step", directory.generation.exists):
+    if distributed.run_on_primary("start of the E-step", directory.generation.exists):
         return storage.read_json(directory.generation)
     lost_before = verify.shared_counts()
     rollout = rollout.replace(sampling=settings.sampling, max_new_tokens=settings.max_new_tokens)
@@ -109,7 +109,7 @@ def generate(
         storage.write_json(directory.generation, counts)
         return counts
 
-    return distributed.on_first("end of the E-step", finish)
+    return distributed.run_on_primary("end of the E-step", finish)
 
 
 def report(

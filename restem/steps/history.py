@@ -111,7 +111,7 @@ class Candidates:
         Only once a training state that names `step` is saved: a kill before must find the policy
         that the saved state names.
         """
-        if distributed.is_first() and self.directory.candidates.exists():
+        if distributed.is_primary() and self.directory.candidates.exists():
             for path in self.directory.candidates.iterdir():
                 if path != self.path(step):
                     path.rmtree()
@@ -125,7 +125,7 @@ class Candidates:
             )  # fmt: skip
             return
         candidate, checkpoint = self.path(history.best_step), self.directory.checkpoint
-        if not distributed.is_first() or not candidate.exists():
+        if not distributed.is_primary() or not candidate.exists():
             return
         checkpoint.rmtree(missing_ok=True)
         if "://" not in str(candidate):
@@ -207,4 +207,4 @@ def finish(directory: layout.IterationDir, improvement: dict[str, Any]) -> dict[
         directory.discard_training()
         return improvement
 
-    return distributed.on_first("end of the M-step", write)
+    return distributed.run_on_primary("end of the M-step", write)

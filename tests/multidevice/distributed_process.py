@@ -67,7 +67,7 @@ def logits():
         "local": np.asarray(own).tolist(),
         "all_rows": partitioning.to_all_hosts(all_rows).tolist(),
         "share": list(distributed.share(range(5))),
-        "first": distributed.is_first(),
+        "first": distributed.is_primary(),
     }
 
 
@@ -121,9 +121,11 @@ def preempted():
 def told():
     """What one host computes and what it fails at reaches both."""
     calls = []
-    value = distributed.on_first("a number", lambda: calls.append(1) or 7)
+    value = distributed.run_on_primary("a number", lambda: calls.append(1) or 7)
     try:
-        distributed.on_first("a fault", lambda: (_ for _ in ()).throw(UserError("no such file")))
+        distributed.run_on_primary(
+            "a fault", lambda: (_ for _ in ()).throw(UserError("no such file"))
+        )
         error = None
     except UserError as e:
         error = str(e)

@@ -116,7 +116,7 @@ class OneProcessTest(parameterized.TestCase):
         self.assertFalse(distributed.initialize())
         distributed.barrier("alone", timeout_s=0.001)
         self.assertEqual(distributed.share([1, 2, 3]), [1, 2, 3])
-        self.assertTrue(distributed.is_first())
+        self.assertTrue(distributed.is_primary())
 
     def test_some_of_three_settings_are_refused(self):
         with self.assertRaisesRegex(UserError, "num_processes, process_id missing"):
@@ -127,7 +127,7 @@ class OneProcessTest(parameterized.TestCase):
         preemption = Preemption()
         with self.assertRaises(SystemExit) as caught, preemption:
             self.assertFalse(preemption.reached() or preemption.noticed())
-            distributed.on_first("nothing", lambda: None)
+            distributed.run_on_primary("nothing", lambda: None)
             preemption.leave_if(False)
             signal.raise_signal(signal.SIGTERM)
             self.assertTrue(preemption.reached() and preemption.noticed())
@@ -138,10 +138,10 @@ class OneProcessTest(parameterized.TestCase):
     def test_a_preempted_process_leaves_between_steps(self):
         with PREEMPTION:
             signal.raise_signal(signal.SIGTERM)
-            self.assertEqual(distributed.on_first("a step", lambda: 7, may_leave=False), 7)
+            self.assertEqual(distributed.run_on_primary("a step", lambda: 7, may_leave=False), 7)
             with self.assertRaises(SystemExit):
-                distributed.on_first("a step", lambda: 7)
-        self.assertEqual(distributed.on_first("a step", lambda: 7), 7)
+                distributed.run_on_primary("a step", lambda: 7)
+        self.assertEqual(distributed.run_on_primary("a step", lambda: 7), 7)
 
 
 if __name__ == "__main__":
