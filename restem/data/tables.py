@@ -94,7 +94,7 @@ def _arrow(file: epath.Path, *, parquet: bool) -> Iterator[Place]:
     try:
         with file.open("rb") as stream:
             if parquet:
-                batches = pq.ParquetFile(stream).iter_batches(batch_size=1024)
+                batches = pq.ParquetFile(stream).iter_batches(batch_size=1024, use_threads=False)
             else:
                 batches = iter(pa.ipc.open_stream(stream))  # what `datasets` writes
             for batch in batches:

@@ -54,7 +54,10 @@ def read_table(path: epath.Path):
     import pyarrow.parquet as pq
 
     try:
-        return pq.read_table(io.BytesIO(path.read_bytes()))
+        # Without threads: one of pyarrow's that outlives the read frees the bytes later, and aborts
+        # the process if the interpreter is ending then.
+        source = pa.BufferReader(path.read_bytes())
+        return pq.ParquetFile(source, pre_buffer=False).read(use_threads=False)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run the step that writes it first") from None
     except pa.ArrowInvalid as e:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pyarrow as pa
 from absl.testing import absltest
@@ -60,6 +62,29 @@ class StorageTest(absltest.TestCase):
         table = pa.table({"x": [1, 2]})
         storage.write_table(self.path / "t.parquet", table)
         self.assertEqual(storage.read_table(self.path / "t.parquet"), table)
+
+
+PROGRAM = """
+import os, sys
+import pyarrow as pa
+from etils import epath
+from restem.runtime import storage
+
+path = epath.Path(sys.argv[1]) / "t.parquet"
+storage.write_table(path, pa.table({"x": list(range(1000)), "y": [{"a": "b"}] * 1000}))
+before = set(os.listdir("/proc/self/task"))
+assert storage.read_table(path).num_rows == 1000
+print(len(set(os.listdir("/proc/self/task")) - before))
+"""
+
+
+class ThreadsTest(absltest.TestCase):
+    def test_no_thread_is_left_to_abort_the_process_at_its_end(self):
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, self.create_tempdir().full_path],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        self.assertEqual(done.stdout.strip(), "0")
 
 
 if __name__ == "__main__":
