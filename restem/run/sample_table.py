@@ -134,7 +134,7 @@ def _batches(path: epath.Path) -> Iterator[dict[str, np.ndarray | list]]:
     wanted = ["problem_id", "sample_index", "reward", "finish_reason", "verdict", "token_ids"]
     row = 0
     with path.open("rb") as f:
-        for part in pq.ParquetFile(f).iter_batches(_BATCH, columns=wanted):
+        for part in pq.ParquetFile(f).iter_batches(_BATCH, columns=wanted, use_threads=False):
             verdict, reward = part.column("verdict"), part.column("reward")
             unformatted = pc.and_(
                 pc.equal(pc.struct_field(verdict, "method"), records.NO_ANSWER_METHOD),
