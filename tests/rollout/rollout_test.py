@@ -32,7 +32,7 @@ class FakeEngine:
         self.config, self.vocabulary, self.options = config, vocabulary, options
         FakeEngine.calls.append(self)
 
-    def sample(self, params, prefix, requests, *, key, on_progress=None):
+    def sample(self, params, prefix, requests, *, key, on_progress=None, on_wait=None):
         del params, on_progress
         self.prefix, self.requests, self.key = tuple(prefix), list(requests), key
         for index, request in reversed(list(enumerate(requests))):
