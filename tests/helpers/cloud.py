@@ -66,8 +66,8 @@ class Cloud:
 
     def take_away(self) -> None:
         """The slice is preempted: its processes die and its disks are gone."""
-        _write_states(self.folder, ["SUSPENDED"])
         _drop_hosts(self.folder)
+        _write_states(self.folder, ["SUSPENDED"])
 
 
 def main(program: str, folder: str, argv: list[str]) -> int:
@@ -179,7 +179,7 @@ def _make_host(home: pathlib.Path) -> None:
         "bin/python3": 'echo python3 "$@" >> ~/installed',
     }.items():
         program = home / name
-        program.parent.mkdir(parents=True)
+        program.parent.mkdir(parents=True, exist_ok=True)
         program.write_text(f"#!/bin/sh\n{text}\n")
         program.chmod(0o755)
 
@@ -211,7 +211,7 @@ def _drop_hosts(folder: pathlib.Path) -> None:
         pid = home / "restem.pid"
         if pid.exists() and os.path.exists(f"/proc/{pid.read_text().strip()}"):
             os.killpg(int(pid.read_text()), signal.SIGKILL)
-        shutil.rmtree(home)
+        shutil.rmtree(home, ignore_errors=True)  # what runs beside it may be removing it too
 
 
 def _settings(folder: pathlib.Path) -> dict:
