@@ -19,7 +19,7 @@ import random
 from restem import records
 from restem.records import Problem
 from restem.rollout import Rollout
-from restem.run import summary
+from restem.run import reader, summary
 from restem.run.run import Run
 from restem.runtime import distributed, storage
 from restem.steps.evaluate import evaluate
@@ -80,7 +80,7 @@ def select_examples(*, run: Run, settings: Settings, iteration: int) -> None:
     def write() -> None:
         if directory.selection.exists():
             return
-        samples = run.directory(first).read_samples()
+        samples = reader.read_samples(run.directory(first))
         sampled = {s.problem_id for s in samples}
         chosen = select(
             problems=[p for p in run.problems("train") if p.problem_id in sampled],

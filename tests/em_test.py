@@ -16,7 +16,7 @@ from etils import epath
 
 from restem import em, records
 from restem.records import Problem
-from restem.run import layout
+from restem.run import layout, reader
 from restem.run.settings import RunSettings
 from restem.runtime import storage
 from restem.steps.improve import is_validated
@@ -88,10 +88,10 @@ class LoopTest(absltest.TestCase):
         for i in (1, 2):
             a, b = one.iteration(i), two.iteration(i)
             self.assertEqual(
-                [(s.problem_id, s.sample_index, s.text, s.reward) for s in a.read_samples()],
-                [(s.problem_id, s.sample_index, s.text, s.reward) for s in b.read_samples()],
+                [(s.problem_id, s.sample_index, s.text, s.reward) for s in reader.read_samples(a)],
+                [(s.problem_id, s.sample_index, s.text, s.reward) for s in reader.read_samples(b)],
             )
-            self.assertLen({(s.problem_id, s.sample_index) for s in b.read_samples()}, 12 * 8)
+            self.assertLen({(s.problem_id, s.sample_index) for s in reader.read_samples(b)}, 12 * 8)
             self.assertEqual(storage.read_json(a.selection), storage.read_json(b.selection))
             ends = [storage.read_json(d.improvement) for d in (a, b)]
             for key in ("best_validation", "best_step", "validation", "steps"):

@@ -22,7 +22,7 @@ from restem.evaluation import comparisons, contamination, grading_sheet, scoring
 from restem.plan import planner
 from restem.plan.settings import PlanSettings
 from restem.report import report as pages
-from restem.run import identity, layout, summary
+from restem.run import identity, layout, reader, summary
 from restem.run.run import Run, versions
 from restem.run.settings import from_gin
 from restem.runtime import compilation, distributed, storage
@@ -64,7 +64,7 @@ def generate(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
         return _dry_run(this, settings)
     this.open(settings)
     em.generate_samples(run=this, settings=settings, iteration=iteration)
-    samples = this.directory(iteration).read_samples()
+    samples = reader.read_samples(this.directory(iteration))
     correct = sum(s.correct for s in samples)
     CONSOLE.print(f"{this.directory(iteration).samples}: {len(samples)} samples, {correct} correct")
     return 0
@@ -117,9 +117,8 @@ def improve(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     this.open(settings)
     em.improve_policy(run=this, settings=settings, iteration=iteration)
     result = storage.read_json(this.directory(iteration).improvement)
-    CONSOLE.print(
-        f"validation reward {result['best_validation']}: {this.files.policy_reference(iteration)}"
-    )
+    reference = reader.policy_reference(this.files, iteration)
+    CONSOLE.print(f"validation reward {result['best_validation']}: {reference}")
     return 0
 
 
@@ -135,7 +134,7 @@ def evaluate(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     this.open(settings)
     iteration = arguments.iteration
     if iteration is None:
-        iteration = max(this.files.finished(), default=0)
+        iteration = max(reader.finished(this.files), default=0)
     em.evaluate_policy(run=this, settings=settings, iteration=iteration)
     _show(summary.table(summary.write(this.files)))
     return 0
@@ -199,7 +198,7 @@ def _dry_run(this: Run, settings: Settings) -> int:
     CONSOLE.print(f"base policy   {this.base}")
     CONSOLE.print(f"task          {this.task}; evaluated on {', '.join(this.evaluations)}")
     CONSOLE.print(f"folder        {this.files.path}")
-    CONSOLE.print(f"done          iterations {this.files.finished() or 'none'}")
+    CONSOLE.print(f"done          iterations {reader.finished(this.files) or 'none'}")
     shown = identity.settings_of(settings) | identity.other_bindings()
     for name, value in sorted(shown.items()):
         CONSOLE.print(f"  {name} = {value}", soft_wrap=True, markup=False, highlight=False)
@@ -269,8 +268,8 @@ def export(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
         folder = layout.Workdir(arguments.workdir)
         iteration = arguments.iteration
         if iteration is None:
-            iteration = max(folder.finished(), default=0)
-        reference = folder.policy_reference(iteration)
+            iteration = max(reader.finished(folder), default=0)
+        reference = reader.policy_reference(folder, iteration)
     write_policy(checkpoints.load(reference), arguments.output)
     CONSOLE.print(f"{reference} written to {arguments.output}", soft_wrap=True)
     return 0

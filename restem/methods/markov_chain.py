@@ -40,6 +40,7 @@ import gin
 from restem.methods.unsolved import first_free_index
 from restem.records import Problem, Sample
 from restem.rollout import Rollout
+from restem.run import reader
 from restem.run.layout import IterationDir, Workdir
 
 
@@ -93,7 +94,7 @@ def last_states(directory: IterationDir, problem_ids: set[str]) -> dict[str, Sam
         if not wanted:
             break
         by_problem: dict[str, list[Sample]] = collections.defaultdict(list)
-        for sample in files.iteration(i).read_samples():
+        for sample in reader.read_samples(files.iteration(i)):
             if sample.problem_id in wanted:
                 by_problem[sample.problem_id].append(sample)
         for problem_id, samples in by_problem.items():

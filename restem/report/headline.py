@@ -52,7 +52,8 @@ def headline(runs: Sequence[StoredRun]) -> Headline:
     base = _evaluation(run, run.base)
     result = run.result if run.result is not None and run.result.number else None
     final = _evaluation(run, result)
-    before, after, change = "" if base is None else percent(base.pass1), None, "unclear"
+    before, after = "" if base is None else percent(base.pass1), None
+    change: Change = "unclear"
     if final is None:
         sentence = _before_training(run, base)
     else:
@@ -175,7 +176,7 @@ def _run_table(runs: Sequence[StoredRun]) -> Table:
         if base is not None and final is not None and run.result.number:
             gain = final.pass1 - base.pass1
             test = paired(run.base, base, run.result, final)
-            chance = None if test is None else f"{test.p_value:.2g}"
+            chance = None if test is None else p_value(test.p_value).removeprefix("= ")
         seconds = sum(sum(i.seconds.values()) for i in run.iterations)
         rows.append(
             (
@@ -263,7 +264,7 @@ def _chance(
     if not iteration.number or base is None or evaluation is None:
         return None
     test = paired(run.base, base, iteration, evaluation)
-    return None if test is None else f"{test.p_value:.2g}"
+    return None if test is None else p_value(test.p_value).removeprefix("= ")
 
 
 def duration(seconds: float) -> str:

@@ -15,21 +15,11 @@ import re
 from etils import epath
 
 from restem import records
-from restem.errors import UserError
-from restem.runtime import storage
 
 
 def shard_path(folder: epath.Path, shard: int, shards: int) -> epath.Path:
     """The file of one of `shards` shards of samples."""
     return folder / f"{shard:05d}-of-{shards:05d}.parquet"
-
-
-def read_shards(folder: epath.Path) -> list[records.Sample] | None:
-    """All samples in the shards of a folder, in shard order; None where there are none."""
-    paths = sorted(folder.glob("*-of-*.parquet")) if folder.exists() else []
-    if not paths:
-        return None
-    return [s for path in paths for s in records.samples_from_table(storage.read_table(path))]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,13 +89,6 @@ class IterationDir:
         """Answers of an evaluation under way, in shards; gone once it is finished."""
         return self.path / "evals" / f"{name}.parts"
 
-    def read_samples(self) -> list[records.Sample]:
-        """All samples of the iteration, in shard order."""
-        samples = read_shards(self.samples)
-        if samples is None:
-            raise UserError(f"{self.samples}: no samples here; run `restem generate` first")
-        return samples
-
 
 class Workdir:
     """A run's folder."""
@@ -162,27 +145,3 @@ class Workdir:
 
     def problems(self, task: str) -> epath.Path:
         return self.path / "problems" / f"{task}.parquet"
-
-    def read_problems(self, task: str) -> tuple[records.TaskCard, list[records.Problem]]:
-        return records.problems_from_table(storage.read_table(self.problems(task)))
-
-    def finished(self) -> list[int]:
-        """Iterations whose M-step is finished."""
-        return [i for i in self.iterations() if self.iteration(i).improvement.exists()]
-
-    def policy_reference(self, iteration: int) -> str:
-        """The reference of the policy that `iteration` ended with; 0 is the base policy.
-
-        Raises:
-          UserError: its M-step is not finished.
-        """
-        if iteration == 0:
-            return storage.read_json(self.identity)["base"]
-        directory = self.iteration(iteration)
-        if not directory.improvement.exists():
-            raise UserError(
-                f"{directory.improvement}: iteration {iteration} has no policy yet;"
-                " run `restem improve` first"
-            )
-        report = storage.read_json(directory.improvement)
-        return f"orbax:{directory.checkpoint}" if report["improved"] else report["start"]

@@ -89,7 +89,7 @@ class StoredIteration:
     def evals(self) -> Mapping[str, Evaluation]:
         """Finished evaluations by name."""
         found = {}
-        for path in _finished(self.files.path / "evals", "*.json"):
+        for path in _complete(self.files.path / "evals", "*.json"):
             name, values = path.name.removesuffix(".json"), _object(path)
             stem, _, suffix = name.partition(".")
             split = values.get("split") or (suffix if suffix in ("train", "validation") else "test")
@@ -133,7 +133,7 @@ class StoredIteration:
 
     def samples(self) -> SampleTable | None:
         """Returns the samples of the E-step so far, or None if there are none."""
-        paths = _finished(self.files.samples, "*.parquet")
+        paths = _complete(self.files.samples, "*.parquet")
         if not paths:
             return None
         kept: set[tuple[str, int]] = set()
@@ -245,8 +245,8 @@ class StoredRun:
             first = next((i for i in self.iterations if i.number == 1), None)
             pairs = curve(first.improvement.get("validation")) if first is not None else []
             base = pairs[0][1] if pairs and pairs[0][0] == 0 else None
-        found[0] = base
-        return {i: float(r) for i, r in found.items() if number(r) is not None}
+        rewards = {i: number(reward) for i, reward in (found | {0: base}).items()}
+        return {i: reward for i, reward in rewards.items() if reward is not None}
 
     @property
     def chosen_by_validation(self) -> int | None:
@@ -258,29 +258,11 @@ class StoredRun:
     def chosen(self) -> int:
         """Iteration that validation chose; without validation problems, the last one trained."""
         chosen = self.chosen_by_validation
-        return max(self.finished, default=0) if chosen is None else chosen
-
-    @property
-    def finished(self) -> list[int]:
-        """Iterations whose M-step is finished."""
-        return [i.number for i in self.iterations if i.number and i.improvement]
+        return max(finished(self.files), default=0) if chosen is None else chosen
 
     def policy_reference(self, iteration: int) -> str:
-        """Returns the reference of the policy that an iteration ended with; 0 is the base policy.
-
-        Raises:
-          UserError: the M-step of the iteration is not finished.
-        """
-        if iteration == 0:
-            return storage.read_json(self.files.identity)["base"]
-        directory = self.files.iteration(iteration)
-        report = StoredIteration(iteration, directory).improvement
-        if not report:
-            raise UserError(
-                f"{directory.improvement}: iteration {iteration} has no policy yet;"
-                " run `restem improve` first"
-            )
-        return f"orbax:{directory.checkpoint}" if report["improved"] else report["start"]
+        """Returns the reference of the policy of an iteration; see `policy_reference`."""
+        return policy_reference(self.files, iteration)
 
     @property
     def evaluations(self) -> list[str]:
@@ -298,7 +280,7 @@ class StoredRun:
     def problems(self) -> dict[str, records.Problem]:
         """Returns the problems of all tasks by id; empty if none is materialised yet."""
         found: dict[str, records.Problem] = {}
-        for path in _finished(self.files.path / "problems", "*.parquet"):
+        for path in _complete(self.files.path / "problems", "*.parquet"):
             for problem in read_problems(path)[1]:
                 found.setdefault(problem.problem_id, problem)
         return found
@@ -324,6 +306,47 @@ def read_run(path: str | os.PathLike, label: str | None = None) -> StoredRun:
         )
     name = label or epath.Path(files.path).resolve().name or str(files.path)
     return StoredRun(files=files, label=printable(name))
+
+
+def policy_reference(files: Workdir, iteration: int) -> str:
+    """Returns the reference of the policy that an iteration ended with; 0 is the base policy.
+
+    Raises:
+      UserError: the M-step of the iteration is not finished.
+    """
+    if iteration == 0:
+        return storage.read_json(files.identity)["base"]
+    directory = files.iteration(iteration)
+    if not directory.improvement.exists():
+        raise UserError(
+            f"{directory.improvement}: iteration {iteration} has no policy yet;"
+            " run `restem improve` first"
+        )
+    report = storage.read_json(directory.improvement)
+    return f"orbax:{directory.checkpoint}" if report["improved"] else report["start"]
+
+
+def finished(files: Workdir) -> list[int]:
+    """Returns the iterations whose M-step is finished."""
+    return [i for i in files.iterations() if i and files.iteration(i).improvement.exists()]
+
+
+def read_samples(directory: IterationDir) -> list[records.Sample]:
+    """Returns all samples of an iteration, in shard order.
+
+    Raises:
+      UserError: the iteration has no samples.
+    """
+    samples = read_shards(directory.samples)
+    if not samples:
+        raise UserError(f"{directory.samples}: no samples here; run `restem generate` first")
+    return samples
+
+
+def read_shards(folder: epath.Path) -> list[records.Sample]:
+    """Returns all samples in the shards of a folder, in shard order."""
+    paths = _complete(folder, "*-of-*.parquet")
+    return [s for path in paths for s in records.samples_from_table(storage.read_table(path))]
 
 
 def read_problems(path: epath.Path) -> tuple[records.TaskCard, list[records.Problem]]:
@@ -358,7 +381,7 @@ def curve(value: Any) -> list[tuple[float, float]]:
     return [(x, y) for x, y in clean if x is not None and y is not None]
 
 
-def _finished(folder: epath.Path, pattern: str) -> list[epath.Path]:
+def _complete(folder: epath.Path, pattern: str) -> list[epath.Path]:
     """Returns the files of a folder, without those being written: their names begin with a dot."""
     if not folder.exists():
         return []

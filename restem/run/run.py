@@ -15,7 +15,7 @@ from restem import checkpoints, partitioning, verify
 from restem.data import registry, splits
 from restem.data.materializer import materialize
 from restem.records import Problem, TaskCard
-from restem.run import identity
+from restem.run import identity, reader
 from restem.run.layout import IterationDir, Workdir
 from restem.run.settings import MeshSettings, RunSettings
 from restem.runtime import distributed
@@ -149,7 +149,7 @@ class Run:
 
     @functools.lru_cache(maxsize=64)  # noqa: B019  a process has one run
     def _problems(self, task: str) -> tuple[TaskCard, list[Problem]]:
-        return self.files.read_problems(task)
+        return reader.read_problems(self.files.problems(task))
 
     def problems(self, split: str, task: str | None = None) -> list[Problem]:
         return [p for p in self._problems(task or self.task)[1] if p.split == split]
@@ -176,7 +176,7 @@ class Run:
 
     def policy(self, iteration: int):
         """The policy that `iteration` ended with; 0 is the base policy."""
-        return self._load(self.files.policy_reference(iteration))
+        return self._load(reader.policy_reference(self.files, iteration))
 
     def sampler(self, iteration: int):
         """Who writes the samples after `iteration`: its policy, or the teacher."""

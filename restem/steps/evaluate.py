@@ -10,7 +10,7 @@ from restem.evaluation import results
 from restem.records import Problem, Sample
 from restem.rollout import GREEDY, Rollout
 from restem.rollout.shards import sample_shards
-from restem.run import layout
+from restem.run import layout, reader
 from restem.runtime import distributed, storage
 from restem.steps.settings import EvaluateSettings
 
@@ -65,8 +65,8 @@ def evaluate(
             path.parent / name,
             card=rollout.card,
             problems=problems,
-            greedy=layout.read_shards(parts / "greedy") or [],
-            sampled=layout.read_shards(parts / "sampled") or [],
+            greedy=reader.read_shards(parts / "greedy"),
+            sampled=reader.read_shards(parts / "sampled"),
             base=base_answers or [],
             policy=rollout.policy.reference,
             timing=dataclasses.asdict(rollout.costs),

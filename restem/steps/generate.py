@@ -12,7 +12,7 @@ from restem.errors import UserError
 from restem.records import Problem, Sample
 from restem.rollout import Rollout, prompts
 from restem.rollout.shards import sample_shards
-from restem.run import layout
+from restem.run import layout, reader
 from restem.runtime import distributed, storage
 from restem.steps.settings import GenerateSettings
 from restem.verify.sandbox import layers
@@ -100,7 +100,7 @@ def generate(
     )
 
     def finish() -> dict[str, Any]:
-        counts = report(rollout, directory.read_samples(), len(problems), settings)
+        counts = report(rollout, reader.read_samples(directory), len(problems), settings)
         counts["problems_set_aside"] = len(aside)
         # A resumed step timed only what it sampled itself.
         counts["resumed_from_shard"] = resumed or None

@@ -13,7 +13,7 @@ from absl.testing import absltest
 from restem import records, verify
 from restem.cli import gin_files, main  # noqa: F401  the first registers names with gin
 from restem.records import Problem, Sample, TaskCard, Verdict
-from restem.run import layout, run
+from restem.run import layout, reader, run
 from restem.runtime import storage
 from restem.runtime.progress import CONSOLE
 from restem.steps.settings import Settings
@@ -93,7 +93,7 @@ class VerifyVerbTest(absltest.TestCase):
         self.assertIn("0 -> 1: 1 samples\n1 -> 0: 1 samples\nsame: 2 samples\n", output)
         self.assertRegex(output, r"1\+1/1: 1 -> 0 \(.*extracted '3'; gold '2'\)")
         self.assertIn("later steps of iteration 2 keep their old results", output)
-        found = {(s.problem_id, s.sample_index): s for s in directory.read_samples()}
+        found = {(s.problem_id, s.sample_index): s for s in reader.read_samples(directory)}
         self.assertEqual([s.reward for s in found.values()], [1.0, 0.0, 1.0, 0.0])
         self.assertEqual(found["1/2", 0].verdict.extracted, "0.5")
         self.assertEqual(found["1/2", 0].token_ids, (1, 2))
@@ -117,7 +117,7 @@ class VerifyVerbTest(absltest.TestCase):
         directory = self.write([[sample("1+1", 0, "\\boxed{2}", 1.0), human], [state, hinted]])
         output = self.verify()
         self.assertIn("1 -> 0: 1 samples\nnot the verifier's: 2 samples\nsame: 1 samples", output)
-        found = directory.read_samples()
+        found = reader.read_samples(directory)
         self.assertEqual(found[1:3], [human, state])
         self.assertEqual((found[3].reward, found[3].inputs), (0.0, "hint"))
         self.assertEqual(storage.read_json(directory.generation)["mean_reward"], 0.75)
@@ -128,16 +128,16 @@ class VerifyVerbTest(absltest.TestCase):
         samples = [records.regraded(sample("1+1", 0, "\\boxed{2}", 0.0), unlabelled)]
         directory = self.write([samples], bindings=blind)
         self.assertEqual(self.verify(bindings=blind), "same: 1 samples\n")
-        self.assertEqual(directory.read_samples(), samples)
+        self.assertEqual(reader.read_samples(directory), samples)
         with self.subTest("without it the folder is another run's"):
             self.assertIn("generate.grading", self.verify(code=2))
-            self.assertEqual(directory.read_samples(), samples)
+            self.assertEqual(reader.read_samples(directory), samples)
 
     def test_a_reward_that_float32_rounds_is_the_same(self):
         grader = {"kind": "function", "function": "tests.helpers.rewards:third"}
         directory = self.write([[sample("1+1", 0, "?", 1 / 3)]], grader=grader)
         self.assertEqual(self.verify(), "same: 1 samples\n")
-        self.assertAlmostEqual(directory.read_samples()[0].reward, 1 / 3, places=6)
+        self.assertAlmostEqual(reader.read_samples(directory)[0].reward, 1 / 3, places=6)
 
     def test_without_samples_it_says_what_to_run(self):
         self.assertIn("run `restem generate` first", self.verify(code=2))

@@ -131,7 +131,7 @@ class MethodsTest(parameterized.TestCase):
         return records.examples_from_table(table)
 
     def samples(self, this, i=1):
-        return {(s.problem_id, s.sample_index): s for s in this.directory(i).read_samples()}
+        return {(s.problem_id, s.sample_index): s for s in reader.read_samples(this.directory(i))}
 
     def test_restem(self):
         this = self.open("restem", "em.iterations = 2", "generate.num_samples = 4")
@@ -160,7 +160,7 @@ class MethodsTest(parameterized.TestCase):
         )
         for i in (2, 3):  # from the last policy
             start = storage.read_json(this.directory(i).improvement)["start"]
-            self.assertEqual(start, this.files.policy_reference(i - 1))
+            self.assertEqual(start, reader.policy_reference(this.files, i - 1))
 
     def test_rft(self):
         this = self.open("rft", "generate.num_samples = 6", "improve.epochs = 1")
@@ -202,20 +202,20 @@ class MethodsTest(parameterized.TestCase):
             "generate.num_samples = 4",
         )  # fmt: skip
         found = self.finish(this, 3)
-        ids = [{s.problem_id for s in this.directory(i).read_samples()} for i in (1, 2)]
+        ids = [{s.problem_id for s in reader.read_samples(this.directory(i))} for i in (1, 2)]
         self.assertEqual([len(i) for i in ids], [3, 3])
         self.assertLen(ids[0] | ids[1], TRAIN)  # an epoch
         self.assertFalse(this.directory(1).evaluation("letters").exists())
         self.assertEqual(found["chosen"], 3)
         for i in (2, 3):
             start = storage.read_json(this.directory(i).improvement)["start"]
-            self.assertEqual(start, this.files.policy_reference(i - 1))
+            self.assertEqual(start, reader.policy_reference(this.files, i - 1))
 
     def test_a_minibatch_without_a_correct_sample_changes_nothing(self):
         this = self.open("iml", "em.iterations = 1", "generate.num_samples = 2",
                          grader={"kind": "exact"})  # fmt: skip
         self.finish(this, 1)
-        self.assertEqual(this.files.policy_reference(1), self.policies["base"])
+        self.assertEqual(reader.policy_reference(this.files, 1), self.policies["base"])
 
     def test_raft(self):
         this = self.open(
@@ -269,7 +269,7 @@ class MethodsTest(parameterized.TestCase):
             em.generate_samples(run=this.open(settings), settings=settings, iteration=1)
             em.select_examples(run=this, settings=settings, iteration=1)
             kept.append(self.examples(this))
-            self.assertEqual({s.reward for s in this.directory(1).read_samples()}, {0.0})
+            self.assertEqual({s.reward for s in reader.read_samples(this.directory(1))}, {0.0})
         self.assertNotEmpty(kept[0])
         self.assertEqual(*kept)
         self.finish(this, 1)
@@ -325,7 +325,7 @@ class MethodsTest(parameterized.TestCase):
         ]
         self.assertEqual(shown[1], prefix["sha256"])
         self.assertLen(set(shown), 3)
-        self.assertEqual(this.files.policy_reference(2), self.policies["base"])
+        self.assertEqual(reader.policy_reference(this.files, 2), self.policies["base"])
         self.assertFalse(epath.Path(this.directory(1).checkpoint).exists())
 
 

@@ -12,7 +12,7 @@ from orbax.checkpoint._src.path import gcs_utils
 from restem.checkpoints import orbax
 from restem.cli import main
 from restem.report import report
-from restem.run import layout
+from restem.run import layout, reader
 from restem.runtime import storage
 from tests import distributed_run_test as runs
 from tests.helpers import bucket, run_files, tiny
@@ -32,14 +32,16 @@ class BucketTest(absltest.TestCase):
         self.assertEqual(main.main(argv), 0)
         end = storage.read_json(files.iteration(1).improvement)
         self.assertTrue(end["improved"])
-        self.assertEqual(files.policy_reference(1), f"orbax:{WORKDIR}/iteration_001/checkpoint")
+        self.assertEqual(
+            reader.policy_reference(files, 1), f"orbax:{WORKDIR}/iteration_001/checkpoint"
+        )
         policy = orbax.load_policy(files.iteration(1).checkpoint)
         self.assertEqual(policy.config, tiny.config())
         found = {str(p.relative_to(files.path)) for p in files.path.glob("*")}
         self.assertContainsSubset(
             {"run.json", "summary.json", "problems", "iteration_001", "compilation_cache"}, found
         )
-        self.assertLen(files.iteration(1).read_samples(), 64)
+        self.assertLen(reader.read_samples(files.iteration(1)), 64)
         self.assertFalse(files.iteration(1).candidates.exists())
         self.assertFalse(files.iteration(1).training.exists())
         leftovers = [k for k in bucket.BucketFileSystem.store if k.endswith(".tmp")]

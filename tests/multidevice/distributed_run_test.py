@@ -12,7 +12,7 @@ from etils import epath
 
 from restem.checkpoints import orbax
 from restem.records import Problem, TaskCard
-from restem.run import layout
+from restem.run import layout, reader
 from restem.runtime import storage
 from restem.runtime.coordination import EXIT_LATE_HOST
 from restem.runtime.preemption import EXIT_PREEMPTED
@@ -113,7 +113,7 @@ class RunTest(absltest.TestCase):
         one, other = self.whole.iteration(1), files.iteration(1)
         samples = [
             [(s.problem_id, s.sample_index, s.text, s.token_ids, s.verdict) for s in samples]
-            for samples in (one.read_samples(), other.read_samples())
+            for samples in (reader.read_samples(one), reader.read_samples(other))
         ]
         self.assertLen(samples[0], 8 * 8)
         self.assertEqual(*samples)

@@ -21,7 +21,7 @@ from launch.config import Config
 from launch.jobs import Job, Resources
 from launch.tpu_vm import TpuVm
 from restem.plan.chips import Slice
-from restem.run import layout
+from restem.run import layout, reader
 from tests.helpers import tiny
 from tests.helpers.cloud import Cloud
 
@@ -89,7 +89,7 @@ class LaunchRunTest(absltest.TestCase):
         self.assertLen(created, 2)
         self.assertTrue((workdir / "summary.json").exists())
         self.assertEqual(self.logs().count("restem ended with exit code 0"), 2)
-        samples = layout.Workdir(epath.Path(workdir)).iteration(1).read_samples()
+        samples = reader.read_samples(layout.Workdir(epath.Path(workdir)).iteration(1))
         self.assertLen({(s.problem_id, s.sample_index) for s in samples}, 12 * 8)
         self.assertLen(samples, 12 * 8)
 

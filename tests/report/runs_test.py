@@ -11,7 +11,7 @@ from restem.cli.main import main
 from restem.evaluation import contamination, paired_tests
 from restem.report import report
 from restem.report.headline import headline
-from restem.run import identity, layout
+from restem.run import identity, layout, reader
 from restem.run.reader import read_run
 from restem.runtime import storage
 from tests.helpers import synthetic_run
@@ -25,7 +25,7 @@ def setUpModule():
     for name, method, skills in (("a", "rft", (-0.8, 1.5)), ("b", "sft", (-0.8, 0.2))):
         synthetic_run.write_run(ROOT / name, method=method, skills=skills, **small)
     run = layout.Workdir(ROOT / "a")
-    _, problems = run.read_problems("arithmetic")
+    _, problems = reader.read_problems(run.problems("arithmetic"))
     train = [p for p in problems if p.split == "train"]
     copied = [records.Problem(f"copy{i}", "test", p.inputs) for i, p in enumerate(train[:3])]
     test = [p for p in problems if p.split == "test"]

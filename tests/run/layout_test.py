@@ -5,7 +5,7 @@ from etils import epath
 
 from restem import records
 from restem.errors import UserError
-from restem.run import layout
+from restem.run import layout, reader
 from restem.runtime import storage
 from tests.helpers import run_files
 
@@ -19,19 +19,19 @@ class WorkdirTest(absltest.TestCase):
         card = records.TaskCard("t", prefix="P\n\n", grader={"kind": "none"})
         problem = records.Problem("p", "train", "q", "1")
         run_files.write_problems(self.files, card, [problem])
-        self.assertEqual(self.files.read_problems("t"), (card, [problem]))
+        self.assertEqual(reader.read_problems(self.files.problems("t")), (card, [problem]))
 
     def test_an_iteration_ends_with_its_best_policy_or_the_one_it_began_with(self):
         storage.write_json(self.files.identity, {"base": "hf:base"})
-        self.assertEqual(self.files.policy_reference(0), "hf:base")
+        self.assertEqual(reader.policy_reference(self.files, 0), "hf:base")
         one, two = self.files.iteration(1), self.files.iteration(2)
         storage.write_json(one.improvement, {"improved": True, "start": "hf:base"})
-        self.assertEqual(self.files.policy_reference(1), f"orbax:{one.checkpoint}")
+        self.assertEqual(reader.policy_reference(self.files, 1), f"orbax:{one.checkpoint}")
         storage.write_json(two.improvement, {"improved": False, "start": "hf:base"})
-        self.assertEqual(self.files.policy_reference(2), "hf:base")
-        self.assertEqual(self.files.finished(), [1, 2])
+        self.assertEqual(reader.policy_reference(self.files, 2), "hf:base")
+        self.assertEqual(reader.finished(self.files), [1, 2])
         with self.assertRaisesRegex(UserError, "restem improve"):
-            self.files.policy_reference(3)
+            reader.policy_reference(self.files, 3)
 
     def test_policies_of_others_never_share_a_folder(self):
         references = ["hf:/a/b", "hf:/a_b", "hf:_a_b", "orbax:/a/b", "hf:" + "x" * 120,

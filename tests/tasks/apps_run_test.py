@@ -105,7 +105,7 @@ class AppsRunTest(absltest.TestCase):
         em.em(run=this, settings=settings)
 
         directory = this.directory(1)
-        samples = directory.read_samples()
+        samples = reader.read_samples(directory)
         with self.subTest("what a random policy writes is run, and is no program"):
             written = [s for s in samples if s.source == "policy"]
             self.assertLen(written, 6 * 4)
