@@ -66,6 +66,8 @@ setup(
         ],
         "parity": ["torch>=2.8", "transformers>=5.0"],
         "plan": ["libtpu"],
+        "wandb": ["wandb>=0.20"],
+        "mlflow": ["mlflow-skinny>=3"],
         # Buckets of Google Cloud Storage: Orbax needs the first, and hosts without TensorFlow read
         # and write files through the second.
         "gcs": ["google-cloud-storage>=2", "gcsfs>=2025.2"],

@@ -19,7 +19,7 @@ import random
 from restem import records
 from restem.records import Problem
 from restem.rollout import Rollout
-from restem.run import reader, summary
+from restem.run import reader, summary, trackers
 from restem.run.run import Run
 from restem.runtime import distributed, storage
 from restem.steps.evaluate import evaluate
@@ -92,6 +92,8 @@ def select_examples(*, run: Run, settings: Settings, iteration: int) -> None:
         )
         storage.write_table(directory.dataset, records.examples_to_table(chosen.examples))
         storage.write_json(directory.selection, chosen.report)
+        names = ("sampled", "correct", "kept", "problems_solved")
+        trackers.log(iteration, {f"select/{name}": chosen.report[name] for name in names})
 
     distributed.run_on_primary("selection", write)
 

@@ -22,7 +22,7 @@ from restem.evaluation import comparisons, contamination, grading_sheet, scoring
 from restem.plan import planner
 from restem.plan.settings import PlanSettings
 from restem.report import report as pages
-from restem.run import identity, layout, reader, summary
+from restem.run import identity, layout, reader, summary, trackers
 from restem.run.run import Run, versions
 from restem.run.settings import from_gin
 from restem.runtime import compilation, distributed, storage
@@ -344,5 +344,6 @@ def dispatch(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
         print(f"restem: {' '.join(str(late).split())}", file=sys.stderr)
         return late.exit_code
     finally:
+        trackers.stop()
         compilation.log_counts()
         close_shared()

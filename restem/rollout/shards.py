@@ -22,7 +22,7 @@ from etils import epath
 from restem import records
 from restem.records import Problem, Sample
 from restem.rollout.rollout import Costs, Rollout
-from restem.run import layout
+from restem.run import layout, trackers
 from restem.runtime import distributed, storage
 from restem.runtime.preemption import PREEMPTION
 
@@ -85,6 +85,8 @@ def sample_shards(
         samples.sort(key=lambda s: (s.problem_id, s.sample_index))
         if shard in own:
             storage.write_table(paths[shard], records.samples_to_table(samples))
+            mean = sum(s.reward for s in samples) / max(1, len(samples))
+            trackers.log(shards - len(gathered), {f"{what.replace(': ', '/')}/mean_reward": mean})
         # Together all hosts finish the same shards in the same order.
         PREEMPTION.leave_if(PREEMPTION.reached() if together else PREEMPTION.noticed())
 

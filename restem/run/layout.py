@@ -29,6 +29,11 @@ class IterationDir:
     path: epath.Path
 
     @property
+    def number(self) -> int:
+        """Number of the iteration."""
+        return int(self.path.name.removeprefix("iteration_"))
+
+    @property
     def samples(self) -> epath.Path:
         return self.path / "samples"
 

@@ -15,7 +15,7 @@ from restem import checkpoints, partitioning, verify
 from restem.data import registry, splits
 from restem.data.materializer import materialize
 from restem.records import Problem, TaskCard
-from restem.run import identity, reader
+from restem.run import identity, reader, trackers
 from restem.run.layout import IterationDir, Workdir
 from restem.run.settings import MeshSettings, RunSettings
 from restem.runtime import distributed
@@ -118,6 +118,7 @@ class Run:
         distributed.run_on_primary("the run's identity", lambda: identity.claim(self.files, wanted))
         # A host of other settings is refused by what the first wrote.
         identity.claim(self.files, wanted)
+        trackers.start(self.files, self.settings.trackers)
 
     def _materialize(self, known: Mapping[str, Any]) -> None:
         def write() -> None:

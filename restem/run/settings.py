@@ -16,11 +16,17 @@ import jax
 
 from restem import partitioning
 from restem.errors import UserError
-from restem.run import bindings
+from restem.run import bindings, trackers
 from restem.runtime import checks
 from restem.runtime.checks import MAY_CHANGE, NOT_EMPTY, at_least
 
 T = TypeVar("T")
+
+TRACKERS = checks.Check(
+    f"each one of {', '.join(map(repr, trackers.MODULES))}",
+    lambda names: not isinstance(names, str) and set(names) <= trackers.MODULES.keys(),
+)
+"""Names of trackers."""
 
 REGISTERED: dict[str, type] = {}
 """Classes of settings by the names that gin files use."""
@@ -154,6 +160,8 @@ class RunSettings:
     job of several hosts with a copy of the policy on each."""
     m_step_slots: Annotated[int | None, at_least(1), MAY_CHANGE] = None
     """Samples decoded at a time in validation; None: the engine's choice."""
+    trackers: Annotated[Sequence[str], TRACKERS, MAY_CHANGE] = ("tensorboard",)
+    """Trackers of scalars beside `metrics.jsonl`: any of "tensorboard", "wandb" and "mlflow"."""
     allow_weak_sandbox: Annotated[bool, MAY_CHANGE] = False
     """Run programs that models wrote even where this machine can isolate them by limits alone."""
 
@@ -162,6 +170,8 @@ class RunSettings:
         if isinstance(names, list):  # a gin list has no hash
             names = tuple(names)
         object.__setattr__(self, "evaluate_on", names)
+        if isinstance(self.trackers, list):
+            object.__setattr__(self, "trackers", tuple(self.trackers))
 
     def require(self) -> None:
         """Raises `UserError` where no base policy, task or teacher is named."""

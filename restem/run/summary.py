@@ -14,7 +14,7 @@ import rich.console
 import rich.table
 
 from restem.evaluation import comparisons, groups
-from restem.run import reader
+from restem.run import reader, trackers
 from restem.run.layout import Workdir
 from restem.run.reader import StoredIteration, StoredRun
 from restem.runtime import distributed, storage
@@ -25,6 +25,8 @@ def write(files: Workdir) -> dict[str, Any]:
     summary = summarize(reader.read_run(files.path))
     if distributed.is_primary():
         storage.write_json(files.summary, summary)
+        for entry in summary["iterations"]:
+            trackers.log(entry["iteration"], _scalars(entry))
     return summary
 
 
@@ -72,6 +74,12 @@ def _versus(base: StoredIteration, iteration: StoredIteration) -> dict[str, Any]
             tests = comparisons.compare(*map(comparisons.read, paths))
             found[name] = {kind: dataclasses.asdict(test) for kind, test in tests.items()}
     return found
+
+
+def _scalars(entry: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the scalars of an iteration that no step by itself knows."""
+    averages = {f"evaluate/{g}/macro_average": a["pass@1"] for g, a in entry["groups"].items()}
+    return averages | {f"seconds/{step}": s for step, s in entry["seconds"].items()}
 
 
 def table(summary: Mapping[str, Any]) -> rich.console.Group:

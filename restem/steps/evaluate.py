@@ -10,7 +10,7 @@ from restem.evaluation import results
 from restem.records import Problem, Sample
 from restem.rollout import GREEDY, Rollout
 from restem.rollout.shards import sample_shards
-from restem.run import layout, reader
+from restem.run import layout, reader, trackers
 from restem.runtime import distributed, storage
 from restem.steps.settings import EvaluateSettings
 
@@ -72,6 +72,9 @@ def evaluate(
             timing=dataclasses.asdict(rollout.costs),
         )
         parts.rmtree(missing_ok=True)
+        names = ("pass@1", "mean_reward", "average_success")
+        values = {f"evaluate/{name}/{value}": report.get(value) for value in names}
+        trackers.log(directory.number, values)
         return report
 
     return distributed.run_on_primary(f"end of the evaluation on {name}", merge)

@@ -12,7 +12,7 @@ from restem.errors import UserError
 from restem.records import Problem, Sample
 from restem.rollout import Rollout, prompts
 from restem.rollout.shards import sample_shards
-from restem.run import layout, reader
+from restem.run import layout, reader, trackers
 from restem.runtime import distributed, storage
 from restem.steps.settings import GenerateSettings
 from restem.verify.sandbox import layers
@@ -107,6 +107,8 @@ def generate(
         # Workers that died or hung, and what became of their samples; on this host.
         counts["verification_workers"] = dict(verify.shared_counts() - lost_before)
         storage.write_json(directory.generation, counts)
+        names = ("mean_reward", "tokens", "tokens_per_second")
+        trackers.log(directory.number, {f"generate/{name}": counts[name] for name in names})
         return counts
 
     return distributed.run_on_primary("end of the E-step", finish)

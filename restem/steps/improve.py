@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import logging
@@ -20,7 +20,7 @@ from restem.checkpoints import orbax
 from restem.errors import UserError
 from restem.records import Example, Problem
 from restem.rollout import Rollout, prompts
-from restem.run import layout
+from restem.run import layout, trackers
 from restem.runtime import storage
 from restem.runtime.preemption import PREEMPTION
 from restem.runtime.profiles import PROFILE
@@ -135,11 +135,13 @@ class _MStep:
         with self.shown(int(state.step)) as advance, self.divergence_named(history):
             for update in updates:
                 history.add_update(update.step, update.metrics, update.seconds)
+                self.log(update.step, update.metrics)
                 advance(update.metrics["loss"])
                 every = settings.validate_every
                 is_due = is_validated(update.step, total, update.is_epoch_end, every)
                 if is_due:
                     reward = self.validate(update.state.params, update.step)
+                    self.log(update.step, {"validation": reward})
                     if history.add_validation(update.step, reward):
                         self.candidates.save(update.step, update.state.params)
                     if update.step == total or history.stale == settings.patience:
@@ -155,6 +157,11 @@ class _MStep:
     def name(self) -> str:
         """Of the iteration, for messages."""
         return self.candidates.directory.path.name
+
+    def log(self, step: int, values: Mapping[str, float | None]) -> None:
+        """Logs scalars of a step to the trackers of the run."""
+        where = self.candidates.directory.path.name
+        trackers.log(step, {f"improve/{name}/{where}": value for name, value in values.items()})
 
     def validate(self, params: Any, step: int) -> float | None:
         """The reward on D_val of the policy of a step; None without validation problems."""

@@ -1,0 +1,34 @@
+"""Weights & Biases; WANDB_PROJECT, WANDB_MODE and the other variables of `wandb` apply."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+
+import wandb
+
+from restem import records
+from restem.run.layout import Workdir
+
+
+class WeightsAndBiases:
+    """Logs scalars to one W&B run per folder, which a resumed run continues."""
+
+    def __init__(self, files: Workdir):
+        path = str(files.path)
+        self._run = wandb.init(
+            id=f"restem-{records.stable_key(path):08x}",
+            name=files.path.name,
+            resume="allow",
+            # W&B keeps files of its own; a bucket cannot hold them.
+            dir=tempfile.mkdtemp(prefix="restem_wandb") if "://" in path else path,
+            config={"workdir": path},
+        )
+        # Steps restart in every iteration, so they are a value of their own, not W&B's counter.
+        self._run.define_metric("*", step_metric="step")
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        self._run.log({"step": step, **values})
+
+    def close(self) -> None:
+        self._run.finish()

@@ -1,0 +1,119 @@
+"""Trackers: what is logged, that a resume repeats nothing, and each backend without a network."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import sys
+import unittest
+from unittest import mock
+
+from absl.testing import absltest
+from etils import epath
+
+from restem.errors import UserError
+from restem.run import trackers
+from restem.run.layout import Workdir
+
+
+def has(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+class TrackersTest(absltest.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.files = Workdir(pathlib.Path(self.create_tempdir().full_path) / "run")
+        self.addCleanup(trackers.stop)
+
+    def lines(self) -> list[dict]:
+        text = (self.files.path / "metrics.jsonl").read_text()
+        return [json.loads(line) for line in text.splitlines()]
+
+    def test_lines_are_readable_at_once(self):
+        trackers.start(self.files, ())
+        trackers.log(1, {"loss": 0.5, "nothing": None})
+        (line,) = self.lines()
+        self.assertEqual({k: line[k] for k in line if k != "time"}, {"step": 1, "loss": 0.5})
+        trackers.stop()
+        trackers.log(2, {"loss": 0.4})  # no run: goes nowhere
+        self.assertLen(self.lines(), 1)
+
+    def test_a_resume_repeats_no_point(self):
+        trackers.start(self.files, ())
+        for step in (1, 2, 3):
+            trackers.log(step, {"loss": 1 / step})
+        with (self.files.path / "metrics.jsonl").open("a") as f:
+            f.write('{"step": 4, "lo')  # killed while it wrote
+        trackers.start(self.files, ())
+        for step in (2, 3, 4):
+            trackers.log(step, {"loss": 1 / step, "other": 0.0})
+        trackers.stop()
+        last = trackers.jsonl.JsonLines(self.files)
+        self.addCleanup(last.close)
+        self.assertEqual(last.last_steps(), {"loss": 4, "other": 4})
+        text = (self.files.path / "metrics.jsonl").read_text()
+        self.assertEqual(text.count('"loss"'), 4)
+        self.assertEqual(text.count('"other"'), 3)
+
+    def test_tensorboard_of_a_bucket_is_copied(self):
+        target = epath.Path(self.create_tempdir().full_path)
+        bucket = mock.Mock(path=_Bucket(target))
+        tracker = trackers.Trackers(bucket, ["tensorboard"])
+        tracker.log(1, {"evaluate/math/pass@1": 0.25})
+        tracker.close()
+        (events,) = (target / "tensorboard").glob("events*")
+        self.assertIn(b"evaluate/math/pass", events.read_bytes())
+        self.assertIn("pass@1", (target / "metrics.jsonl").read_text())
+
+    def test_a_missing_package_is_named(self):
+        with mock.patch.dict("sys.modules", {"wandb": None}):
+            sys.modules.pop("restem.run.trackers.wandb", None)
+            with self.assertRaisesRegex(UserError, r"restem\[wandb\]"):
+                trackers.start(self.files, ["wandb"])
+
+    @unittest.skipUnless(has("wandb"), "restem[wandb] is not installed")
+    def test_wandb_offline(self):
+        with mock.patch.dict(os.environ, {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}):
+            trackers.start(self.files, ["wandb"])
+            trackers.log(1, {"loss": 0.5})
+            trackers.stop()
+        (data,) = self.files.path.glob("wandb/offline-run-*/*.wandb")
+        self.assertIn(b"loss", data.read_bytes())
+
+    @unittest.skipUnless(has("mlflow"), "restem[mlflow] is not installed")
+    def test_mlflow_in_files(self):
+        folder = pathlib.Path(self.create_tempdir().full_path)
+        self.enter_context(mock.patch.dict(os.environ, {"MLFLOW_ALLOW_FILE_STORE": "true"}))
+        import mlflow
+
+        mlflow.set_tracking_uri((folder / "mlruns").as_uri())
+        self.addCleanup(mlflow.set_tracking_uri, None)
+        for step in (1, 2):  # the second is a resume
+            trackers.start(self.files, ["mlflow"])
+            trackers.log(step, {"evaluate/math/pass@1": step / 4})
+            trackers.stop()
+        (metrics,) = folder.rglob("pass_at_1")
+        self.assertEqual([line.split()[1:] for line in metrics.read_text().splitlines()],
+                         [["0.25", "1"], ["0.5", "2"]])  # fmt: skip
+
+
+class _Bucket:
+    """A local folder whose name is that of a bucket."""
+
+    def __init__(self, path: epath.Path):
+        self._path = path
+
+    def __str__(self) -> str:
+        return f"gs://{self._path}"
+
+    def __truediv__(self, name: str):
+        inner = self._path / name
+        return inner if "." in name or "/" in name else _Bucket(inner)
+
+    def exists(self) -> bool:
+        return self._path.exists()
+
+
+if __name__ == "__main__":
+    absltest.main()
