@@ -6,7 +6,7 @@
 SmolLM2-135M-Instruct on `arithmetic`: --problems training problems, --problems x --samples samples
 in all, however a method spends them; the optimizer and batch of the demo, one epoch, no validation:
 the policy that training ends with is the one that is tested. All runs share the problems and the
-evaluation of the base policy. A run that was interrupted goes on.
+evaluation of the base policy. An interrupted run resumes.
 """
 
 from __future__ import annotations

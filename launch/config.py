@@ -115,7 +115,7 @@ def path() -> pathlib.Path:
 
 
 def read(file: pathlib.Path) -> Config:
-    """Returns the settings of a file, all unset where there is none.
+    """Returns the settings of a file, all unset if the file does not exist.
 
     Raises:
       UserError: it is not TOML, or holds an unknown name or a wrong value.

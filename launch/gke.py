@@ -130,7 +130,7 @@ def follow(name: str, config: Config, poll_s: float = 30.0) -> int:
             raise UserError(f"{name}: kubectl: {' '.join(errors.split())[-300:]}")
         if (ended := _exit_code(json.loads(output))) is not None:
             return ended
-        # It ends with the pod, and at once where there is none yet.
+        # It ends with the pod, or immediately if no pod exists yet.
         commands.show(_logs(name, config))
         time.sleep(poll_s)
 

@@ -166,7 +166,7 @@ class TpuVm:
         yield self.delete()
 
     def state(self) -> str | None:
-        """Returns the state of the queued resource, None where there is none.
+        """Returns the state of the queued resource, or None if it does not exist.
 
         Raises:
           UserError: gcloud does not answer, or the request has failed.
@@ -186,7 +186,7 @@ class TpuVm:
         return found["state"]
 
     def provide(self, poll_s: float) -> None:
-        """Waits for the slice, and asks for one where there is none or it was taken away."""
+        """Waits for the slice, and requests one if none exists or it was taken away."""
         last = ""
         while (state := self.state()) != "ACTIVE":
             if state in _LOST:

@@ -64,11 +64,11 @@ def add_up(path: epath.Path, output: epath.Path | None = None) -> dict[str, Any]
 
     Args:
       path: the CSV file, separated by commas, semicolons or tabs.
-      output: folder of the evaluation's `TASK.json`; None: where the sheet lies.
+      output: folder of the evaluation's `TASK.json`; None: the folder of the sheet.
 
     Returns:
       `task`, `points`, `max_points`, `score` (their quotient), `graded` (problems), and `stored`:
-      the evaluation's file that now holds them, or None where there is none.
+      the evaluation's file that now holds them, or None if it does not exist.
 
     Raises:
       UserError: no such sheet, or a row without points; names the rows.

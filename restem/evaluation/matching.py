@@ -50,7 +50,7 @@ class Matcher:
                 self._inside[query[len(head) : len(query) - len(tail)].strip()] = keys
 
     def find(self, completion: Completion) -> Key | None:
-        """The problem; None where there is none, or where an id names several."""
+        """Returns the problem, or None if no problem or several match."""
         if completion.problem_id is not None:
             keys = self._by_id.get(completion.problem_id, [])
             if len(keys) == 1 or completion.query is None:

@@ -230,5 +230,5 @@ def difficulty(success_rates: Sequence[float | np.floating] | np.ndarray) -> lis
     """
     rates = np.asarray(success_rates, np.float64)
     if np.any(~((rates >= 0) & (rates <= 1))):
-        raise ValueError("success rates must lie in [0, 1]")
+        raise ValueError("success rates must be within [0, 1]")
     return [DIFFICULTIES[sum(rate < edge for edge in _EDGES)] for rate in rates]

@@ -24,7 +24,7 @@ def write(
     policy: str,
     timing: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Writes `STEM.json` and `STEM.parquet`, and a grading sheet if nobody graded the answers.
+    """Writes `STEM.json` and `STEM.parquet`, and a grading sheet if the answers are ungraded.
 
     Args:
       stem: path of the files without their endings.

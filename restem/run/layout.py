@@ -2,7 +2,7 @@
 
 A file appears whole or not at all: it is written under a temporary name beside its place and then
 renamed. So the existence of a step's last file says that the step is finished, and a run that was
-killed anywhere goes on by running the same command again. Paths go through `etils.epath`: DIR may
+killed anywhere continues by running the same command again. Paths go through `etils.epath`: DIR may
 be a bucket.
 """
 

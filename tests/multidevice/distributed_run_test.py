@@ -159,7 +159,7 @@ class RunTest(absltest.TestCase):
         # Where the first host is gone before them, JAX aborts the others.
         self.assertLessEqual({codes[1], codes[3]}, {EXIT_LATE_HOST, -signal.SIGABRT}, output)
         self.assertRegex(output, f"{LOST % 2}|another host was lost .*Gloo")
-        # One host goes on with the training state of four.
+        # One host continues with the training state of four.
         job = self.start(files, 1)
         self.assertEqual(job.codes(), [0], job.output())
         self.assertIn("continues at step", job.output())

@@ -84,7 +84,7 @@ class VerifierTest(parameterized.TestCase):
                 child = int(stream.read())
         for _ in range(100):
             status = pathlib.Path(f"/proc/{child}/stat")
-            # An orphan that nobody reaps yet is dead all the same.
+            # An orphan that is not reaped yet is dead all the same.
             if not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z":
                 return
             time.sleep(0.05)

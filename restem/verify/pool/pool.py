@@ -263,7 +263,7 @@ class WorkerPool:
         undecided: Job | None = None
         if worker.ready and worker.pending:
             head = worker.pending.popleft()
-            if len(head) > 1:  # nobody knows which of them was to blame
+            if len(head) > 1:  # any of them may be to blame
                 for job in head:
                     job.alone = True
                 again = head

@@ -4,8 +4,8 @@ Values cross as data (`restem.verify.programs.codec`). The caller is the supervi
 call-based tests) or test code in a second jail (`restem.verify.programs.asserts`).
 
 A request is `[token, operation, ...]`, a reply `("ok", token, value)`, after a call
-`("ok", token, value, changed arguments)`, or `("raised", token, exception name, text)`. Nobody can
-know a token before the request, so no reply comes before its call.
+`("ok", token, value, changed arguments)`, or `("raised", token, exception name, text)`. A token
+cannot be known before its request, so no reply comes before its call.
 """
 
 from __future__ import annotations

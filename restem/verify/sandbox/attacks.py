@@ -200,7 +200,7 @@ def processes():
 def survivor():
     """Leaves a process behind that tries to leave its group; the supervisor looks for it."""
     if os.fork() == 0:
-        os.closerange(0, 3)  # nobody waits for the end of its output
+        os.closerange(0, 3)  # no process waits for the end of its output
         with contextlib.suppress(OSError):
             os.setsid()
         if os.fork() == 0:

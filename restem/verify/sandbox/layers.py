@@ -2,7 +2,7 @@
 
 A worker enters every layer that the machine lets it enter, then attacks it from inside a jail
 (`verify.sandbox.probes`); a layer is in force only if its attack failed. Five things must hold for
-programs that nobody has read, each by at least one layer:
+unreviewed programs, each by at least one layer:
 
     files       nothing outside the scratch folder and Python's own files is read or written
     network     no socket
@@ -66,7 +66,7 @@ def missing(layers: Mapping[str, LayerStatus]) -> list[str]:
 
 
 def check(layers: Mapping[str, LayerStatus], *, allow_weak_sandbox: bool) -> None:
-    """Raises UserError if isolation is too weak for programs that nobody has read."""
+    """Raises UserError if isolation is too weak for unreviewed programs."""
     lacking = missing(layers)
     if lacking and not allow_weak_sandbox:
         wanted = {n for name in lacking for names in PROPERTIES[name] for n in names}
@@ -124,7 +124,7 @@ def describe(found: Mapping[str, LayerStatus] | None = None) -> list[str]:
     lacking = missing(found)
     if lacking:
         return [*lines, f"WEAK: {', '.join(lacking)} not protected; programs are refused"]
-    return [*lines, "strong enough to run programs that nobody has read"]
+    return [*lines, "strong enough to run unreviewed programs"]
 
 
 def in_force(found: Mapping[str, LayerStatus] | None = None) -> list[str]:

@@ -38,8 +38,8 @@ def wait_for_others_s(root: int, cpu_before_s: float) -> float:
     """Returns for how many seconds the programs were kept from running by other programs.
 
     The time that a process was ready without a core, less the CPU time that the rest of its tree
-    used: a program that waits for its own children is kept from running by nobody but itself. So
-    all its processes together have one budget of CPU time. The longest such time counts.
+    used: a program that waits for its own children delays only itself. So all
+    its processes together have one budget of CPU time. The longest such time counts.
 
     Args:
       root: stage 0 of a zygote.

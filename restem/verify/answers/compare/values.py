@@ -12,7 +12,7 @@ Constants are compared by proof wherever a proof is known:
 Expressions with variables are compared at random points (Schwartz and Zippel: a polynomial of
 degree d that is not zero vanishes at a random point of a set of size S with probability at most
 d/S; S is 2^24 and there are several points), each point decided as above. The points come from a
-hash of both answers: they are repeatable, and nobody can aim at them.
+hash of both answers: they are repeatable, and no answer can be built to match them.
 
 Logarithms and functions such as sin(x) at general arguments have no decision procedure, and for a
 sum of many radicals the root bound asks for too many digits. There, agreement to 300 bits beyond

@@ -357,7 +357,7 @@ class Factors:
             cursor.expect("]")
         radicand: Node
         if cursor.token.kind == "num":
-            # TeX prints `\\sqrt12` as a root of 1 and a 2, but nobody means that.
+            # TeX prints `\\sqrt12` as a root of 1 and a 2, but that is never meant.
             radicand = cursor.number()
         elif cursor.is_op("("):
             radicand = self._brackets.bracket()
