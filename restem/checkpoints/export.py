@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from restem import models
-from restem.checkpoints import hf_config, names
+from restem.checkpoints import hf_config, names, peft
 from restem.checkpoints.policy import Policy
 from restem.errors import UserError
+from restem.models import lora
 from restem.tokenizers.conversion import to_tokenizer_json
 from restem.tokenizers.sentencepiece import SentencePieceVocabulary
 from restem.tokenizers.vocabulary import Vocabulary
@@ -23,9 +24,16 @@ _SHARD_BYTES = 5 * 10**9
 
 
 def export(
-    policy: Policy, folder: str | Path, *, dtype: str = "float32", shard_bytes: int = _SHARD_BYTES
+    policy: Policy,
+    folder: str | Path,
+    *,
+    dtype: str = "float32",
+    shard_bytes: int = _SHARD_BYTES,
+    adapter: bool = False,
 ) -> Path:
     """Writes config.json, model.safetensors and the tokenizer's files.
+
+    Adapters are merged into the weights, or written alone, as a folder of `peft`.
 
     Memory holds one shard at a time. Files are written to a folder beside the target, which is
     renamed when all of them are complete.
@@ -35,13 +43,14 @@ def export(
       folder: a local folder that does not exist or is empty.
       dtype: dtype of the tensors: "float32", "bfloat16" or "float16".
       shard_bytes: largest size of a safetensors file in bytes, if it holds more than one tensor.
+      adapter: whether to write the policy's adapter alone, in float32; see `peft.write`.
 
     Returns:
       The folder.
 
     Raises:
       UserError: the folder is not empty, the dtype is not one of those, or transformers lacks
-        the family (PaLM).
+        the family (PaLM), or there is no adapter to write.
     """
     folder = Path(folder)
     if dtype not in ("float32", "bfloat16", "float16"):
@@ -50,15 +59,23 @@ def export(
         raise UserError(f"{folder} exists and is not an empty folder; name another one")
     config = hf_config.to_hf_config(policy.config) | {"dtype": dtype, "torch_dtype": dtype}
     config |= _special_ids(policy.vocabulary)
-
+    if adapter and policy.adapter is None:
+        raise UserError(f"{policy.reference} carries no adapter: leave out --adapter")
     unfinished = folder.with_name(folder.name + ".unfinished")
     if unfinished.exists():
         shutil.rmtree(unfinished)
     unfinished.mkdir(parents=True)
+    if adapter:
+        peft.write(policy, unfinished)
+        return _finish(unfinished, folder)
     _write_json(unfinished / "config.json", config)
     _write_json(unfinished / "generation_config.json", _special_ids(policy.vocabulary))
     _write_tokenizer(policy.vocabulary, unfinished, max_length=policy.config.max_length)
     _write_tensors(policy, unfinished, dtype, shard_bytes)
+    return _finish(unfinished, folder)
+
+
+def _finish(unfinished: Path, folder: Path) -> Path:
     if folder.exists():
         folder.rmdir()
     return unfinished.rename(folder)
@@ -80,7 +97,10 @@ def stored_tensors(
         layout = names.LAYOUTS[path]
         stacked = path.startswith("layers/")
         for layer in range(config.num_layers if stacked else 1):
-            ours = np.asarray(leaf[layer] if stacked else leaf).astype(target)
+            one = jax.tree.map(lambda x, i=layer: x[i], leaf) if stacked else leaf
+            if isinstance(one, lora.Adapted):
+                one = one.base.astype(jax.numpy.float32) + lora.difference(one)
+            ours = np.asarray(one).astype(target)
             yield template.format(layer=layer), np.ascontiguousarray(layout.to_stored(ours))
 
 
@@ -97,7 +117,8 @@ def _write_tensors(policy: Policy, folder: Path, dtype: str, shard_bytes: int) -
         shards.append(list(pending))
         pending.clear()
 
-    for name, tensor in stored_tensors(policy.params, policy.config, dtype):
+    params = lora.dequantize_base(policy.params)
+    for name, tensor in stored_tensors(params, policy.config, dtype):
         size = sum(t.nbytes for t in pending.values())
         if pending and size + tensor.nbytes > shard_bytes:
             flush()

@@ -1,10 +1,11 @@
 """restem's own checkpoints, written and read by Orbax.
 
-A policy's folder is complete in itself:
+A policy's folder is complete in itself, except for the base of an adapter:
 
     PATH/config.json         the `ModelConfig`
     PATH/vocabulary/         the vocabulary's model file and special ids
     PATH/params/             Orbax
+    PATH/adapter.json        form, base and hash of the base, where `params` is an adapter
 
 `params` is written last, and Orbax makes it appear whole or not at all: a folder with `params` is
 finished, whatever happened while it was written. Everything goes through `etils.epath`, so PATH may
@@ -15,6 +16,7 @@ saves one with every array and compares it on reading.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -26,15 +28,17 @@ import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from restem import models
-from restem.checkpoints.policy import Policy
+from restem import models, partitioning
+from restem.checkpoints.policy import AdapterOrigin, Policy
 from restem.errors import UserError
+from restem.models import lora
 from restem.models.config import ModelConfig
 from restem.runtime import distributed
 from restem.tokenizers import saved
 from restem.tokenizers.vocabulary import Vocabulary
 
 _CONFIG, _VOCABULARY, _PARAMS = "config.json", "vocabulary", "params"
+_ADAPTER = "adapter.json"
 
 
 def save(
@@ -43,6 +47,7 @@ def save(
     config: ModelConfig,
     vocabulary: Vocabulary,
     *,
+    adapter: AdapterOrigin | None = None,
     overwrite: bool = False,
     wait: bool = True,
 ) -> ocp.AsyncResponse | None:
@@ -53,6 +58,7 @@ def save(
       params: the parameters, sharded as they are.
       config: of the decoder.
       vocabulary: saved beside the parameters.
+      adapter: form and base, where `params` is an adapter (`models.lora`).
       overwrite: whether to replace a finished checkpoint rather than refuse.
       wait: whether to return only when everything is written.
 
@@ -73,6 +79,10 @@ def save(
             (path / _PARAMS).rmtree()
         path.mkdir(parents=True, exist_ok=True)
         (path / _CONFIG).write_text(json.dumps(config.to_dict(), indent=1) + "\n")
+        (path / _ADAPTER).unlink(missing_ok=True)
+        if adapter is not None:
+            record = json.dumps(dataclasses.asdict(adapter), indent=1)
+            (path / _ADAPTER).write_text(record + "\n")
         vocabulary.save(path / _VOCABULARY)
 
     distributed.run_on_primary(f"saving {path.name}", prepare, may_leave=False)
@@ -110,17 +120,80 @@ def load_policy(
       UserError: `path` holds no finished checkpoint, or it cannot be read.
     """
     path = _absolute(path)
-    if not (path / _CONFIG).exists():
-        raise UserError(f"{path / _CONFIG} does not exist: {path} is not a restem checkpoint")
-    if not is_saved(path):
-        raise UserError(f"{path} is an unfinished checkpoint (no {_PARAMS}); write it again")
-    config = ModelConfig.from_dict(json.loads((path / _CONFIG).read_text()))
+    config = _read_config(path)
     shapes = models.param_shapes(config, dtype)
     if callable(shardings):
         shardings = shardings(config)
     params = restore_tree(path / _PARAMS, shapes, shardings=shardings)
     vocabulary = saved.load(path / _VOCABULARY)
     return Policy(config=config, params=params, vocabulary=vocabulary, reference=f"orbax:{path}")
+
+
+def adapter_origin(path: epath.PathLike) -> AdapterOrigin | None:
+    """Returns the form and base of the adapter at `path`; None where whole parameters are saved."""
+    path = _absolute(path) / _ADAPTER
+    if not path.exists():
+        return None
+    fields = json.loads(path.read_text())
+    return AdapterOrigin(**{**fields, "form": lora.Lora(**fields["form"])})
+
+
+def load_adapter(path: epath.PathLike, base: Policy) -> Policy:
+    """Returns the policy whose adapter `save` wrote; its matrices carry the adapter.
+
+    Args:
+      path: the folder.
+      base: the policy that the saved origin names, wherever its parameters are.
+
+    Raises:
+      UserError: `path` holds no finished adapter, or `base` has other weights than it was trained
+        on.
+    """
+    path = _absolute(path)
+    origin = adapter_origin(path)
+    if origin is None:
+        raise UserError(f"{path} holds no adapter")
+    config = _read_config(path)
+    if _architecture(config) != _architecture(base.config):
+        raise UserError(f"{path}: its adapter is to another model than {base.reference}")
+    params = base.params
+    if base.adapter is not None:
+        params = lora.merge(lora.dequantize_base(params))
+    dtype = str(params["embedding"].dtype)
+    known = origin.base_sha256 if dtype == origin.base_dtype else None
+    if known is not None and fingerprint(params) != known:
+        raise UserError(
+            f"{path}: {base.reference} has other weights than those that its adapter was trained "
+            "on; restore them, or train again"
+        )
+    shapes = lora.shapes(params, origin.form)
+    shardings = None
+    placed = jax.tree.map(lambda leaf: leaf.sharding, params)
+    if all(isinstance(where, jax.sharding.NamedSharding) for where in jax.tree.leaves(placed)):
+        shardings = partitioning.adapter_shardings(placed, origin.form)
+    adapter = restore_tree(path / _PARAMS, shapes, shardings=shardings)
+    params = lora.attach(lora.round_base(params, origin.form), adapter, origin.form)
+    reference = f"orbax:{path}"
+    return base.replace(config=config, params=params, reference=reference, adapter=origin)
+
+
+def fingerprint(params: models.Params) -> str:
+    """Returns a SHA-256 of the parameters, computed where they are; all hosts call it."""
+    record = json.dumps(_checksum_record(params)["checksums"], sort_keys=True)
+    return hashlib.sha256(record.encode()).hexdigest()
+
+
+def _architecture(config: ModelConfig) -> ModelConfig:
+    """Returns the config without the fields that a run chooses."""
+    return config.replace(dtype="float32", int8_weights=False, remat="full", query_block=None)
+
+
+def _read_config(path: epath.Path) -> ModelConfig:
+    if not (path / _CONFIG).exists():
+        raise UserError(f"{path / _CONFIG} does not exist: {path} is not a restem checkpoint")
+    if not is_saved(path):
+        raise UserError(f"{path} is an unfinished checkpoint (no {_PARAMS}); write it again")
+    return ModelConfig.from_dict(json.loads((path / _CONFIG).read_text()))
 
 
 def save_tree(path: epath.PathLike, tree: Any, *, overwrite: bool = False) -> None:

@@ -12,8 +12,24 @@ import jax.numpy as jnp
 
 from restem import models
 from restem.models.config import ModelConfig
+from restem.models.lora import Lora
 from restem.sampling import Engine, Request, Sampling
 from restem.tokenizers.vocabulary import Vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class AdapterOrigin:
+    """Form and base of the adapters that a policy's parameters carry."""
+
+    form: Lora
+    """Rank, targets and scale."""
+    base: str
+    """Reference of the policy whose weights are frozen."""
+    base_dtype: str
+    """Dtype of these weights as loaded, before they were rounded."""
+    base_sha256: str | None
+    """`orbax.fingerprint` of these weights; None where the base carries adapters itself, since
+    merging rounds differently on other machines."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -23,11 +39,13 @@ class Policy:
     config: ModelConfig
     """The decoder."""
     params: models.Params
-    """Its parameters: a nested dict of arrays, layers stacked."""
+    """Its parameters: a nested dict of arrays, layers stacked; matrices may carry adapters."""
     vocabulary: Vocabulary
     """Text to token ids and back."""
     reference: str
     """Where it was loaded from: "hf:...", "gguf:...", "pypi:...", "orbax:..."."""
+    adapter: AdapterOrigin | None = None
+    """What the adapters are to; None without any."""
 
     def logits(self, tokens) -> jax.Array:
         """Returns logits of the next token after each of `tokens`.

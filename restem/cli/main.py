@@ -72,6 +72,10 @@ def _report(p: argparse.ArgumentParser) -> None:
 def _export(p: argparse.ArgumentParser) -> None:
     p.add_argument("--policy", help="a policy reference, instead of the run's own")
     p.add_argument("--output", required=True, help="folder to write")
+    p.add_argument(
+        "--adapter", action="store_true",
+        help="write the policy's adapter alone, for the peft package, instead of merged weights",
+    )  # fmt: skip
 
 
 def _plan(p: argparse.ArgumentParser) -> None:

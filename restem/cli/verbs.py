@@ -270,7 +270,7 @@ def export(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
         if iteration is None:
             iteration = max(reader.finished(folder), default=0)
         reference = reader.policy_reference(folder, iteration)
-    write_policy(checkpoints.load(reference), arguments.output)
+    write_policy(checkpoints.load(reference), arguments.output, adapter=arguments.adapter)
     CONSOLE.print(f"{reference} written to {arguments.output}", soft_wrap=True)
     return 0
 

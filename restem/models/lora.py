@@ -25,7 +25,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from restem.models.int8 import INPUT_AXES, Int8
+from restem.models.int8 import INPUT_AXES, Int8, quantize
 
 Params = Mapping[str, Any]
 
@@ -135,9 +135,14 @@ def axes(param_axes: Params, lora: Lora) -> Adapter:
     """
     found: dict[str, Any] = {}
     for path, names in _targets(param_axes, lora).items():
-        stack, inputs, outputs = _sides(path[-1], names)
-        _put(found, path, {"a": (*stack, *inputs, None), "b": (*stack, None, *outputs)})
+        _put(found, path, pair_axes(path[-1], names))
     return found
+
+
+def pair_axes(name: str, matrix_axes: Sequence[Any]) -> dict[str, tuple]:
+    """Returns what describes the dimensions of a and b, from that of matrix `name`."""
+    stack, inputs, outputs = _sides(name, matrix_axes)
+    return {"a": (*stack, *inputs, None), "b": (*stack, None, *outputs)}
 
 
 def attach(params: Params, adapter: Adapter, lora: Lora) -> Params:
@@ -179,6 +184,29 @@ def is_adapted(params: Params) -> bool:
     """Returns whether any matrix of `params` carries an adapter."""
     is_matrix = lambda leaf: isinstance(leaf, Adapted)
     return any(map(is_matrix, jax.tree.leaves(params, is_leaf=is_matrix)))
+
+
+def round_base(params: Params, lora: Lora) -> Params:
+    """Returns frozen weights in the dtype that `lora.base_dtype` asks for."""
+    if lora.base_dtype is None:
+        return params
+    if lora.base_dtype == "int8":
+        is_rounded = any(leaf.dtype == jnp.int8 for leaf in jax.tree.leaves(params))
+        return params if is_rounded else jax.jit(quantize)(params)
+    return jax.tree.map(lambda leaf: leaf.astype(lora.base_dtype), params)
+
+
+def dequantize_base(params: Params) -> Params:
+    """Returns the parameters, adapters kept, with the float32 matrices that int8 stands for."""
+
+    def one(path, leaf):
+        name = path[-1].key
+        if isinstance(leaf, Adapted):
+            return leaf.replace(base=one(path, leaf.base))
+        return leaf.dequantized(INPUT_AXES[name]) if isinstance(leaf, Int8) else leaf
+
+    is_matrix = lambda leaf: isinstance(leaf, (Adapted, Int8))
+    return jax.tree_util.tree_map_with_path(one, params, is_leaf=is_matrix)
 
 
 def merge(params: Params) -> Params:

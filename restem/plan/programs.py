@@ -143,7 +143,7 @@ def train(config: models.ModelConfig, shapes: Shapes, mesh: jax.sharding.Mesh) -
         mesh=mesh,
     )
     params = _params(config, shapes.param_dtype, mesh)
-    placed = trainer.state_shardings(params)
+    placed = trainer.state_shardings()
     opt_state = _placed(jax.eval_shape(optimizer.init, params), placed.opt_state)
     state = TrainState(params, opt_state, _struct((), jnp.int32, mesh))
     many = (min(shapes.micro_batches, 2), shapes.rows, shapes.row_length)
@@ -161,7 +161,7 @@ def train(config: models.ModelConfig, shapes: Shapes, mesh: jax.sharding.Mesh) -
 
     # The function that `Trainer.train_step` calls with arrays.
     return Program(
-        lambda: _trace(mesh, trainer._train_step, (state, batch)),
+        lambda: _trace(mesh, trainer._train_step, (state, batch, None)),
         _bytes({"parameters": params, "optimizer": opt_state, "inputs": batch}),
     )
 

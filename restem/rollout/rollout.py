@@ -78,9 +78,9 @@ class Rollout:
         """The same, with the policy's parameters where the mesh wants them."""
         if self.mesh is None:
             return self
-        places = partitioning.param_shardings(self.policy.config, self.mesh)
-        params = partitioning.reshard(self.policy.params, places)
-        return self.replace(policy=self.policy.replace(params=params))
+        policy = self.policy
+        params = partitioning.place_params(policy.params, policy.config, self.mesh)
+        return self.replace(policy=policy.replace(params=params))
 
     def sample(
         self,

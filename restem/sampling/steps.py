@@ -34,7 +34,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from restem import models
-from restem.models import int8, kv_cache, sharding
+from restem.models import int8, kv_cache, lora, sharding
 from restem.models.kv_cache import INVALID_POSITION, GroupedCache, KVCache
 from restem.sampling import filters
 
@@ -401,12 +401,17 @@ def decode(
 
 
 def prepare_params(params: models.Params, config: models.ModelConfig) -> models.Params:
-    """Returns the parameters in the dtypes in which the sampler reads them.
+    """Returns the parameters merged with their adapters, in the dtypes the sampler reads.
 
     Products round their weights to the activations' dtype, or the config asks for int8. Rounding
     the weights once, in advance, saves reading them in full at every step. Norms are computed in
-    float32 and keep their scales.
+    float32 and keep their scales. Matrices that are in int8 already are read as they are, with
+    their adapters beside them.
     """
+    if lora.is_adapted(params):
+        params = jax.jit(lora.merge)(params)
+    if any(leaf.dtype == jnp.int8 for leaf in jax.tree.leaves(params)):
+        return params
     if config.int8_weights:
         return jax.jit(int8.quantize)(params)
 

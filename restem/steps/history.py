@@ -94,16 +94,18 @@ class Candidates:
     directory: layout.IterationDir
     """Of the iteration."""
     start: Policy
-    """The policy that training starts from; its decoder and vocabulary are theirs."""
+    """The policy that training starts from; decoder, vocabulary and adapter's form are its own."""
 
     def path(self, step: int) -> epath.Path:
         return self.directory.candidates / f"step_{step:06d}"
 
     def save(self, step: int, params: Any) -> None:
-        """Writes the policy of a step; all hosts call it."""
+        """Writes the policy of a step, or its adapter; all hosts call it."""
+        start = self.start
         orbax.save(
-            self.path(step), params, self.start.config, self.start.vocabulary, overwrite=True
-        )
+            self.path(step), params, start.config, start.vocabulary, adapter=start.adapter,
+            overwrite=True,
+        )  # fmt: skip
 
     def keep_only(self, step: int) -> None:
         """Removes all others.

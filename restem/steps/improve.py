@@ -25,6 +25,7 @@ from restem.runtime import storage
 from restem.runtime.preemption import PREEMPTION
 from restem.runtime.profiles import PROFILE
 from restem.runtime.progress import progress
+from restem.steps.adaptation import starting_policy
 from restem.steps.examples import token_examples
 from restem.steps.history import Candidates, History, finish, keep_policy, report
 from restem.steps.settings import ImproveSettings
@@ -69,6 +70,7 @@ def improve(
         return _without_examples(rollout, directory, start_reward, settings, began)
     rollout = rollout.replace(max_new_tokens=settings.max_new_tokens).placed()
     data = token_examples(rollout.card, examples, rollout.policy.vocabulary)
+    rollout = rollout.replace(policy=starting_policy(rollout.policy, settings.adapter))
     trainer = _trainer(rollout, data, settings)
     packed = trainer.pack(data, seed=rollout.key, epoch=0)
     if packed.too_long:
@@ -80,6 +82,7 @@ def improve(
         m_step = _MStep(
             rollout=rollout,
             trainer=trainer,
+            frozen=trainer.frozen(rollout.policy.params),
             data=data,
             validation=validation,
             total_steps=settings.epochs * len(packed),
@@ -107,6 +110,7 @@ class _MStep:
 
     rollout: Rollout
     trainer: Trainer
+    frozen: Any
     data: Sequence[TokenExample]
     validation: Sequence[Problem]
     total_steps: int
@@ -117,8 +121,8 @@ class _MStep:
     def begin(self, start_reward: float | None, began: float) -> tuple[TrainState, History]:
         """The state and history to continue from: the saved ones, or those of the start."""
         params = self.rollout.policy.params
-        state = self.trainer.init(params)
-        places = self.trainer.state_shardings(params)
+        state = self.trainer.init(params, seed=self.rollout.key)
+        places = self.trainer.state_shardings()
         resumed = self.checkpoints.restore(state, shardings=places)
         if resumed is not None:
             logging.info("%s: continues at step %d", self.name, resumed.step)
@@ -131,7 +135,9 @@ class _MStep:
     def fit(self, state: TrainState, history: History) -> None:
         """Update, validate, keep the best, save, stop: until validation no longer improves."""
         settings, total = self.settings, self.total_steps
-        updates = self.trainer.fit(state, self.data, epochs=settings.epochs, seed=self.rollout.key)
+        updates = self.trainer.fit(
+            state, self.data, epochs=settings.epochs, seed=self.rollout.key, frozen=self.frozen
+        )
         with self.shown(int(state.step)) as advance, self.divergence_named(history):
             for update in updates:
                 history.add_update(update.step, update.metrics, update.seconds)
@@ -140,7 +146,8 @@ class _MStep:
                 every = settings.validate_every
                 is_due = is_validated(update.step, total, update.is_epoch_end, every)
                 if is_due:
-                    reward = self.validate(update.state.params, update.step)
+                    params = self.trainer.policy_params(update.state.params, self.frozen)
+                    reward = self.validate(params, update.step)
                     self.log(update.step, {"validation": reward})
                     if history.add_validation(update.step, reward):
                         self.candidates.save(update.step, update.state.params)
@@ -256,5 +263,6 @@ def _trainer(rollout: Rollout, data: Sequence[TokenExample], settings: ImproveSe
         batch_examples=settings.batch_examples,
         normalisation=settings.normalisation,
         param_dtype=settings.param_dtype,
+        adapter=settings.adapter,
         mesh=mesh,
     )

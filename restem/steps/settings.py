@@ -14,6 +14,7 @@ import gin
 import optax
 
 from restem.errors import UserError
+from restem.models.lora import Lora
 from restem.rollout.verification import Verifier
 from restem.run import bindings, settings
 from restem.run.settings import RunSettings, register
@@ -24,6 +25,7 @@ from restem.training import optimizers
 from restem.training.losses import Normalisation
 
 gin.external_configurable(Sampling, module="restem")
+gin.external_configurable(Lora, module="restem")
 
 
 @register("em")
@@ -110,6 +112,9 @@ class ImproveSettings:
     """How the sum over examples becomes the loss; see `training.losses.Normalisation`."""
     param_dtype: Literal["float32", "bfloat16"] | None = "float32"
     """Type of the trained parameters; None keeps the policy's."""
+    adapter: Lora | None = None
+    """Low-rank adapter that is trained on the frozen policy, such as `@Lora()`; None: all
+    parameters are trained."""
     remat: Literal["none", "dots", "full"] = "full"
     """What the backward pass computes again to save memory; see `ModelConfig.remat`."""
     validate_every: Annotated[int | None, at_least(1)] = None

@@ -103,6 +103,7 @@ def weighted_nll(
     *,
     chunk: int,
     shards: int = 1,
+    train_head: bool = True,
 ) -> Sums:
     """Sums coefficient * -log p(target), with logits of one chunk of target positions at a time.
 
@@ -124,6 +125,7 @@ def weighted_nll(
       chunk: target positions of each shard that go through the head at once.
       shards: parts of the mesh over which rows are split, a divisor of `rows`; targets are gathered
         within each part.
+      train_head: whether a gradient flows to the output matrix; without one none is computed.
     """
     rows, length = hidden.shape[:2]
     size = rows // shards * length
@@ -141,6 +143,7 @@ def weighted_nll(
     return _head_nll(
         config,
         chunk,
+        train_head,
         head,
         take(hidden),
         take(targets),
@@ -177,10 +180,11 @@ def _chunk(arrays: Sequence[jax.Array], index: jax.Array | int, chunk: int) -> l
     return [jax.lax.dynamic_slice_in_dim(x, index * chunk, chunk, axis=1) for x in arrays]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _head_nll(
     config: ModelConfig,
     chunk: int,
+    train_head: bool,
     head: Mapping[str, Any],
     hidden: Float[Array, "shards size embed"],
     targets: Int[Array, "shards size"],
@@ -198,7 +202,9 @@ def _head_nll(
     return jax.lax.fori_loop(0, num_chunks, body, Sums.zero())
 
 
-def _head_nll_forward(config, chunk, head, hidden, targets, coefficients, valid, num_chunks):
+def _head_nll_forward(
+    config, chunk, train_head, head, hidden, targets, coefficients, valid, num_chunks
+):
     """`_head_nll`, with its gradients [vocab, embed] (or transposed) and [shards, size, embed]."""
     arrays = (hidden, targets, coefficients, valid)
     # The head is the embedding if it is tied, and a matrix of its own if not.
@@ -210,31 +216,31 @@ def _head_nll_forward(config, chunk, head, hidden, targets, coefficients, valid,
 
     def body(i, carry):
         sums, d_matrix, d_hidden = carry
-        (_, new), (dm, dx) = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(
+        (_, new), (*dm, dx) = jax.value_and_grad(loss, argnums=trained, has_aux=True)(
             head[name], *_chunk(arrays, i, chunk)
         )
         return (
             jax.tree.map(jnp.add, sums, new),
-            d_matrix + dm.astype(jnp.float32),
+            [total + d.astype(jnp.float32) for total, d in zip(d_matrix, dm, strict=True)],
             jax.lax.dynamic_update_slice_in_dim(d_hidden, dx, i * chunk, axis=1),
         )
 
-    start = (
-        Sums.zero(),
-        jnp.zeros(head[name].shape, jnp.float32),
-        jnp.zeros_like(hidden),
-    )
+    trained = (0, 1) if train_head else (1,)
+    d_matrix = [jnp.zeros(head[name].shape, jnp.float32)] * train_head
+    start = (Sums.zero(), d_matrix, jnp.zeros_like(hidden))
     sums, d_matrix, d_hidden = jax.lax.fori_loop(0, num_chunks, body, start)
-    return sums, (head, d_matrix, d_hidden)
+    return sums, (head if train_head else None, d_matrix, d_hidden)
 
 
-def _head_nll_backward(config, chunk, residuals, cotangent):
+def _head_nll_backward(config, chunk, train_head, residuals, cotangent):
     """Scales the gradients of the forward pass by the cotangent of the loss."""
     head, d_matrix, d_hidden = residuals
     name = "embedding" if config.tied_head else "head"
     g = cotangent.loss
-    d_head = {k: jax.tree.map(jnp.zeros_like, v) for k, v in head.items() if k != name}
-    d_head[name] = (g * d_matrix).astype(head[name].dtype)
+    d_head = None
+    if train_head:
+        d_head = {k: jax.tree.map(jnp.zeros_like, v) for k, v in head.items() if k != name}
+        d_head[name] = (g * d_matrix[0]).astype(head[name].dtype)
     return d_head, (g * d_hidden).astype(d_hidden.dtype), None, None, None, None
 
 

@@ -7,6 +7,9 @@ backpropagates the latter through the prefix once:
     kv        = prefix(theta)
     L         = sum_m L_m(theta, kv)
     dL/dtheta = sum_m d_theta L_m + (d kv / d theta)^T sum_m d_kv L_m
+
+With an adapter (`models.lora`), theta is the adapter alone. The frozen weights are an argument of
+every step and no part of its state: no gradient, optimizer state or copy of them exists.
 """
 
 from __future__ import annotations
@@ -28,7 +31,8 @@ from jaxtyping import Array, Float, Int
 
 from restem import models, partitioning
 from restem.errors import UserError
-from restem.models import ModelConfig, kv_cache
+from restem.models import ModelConfig, kv_cache, lora
+from restem.models.lora import Lora
 from restem.training import losses, packing
 from restem.training.packing import Batch, PackedEpoch, TokenExample
 
@@ -51,7 +55,7 @@ class TrainState:
     """Everything that a step changes: a pytree that a checkpoint can hold."""
 
     params: Any
-    """Parameters of the decoder, layers stacked."""
+    """What is trained: parameters of the decoder, layers stacked, or a `lora.Adapter`."""
     opt_state: Any
     """State of the optimizer."""
     step: Any
@@ -90,6 +94,7 @@ class Trainer:
         batch_examples: int = 64,
         normalisation: losses.Normalisation = "token",
         param_dtype: str | None = "float32",
+        adapter: Lora | None = None,
         head_chunk: int = 256,
         mesh: Mesh | None = None,
         rules: partitioning.Rules = partitioning.RULES,
@@ -108,6 +113,7 @@ class Trainer:
           normalisation: normalisation of the sum over examples.
           param_dtype: dtype of the trained parameters; None keeps the given one. With bfloat16
             choose an optimizer whose `precision` is "master" or "stochastic".
+          adapter: train a low-rank adapter in float32 on frozen weights; None: all parameters.
           head_chunk: target positions per shard that go through the head at once.
           mesh: from `partitioning.make_mesh`; None is one device.
           rules: logical axis -> mesh axes.
@@ -140,6 +146,7 @@ class Trainer:
         self.batch_examples = batch_examples
         self.normalisation = normalisation
         self.param_dtype = param_dtype
+        self.adapter = adapter
         self.head_chunk = min(head_chunk, rows_per_batch // shards * row_length)
         self.mesh = mesh
         self.rules = rules
@@ -157,40 +164,72 @@ class Trainer:
             epoch=epoch,
         )
 
-    def init(self, params: Any) -> TrainState:
-        """Returns the state before the first step, with a copy of `params`.
+    def init(self, params: Any, *, seed: int = 0) -> TrainState:
+        """Returns the state before the first step, with a copy of what is trained of `params`.
 
         Steps consume the state they are given, so without the copy the first step would destroy
         the base policy, from which the M-step of the next iteration starts.
-        """
-
-        def build(params):
-            params = jax.tree.map(
-                lambda p: jnp.array(p, self.param_dtype or p.dtype, copy=True), params
-            )
-            return TrainState(params, self.optimizer.init(params), jnp.zeros((), jnp.int32))
-
-        with partitioning.use(self.mesh, self.rules):
-            return jax.jit(build, out_shardings=self.state_shardings(params))(params)
-
-    def state_shardings(self, params: Any) -> TrainState | None:
-        """Returns the shardings of the state, for restoring it; None without a mesh.
 
         Args:
-          params: parameters of the decoder, or their shapes.
+          params: parameters of the decoder. With an adapter, training continues theirs if they
+            carry one, and else begins with one that changes nothing.
+          seed: of a new adapter.
         """
+        dtype = self.param_dtype
+        if self.adapter is not None:
+            params, dtype = lora.detach(params)[1], "float32"
+
+        def build(trained):
+            if not trained:
+                trained = lora.init(self._shapes(), self.adapter, jax.random.key(seed))
+            trained = jax.tree.map(lambda p: jnp.array(p, dtype or p.dtype, copy=True), trained)
+            return TrainState(trained, self.optimizer.init(trained), jnp.zeros((), jnp.int32))
+
+        with partitioning.use(self.mesh, self.rules):
+            return jax.jit(build, out_shardings=self.state_shardings())(params)
+
+    def frozen(self, params: Any) -> Any:
+        """Returns the weights that training with an adapter leaves as they are; None without one.
+
+        They are rounded here if the adapter asks for another dtype than theirs.
+        """
+        if self.adapter is None:
+            return None
+        base, _ = lora.detach(params)
+        return lora.round_base(base, self.adapter)
+
+    def policy_params(self, trained: Any, frozen: Any) -> Any:
+        """Returns parameters of the decoder: `trained`, or `frozen` with the adapter `trained`."""
+        return trained if self.adapter is None else lora.attach(frozen, trained, self.adapter)
+
+    def _shapes(self) -> Any:
+        return models.param_shapes(self.config, self.param_dtype or "float32")
+
+    def state_shardings(self) -> TrainState | None:
+        """Returns the shardings of the state, for restoring it; None without a mesh."""
         if self.mesh is None:
             return None
+        trained = self._shapes()
         placed = partitioning.param_shardings(self.config, self.mesh, self.rules)
-        opt_state = jax.eval_shape(self.optimizer.init, params)
+        if self.adapter is not None:
+            trained = lora.shapes(trained, self.adapter)
+            placed = partitioning.adapter_shardings(placed, self.adapter)
+        opt_state = jax.eval_shape(self.optimizer.init, trained)
         return TrainState(
             params=placed,
-            opt_state=partitioning.state_shardings(opt_state, params, placed),
+            opt_state=partitioning.state_shardings(opt_state, trained, placed),
             step=partitioning.replicated(self.mesh),
         )
 
-    def train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def train_step(
+        self, state: TrainState, batch: Batch, frozen: Any = None
+    ) -> tuple[TrainState, Metrics]:
         """Takes one optimizer step. It consumes `state`, whose arrays must not be used again.
+
+        Args:
+          state: before the step.
+          batch: examples of the step.
+          frozen: as `frozen` returns it.
 
         Returns:
           The new state, and scalars: "loss"; "token_nll", -log p per target token in nats,
@@ -199,12 +238,12 @@ class Trainer:
           before clipping.
         """
         with partitioning.use(self.mesh, self.rules):
-            return self._train_step(state, self._place(batch))
+            return self._train_step(state, self._place(batch), frozen)
 
-    def loss(self, params: Any, batch: Batch) -> Metrics:
+    def loss(self, trained: Any, batch: Batch, frozen: Any = None) -> Metrics:
         """Returns the metrics of `train_step` without "grad_norm"; updates nothing."""
         with partitioning.use(self.mesh, self.rules):
-            return self._loss(params, self._place(batch))
+            return self._loss(trained, self._place(batch), frozen)
 
     def fit(
         self,
@@ -213,6 +252,7 @@ class Trainer:
         *,
         epochs: int,
         seed: int,
+        frozen: Any = None,
     ) -> Iterator[Update]:
         """Trains for `epochs`, one step for each item that is taken from the iterator.
 
@@ -240,7 +280,7 @@ class Trainer:
             if index == 0 or step == done:
                 packed = self.pack(examples, seed=seed, epoch=epoch)
             start = time.monotonic()
-            state, metrics = self.train_step(state, packed[index])
+            state, metrics = self.train_step(state, packed[index], frozen)
             metrics = {k: float(v) for k, v in jax.device_get(metrics).items()}
             if not (math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"])):
                 raise DivergenceError(
@@ -269,8 +309,8 @@ class Trainer:
 
     @functools.cached_property
     def _train_step(self):
-        def step(state, batch):
-            grads, metrics = self.value_and_gradients(state.params, batch)
+        def step(state, batch, frozen):
+            grads, metrics = self.value_and_gradients(state.params, batch, frozen)
             updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
             metrics["grad_norm"] = optax.tree.norm(grads)
@@ -280,7 +320,8 @@ class Trainer:
 
     @functools.cached_property
     def _loss(self):
-        def loss(params, batch):
+        def loss(trained, batch, frozen):
+            params = self.policy_params(trained, frozen)
             coefficients = self._coefficients(batch)
             block = self._prefix(params)
 
@@ -293,30 +334,34 @@ class Trainer:
 
         return jax.jit(loss)
 
-    def value_and_gradients(self, params: Any, batch: Batch) -> tuple[Any, dict[str, Any]]:
+    def value_and_gradients(
+        self, trained: Any, batch: Batch, frozen: Any = None
+    ) -> tuple[Any, dict[str, Any]]:
         """Returns the gradient of the loss and the metrics of `loss`; to be traced.
 
         Args:
-          params: parameters of the decoder.
+          trained: `TrainState.params`.
           batch: examples of one step, on the mesh if there is one.
+          frozen: as `frozen` returns it.
 
         Returns:
-          Gradients, float32 in the tree of `params`; and scalars by name.
+          Gradients, float32 in the tree of `trained`; and scalars by name.
         """
         coefficients = self._coefficients(batch)
-        block, pull_back = jax.vjp(self._prefix, params)
+        whole = functools.partial(self.policy_params, frozen=frozen)
+        block, pull_back = jax.vjp(lambda trained: self._prefix(whole(trained)), trained)
 
-        def loss(params, block, m):
-            sums = self._micro(params, block, coefficients, batch, m)
+        def loss(trained, block, m):
+            sums = self._micro(whole(trained), block, coefficients, batch, m)
             return sums.loss, sums
 
         def body(m, carry):
             (_, new), grads = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(
-                params, block, m
+                trained, block, m
             )
             return jax.tree.map(lambda a, b: a + b.astype(a.dtype), carry, (new, grads))
 
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), (params, block))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), (trained, block))
         start = (losses.Sums.zero(), zeros)
         if batch.tokens.shape[0] == 1:
             sums, (grads, block_grads) = body(0, start)
@@ -375,6 +420,7 @@ class Trainer:
             of_micro(batch.lengths) > 0,
             chunk=self.head_chunk,
             shards=self._shards,
+            train_head=self.adapter is None,
         )
 
 

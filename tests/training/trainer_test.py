@@ -11,6 +11,8 @@ from absl.testing import absltest, parameterized
 
 from restem import models
 from restem.errors import UserError
+from restem.models import int8, lora
+from restem.models.lora import Lora
 from restem.training import DivergenceError, TokenExample, Trainer, optimizers
 from restem.training.trainer import query_block
 from tests.helpers.gradients import gradients
@@ -279,6 +281,99 @@ class TrainingTest(absltest.TestCase):
     def test_bad_shapes_are_told(self):
         with self.assertRaisesRegex(UserError, "lower row_length"):
             trainer(row_length=64)
+
+
+class AdapterTest(parameterized.TestCase):
+    """Training of an adapter on frozen weights."""
+
+    FORM = Lora(rank=3, alpha=1.5)
+
+    def begin(self, config=CONFIG, form=FORM, **changes):
+        """A trainer, its frozen weights, and an adapter that is not zero."""
+        one = trainer(config, adapter=form, **changes)
+        frozen = one.frozen(some_params(config))
+        rng = np.random.default_rng(1)
+        shapes = lora.shapes(models.param_shapes(config), form)
+        adapter = jax.tree.map(
+            lambda p: jnp.asarray(0.25 * rng.normal(size=p.shape), jnp.float32), shapes
+        )
+        return one, frozen, adapter
+
+    @parameterized.named_parameters(
+        ("float32", None, {}),
+        ("bfloat16", "bfloat16", {}),
+        ("int8", "int8", {}),
+        ("own_head_without_prefix", None, {"tied_head": False, "qkv_bias": True}),
+    )
+    def test_loss_and_every_gradient(self, base_dtype, model_changes):
+        """As if the adapter were a part of unpacked, dense training."""
+        config, form = (
+            CONFIG.replace(**model_changes),
+            dataclasses.replace(self.FORM, base_dtype=base_dtype),
+        )
+        prefix = () if model_changes else PREFIX
+        one, frozen, adapter = self.begin(config, form, prefix_ids=prefix)
+        examples = some_examples(11)
+        batch = one.pack(examples, seed=0, epoch=0)[0]
+
+        def expected_loss(adapter):
+            base = int8.dequantize(frozen) if base_dtype == "int8" else frozen
+            params = lora.merge(lora.attach(jax.tree.map(jnp.float32, base), adapter, form))
+            return unpacked_loss(params, config, prefix, examples, one.normalisation)
+
+        expected, expected_grads = jax.jit(jax.value_and_grad(expected_loss))(adapter)
+        found, metrics = jax.jit(one.value_and_gradients)(adapter, batch, frozen)
+        np.testing.assert_allclose(metrics["loss"], expected, rtol=2e-5)
+        assert_trees_close(found, expected_grads, rtol=5e-4)
+        np.testing.assert_allclose(one.loss(adapter, batch, frozen)["loss"], expected, rtol=2e-5)
+
+    def test_learns_resumes_and_leaves_the_base_alone(self):
+        one = trainer(adapter=self.FORM, batch_examples=4)
+        params = some_params(CONFIG)
+        before = jax.tree.map(np.array, params)
+        frozen, examples = one.frozen(params), some_examples(8)
+
+        def run(state, epochs):
+            updates = list(one.fit(state, examples, epochs=epochs, seed=3, frozen=frozen))
+            return updates[-1].state, [u.metrics["loss"] for u in updates]
+
+        whole, losses = run(one.init(params, seed=5), 6)
+        self.assertLess(losses[-1], losses[0])
+        half, first = run(one.init(params, seed=5), 3)
+        saved = jax.tree.map(np.array, half)
+        rest, second = run(jax.tree.map(jnp.asarray, saved), 6)
+        self.assertEqual(first + second, losses)
+        jax.tree.map(np.testing.assert_array_equal, rest, whole)
+        jax.tree.map(np.testing.assert_array_equal, params, before)
+        # Training continues the adapter that a policy carries.
+        again = one.init(one.policy_params(whole.params, frozen))
+        jax.tree.map(np.testing.assert_array_equal, again.params, whole.params)
+        self.assertEqual(int(again.step), 0)
+
+    @parameterized.parameters(None, "int8")
+    def test_memory(self, base_dtype):
+        """No gradient, optimizer state or copy of the base exists, nor of its head."""
+        config = CONFIG.replace(
+            num_layers=8, embed_dim=128, mlp_dim=512, head_dim=32, vocab_size=4096, tied_head=False
+        )
+        form = Lora(rank=2, base_dtype=base_dtype)
+        sizes = {}
+        for name, adapter in (("full", None), ("adapter", form)):
+            one = trainer(config, adapter=adapter, row_length=16)
+            params = models.param_shapes(config)
+            frozen = jax.eval_shape(one.frozen, params)
+            state = jax.eval_shape(one.init, params)
+            batch = one.pack(some_examples(11), seed=0, epoch=0)[0]
+            program = one._train_step.lower(state, batch, frozen).compile()
+            sizes[name] = program.memory_analysis()
+        base = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(frozen))
+        found = sizes["adapter"]
+        # What a step allocates or returns, besides what it was given.
+        self.assertLess(found.temp_size_in_bytes + found.output_size_in_bytes, 0.5 * base)
+        self.assertLess(found.argument_size_in_bytes, 1.2 * base)
+        full = sizes["full"]
+        whole = 4 * config.num_params
+        self.assertGreater(full.temp_size_in_bytes + full.output_size_in_bytes, 2 * whole)
 
 
 if __name__ == "__main__":

