@@ -366,13 +366,12 @@ class AdapterTest(parameterized.TestCase):
             batch = one.pack(some_examples(11), seed=0, epoch=0)[0]
             program = one._train_step.lower(state, batch, frozen).compile()
             sizes[name] = program.memory_analysis()
-        base = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(frozen))
-        found = sizes["adapter"]
-        # What a step allocates or returns, besides what it was given.
-        self.assertLess(found.temp_size_in_bytes + found.output_size_in_bytes, 0.5 * base)
-        self.assertLess(found.argument_size_in_bytes, 1.2 * base)
-        full = sizes["full"]
+        # A copy of the base, its gradient or a moment of the optimizer would be `whole` bytes.
         whole = 4 * config.num_params
+        found = sizes["adapter"]
+        self.assertLess(found.temp_size_in_bytes + found.output_size_in_bytes, 0.5 * whole)
+        self.assertLess(found.argument_size_in_bytes, 1.2 * whole)
+        full = sizes["full"]
         self.assertGreater(full.temp_size_in_bytes + full.output_size_in_bytes, 2 * whole)
 
 
