@@ -28,7 +28,7 @@ from restem.runtime import checks
 
 GROUPS: dict[str, Sequence[str]] = {
     "The run and its steps": (
-        "Run", "em", "generate", "select", "improve", "evaluate", "Sampling",
+        "Run", "em", "generate", "select", "improve", "evaluate", "Sampling", "Lora",
     ),
     "Optimizers": ("adamw", "adafactor"),
     "Strategies of selection": (
