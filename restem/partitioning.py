@@ -11,6 +11,7 @@ dimension of the feed-forward block and the vocabulary. Rows are split over data
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 import math
@@ -218,7 +219,7 @@ def place_params(
         if isinstance(leaf, lora.Adapted):
             pair = lora.pair_axes(name, spec)
             a, b = (NamedSharding(mesh, PartitionSpec(*pair[side])) for side in ("a", "b"))
-            return leaf.replace(base=of_matrix(name, leaf.base, placed), a=a, b=b)
+            return dataclasses.replace(leaf, base=of_matrix(name, leaf.base, placed), a=a, b=b)
         if isinstance(leaf, int8.Int8):
             axes = int8.axes({name: spec})[name].scale
             return int8.Int8(values=placed, scale=NamedSharding(mesh, PartitionSpec(*axes)))

@@ -202,7 +202,7 @@ def dequantize_base(params: Params) -> Params:
     def one(path, leaf):
         name = path[-1].key
         if isinstance(leaf, Adapted):
-            return leaf.replace(base=one(path, leaf.base))
+            return dataclasses.replace(leaf, base=one(path, leaf.base))
         return leaf.dequantized(INPUT_AXES[name]) if isinstance(leaf, Int8) else leaf
 
     is_matrix = lambda leaf: isinstance(leaf, (Adapted, Int8))

@@ -180,7 +180,7 @@ class Trainer:
             params, dtype = lora.detach(params)[1], "float32"
 
         def build(trained):
-            if not trained:
+            if self.adapter is not None and not trained:
                 trained = lora.init(self._shapes(), self.adapter, jax.random.key(seed))
             trained = jax.tree.map(lambda p: jnp.array(p, dtype or p.dtype, copy=True), trained)
             return TrainState(trained, self.optimizer.init(trained), jnp.zeros((), jnp.int32))

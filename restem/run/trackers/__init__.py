@@ -82,7 +82,7 @@ _current: list[Trackers] = []
 def start(files: Workdir, names: Iterable[str]) -> None:
     """Makes `log` write to the trackers of a run, until `stop`; nothing on other hosts."""
     stop()
-    if distributed.is_first():
+    if distributed.is_primary():
         _current.append(Trackers(files, names))
 
 
