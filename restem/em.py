@@ -5,11 +5,11 @@
         while the reward on D_val improves:
             maximise  sum over D_i of  r(x, y) log p(y | x)                 select, improve
 
-Each step writes files and does nothing where they exist, so the loop below is also how a run
-resumes. Many hosts run it alike; the steps divide the work between them. A method of the family is
-a set of settings: of the loop (`start_from`, `problems_per_iteration`, `generate_every`), of who
-proposes in `generate`, of what is kept and with what weight in `select`, and of how the policy is
-fitted in `improve`.
+Each step writes files and skips work whose files exist, so the loop below also resumes a run. Every
+host runs the same loop; the steps divide the work among hosts. A method of the family is a set of
+settings: the loop's own (`start_from`, `problems_per_iteration`, `generate_every`), who proposes
+solutions (`generate`), which samples are kept and with what weight (`select`), and how the policy
+is fitted to them (`improve`).
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def em(*, run: Run, settings: Settings) -> None:
     """Runs expectation-maximization, or continues it.
 
     Args:
-      run: what is trained on what.
-      settings: of the loop and its steps.
+      run: the base policy, the task and the run's folder.
+      settings: settings of the loop and its steps.
     """
     run.open(settings)
     evaluate_policy(run=run, settings=settings, iteration=0)
@@ -50,12 +50,12 @@ def em(*, run: Run, settings: Settings) -> None:
 
 
 def generated_at(iteration: int, settings: Settings) -> int:
-    """The iteration whose samples this one is trained on: Improve steps share them in ReST."""
+    """Returns the iteration whose samples `iteration` trains on; ReST's Improve steps share one."""
     return iteration - (iteration - 1) % settings.loop.generate_every
 
 
 def generate_samples(*, run: Run, settings: Settings, iteration: int) -> None:
-    """E-step: samples of the policy of iteration - 1, with their rewards."""
+    """E-step: samples from the policy of `iteration - 1` and records the rewards."""
     size = settings.loop.problems_per_iteration
     generate(
         rollout=Rollout(
@@ -73,7 +73,7 @@ def generate_samples(*, run: Run, settings: Settings, iteration: int) -> None:
 
 
 def select_examples(*, run: Run, settings: Settings, iteration: int) -> None:
-    """What of the samples the policy is trained on."""
+    """Chooses the samples that the policy is trained on."""
     directory = run.directory(iteration)
     first = generated_at(iteration, settings)
 
@@ -99,7 +99,7 @@ def select_examples(*, run: Run, settings: Settings, iteration: int) -> None:
 
 
 def improve_policy(*, run: Run, settings: Settings, iteration: int) -> None:
-    """M-step: fits the base (or the last) policy to the selected examples."""
+    """M-step: fits the base or the last policy to the selected examples."""
     directory = run.directory(iteration)
 
     def finished() -> bool:
@@ -133,9 +133,9 @@ def improve_policy(*, run: Run, settings: Settings, iteration: int) -> None:
 
 
 def validation_reward(*, run: Run, rollout: Rollout, iteration: int) -> float | None:
-    """The reward on D_val of the policy of `iteration`; None without validation problems.
+    """Returns the reward on D_val of the policy of `iteration`; None without validation problems.
 
-    That of the base policy is measured once, with `rollout`; that of another by its M-step.
+    The base policy's reward is measured once, with `rollout`; the M-step measures every other one.
     """
     if iteration:
         return storage.read_json(run.directory(iteration).improvement)["best_validation"]
@@ -153,7 +153,7 @@ def validation_reward(*, run: Run, rollout: Rollout, iteration: int) -> float | 
 
 
 def evaluate_policy(*, run: Run, settings: Settings, iteration: int) -> None:
-    """Evaluates the policy that `iteration` ended with on every task of the run."""
+    """Evaluates the policy of `iteration` on every task of the run."""
     directory = run.directory(iteration)
     for name, task, split in run.evaluated_sets:
         if distributed.run_on_primary(f"is {name} evaluated", directory.evaluation(name).exists):
@@ -182,9 +182,9 @@ def evaluate_policy(*, run: Run, settings: Settings, iteration: int) -> None:
 def minibatch(
     problems: list[Problem], iteration: int, size: int | None, seed: int
 ) -> list[Problem]:
-    """The problems of one iteration: all, or the next `size` of a seeded shuffle of them.
+    """Returns the problems of one iteration: all of them, or the next `size` in a seeded shuffle.
 
-    The shuffles of successive epochs follow one another, as in any mini-batch training.
+    Each epoch has a shuffle of its own, and a mini-batch may span two epochs.
     """
     if size is None or size >= len(problems):
         return problems

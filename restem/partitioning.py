@@ -1,4 +1,4 @@
-"""The mesh, the layout of a model on it, and moves of arrays between hosts, devices and meshes.
+"""The device mesh, the layout of a model on it, and transfers between hosts, devices and meshes.
 
 A mesh has three axes. `data` holds copies of the policy that process different rows; `fsdp` splits
 rows too, and every parameter along its embedding dimension; `tensor` splits the heads, the hidden
@@ -46,12 +46,13 @@ RULES: Rules = (
     ("layers", None),
     ("cache_length", None),
 )
-"""Logical axis -> mesh axes. A prefix has no batch axis, so every part of the rows holds all of it,
-split over `tensor` by its heads only."""
+"""Logical axis -> mesh axes. A prefix has no batch axis, so every data x fsdp part holds the whole
+prefix, split over `tensor` by heads only."""
 
 MAY_STAY_WHOLE = ("kv_heads",)
-"""Multi-query and narrow grouped-query models have fewer key heads than `tensor` has parts; then
-every part keeps all of them, which costs little because they are few."""
+"""Logical axes that are replicated if they do not divide. Multi-query and narrow grouped-query
+models have fewer key heads than `tensor` has parts; every part then keeps all of the key heads,
+which is cheap because they are few."""
 
 
 def make_mesh(
@@ -64,11 +65,12 @@ def make_mesh(
     """Returns a mesh of all devices, or of `devices`.
 
     Args:
-      data: copies of the policy; -1 for one of the three takes the devices the other two leave.
-      fsdp: parts into which every parameter is split along its embedding dimension.
-      tensor: parts into which heads, feed-forward block and vocabulary are split.
-      devices: None is `jax.devices()`, those of all hosts; `jax.local_devices()` makes a mesh of
-        this host alone, on which no step waits for another host.
+      data: number of copies of the policy; one of the three sizes may be -1 and is then inferred
+        from the number of devices.
+      fsdp: number of parts into which each parameter is split along its embedding dimension.
+      tensor: number of parts into which heads, feed-forward block and vocabulary are split.
+      devices: devices of the mesh; None: `jax.devices()`, those of all hosts. `jax.local_devices()`
+        makes a mesh of this host alone, on which no step waits for another host.
 
     Returns:
       A mesh with axes "data", "fsdp", "tensor". Neighbours on the interconnect are placed along
@@ -134,10 +136,10 @@ def mesh_shape(count: int, *, data: int = -1, fsdp: int = 1, tensor: int = 1) ->
 
 @contextlib.contextmanager
 def use(mesh: Mesh | None, rules: Rules = RULES) -> Iterator[None]:
-    """Puts a mesh and its rules in force: they lay out whatever is traced inside the block.
+    """Activates a mesh and its rules, which lay out everything traced inside the block.
 
-    JAX keys compiled functions by mesh, so one function may be called under the mesh of the E-step
-    and under that of the M-step. With None the block runs unchanged.
+    JAX caches compiled functions per mesh, so one function may be called under both the mesh of the
+    E-step and that of the M-step. If `mesh` is None, the block runs without a mesh.
     """
     if mesh is None:
         yield
@@ -149,7 +151,7 @@ def use(mesh: Mesh | None, rules: Rules = RULES) -> Iterator[None]:
 def sharding(
     mesh: Mesh, axes: Sequence[str | None], shape: Sequence[int], rules: Rules = RULES
 ) -> NamedSharding:
-    """Returns the sharding of an array from its logical axes; what does not divide stays whole."""
+    """Returns the sharding for logical axes; a dimension that does not divide stays whole."""
     return NamedSharding(mesh, partition_spec(axes, shape, dict(mesh.shape), rules))
 
 
@@ -164,7 +166,7 @@ def batch_sharding(mesh: Mesh, ndim: int = 1) -> NamedSharding:
 
 
 def batch_parts(mesh: Mesh) -> int:
-    """Returns how many parts rows are split into; the size of a batch is a multiple of it."""
+    """Returns the number of parts that rows are split into; it must divide the batch size."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
@@ -239,7 +241,7 @@ def check_divisible(config: models.ModelConfig, mesh: Mesh, rules: Rules = RULES
     """Checks that every parameter divides over the mesh.
 
     Returns:
-      Notes for the log, such as key heads of which every tensor part keeps all.
+      Notes for the log, such as key heads that are replicated over `tensor`.
 
     Raises:
       UserError: a dimension does not divide; the message names the leaf, the axis and the sizes of
@@ -280,9 +282,9 @@ def check_divisible(config: models.ModelConfig, mesh: Mesh, rules: Rules = RULES
 def cache_shardings(
     config: models.ModelConfig, mesh: Mesh, *, prefix: bool = False, rules: Rules = RULES
 ) -> KVCache:
-    """Returns the shardings of a cache, or of a prefix, as a `KVCache` of them.
+    """Returns the shardings of a cache, or of a prefix, in the structure of a `KVCache`.
 
-    Rows are placed as the rows of tokens are, and heads as those of the key projection. A prefix
+    Rows are placed like the rows of tokens, and heads like those of the key projection. A prefix
     has no rows.
     """
     shapes = kv_cache.shapes(config, None if prefix else batch_parts(mesh), 1)
@@ -298,9 +300,9 @@ def state_shardings(state: Any, params: Any, shardings: Any) -> Any:
     """Returns the shardings of an optimizer's state, derived from those of the parameters.
 
     A leaf belongs to the parameter whose path is a suffix of its own path. A leaf of the
-    parameter's shape gets the parameter's sharding; one that lacks a dimension (Adafactor's row and
-    column factors) gets it without that dimension's entry; counters and placeholders are on every
-    device.
+    parameter's shape gets the parameter's sharding; a leaf that lacks a dimension (Adafactor's row
+    and column factors) gets that sharding without the dimension's entry; counters and placeholders
+    are replicated.
 
         mu/layers/mlp/up        [layers, embed, mlp]  P(None, "fsdp", "tensor")   the same
         v_row/layers/mlp/up     [layers, embed]       P(None, "fsdp")
@@ -332,7 +334,7 @@ def _factor_spec(spec, shape, leaf_shape) -> PartitionSpec:
         return spec
     entries = (*spec, *[None] * (len(shape) - len(spec)))
     for kept in itertools.combinations(range(len(shape)), len(shape) - 1):
-        # Where two dimensions are equally long either choice is a legal layout.
+        # If two dimensions have equal sizes, either choice is a valid layout.
         if tuple(shape[i] for i in kept) == leaf_shape:
             return PartitionSpec(*(entries[i] for i in kept))
     return PartitionSpec()
@@ -341,10 +343,10 @@ def _factor_spec(spec, shape, leaf_shape) -> PartitionSpec:
 def reshard(tree: Any, shardings: Any) -> Any:
     """Moves arrays to other shardings, possibly of another mesh.
 
-    Between meshes of the same devices, parts move from device to device: those already in place
-    are not copied, and no host holds more than the parts of its devices. From a mesh of all hosts
-    to one of each host, see `localize`. In the other direction every host has the whole array on
-    its devices and contributes its part of it, one array at a time.
+    Between meshes of the same devices, parts move from device to device: parts already in place are
+    not copied, and no host holds more than the parts of its own devices. To move arrays from a mesh
+    of all hosts to each host's own mesh, see `localize`. In the other direction, every host has the
+    whole array on its devices and contributes its part, one array at a time.
     """
 
     def move(leaf, target):
@@ -360,7 +362,7 @@ def reshard(tree: Any, shardings: Any) -> Any:
 
 
 def localize(tree: Any, local_mesh: Mesh, shardings: Any) -> Any:
-    """Moves global arrays to this host's own mesh, for a sampler that waits for no other host.
+    """Moves global arrays to this host's own mesh, so that it samples without waiting for others.
 
     Every host passes its own mesh of the same shape. The arrays move, device to device, to a mesh
     in which the hosts' meshes are stacked along `data`. Parameters are not split over `data`, so
@@ -397,7 +399,7 @@ def localize(tree: Any, local_mesh: Mesh, shardings: Any) -> Any:
 
 
 def from_same_everywhere(sharding: NamedSharding, value: np.ndarray) -> jax.Array:
-    """Returns a global array of a value that every host has whole; each host uses its own parts."""
+    """Returns a global array of a value that every host holds; each host places its own parts."""
     value = np.asarray(value)
     return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
 
@@ -415,7 +417,7 @@ def to_all_hosts(tree: Any) -> Any:
 
 @functools.lru_cache(maxsize=8)
 def _spread(mesh: Mesh):
-    """Returns a compiled copy to all devices; cached, as the sampler calls it at every visit."""
+    """Returns a compiled copy to all devices; cached, because the sampler calls it often."""
     return jax.jit(lambda x: x, out_shardings=replicated(mesh))
 
 

@@ -1,11 +1,12 @@
 """The nouns of a run, and the Parquet layout of each.
 
-A *problem* is what is asked; a *sample* is one generated solution to it; a *verdict* is the reward
-of a sample and the reason for it; an *example* is a weighted training pair. Every arrow of the
-pipeline (generate -> verify -> select -> improve -> evaluate) is a file of one of these.
+A *problem* is a question and how its answer is checked; a *sample* is one generated solution to it;
+a *verdict* is the reward of a sample and the reason for it; an *example* is a weighted training
+pair. Every arrow of the pipeline (generate -> verify -> select -> improve -> evaluate) is a file of
+one of these.
 
-This module imports neither JAX nor TensorFlow, and pyarrow only in the functions that make tables:
-verification workers import it and must start in milliseconds.
+This module imports neither JAX nor TensorFlow, and imports pyarrow only inside the functions that
+make tables, because verification workers import it and must start in milliseconds.
 """
 
 from __future__ import annotations
@@ -22,23 +23,23 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """What is asked, and how its answer is checked."""
+    """A question, and how its answer is checked."""
 
     problem_id: str
     """Unique within the task; stable across runs, machines and shards."""
     split: str
     """"train", "validation" or "test"."""
     inputs: str
-    """The query that follows the few-shot prefix, up to where the model's solution begins."""
+    """Query between the few-shot prefix and the model's solution."""
     answer: str | None = None
-    """Gold final answer, for tasks whose grader compares answers."""
+    """Gold final answer; None for tasks whose grader runs programs."""
     tests: str | None = None
-    """JSON of the tests, for tasks whose grader runs programs (APPS's `input_output`, or
-    `{"test": ..., "entry_point": ...}`)."""
+    """Tests as JSON, for tasks whose grader runs programs (APPS's `input_output`, or `{"test": ...,
+    "entry_point": ...}`)."""
     solutions: tuple[str, ...] = ()
-    """Human solutions in the form the prompt asks for, as targets of supervised fine-tuning."""
+    """Human solutions in the format of the prompt: targets of supervised fine-tuning."""
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """Anything JSON can hold: level, type, source file, ..."""
+    """Any JSON value: level, type, source file, ..."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,21 +55,21 @@ class TaskCard:
     prefix: str = ""
     """Few-shot prompt, the same for every problem; empty for zero-shot."""
     stop: tuple[str, ...] = ()
-    """A solution ends at the first of these strings, which is not part of it."""
+    """Strings that end a solution; the solution excludes the string that ended it."""
     stop_after: tuple[str, ...] = ()
-    """A solution ends right after the first of these strings, which is its last part."""
+    """Strings that end a solution; the solution includes the string that ended it."""
     grader: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"kind": "math"})
-    """How a solution is checked: `kind` names a grader of `restem.verify.graders`; the other keys
-    are its options."""
+    """How a solution is checked: `kind` names a grader in `restem.verify.graders`; the other keys
+    are the grader's options."""
     prompt_source: str = ""
     """Where the prefix came from: "restem" or the name of a published file."""
     max_new_tokens: int = 512
-    """Length limit of a solution, in tokens, unless the run sets its own."""
+    """Length limit of a solution in tokens, unless the run sets another limit."""
     temperature: float = 0.0
     """Temperature of the single answer scored for pass@1; 0 is greedy."""
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """How the problems were chosen, for a human reader: counts of a filter, the layout of the
-    source, the size of a split that restem defines. Anything JSON can hold."""
+    """How the problems were chosen, for a human reader: how many a filter removed, the layout of
+    the source, the size of a split that restem defines. Any JSON value."""
 
     @property
     def prefix_sha256(self) -> str:
@@ -76,10 +77,10 @@ class TaskCard:
 
 
 CORRECT_REWARD = 1.0
-"""Reward from which a sample counts as correct, unless its grader says otherwise."""
+"""Lowest reward of a correct sample, unless the grader decides otherwise."""
 
 NO_ANSWER_METHOD = "none"
-"""`Verdict.method` of a grader that looked for a final answer or program and could not use any."""
+"""`Verdict.method` of a sample in which the grader found no usable final answer or program."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,13 +88,13 @@ class Verdict:
     """The reward of a sample, and the reason for it."""
 
     reward: float
-    """Non-negative; 1.0 or 0.0 where the grader knows only right and wrong."""
+    """Non-negative; 1.0 or 0.0 if the grader is binary."""
     method: str = ""
-    """How it was decided: "string", "numeric", "symbolic", "set", "tests", "timeout", ..."""
+    """How the grader decided: "string", "numeric", "symbolic", "set", "tests", "timeout", ..."""
     extracted: str | None = None
-    """The final answer or program found in the sample; None if there was none."""
+    """Final answer or program found in the sample; None if there was none."""
     normalized: str | None = None
-    """The extracted answer in the form that was compared."""
+    """Extracted answer in the normalised form that was compared."""
     detail: str = ""
     """Why a sample failed, in one line for a human reader."""
     passed: int | None = None
@@ -101,9 +102,9 @@ class Verdict:
     total: int | None = None
     """Number of tests; None for answers."""
     seconds: float | None = None
-    """Wall-clock seconds that running the tests took; None for answers; not stored."""
+    """Wall-clock seconds spent running the tests; None for answers; not stored."""
     sandbox: str = ""
-    """Names of the layers of isolation in force while the program ran; empty for answers."""
+    """Names of the sandbox layers in force while the program ran; empty for answers."""
     correct: bool = None  # type: ignore[assignment]  # a bool once constructed
     """Whether the sample counts as correct; by default, whether `reward` is at least
     `CORRECT_REWARD`."""
@@ -116,7 +117,7 @@ class Verdict:
     def unformatted(self) -> bool:
         """Whether the grader looked for a final answer or program and found none.
 
-        Never true of graders that extract nothing, nor of timeouts and errors.
+        Always False for graders that extract nothing, for timeouts and for errors.
         """
         return self.extracted is None and self.method == NO_ANSWER_METHOD
 
@@ -124,7 +125,7 @@ class Verdict:
 def verdict_fields(verdict: Verdict) -> dict[str, Any]:
     """Returns the fields of a verdict for JSON or Arrow; `Verdict(**fields)` is the inverse.
 
-    A subclass, such as a reward function may return, crosses as the `Verdict` that it extends.
+    An instance of a subclass, which a reward function may return, is reduced to a plain `Verdict`.
     """
     return {field.name: getattr(verdict, field.name) for field in dataclasses.fields(Verdict)}
 
@@ -135,29 +136,29 @@ class Sample:
 
     problem_id: str
     sample_index: int
-    """0, 1, ... within a problem; with policy, problem and seed it fixes the sample."""
+    """0, 1, ... within a problem; policy, problem, seed and this index determine the sample."""
     text: str
     """The solution, without the stop string that ended it."""
     token_ids: tuple[int, ...]
-    """The sampled ids, including an end-of-sequence id if the model produced one. Training uses
-    these; `text` is never tokenised again."""
+    """Sampled token ids, including the end-of-sequence id if the model produced one. Training uses
+    these ids; `text` is never tokenised again."""
     logprob: float
-    """Sum of log p(token | prefix) in nats, under the policy's own distribution, neither tempered
-    nor truncated."""
+    """Sum of log p(token | preceding tokens) in nats, under the policy's own distribution:
+    temperature 1, no truncation."""
     finish_reason: str
-    """"eos", "stop" (a stop string) or "length" (cut off; never trained on)."""
+    """"eos", "stop" (a stop string) or "length" (truncated; never trained on)."""
     reward: float = None  # type: ignore[assignment]  # a float wherever samples are read
     """None until verified."""
     verdict: Verdict | None = None
     inputs: str | None = None
-    """The query if it differs from the problem's (STaR's hinted queries); else None."""
+    """Query if it differs from the problem's (STaR's hinted queries); otherwise None."""
     source: str = "policy"
-    """Who wrote it: "policy", "human", "rationalization", "search", "chain" (the state of a Markov
-    chain, a copy of an earlier sample), or a policy reference."""
+    """Author of the solution: "policy", "human", "rationalization", "search", "chain" (the state of
+    a Markov chain, a copy of an earlier sample), or a policy reference."""
 
     @property
     def correct(self) -> bool:
-        """Whether the sample counts as correct, as its verdict says; False until verified."""
+        """Whether the verdict counts the sample as correct; False until verified."""
         if self.verdict is not None:
             return self.verdict.correct
         return self.reward is not None and self.reward >= CORRECT_REWARD
@@ -169,15 +170,15 @@ class Sample:
 
     @property
     def final_answer(self) -> str | None:
-        """The answer that the sample ends with, in the form that was compared, if it has one."""
+        """The sample's final answer in the form that was compared; None if it has none."""
         if self.verdict is None:
             return None
         return self.verdict.normalized or self.verdict.extracted
 
 
 UNVERIFIED_SOURCES = ("human", "chain")
-"""Sources of samples whose reward is not the verifier's: human solutions are correct by definition,
-and the state of a Markov chain keeps the reward it was accepted with."""
+"""Sources of samples that the verifier does not grade: human solutions are correct by definition,
+and the state of a Markov chain keeps the reward with which it was accepted."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,17 +188,17 @@ class Example:
     problem_id: str
     sample_index: int
     inputs: str
-    """The query after the prefix; excluded from the loss."""
+    """Query after the prefix; excluded from the loss."""
     targets: str
-    """The solution; the loss is on its tokens alone."""
+    """Solution; the loss covers its tokens only."""
     target_ids: tuple[int, ...]
-    """Tokens of the solution as sampled; empty if only text exists (human solutions)."""
+    """Token ids of the solution as sampled; empty if only text exists (human solutions)."""
     weight: float
     """r(x, y) in equation 3: a float, never rounded."""
 
 
 def regraded(sample: Sample, verdict: Verdict) -> Sample:
-    """Returns the sample with another verdict."""
+    """Returns the sample with the reward and reason of another verdict."""
     return dataclasses.replace(sample, reward=verdict.reward, verdict=verdict)
 
 
@@ -230,7 +231,7 @@ def sample_schema() -> pa.Schema:
             ("correct", pa.bool_()),
             ("passed", pa.int32()),
             ("total", pa.int32()),
-            ("sandbox", pa.string()),  # not `seconds`: a resumed run equals one that was not killed
+            ("sandbox", pa.string()),  # no `seconds`: a resumed run must equal an uninterrupted one
         ]
     )
     return pa.schema(
@@ -317,7 +318,7 @@ def samples_to_table(samples: Iterable[Sample]) -> pa.Table:
 
 
 def samples_from_table(table: pa.Table) -> list[Sample]:
-    """Inverts `samples_to_table`; reads files of version 0.1 too, whose verdicts lack `correct`."""
+    """Inverts `samples_to_table`; also reads version 0.1's files, whose verdicts lack `correct`."""
     samples = []
     for row in table.to_pylist():
         row["token_ids"] = tuple(row["token_ids"] or ())
@@ -342,6 +343,6 @@ def examples_from_table(table: pa.Table) -> list[Example]:
 
 
 def stable_key(*parts: Any) -> int:
-    """Returns a 31-bit integer that names `parts`, the same on every machine and in every run."""
+    """Returns a 31-bit hash of `parts`, the same on every machine and in every run."""
     digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:4], "big") & 0x7FFFFFFF

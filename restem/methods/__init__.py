@@ -1,7 +1,7 @@
 """What the published methods of the EM family add to the loop, as strategies that gin binds.
 
-A method is a file of `gin/methods`; most need nothing but settings of `em`, `generate`, `select`
-and `improve`. What remains is here, each a frozen dataclass with one method:
+A method is a file in `gin/methods`; most methods need only settings of `em`, `generate`, `select`
+and `improve`. The other methods need the strategies below, each a frozen dataclass with one method:
 
     hook                     strategies
     generate.extend          Rationalization, HumanSolutions, SearchUnsolved, MarkovChain
@@ -10,7 +10,7 @@ and `improve`. What remains is here, each a frozen dataclass with one method:
     select.weight            ControlVariate
     em.improve               ManyShot
 
-`docs/methods.md` has the table of all methods, and how to add one.
+`docs/methods.md` lists all methods and explains how to add one.
 """
 
 from restem.methods.experts import SearchUnsolved

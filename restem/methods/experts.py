@@ -1,8 +1,8 @@
-"""Experts of ExIt: the policy with a search on top, better than the policy alone.
+"""Experts for ExIt: the policy with a search on top, better than the policy alone.
 
-`select.BestOfN` and `select.MajorityAnswer` make an expert of the samples at hand. One that
-asks for more of them is a `generate.Extend`: it is given the rollout, the problems and the policy's
-samples, and returns more verified samples. Tree search would be another.
+`strategies.BestOfN` and `strategies.MajorityAnswer` build an expert from existing samples. An
+expert that needs more samples is a `generate.Extend`: it takes the rollout, the problems and the
+policy's samples, and returns more verified samples. Tree search would be another such expert.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from restem.runtime.checks import at_least
 @gin.configurable(module="restem.methods")
 @dataclasses.dataclass(frozen=True)
 class SearchUnsolved:
-    """Samples the problems that are still unsolved again, round after round.
+    """Samples the unsolved problems again, for several rounds.
 
     The E-step of Anthony et al. 2017 with rejection sampling as the search: the expert solves more
-    problems than the policy does with one budget for all.
+    problems than a policy that spends the same budget on every problem.
     """
 
     rounds: Annotated[int, at_least(0)] = 3
-    """Most rounds; there are fewer where all problems are solved."""
+    """Maximum number of rounds; the search ends early once all problems are solved."""
     num_samples: Annotated[int, at_least(1)] = 32
-    """Solutions per problem and round."""
+    """Solutions per problem in each round."""
 
     def __call__(
         self,

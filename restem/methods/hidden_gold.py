@@ -1,4 +1,4 @@
-"""Self-improvement without labels: the E-step's grader reads samples' answers, never the gold."""
+"""Self-improvement without labels: the E-step's grader never sees the gold answers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from restem.rollout.verification import Verifier
 @gin.configurable(module="restem.methods")
 @dataclasses.dataclass(frozen=True)
 class WithoutGold:
-    """Makes a verifier that extracts the answer of a sample without judging it.
+    """Wraps a verifier so that it extracts the answer of a sample without judging it.
 
-    Huang et al. 2022 train on the majority answer of problems that have no label. Every verdict has
-    reward 0 and method "unlabelled"; the votes are in `extracted` and `normalized`.
+    Huang et al. 2022 train on the majority answer to problems without labels. Every verdict has
+    reward 0 and method "unlabelled"; `extracted` and `normalized` hold the votes.
     """
 
     placeholder: str = "0"
-    """Text given to graders as the gold answer, the same for all problems."""
+    """Stand-in for the gold answer of every problem, passed to the grader."""
 
     def __call__(self, verifier: Verifier) -> Verifier:
         return _Blind(verifier, self.placeholder)

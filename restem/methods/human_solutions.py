@@ -1,4 +1,4 @@
-"""Human solutions instead of samples, or beside them."""
+"""Human solutions instead of samples, or in addition to them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from restem.runtime.checks import at_least
 @gin.configurable(module="restem.methods")
 @dataclasses.dataclass(frozen=True)
 class HumanSolutions:
-    """The solutions that come with the problems, as samples of source "human" and reward 1.
+    """Adds the problems' human solutions as samples with source "human" and reward 1.
 
-    With `generate.num_samples = 0` this is supervised fine-tuning; beside samples it is ReST's
+    With `generate.num_samples = 0` this is supervised fine-tuning; with samples, it is ReST on a
     data set augmented with human data (Gulcehre et al. 2023).
     """
 
     max_per_problem: Annotated[int | None, at_least(1)] = None
-    """Most solutions per problem, the first ones; None: all."""
+    """Maximum number of solutions per problem, taken in order; None: all."""
 
     def __call__(
         self,
@@ -56,9 +56,10 @@ class HumanSolutions:
 @gin.configurable(module="restem.methods")
 @dataclasses.dataclass(frozen=True)
 class HumanWhereSolved:
-    """One human solution of each problem that the policy has solved itself.
+    """Keeps one human solution to each problem that the policy has solved.
 
-    SFT (5K) of section 5.3: the same questions as the model-generated data, one solution each.
+    SFT (5K) of section 5.3: the same questions as in the model-generated data, with one human
+    solution each.
     """
 
     def __call__(self, problem: Problem, samples: Sequence[Sample]) -> list[Sample]:

@@ -1,4 +1,4 @@
-"""Reinforced in-context learning: kept samples become the prompt's shots; nothing is trained."""
+"""Reinforced in-context learning: kept samples become the shots of the prompt, without training."""
 
 from __future__ import annotations
 
@@ -23,23 +23,24 @@ from restem.steps.history import keep_policy
 @gin.configurable("many_shot", module="restem.methods")
 @dataclasses.dataclass(frozen=True)
 class ManyShot:
-    """Writes a few-shot prefix of kept samples to `directory.prefix`.
+    """Builds a few-shot prefix from kept samples and writes it to `directory.prefix`.
 
-    Agarwal et al. 2024 (arXiv 2404.11018), section 3: model-written solutions of correct answers,
-    one of each chosen problem at random. It replaces `improve` (`em.improve`), so the next
-    iteration samples, and is evaluated, behind the new prefix; the policy stays what it was. Tasks
-    that are evaluated for transfer keep their own prompts.
+    Agarwal et al. 2024 (arXiv 2404.11018), section 3: model-written solutions with correct answers,
+    one random solution to each chosen problem. This strategy replaces `improve` (gin binds it to
+    `em.improve`): the policy is unchanged, and evaluation and the next iteration use the new
+    prefix. Transfer tasks keep their own prompts.
     """
 
     num_shots: Annotated[int, at_least(1)] = 4
-    """Examples of different problems."""
+    """Number of shots, each from a different problem."""
     separator: str = "\n\n"
-    """Text between shots, and before the question."""
+    """Text after each shot."""
     max_prefix_tokens: Annotated[int | None, at_least(1)] = None
-    """Longest prefix in tokens: a shot that would exceed it is passed over; None: what the policy
-    takes, less a solution and twice the longest question at hand."""
+    """Length limit of the prefix in tokens; a shot that would exceed it is skipped. None: the
+    policy's context length minus one solution and twice the longest question among the examples and
+    the validation problems."""
     max_new_tokens: Annotated[int | None, at_least(1)] = None
-    """Longest solution in validation, in tokens; None: the task's."""
+    """Length limit of a solution in validation, in tokens; None: the task's limit."""
 
     def __call__(
         self,
@@ -53,10 +54,10 @@ class ManyShot:
         """Chooses the shots and writes the prefix; the arguments are those of `improve`.
 
         Returns:
-          What `improvement.json` holds; "validation" is before and after.
+          The content of `improvement.json`; "validation" holds the rewards before and after.
 
         Raises:
-          UserError: no sample was kept, or none fits.
+          UserError: no sample was kept, or no kept sample fits.
         """
         if directory.improvement.exists():
             return storage.read_json(directory.improvement)
@@ -104,7 +105,7 @@ class ManyShot:
     def _shots(
         self, rollout: Rollout, examples: Sequence[Example], validation: Sequence[Problem]
     ) -> list[Example]:
-        """Examples of different problems that fit, in random order."""
+        """Returns examples of different problems that fit into the prefix, in random order."""
         most = self._most(rollout, examples, validation)
         shots: list[Example] = []
         order = sorted(examples, key=lambda e: (e.problem_id, e.sample_index))
@@ -122,7 +123,7 @@ class ManyShot:
     def _most(
         self, rollout: Rollout, examples: Sequence[Example], validation: Sequence[Problem]
     ) -> int:
-        """Tokens that a prefix may have."""
+        """Returns the length limit of the prefix in tokens."""
         if self.max_prefix_tokens is not None:
             return self.max_prefix_tokens
         questions = {*(e.inputs for e in examples), *(p.inputs for p in validation)}
@@ -135,5 +136,5 @@ class ManyShot:
 
 
 def as_prefix(shots: Sequence[Example], separator: str) -> str:
-    """The few-shot prompt that these solved problems make."""
+    """Returns the few-shot prompt made of these solved problems."""
     return "".join(s.inputs + s.targets.rstrip() + separator for s in shots)

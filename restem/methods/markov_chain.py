@@ -6,15 +6,15 @@ chain: the state of problem m is a correct solution y_m, the policy proposes y'_
 the proposal becomes the state if it is correct. (It is an independence sampler: the Metropolis-
 Hastings ratio of two correct solutions is 1.)
 
-The control variate uses that E[grad log p(y')] = 0 over proposals. With y_m the state after the
+The control variate rests on E[grad log p(y')] = 0 over proposals y'. With y_m the state after the
 proposal and beta_m any number that does not depend on y'_m,
 
     g = 1/M sum_m [ grad log p(y_m | x_m) - beta_m grad log p(y'_m | x_m) ]
 
-has the same mean as without the second term. beta_m is the share of correct proposals among the
-*other* problems. A correct proposal is its own new state, so it is trained on with weight
-1 - beta_m: as the policy improves, beta_m goes to 1 and the estimate to 0. A wrong proposal has
-weight -beta_m beside the old state's 1.
+has the same mean with and without the second term. beta_m is the share of correct proposals among
+the *other* problems. A correct proposal is its own new state, so its weight in training is 1 -
+beta_m: as the policy improves, beta_m approaches 1 and the estimate approaches 0. A wrong proposal
+has weight -beta_m, and the old state has weight 1.
 
     iteration   chain before   proposal   examples (beta = 0.6)
     1           none           wrong      none: the chain has not begun
@@ -22,11 +22,12 @@ weight -beta_m beside the old state's 1.
     3           A              B wrong    A: 1, B: -0.6
     4           A              C correct  C: 0.4
 
-The paper's text was not at hand when this was written: the estimator is derived here from the two
-facts above, and tests enumerate a small problem to show that it is unbiased. It is so where the
-policy samples at temperature 1 without truncation and its solutions end by themselves. Proposals
-that are cut off count as wrong and have no example (their likelihood as a whole text is not known),
-and those ended by a stop string are trained on with an end-of-sequence token in its place.
+The paper's text was not available when this was written, so the estimator is derived here from the
+two facts above; tests enumerate a small problem to show that it is unbiased. It is unbiased if the
+policy samples at temperature 1 without truncation and its solutions end with an end-of-sequence
+token. Truncated proposals count as wrong and yield no example, because the likelihood of the whole
+solution is unknown. Proposals that a stop string ended are trained on with an end-of-sequence token
+in place of the string.
 """
 
 from __future__ import annotations
@@ -45,12 +46,12 @@ from restem.run.layout import IterationDir, Workdir
 
 
 def is_accepted(proposal: Sample) -> bool:
-    """Whether a proposal becomes the state: it is correct, and whole."""
+    """Returns whether a proposal becomes the state: it must be correct and finished."""
     return proposal.reward > 0 and proposal.finish_reason != "length"
 
 
 def split_chain(samples: Iterable[Sample]) -> tuple[Sample | None, list[Sample]]:
-    """(state before, proposals in their order) of the samples of one problem."""
+    """Splits the samples of one problem into the previous state and the proposals, in order."""
     state, proposals = None, []
     for sample in sorted(samples, key=lambda s: s.sample_index):
         if sample.source == "chain":
@@ -63,10 +64,11 @@ def split_chain(samples: Iterable[Sample]) -> tuple[Sample | None, list[Sample]]
 @gin.configurable(module="restem.methods")
 @dataclasses.dataclass(frozen=True)
 class MarkovChain:
-    """Adds to the proposals of an iteration the state of each problem's chain before them.
+    """Adds the previous state of each problem's chain to the proposals of an iteration.
 
-    The state is what the last iteration that sampled the problem left: its own proposals applied to
-    the state that it began with. It has source "chain", and the reward and ids it was sampled with.
+    The previous state is the one that the last iteration with this problem ended in, after its
+    proposals were accepted or rejected. Its source is "chain"; it keeps the reward and token ids of
+    the original sample.
     """
 
     def __call__(
@@ -86,7 +88,7 @@ class MarkovChain:
 
 
 def last_states(directory: IterationDir, problem_ids: set[str]) -> dict[str, Sample]:
-    """The chains' states before the iteration of `directory`; problems without one are left out."""
+    """Returns the chains' states before an iteration; problems without a state are left out."""
     files = Workdir(directory.path.parent)
     now = int(directory.path.name.split("_")[1])
     wanted, states = set(problem_ids), {}
@@ -112,16 +114,17 @@ def last_states(directory: IterationDir, problem_ids: set[str]) -> dict[str, Sam
 class ControlVariate:
     """The weights of states and proposals in the gradient estimate above.
 
-    Scaled so that the mean over the examples that have a weight is the estimate: with
-    `improve.normalisation = "none"` and all of them in one step, the gradient is exactly it.
-    Several proposals a problem are as many steps of its chain, and count as their mean.
+    The weights are scaled so that the mean over the examples with non-zero weight is the estimate:
+    with `improve.normalisation = "none"` and all examples in one optimizer step, the gradient
+    equals the estimate. Several proposals per problem are as many steps of its chain, and their
+    contributions are averaged.
     """
 
     enabled: bool = True
-    """False is beta = 0: the chains' states alone."""
+    """Whether to use the control variate; False: beta is 0, and only the chains' states count."""
 
     def of_all(self, kept: Sequence[Sample], samples: Sequence[Sample]) -> list[float]:
-        """Weights of `kept`, negative ones among them; 0 for what has no part in the estimate.
+        """Returns the weights of `kept`, some negative; 0 for samples that the estimate ignores.
 
         Args:
           kept: finished samples, states ("chain") and proposals.
@@ -142,7 +145,7 @@ class ControlVariate:
             of_problem: dict[int, float] = collections.defaultdict(float)
             steps = 0
             for proposal in proposals:
-                if state is not None:  # the first state is no step of the chain
+                if state is not None:  # the draw of the first state is not a step of the chain
                     of_problem[proposal.sample_index] -= beta
                 state = proposal if is_accepted(proposal) else state
                 if state is not None:

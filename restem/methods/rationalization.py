@@ -1,4 +1,4 @@
-"""STaR's rationalization: a failed problem is asked again with its answer as a hint."""
+"""STaR's rationalization: a failed problem is sampled again with its answer as a hint."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from restem.runtime.checks import at_least
 @gin.configurable(module="restem.methods")
 @dataclasses.dataclass(frozen=True)
 class Rationalization:
-    """Samples problems that have no rewarded sample again, the answer given (Zelikman et al. 2022,
+    """Samples unsolved problems again, with the gold answer as a hint (Zelikman et al. 2022,
     section 3.2).
 
-    The samples' `inputs` hold the hinted query and their source is "rationalization". Training
-    never sees the hint: `select.as_example` takes the problem's own query.
+    The samples' `inputs` hold the hinted query, and their source is "rationalization". Training
+    never sees the hint: `select.as_example` uses the problem's own query.
     """
 
     template: str = "(The final answer of the next problem is {answer}.)\n\n{inputs}"
-    """The hinted query: `{answer}` is the gold answer, `{inputs}` the problem's own query."""
+    """Template of the hinted query: `{answer}` is the gold answer, `{inputs}` the problem's own
+    query."""
     num_samples: Annotated[int, at_least(1)] = 1
     """Solutions per failed problem."""
 
@@ -53,6 +54,6 @@ class Rationalization:
         )
 
     def hinted(self, problem: Problem) -> str:
-        """The query that gives the answer away."""
+        """Returns the query with the gold answer as a hint."""
         hinted = self.template.replace("{inputs}", problem.inputs)
         return hinted.replace("{answer}", problem.answer or "")

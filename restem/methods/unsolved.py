@@ -1,4 +1,4 @@
-"""Problems that the policy has not solved, and the index of further samples of them."""
+"""Problems that the policy has not solved, and indices for further samples of them."""
 
 from __future__ import annotations
 

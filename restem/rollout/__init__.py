@@ -1,4 +1,4 @@
-"""A policy sampling a task's problems, verified."""
+"""Rollouts: a policy samples a task's problems, and a verifier grades the samples."""
 
 from restem.rollout.rollout import GREEDY, Costs, Rollout
 

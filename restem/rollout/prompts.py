@@ -1,8 +1,8 @@
-"""A problem as tokens: the prefix that all problems of a task share, and its own question.
+"""Prompts in tokens: the prefix that all problems of a task share, and each problem's question.
 
 Prefix and question are tokenised separately, and solutions are trained on as sampled: a tokeniser
-may join characters across a seam (two newlines are one token of SmolLM2, but two before "Problem"),
-so a text tokenised as a whole would be one that the sampler never saw.
+may merge characters across the boundary (SmolLM2 encodes two newlines as one token, but as two
+before "Problem"), so tokenising the whole text would give tokens that the sampler never saw.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ class Prompts:
     prefix: tuple[int, ...]
     """Start-of-text id, if the family has one, then the few-shot prompt."""
     questions: tuple[tuple[int, ...], ...]
-    """One per problem, in their order."""
+    """One token sequence per problem, in the order of the problems."""
 
 
 def prefix_ids(card: TaskCard, vocabulary) -> tuple[int, ...]:
-    """Returns the prefix in tokens, including what begins a text of the family."""
+    """Returns the prefix in tokens, including the start-of-text id of the model family."""
     ids = vocabulary.encode(card.prefix, opening=True) if card.prefix else ()
     return (*vocabulary.start_ids, *ids)
 
 
 def question_ids(card: TaskCard, inputs: str, vocabulary) -> tuple[int, ...]:
-    """Returns a query in tokens; without a prefix it begins the text."""
+    """Returns a query in tokens; without a prefix, the query itself has the start-of-text id."""
     return tuple(vocabulary.encode(inputs, opening=not card.prefix))
 
 
 def set_aside(
     card: TaskCard, problems: Sequence[Problem], vocabulary, max_question_tokens: int | None
 ) -> tuple[list[Problem], list[Problem]]:
-    """Returns the problems whose questions are within the limit, and those beyond it.
+    """Returns the problems whose questions are within the length limit, and the others.
 
     Args:
       card: the task.
       problems: problems in any order.
       vocabulary: vocabulary of the policy.
-      max_question_tokens: longest question; None sets no problem aside.
+      max_question_tokens: length limit of a question in tokens; None: no limit.
     """
     kept: list[Problem] = []
     aside: list[Problem] = []
@@ -69,14 +69,14 @@ def tokenize(
 
     Args:
       card: the task, whose prefix is used.
-      problems: what is asked.
-      vocabulary: of the policy.
-      max_new_tokens: longest solution, in tokens.
-      max_length: longest text the policy was trained for, in tokens.
+      problems: the problems to ask.
+      vocabulary: vocabulary of the policy.
+      max_new_tokens: length limit of a solution in tokens.
+      max_length: context length of the policy in tokens.
       inputs: queries to ask in place of the problems' own (STaR's hints).
 
     Raises:
-      UserError: a prompt with its solution does not fit. Trimming it would lose the question.
+      UserError: a prompt and its solution do not fit; trimming the prompt would lose the question.
     """
     prefix = prefix_ids(card, vocabulary)
     inputs = [p.inputs for p in problems] if inputs is None else inputs

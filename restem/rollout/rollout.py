@@ -1,4 +1,4 @@
-"""`Rollout`: a policy that samples a task's problems, each sample with its verdict."""
+"""`Rollout`: a policy that samples solutions to a task's problems, each with its verdict."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from restem.runtime.progress import progress
 from restem.sampling import Engine, Request, Sampling
 
 GREEDY = Sampling(temperature=0.0)
-"""The most likely token, always."""
+"""Greedy decoding: always the most likely token."""
 
 
 @dataclasses.dataclass
 class Costs:
-    """What the passes of a rollout have cost so far."""
+    """Time and tokens that the passes of a rollout have cost so far."""
 
     seconds: float = 0.0
-    """Wall-clock seconds, verification included."""
+    """Wall-clock seconds, including verification."""
     seconds_sampling: float = 0.0
-    """Of these, seconds until the last sample was there."""
+    """Wall-clock seconds until the last sample was finished."""
     tokens: int = 0
-    """Tokens sampled."""
+    """Number of sampled tokens."""
 
     def add(self, other: Costs) -> None:
         self.seconds += other.seconds
@@ -42,40 +42,40 @@ class Costs:
 
 @dataclasses.dataclass(frozen=True)
 class Rollout:
-    """A policy, the task it is asked, and the verifier of its answers.
+    """A policy, the task that it solves, and the verifier of its solutions.
 
-    Where the mesh spans hosts, every host calls the same methods alike and gets all samples.
+    If the mesh spans hosts, every host makes the same calls and receives all samples.
     """
 
     policy: Policy
-    """Who writes the solutions."""
+    """Policy that writes the solutions."""
     card: TaskCard
-    """The task: prefix, stop strings, length."""
+    """Task: prefix, stop strings, length limit."""
     verifier: Verifier
-    """Gives the rewards."""
+    """Source of the rewards."""
     key: int
-    """Names these passes among all passes of the run (seed, iteration, purpose)."""
+    """Random key of these passes, derived from the run's seed, the iteration and the purpose."""
     sampling: Sampling = GREEDY
     """Temperature and truncation."""
     max_new_tokens: int | None = None
-    """Longest solution in tokens; None takes the task's."""
+    """Length limit of a solution in tokens; None: the task's limit."""
     mesh: Mesh | None = None
-    """Devices; None is this host's first device."""
+    """Mesh of devices; None: this host's first device."""
     slots: int | None = None
-    """Samples decoded at a time; None lets the engine choose."""
+    """Samples decoded concurrently; None: chosen by the engine."""
     costs: Costs = dataclasses.field(default_factory=Costs, compare=False)
-    """Added up over all passes, also those of the rollouts that `replace` makes."""
+    """Costs of all passes, including those of rollouts made by `replace`."""
 
     def replace(self, **changes: Any) -> Rollout:
         return dataclasses.replace(self, **changes)
 
     @property
     def is_shared(self) -> bool:
-        """Whether the mesh spans hosts, which then run one program together."""
+        """Whether the mesh spans hosts, so that all hosts run one program together."""
         return partitioning.is_shared(self.mesh)
 
     def placed(self) -> Rollout:
-        """The same, with the policy's parameters where the mesh wants them."""
+        """Returns this rollout with the policy's parameters laid out on the mesh."""
         if self.mesh is None:
             return self
         policy = self.policy
@@ -92,18 +92,18 @@ class Rollout:
         source: str = "policy",
         what: str = "sampling",
     ) -> Generator[Sample, None, None]:
-        """Yields `num_samples` solutions of every problem, each once it is verified.
+        """Yields `num_samples` solutions to every problem, each as soon as it is verified.
 
         Args:
-          problems: what is asked.
-          num_samples: solutions per problem.
+          problems: the problems to sample.
+          num_samples: number of solutions per problem.
           inputs: queries to ask in place of the problems' own.
           first_sample: index of the first sample of each problem.
-          source: written into the samples.
+          source: value of `Sample.source`.
           what: name of the step on the progress bar.
 
         Raises:
-          UserError: a prompt with its solution is longer than the policy takes.
+          UserError: a prompt and its solution exceed the policy's context length.
         """
         began = time.monotonic()
         correct = 0
@@ -119,7 +119,7 @@ class Rollout:
         self.costs.seconds += time.monotonic() - began
 
     def greedy_reward(self, problems: Sequence[Problem], *, what: str = "validating") -> float:
-        """The mean reward of one greedy answer per problem: the reward on D_val of Algorithm 1."""
+        """Returns the mean reward of one greedy answer per problem: the reward on D_val."""
         greedy = self.replace(sampling=GREEDY)
         return math.fsum(s.reward for s in greedy.sample(problems, 1, what=what)) / len(problems)
 
@@ -132,7 +132,7 @@ class Rollout:
         source: str,
         on_wait: Callable[[str], None],
     ) -> Iterator[tuple[Problem, Sample]]:
-        """Finished solutions without a verdict, in the order in which they end."""
+        """Yields finished solutions, not yet verified, in the order in which they end."""
         began = time.monotonic()
         policy, card = self.policy, self.card
         max_new_tokens = self.max_new_tokens or card.max_new_tokens

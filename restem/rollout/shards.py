@@ -1,12 +1,13 @@
-"""Shards: the samples of a step in files of a fixed number of problems.
+"""Shards: the samples of a step in files, each with a fixed number of problems.
 
-A shard is written once all of its samples are verified; a resumed step samples the missing shards
-alone. Since a sample is a function of (policy, problem, sample index, seed), it does not matter in
-which shard, on which host or beside which neighbours it is made.
+A shard is written once all of its samples are verified; a resumed step samples only the missing
+shards. Because a sample is a function of (policy, problem, sample index, seed), its shard, its host
+and the rows beside it do not matter.
 
-Many hosts sample in one of two ways. On devices of its own (no mesh, or `local_mesh`) each host
-takes a share of the shards and waits for no other. On one mesh of all hosts, for a policy that does
-not fit the devices of one, all run one schedule and each verifies and writes its share.
+Many hosts sample in one of two ways. On its own devices (no mesh, or `local_mesh`), each host takes
+a share of the shards and waits for no other host. On one mesh of all hosts, for a policy that does
+not fit on the devices of one host, all hosts run one schedule, and each verifies and writes its
+share.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from restem.runtime import distributed, storage
 from restem.runtime.preemption import PREEMPTION
 
 Extension = Callable[[Rollout, Sequence[Problem], list[Sample]], list[Sample]]
-"""More samples of the problems of a shard, given those that the policy made."""
+"""Takes a rollout, the problems of a shard and the policy's samples; returns more samples."""
 
 
 def sample_shards(
@@ -42,23 +43,23 @@ def sample_shards(
     source: str = "policy",
     extend: Extension | None = None,
 ) -> int:
-    """Samples the shards of `problems` that `folder` lacks; returns once those of all hosts exist.
+    """Samples the shards of `problems` that `folder` lacks; returns once all hosts have finished.
 
-    A preempted job leaves between two shards.
+    A preempted job stops between two shards.
 
     Args:
-      rollout: who samples what; the costs of all hosts are added to its own.
-      folder: of the shards.
-      problems: what is asked.
-      num_samples: solutions per problem.
-      problems_per_shard: a kill loses at most what is unfinished of the shards under way.
+      rollout: the policy on the task; the costs of all hosts are added to the rollout's costs.
+      folder: folder of the shards.
+      problems: the problems to sample.
+      num_samples: number of solutions per problem.
+      problems_per_shard: problems per file; a kill loses only the samples of unfinished shards.
       what: name of the step.
       first_sample: index of the first sample of each problem.
-      source: written into the samples.
-      extend: gives more samples of a shard.
+      source: value of `Sample.source`.
+      extend: adds samples to those of a shard; None: adds none.
 
     Returns:
-      How many shards existed already.
+      The number of shards that existed already.
     """
     shards = max(1, -(-len(problems) // problems_per_shard))
     paths = [layout.shard_path(folder, i, shards) for i in range(shards)]
@@ -71,7 +72,7 @@ def sample_shards(
     own = distributed.share(missing)
     together = rollout.is_shared
     here = rollout.replace(costs=Costs())
-    # Shard after shard, so that a kill finds as many finished as possible.
+    # Shard by shard, so that as many shards as possible are finished when a kill comes.
     of_shard = {
         i: [p for p in problems if shard_of[p.problem_id] == i]
         for i in (missing if together else own)
@@ -87,7 +88,7 @@ def sample_shards(
             storage.write_table(paths[shard], records.samples_to_table(samples))
             mean = sum(s.reward for s in samples) / max(1, len(samples))
             trackers.log(shards - len(gathered), {f"{what.replace(': ', '/')}/mean_reward": mean})
-        # Together all hosts finish the same shards in the same order.
+        # On a shared mesh all hosts finish the same shards in the same order.
         PREEMPTION.leave_if(PREEMPTION.reached() if together else PREEMPTION.noticed())
 
     stream = here.sample(
@@ -111,7 +112,8 @@ def sample_shards(
 
 
 def _of_all_hosts(of_hosts: Sequence[Mapping[str, Any]], together: bool) -> Costs:
-    """The seconds of the slowest host, and the tokens of all, which `together` are the same."""
+    """Returns the slowest host's seconds and all tokens; hosts that sample `together` share
+    them."""
     costs = [Costs(**fields) for fields in of_hosts]
     return Costs(
         seconds=max(c.seconds for c in costs),

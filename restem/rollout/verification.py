@@ -1,6 +1,7 @@
-"""Verdicts beside sampling: the verifier's processes grade what is finished while more is sampled.
+"""Verification that overlaps sampling: finished samples are graded while others are sampled.
 
-The time of a pass is therefore that of the slower of the two, not their sum.
+The verifier grades in processes of its own, so a pass takes as long as the slower of the two, not
+as long as their sum.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from restem.runtime import distributed
 
 
 class Verifier(Protocol):
-    """What gives rewards: `restem.verify.Verifier`, or what a method makes of it."""
+    """Source of rewards: `restem.verify.Verifier`, or a method's wrapper around it."""
 
     def submit(self, problem: Problem, text: str) -> Future[Verdict]:
-        """Returns at once; the verdict comes later."""
+        """Returns a future at once; its result is the verdict."""
 
 
 def verified(completed: Iterable[tuple[Problem, Sample]], verifier: Verifier) -> Iterator[Sample]:
-    """Yields each sample as soon as it has its verdict."""
+    """Yields each sample as soon as its verdict is known."""
     done: queue.SimpleQueue[tuple[Sample, Future[Verdict]]] = queue.SimpleQueue()
     waiting = 0
     for problem, sample in completed:
@@ -51,15 +52,15 @@ def _put(
 
 
 BLOCK = 512
-"""Verdicts that hosts exchange at a time: about 100 kB."""
+"""Verdicts per exchange between hosts: about 100 kB."""
 
 
 def verified_together(
     completed: Iterable[tuple[Problem, Sample]], verifier: Verifier
 ) -> Iterator[Sample]:
-    """The same on hosts that all have the same samples: each verifies its share of them.
+    """Like `verified`, on hosts that all have the same samples: each host verifies a share of them.
 
-    Verdicts are exchanged one block late, so that verification continues beside sampling.
+    Verdicts are exchanged one block late, so that verification overlaps sampling.
     """
 
     def exchange(block: list[tuple[Sample, Future[Verdict] | None]]) -> Iterator[Sample]:

@@ -1,4 +1,4 @@
-"""Which solutions of a problem count as the same: by their text, or by their equations."""
+"""Which solutions of a problem count as the same: equal texts, or equal equations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from restem.records import Sample
 
 
 def exact_text(sample: Sample) -> str:
-    """Two solutions are the same if their text is, white space aside."""
+    """Returns the text without differences in white space."""
     return " ".join(sample.text.split())
 
 
@@ -18,11 +18,11 @@ _MATH_CHARACTERS = re.compile(r"[^0-9a-zA-Z+\-*/^().,\\{}=<>|!%]")
 
 
 def equation_set(sample: Sample) -> str:
-    """Two solutions are the same if they write the same equations, in whatever order and words.
+    """Returns the solution's equations, whatever their order and the words around them.
 
-    Yuan et al. 2023 (RFT), section 3.3, compare lists of calculator annotations; free text has
-    none, so the equations are read off it: what stands on both sides of an `=` that has a digit.
-    A solution without equations is compared by its text.
+    Yuan et al. 2023 (RFT), section 3.3, compare lists of calculator annotations. Free text has
+    none, so an equation here is what stands on both sides of an `=` and contains a digit. A
+    solution without equations is compared by its text.
     """
     equations = set()
     for line in sample.text.splitlines():
@@ -36,7 +36,7 @@ def equation_set(sample: Sample) -> str:
 
 
 def _side(text: str, *, last: bool) -> str:
-    """The formula that touches an equals sign: words end it."""
+    """Returns the formula next to an equals sign; a word ends the formula."""
     pieces = re.split(r"(?:(?<![\\a-zA-Z])[a-zA-Z]{2,}|[$,;:]|(?<=[^\d])\.(?=\s|$)|\.\s)", text)
     return "".join(_MATH_CHARACTERS.sub("", pieces[-1 if last else 0]).split()).rstrip(".")
 

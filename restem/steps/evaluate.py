@@ -1,4 +1,4 @@
-"""How good a policy is: greedy pass@1 and, where asked, pass@k and maj@k, each with an interval."""
+"""Evaluation of a policy: greedy pass@1 and, if enabled, pass@k and maj@k, with intervals."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def evaluate(
     """Evaluates a policy on one task and writes `evals/NAME.json` and `.parquet`.
 
     Args:
-      rollout: the policy on the task. Its key is the same for every iteration, so that policies
-        meet the same noise; `settings` decide how it samples.
-      problems: of one split.
-      directory: of the iteration that made the policy.
-      name: of the evaluation's files: the task, with the split where it is not the test's.
+      rollout: the policy on the task. Its key is the same in every iteration, so that policies are
+        compared under the same noise; `settings` decide how it samples.
+      problems: problems of one split.
+      directory: directory of the iteration that produced the policy.
+      name: name of the evaluation's files: the task, and the split if it is not the test split.
       base_answers: sampled answers of the base policy to the same problems, for the difficulty
-        buckets (section 5.3); the policy's own where it is the base.
+        buckets (section 5.3); None if `rollout` is the base policy itself.
       settings: whether pass@k and maj@k are measured, and from which samples.
 
     Returns:
-      What the JSON file holds.
+      The content of the JSON file.
     """
     path = directory.evaluation(name)
     if distributed.run_on_primary(f"start of the evaluation on {name}", path.exists):

@@ -1,4 +1,4 @@
-"""Training pairs in tokens."""
+"""Tokenisation of training pairs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from restem.training import TokenExample
 
 
 def token_examples(card: TaskCard, examples: Sequence[Example], vocabulary) -> list[TokenExample]:
-    """Examples in tokens: the sampled ids, cut to the text, and the end-of-sequence id.
+    """Returns the examples in tokens: the sampled ids, cut to the text, and the end-of-sequence id.
 
-    Selection keeps finished samples only, so every target ends with EOS; the model learns to stop
-    where its sample was stopped.
+    Selection keeps finished samples only, so every target ends with EOS: the model learns to stop
+    where a stop string ended its sample.
     """
-    # The lowest is the one that ends a document in pretraining; the others end a chat turn.
+    # The lowest EOS id ends a document in pretraining; the others end a chat turn.
     eos_id = min(vocabulary.eos_ids)
     made = []
     for example in examples:

@@ -1,4 +1,4 @@
-"""The E-step: samples solutions of the training problems and has them verified."""
+"""The E-step: samples solutions to the training problems and verifies them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from restem.verify.sandbox import layers
 
 
 class Extend(Protocol):
-    """What else joins the samples of some problems once the policy has had its turn.
+    """Adds samples to those of the policy, shard by shard.
 
-    STaR's rationalization, human solutions, Markov chains and the searches that make an expert of
-    the policy (ExIt) are such; see `restem.methods`.
+    Examples are STaR's rationalization, human solutions, Markov chains and the searches that turn
+    the policy into an expert (ExIt); see `restem.methods`.
     """
 
     def __call__(
@@ -33,13 +33,13 @@ class Extend(Protocol):
         samples: Sequence[Sample],
         directory: layout.IterationDir,
     ) -> list[Sample]:
-        """Returns more verified samples of `problems`, of indices that `samples` do not have.
+        """Returns more verified samples of `problems`, with indices that `samples` do not use.
 
         Args:
-          rollout: that of the E-step, to sample with.
-          problems: of one shard.
-          samples: what the policy made of them, verified.
-          directory: of the iteration.
+          rollout: the rollout of the E-step, for sampling.
+          problems: problems of one shard.
+          samples: the policy's verified samples of these problems.
+          directory: directory of the iteration.
         """
 
 
@@ -56,12 +56,12 @@ def generate(
     Args:
       rollout: the current policy on the task; `settings` decide how it samples.
       problems: the training problems of this iteration.
-      directory: of the iteration.
-      settings: how many solutions, and how they are sampled.
-      source: written into the policy's samples.
+      directory: directory of the iteration.
+      settings: number of solutions per problem, and how they are sampled.
+      source: value of `Sample.source` in the policy's samples.
 
     Returns:
-      What `generation.json` holds: counts, seconds and rates.
+      The content of `generation.json`: counts, seconds and rates.
     """
     if distributed.run_on_primary("start of the E-step", directory.generation.exists):
         return storage.read_json(directory.generation)
@@ -102,9 +102,9 @@ def generate(
     def finish() -> dict[str, Any]:
         counts = report(rollout, reader.read_samples(directory), len(problems), settings)
         counts["problems_set_aside"] = len(aside)
-        # A resumed step timed only what it sampled itself.
+        # A resumed step has timed only the samples that it drew itself.
         counts["resumed_from_shard"] = resumed or None
-        # Workers that died or hung, and what became of their samples; on this host.
+        # Workers of this host that died or hung, and what happened to their samples.
         counts["verification_workers"] = dict(verify.shared_counts() - lost_before)
         storage.write_json(directory.generation, counts)
         names = ("mean_reward", "tokens", "tokens_per_second")
@@ -122,8 +122,8 @@ def report(
     Args:
       rollout: the policy on the task, with its costs.
       samples: all samples of the E-step.
-      num_problems: problems that were asked.
-      settings: of the E-step.
+      num_problems: number of problems that were sampled.
+      settings: settings of the E-step.
     """
     seconds = rollout.costs.seconds
     counts: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""What an M-step keeps beside its state: its history, and the best policy so far."""
+"""What an M-step keeps besides its training state: its history and the best policy so far."""
 
 from __future__ import annotations
 
@@ -18,43 +18,43 @@ from restem.runtime import distributed, storage
 
 @dataclasses.dataclass
 class History:
-    """What an M-step has seen; saved with the training state for a resumed one."""
+    """The progress of an M-step; saved with the training state so that a resumed M-step has it."""
 
     best_reward: float | None = None
     """Validation reward of the best policy so far; None without validation problems."""
     best_step: int = 0
-    """Step of that policy; 0 is the one that training starts from."""
+    """Step of the best policy; 0 is the policy that training starts from."""
     stale: int = 0
-    """Validations since then."""
+    """Validations since the best policy."""
     validations: int = 0
-    """Validations in all, that of the start not counted."""
+    """Number of validations, excluding that of the starting policy."""
     loss: list[list[float]] = dataclasses.field(default_factory=list)
-    """[step, loss] of every step."""
+    """[step, loss] per optimizer step."""
     validation: list[list[float]] = dataclasses.field(default_factory=list)
-    """[step, reward] of every validation."""
+    """[step, reward] per validation."""
     tokens: int = 0
-    """Target tokens trained on."""
+    """Number of target tokens trained on."""
     training_seconds: float = 0.0
-    """Seconds in training steps alone."""
+    """Seconds spent in optimizer steps."""
     seconds_before: float = 0.0
-    """Seconds of the processes that were killed or preempted."""
+    """Seconds spent by earlier processes, which were killed or preempted."""
     began: float = dataclasses.field(default_factory=time.monotonic)
-    """When this process began, by `time.monotonic`."""
+    """Time at which this process began the M-step, by `time.monotonic`."""
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any], *, began: float) -> History:
-        """The inverse of `to_dict`, in the process that continues."""
+        """Inverts `to_dict`, in the process that continues the M-step."""
         return cls(**fields, began=began)
 
     def to_dict(self) -> dict[str, Any]:
-        """What is saved with the training state."""
+        """Returns the dictionary that is saved with the training state."""
         fields = dataclasses.asdict(self)
         del fields["began"]
         return fields | {"seconds_before": self.seconds}
 
     @property
     def seconds(self) -> float:
-        """Seconds in all."""
+        """Total seconds, including those of earlier processes."""
         return self.seconds_before + time.monotonic() - self.began
 
     @property
@@ -63,19 +63,19 @@ class History:
         return int(self.loss[-1][0]) if self.loss else 0
 
     def is_saved(self, every: int) -> bool:
-        """Whether the state of the last validation is saved: that of each `every`-th; 0: none."""
+        """Returns whether to save the state at the last validation, each `every`-th; 0: none."""
         return bool(every) and self.validations % every == 0
 
     def add_update(self, step: int, metrics: Mapping[str, float], seconds: float) -> None:
-        """Adds an optimizer step."""
+        """Records an optimizer step."""
         self.loss.append([step, metrics["loss"]])
         self.tokens += int(metrics["target_tokens"])
         self.training_seconds += seconds
 
     def add_validation(self, step: int, reward: float | None) -> bool:
-        """Adds a validation; returns whether the policy of `step` is the best so far.
+        """Records a validation; returns whether the policy of `step` is the best so far.
 
-        Without validation problems (None) the last policy is the best.
+        Without validation problems (`reward` is None) the last policy counts as the best.
         """
         self.validations += 1
         if reward is not None:
@@ -89,18 +89,19 @@ class History:
 
 @dataclasses.dataclass(frozen=True)
 class Candidates:
-    """The best policies of an M-step under way, by step."""
+    """Checkpoints of the best policies so far in an unfinished M-step, by step."""
 
     directory: layout.IterationDir
-    """Of the iteration."""
+    """Directory of the iteration."""
     start: Policy
-    """The policy that training starts from; decoder, vocabulary and adapter's form are its own."""
+    """Policy that training starts from; the candidates share its architecture, vocabulary and
+    adapter settings."""
 
     def path(self, step: int) -> epath.Path:
         return self.directory.candidates / f"step_{step:06d}"
 
     def save(self, step: int, params: Any) -> None:
-        """Writes the policy of a step, or its adapter; all hosts call it."""
+        """Writes the policy of a step, or its adapter; every host must call this."""
         start = self.start
         orbax.save(
             self.path(step), params, start.config, start.vocabulary, adapter=start.adapter,
@@ -108,10 +109,10 @@ class Candidates:
         )  # fmt: skip
 
     def keep_only(self, step: int) -> None:
-        """Removes all others.
+        """Removes the candidates of all other steps.
 
-        Only once a training state that names `step` is saved: a kill before must find the policy
-        that the saved state names.
+        Call this only after a training state that names `step` is saved: a process that resumes
+        after a kill must find the policy that the saved state names.
         """
         if distributed.is_primary() and self.directory.candidates.exists():
             for path in self.directory.candidates.iterdir():
@@ -119,7 +120,7 @@ class Candidates:
                     path.rmtree()
 
     def make_policy(self, history: History) -> None:
-        """Makes the best policy the iteration's; a kill may have come after that already."""
+        """Makes the best candidate the iteration's policy, unless that was done before a kill."""
         if not history.best_step:
             logging.warning(
                 "%s: training never raised the validation reward above %.3f; the policy stays %s",
@@ -133,7 +134,7 @@ class Candidates:
         if "://" not in str(candidate):
             candidate.rename(checkpoint)
             return
-        # What a kill leaves half copied is copied again: without its report no M-step is finished.
+        # A copy that a kill interrupts is made again: an M-step without a report is unfinished.
         storage.copy_folder(candidate, checkpoint)
 
 
@@ -146,18 +147,18 @@ def keep_policy(
     examples: int = 0,
     began: float,
 ) -> dict[str, Any]:
-    """Ends an iteration without training: its policy is `start`.
+    """Ends an iteration without training: `start` becomes its policy.
 
     Args:
-      start: the policy.
-      directory: of the iteration.
-      reward: its validation reward; None where it was not measured.
-      validation: [step, reward] of what was measured.
-      examples: that were looked at.
-      began: when the M-step began, by `time.monotonic`.
+      start: the policy to keep.
+      directory: directory of the iteration.
+      reward: validation reward of the policy; None if it was not measured.
+      validation: [step, reward] per validation.
+      examples: number of examples considered.
+      began: time at which the M-step began, by `time.monotonic`.
 
     Returns:
-      What `improvement.json` holds.
+      The content of `improvement.json`.
     """
     history = History(best_reward=reward, validation=[list(v) for v in validation], began=began)
     return finish(directory, report(start, history, examples=examples))
@@ -172,15 +173,15 @@ def report(
     packing_efficiency: float = 1.0,
     epochs: float = 0.0,
 ) -> dict[str, Any]:
-    """What `improvement.json` holds.
+    """Returns the content of `improvement.json`.
 
     Args:
       start: the policy that training started from.
-      history: of the training.
-      examples: of the training set.
-      too_long: examples left out because they are longer than a row.
-      packing_efficiency: share of the tokens of rows that are no padding.
-      epochs: passes over the examples.
+      history: history of the training.
+      examples: number of examples in the training set.
+      too_long: number of examples left out because they are longer than a row.
+      packing_efficiency: share of the tokens in packed rows that are not padding.
+      epochs: number of passes over the examples.
     """
     return {
         "improved": history.best_step > 0,
@@ -202,7 +203,7 @@ def report(
 
 
 def finish(directory: layout.IterationDir, improvement: dict[str, Any]) -> dict[str, Any]:
-    """Ends an M-step: writes its report, and discards what was needed only until here."""
+    """Ends an M-step: writes its report and deletes its training state and candidates."""
 
     def write() -> dict[str, Any]:
         storage.write_json(directory.improvement, improvement)

@@ -1,8 +1,8 @@
 """The M-step: fine-tunes a policy on the selected examples until validation stops improving.
 
 Algorithm 1 of the paper: while the reward on D_val improves, maximise the reward-weighted
-log-likelihood of equation 3, starting from the policy that the method names (the base one for
-ReST-EM). The policy of the best validation is kept, not the last one.
+log-likelihood of equation 3, starting from the policy that the method names (for ReST-EM, the base
+policy). The policy with the best validation reward is kept, not the last one.
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ def improve(
     start_reward: float | None = None,
     settings: ImproveSettings = ImproveSettings(),
 ) -> dict[str, Any]:
-    """Fits the policy of `rollout` to `examples`; writes the best one to `directory.checkpoint`.
+    """Fits the policy of `rollout` to `examples`; writes the best policy to `directory.checkpoint`.
 
-    Killed and run again, it continues from the last saved validation; preempted, from the step it
-    had reached. Many hosts train together on one mesh, and each computes the same.
+    An M-step that was killed continues from the last saved validation; one that was preempted, from
+    the step it had reached. Many hosts train together on one mesh, and each runs the same program.
 
     Args:
-      rollout: the policy that training starts from, whose parameters stay as they are, on the task,
-        whose prefix precedes every example (section 5: the few-shot prompt is part of the input).
-        Its mesh trains and validates; its key fixes the order of the examples.
+      rollout: the policy that training starts from, whose parameters are left unchanged, and the
+        task, whose prefix precedes every example (section 5: the few-shot prompt is part of the
+        input). Its mesh serves training and validation; its key fixes the order of the examples.
       examples: the training set.
-      validation: problems whose greedy reward decides when to stop; none: train all epochs and
-        keep the last policy.
-      directory: of the iteration.
-      start_reward: validation reward of the policy of `rollout`, where it is known already.
-      settings: of the training.
+      validation: problems whose greedy reward decides when to stop; if empty, training runs for all
+        epochs and the last policy is kept.
+      directory: directory of the iteration.
+      start_reward: validation reward of the policy of `rollout`; None if not yet measured.
+      settings: settings of the M-step.
 
     Returns:
-      What `improvement.json` holds.
+      The content of `improvement.json`.
 
     Raises:
       UserError: there is no example to train on, or training diverged.
@@ -106,7 +106,7 @@ def improve(
 
 @dataclasses.dataclass(frozen=True)
 class _MStep:
-    """An M-step, prepared."""
+    """An M-step whose examples are packed and whose trainer is built."""
 
     rollout: Rollout
     trainer: Trainer
@@ -119,7 +119,7 @@ class _MStep:
     settings: ImproveSettings
 
     def begin(self, start_reward: float | None, began: float) -> tuple[TrainState, History]:
-        """The state and history to continue from: the saved ones, or those of the start."""
+        """Returns the state and history to continue from: the saved ones, or fresh ones."""
         params = self.rollout.policy.params
         state = self.trainer.init(params, seed=self.rollout.key)
         places = self.trainer.state_shardings()
@@ -133,7 +133,7 @@ class _MStep:
         return state, History(best_reward=start_reward, validation=measured, began=began)
 
     def fit(self, state: TrainState, history: History) -> None:
-        """Update, validate, keep the best, save, stop: until validation no longer improves."""
+        """Trains until validation stops improving: update, validate, keep the best, save, stop."""
         settings, total = self.settings, self.total_steps
         updates = self.trainer.fit(
             state, self.data, epochs=settings.epochs, seed=self.rollout.key, frozen=self.frozen
@@ -152,7 +152,7 @@ class _MStep:
                     if history.add_validation(update.step, reward):
                         self.candidates.save(update.step, update.state.params)
                     if update.step == total or history.stale == settings.patience:
-                        break  # nothing is left to continue with
+                        break  # training is complete
                 preempted = PREEMPTION.reached()
                 if preempted or (is_due and history.is_saved(settings.save_every)):
                     saved = history.to_dict()
@@ -162,16 +162,16 @@ class _MStep:
 
     @property
     def name(self) -> str:
-        """Of the iteration, for messages."""
+        """Name of the iteration, for messages."""
         return self.candidates.directory.path.name
 
     def log(self, step: int, values: Mapping[str, float | None]) -> None:
-        """Logs scalars of a step to the trackers of the run."""
+        """Logs scalars of an optimizer step to the run's trackers."""
         where = self.candidates.directory.path.name
         trackers.log(step, {f"improve/{name}/{where}": value for name, value in values.items()})
 
     def validate(self, params: Any, step: int) -> float | None:
-        """The reward on D_val of the policy of a step; None without validation problems."""
+        """Returns the reward on D_val of the policy of a step; None without validation problems."""
         if not self.validation:
             return None
         rollout = self.rollout.replace(policy=self.rollout.policy.replace(params=params))
@@ -180,7 +180,8 @@ class _MStep:
 
     @contextlib.contextmanager
     def shown(self, done: int) -> Iterator[Callable[[float], None]]:
-        """Shows progress, and traces some steps; yields what is called with the loss of each."""
+        """Shows progress and profiles some steps; yields a callback that takes the loss of each
+        step."""
         what = f"{self.name}: training"
         with (
             progress(what, total=self.total_steps, unit="steps", done=done) as bar,
@@ -195,7 +196,7 @@ class _MStep:
 
     @contextlib.contextmanager
     def divergence_named(self, history: History) -> Iterator[None]:
-        """Makes a divergence of training bad input: the remedy is another learning rate."""
+        """Turns a divergence of training into a `UserError` that suggests another learning rate."""
         try:
             yield
         except DivergenceError as e:
@@ -209,9 +210,9 @@ class _MStep:
 
 
 def is_validated(step: int, total: int, is_epoch_end: bool, every: int | None) -> bool:
-    """Whether the policy of a step is validated: that of each `every`-th step, and the last one.
+    """Returns whether to validate the policy of a step: each `every`-th step, and the last one.
 
-    A validation less than half an interval before the end is left out:
+    A validation less than half an interval before the end is skipped:
 
         every=4    5 steps: 5      6 steps: 4 6      8 steps: 4 8      9 steps: 4 9
     """
@@ -242,7 +243,7 @@ def _without_examples(
 
 
 def _trainer(rollout: Rollout, data: Sequence[TokenExample], settings: ImproveSettings) -> Trainer:
-    """The trainer, in the row shape of the settings or else in the cheapest one."""
+    """Returns the trainer, with the row shape that the settings give or else the cheapest one."""
     start, mesh = rollout.policy, rollout.mesh
     prefix = prompts.prefix_ids(rollout.card, start.vocabulary)
     length, rows = choose_shape(

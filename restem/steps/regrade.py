@@ -1,4 +1,4 @@
-"""Grades samples again, in place: what another verifier would have changed."""
+"""Grades samples again, in place, and reports what changed."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from restem.runtime import storage
 
 @dataclasses.dataclass
 class Changes:
-    """What a verifier changed."""
+    """What grading again changed."""
 
     kinds: Counter[str] = dataclasses.field(default_factory=Counter)
-    """Samples by "same", "0 -> 1", ..."""
+    """Number of samples per change: "same", "0 -> 1", ..."""
     rewards: list[float] = dataclasses.field(default_factory=list)
-    """All rewards after it."""
+    """Rewards of all samples after grading again."""
     lines: list[str] = dataclasses.field(default_factory=list)
-    """One per sample whose reward changed."""
+    """One line per sample whose reward changed."""
 
     @property
     def any(self) -> bool:
-        """Whether a reward changed."""
+        """Whether any reward changed."""
         return bool(self.kinds.keys() - {"same", "not the verifier's"})
 
 
@@ -44,13 +44,13 @@ def regrade(
 ) -> Changes:
     """Grades the samples of an iteration again.
 
-    Samples whose reward is not the verifier's (`records.UNVERIFIED_SOURCES`) keep it.
+    Samples that the verifier does not grade (`records.UNVERIFIED_SOURCES`) keep their reward.
 
     Args:
-      directory: of the iteration.
-      problems: that were sampled.
-      verifier: of the task's grader.
-      is_dry: change no file.
+      directory: directory of the iteration.
+      problems: the problems that were sampled.
+      verifier: verifier with the task's grader.
+      is_dry: if True, changes no file.
 
     Raises:
       UserError: the iteration has no samples.
@@ -80,7 +80,8 @@ def _shards(directory: layout.IterationDir) -> Iterator[tuple[epath.Path, list[S
 def _graded(
     samples: Sequence[Sample], problems: Mapping[str, Problem], verifier: Verifier
 ) -> list[tuple[Sample, Future[Verdict] | None]]:
-    """(sample, its verdict to come) of all samples, which are graded side by side."""
+    """Returns all samples with the futures of their verdicts; the samples are graded in
+    parallel."""
     return [
         (sample, None)
         if sample.source in records.UNVERIFIED_SOURCES
@@ -99,7 +100,7 @@ def _regraded(
         changes.kinds["not the verifier's"] += 1
         return before
     verdict = future.result()
-    if before.reward == np.float32(verdict.reward):  # as it is stored
+    if before.reward == np.float32(verdict.reward):  # rewards are stored as float32
         changes.kinds["same"] += 1
     else:
         change = f"{before.reward:g} -> {verdict.reward:g}"

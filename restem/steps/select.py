@@ -1,7 +1,7 @@
-"""From rewards to a training set: what is kept of the samples, and with what weight.
+"""From rewards to a training set: which samples are kept, and with what weight.
 
-In the paper's terms (section 3) this fixes q(y | x), proportional to f(r(x, y)) p(y | x), by its
-samples: `keep` and `cap` say which samples stand for it, `weight` is f.
+In the paper's terms (section 3), the kept samples represent q(y | x), which is proportional to
+f(r(x, y)) p(y | x): `keep` and `cap` choose the samples, and `weight` is f.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from restem.steps.strategies import KeepByStep, WeightOfAll
 T = TypeVar("T")
 
 FATES = ("truncated", "unformatted", "rejected", "duplicate", "over_cap", "over_total", "kept")
-"""What becomes of a sample, exactly one of these: it was cut off at the length limit; it was not
-kept, and the grader found no final answer in it; it was not kept; it repeats another; it is one too
-many of its problem, or of all; it is trained on."""
+"""Fate of a sample, exactly one per sample: truncated at the length limit; not kept, because the
+grader found no final answer; not kept for another reason; a duplicate of another sample; over the
+cap per problem; over the cap on all examples; or trained on."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """A training set and the account of every sample."""
+    """A training set, and the fate of every sample."""
 
     examples: list[Example]
-    """In the order of the problems."""
+    """Examples in the order of the problems."""
     report: dict[str, Any]
-    """What `selection.json` holds."""
+    """Content of `selection.json`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Chosen:
-    """A sample that is trained on."""
+    """A kept sample, with its problem and weight."""
 
     problem: Problem
     sample: Sample
@@ -56,11 +56,11 @@ def select(
 
     Args:
       problems: the problems that were sampled.
-      samples: verified samples of them.
-      iteration: of the run; choices differ between iterations.
-      seed: of the run.
-      step: which Improve step on these samples, from 0 (ReST takes several).
-      settings: what is kept, and with what weight.
+      samples: verified samples of these problems.
+      iteration: number of the iteration; random choices differ between iterations.
+      seed: seed of the run.
+      step: Improve step on these samples, counted from 0 (ReST takes several).
+      settings: which samples are kept, and with what weight.
 
     Raises:
       ValueError: a sample has no reward.
@@ -93,7 +93,7 @@ def select(
 def _choose(
     problem: Problem, samples: Sequence[Sample], settings: SelectSettings, rng: random.Random
 ) -> dict[str, list[Sample]]:
-    """The samples of one problem by their fates, up to "kept"."""
+    """Returns the samples of one problem by fate, before the cap on all examples."""
     finished = [s for s in samples if s.finish_reason != "length"]
     candidates = list(settings.keep(problem, finished)) if finished else []
     unlike = _first_of_each(candidates, settings.distinct)
@@ -110,7 +110,7 @@ def _choose(
 
 
 def _first_of_each(samples: list[Sample], distinct: str) -> list[Sample]:
-    """The first of the samples that count as the same solution."""
+    """Returns the first of each group of samples that count as the same solution."""
     key_of = DISTINCT[distinct]
     if key_of is None:
         return samples
@@ -121,14 +121,14 @@ def _first_of_each(samples: list[Sample], distinct: str) -> list[Sample]:
 
 
 def _at_most(most: int | None, items: list[T], rng: random.Random) -> list[T]:
-    """At most so many of the items, chosen at random and in their order."""
+    """Returns at most `most` of the items, chosen at random, in their original order."""
     if most is None or len(items) <= most:
         return items
     return [items[i] for i in sorted(rng.sample(range(len(items)), most))]
 
 
 def _without(items: Sequence[T], taken: Sequence[T]) -> list[T]:
-    """The items that are none of the `taken` ones, by identity."""
+    """Returns the items that are not in `taken`, compared by identity."""
     ids = set(map(id, taken))
     return [item for item in items if id(item) not in ids]
 
@@ -145,13 +145,13 @@ def _weigh(
 
 
 def as_example(problem: Problem, sample: Sample, weight: float) -> Example:
-    """The training pair of a sample: the problem's own query, never a hint that the sample saw."""
+    """Returns the training pair of a sample, with the problem's own query: never a hint."""
     return Example(
         problem_id=problem.problem_id,
         sample_index=sample.sample_index,
         inputs=problem.inputs,
         targets=sample.text,
-        # Ids of another policy are of another vocabulary: its text is tokenised again.
+        # Another policy may have another vocabulary, so the text of its samples is tokenised again.
         target_ids=() if ":" in sample.source else sample.token_ids,
         weight=weight,
     )
@@ -164,7 +164,7 @@ def _report(
     examples: Sequence[Example],
     fates: Mapping[str, Sequence[_Chosen]],
 ) -> dict[str, Any]:
-    """What `selection.json` holds."""
+    """Content of `selection.json`."""
     weights = [e.weight for e in examples]
     return {
         "iteration": iteration,

@@ -1,7 +1,7 @@
 """Settings of the loop and its steps; gin fills them under the names "em", "generate", ...
 
-The annotation of a field is its check (`restem.runtime.checks`), and the text below it is what
-`restem config` prints.
+The annotation of a field holds its validity check (`restem.runtime.checks`), and `restem config`
+prints the text below the field.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ class LoopSettings:
     """The loop of Algorithm 1."""
 
     iterations: Annotated[int, at_least(1), MAY_CHANGE] = 3
-    """Iterations (section 5: 3 for MATH, 2 for APPS)."""
+    """Number of iterations (section 5: 3 for MATH, 2 for APPS)."""
     start_from: Literal["base", "last"] = "base"
-    """Policy that the M-step fine-tunes: the base one (ReST-EM) or the last one (ReST)."""
+    """Policy that the M-step fine-tunes: the base policy (ReST-EM) or the last policy (ReST)."""
     problems_per_iteration: Annotated[int | None, at_least(1)] = None
-    """Problems per iteration, a mini-batch (IML, RAFT); None: all."""
+    """Problems per iteration: the size of a mini-batch (IML, RAFT); None: all problems."""
     generate_every: Annotated[int, at_least(1)] = 1
-    """Iterations that share the samples of the first of them: Improve steps per Generate step in
+    """Consecutive iterations that train on the same samples: Improve steps per Generate step in
     ReST."""
     evaluate_every: Annotated[int, at_least(1), MAY_CHANGE] = 1
-    """Iterations between evaluations; the last one is always evaluated."""
+    """Iterations between evaluations; the last iteration is always evaluated."""
     improve: Callable[..., dict[str, Any]] | None = None
-    """M-step in place of fine-tuning, such as `@many_shot()` (reinforced ICL), which trains
-    nothing; None: fine-tuning."""
+    """Replacement for fine-tuning in the M-step, such as `@many_shot()` (reinforced ICL), which
+    trains nothing; None: fine-tuning."""
 
 
 @register("generate")
@@ -55,40 +55,41 @@ class GenerateSettings:
     """The E-step."""
 
     num_samples: Annotated[int, at_least(0)] = 32
-    """Solutions per problem (section 5: 32 for MATH, 64 for APPS); 0 leaves the policy out, for
-    human solutions alone."""
+    """Solutions per problem (section 5: 32 for MATH, 64 for APPS); 0: the policy samples nothing,
+    for training on human solutions alone."""
     sampling: Sampling = Sampling(temperature=0.7, top_k=40)
     """Temperature and truncation (section 5: temperature 0.7, top-k 40)."""
     max_new_tokens: Annotated[int | None, at_least(1)] = None
-    """Longest solution in tokens; None: the task's."""
+    """Length limit of a solution in tokens; None: the task's limit."""
     max_question_tokens: Annotated[int | None, at_least(1)] = None
-    """Longest question in tokens; problems with a longer one are counted and left out. None: a
-    problem that the policy cannot take refuses the run."""
+    """Length limit of a question in tokens; problems with a longer question are counted and left
+    out. None: a question too long for the policy ends the run with an error."""
     problems_per_shard: Annotated[int, at_least(1)] = 64
-    """Problems per file of samples; a kill loses at most what is unfinished of the files under way.
+    """Problems per file of samples; a kill loses only the samples of unfinished files.
     """
     grading: Callable[[Verifier], Verifier] | None = None
-    """Makes another verifier of the task's, such as `@WithoutGold()`, which hides the answers."""
+    """Wrapper around the task's verifier, such as `@WithoutGold()`, which hides the gold
+    answers."""
     extend: Callable[..., Any] | None = None
-    """Adds samples to the policy's, such as `@Rationalization()`; see `steps.generate.Extend`."""
+    """Source of additional samples, such as `@Rationalization()`; see `steps.generate.Extend`."""
 
 
 @register("select")
 @dataclasses.dataclass(frozen=True)
 class SelectSettings:
-    """What is kept of the samples, and with what weight."""
+    """Which samples are kept, and with what weight."""
 
     keep: Keep = RewardAbove()
-    """Which finished samples are candidates."""
+    """Which finished samples are candidates for training."""
     distinct: Literal["none", "text", "equations"] = "text"
-    """Which candidates count as the same solution; of equals the one of the lowest index stays."""
+    """When two candidates count as the same solution; the one with the lowest index is kept."""
     cap: Annotated[int | None, at_least(1)] = 10
-    """Most examples per problem, chosen at random (section 5: 10 for MATH and APPS, against the
-    dominance of easy problems); None: all."""
+    """Maximum number of examples per problem, chosen at random (section 5: 10 for MATH and APPS, so
+    that easy problems do not dominate); None: no limit."""
     weight: Weight | WeightOfAll = RewardWeight()
     """Weight of a kept sample: f(r) of section 3."""
     max_examples: Annotated[int | None, at_least(1)] = None
-    """Most examples in all, chosen at random; None: all."""
+    """Maximum number of examples in total, chosen at random; None: no limit."""
 
 
 @register("improve")
@@ -97,38 +98,41 @@ class ImproveSettings:
     """The M-step."""
 
     optimizer: Callable[..., optax.GradientTransformation] = optimizers.adamw
-    """Optimizer, called with `total_steps`: `@adamw` or `@adafactor`."""
+    """Optimizer factory, called with `total_steps`: `@adamw` or `@adafactor`."""
     epochs: Annotated[int, at_least(1)] = 8
-    """Most passes over the examples."""
+    """Maximum number of passes over the examples."""
     batch_examples: Annotated[int, at_least(1)] = 64
     """Examples per optimizer step."""
     rows_per_batch: Annotated[int | None, at_least(1)] = None
-    """Packed rows computed at once; None: chosen with the row length."""
+    """Packed rows per forward and backward pass; None: chosen together with the row length."""
     row_length: Annotated[int | None, at_least(1)] = None
-    """Tokens per packed row; None: the length that costs the fewest products."""
+    """Tokens per packed row; None: the length that needs the fewest multiplications."""
     micro_batch_tokens: Annotated[int, at_least(1)] = 4096
-    """Most tokens of rows computed at once, where their number is chosen: what fits in memory."""
+    """Maximum number of tokens per forward and backward pass, limited by memory; used when
+    `rows_per_batch` is None."""
     normalisation: Normalisation = "token"
-    """How the sum over examples becomes the loss; see `training.losses.Normalisation`."""
+    """Normalisation of the loss, a weighted sum over examples; see
+    `training.losses.Normalisation`."""
     param_dtype: Literal["float32", "bfloat16"] | None = "float32"
-    """Type of the trained parameters; None keeps the policy's."""
+    """Data type of the trained parameters; None: that of the policy."""
     adapter: Lora | None = None
-    """Low-rank adapter that is trained on the frozen policy, such as `@Lora()`; None: all
-    parameters are trained."""
+    """Low-rank adapter to train on the frozen policy, such as `@Lora()`; None: all parameters are
+    trained."""
     remat: Literal["none", "dots", "full"] = "full"
-    """What the backward pass computes again to save memory; see `ModelConfig.remat`."""
+    """Activations that the backward pass recomputes to save memory; see `ModelConfig.remat`."""
     validate_every: Annotated[int | None, at_least(1)] = None
-    """Steps between validations; None: at the end of each epoch. The end is always validated."""
+    """Optimizer steps between validations; None: one validation per epoch. The last step is always
+    validated."""
     save_every: Annotated[int, at_least(0), MAY_CHANGE] = 1
-    """Validations between saves of the training state, which is three times as large as the policy;
-    0: only when preempted, for trainings of minutes."""
+    """Validations between saves of the training state, which is three times the size of the policy;
+    0: save only when preempted, for training that takes minutes."""
     patience: Annotated[int, at_least(1)] = 1
-    """Validations in a row without a better one that end training."""
+    """Consecutive validations without improvement after which training stops."""
     max_new_tokens: Annotated[int | None, at_least(1)] = None
-    """Longest solution in validation, in tokens; None: the task's."""
+    """Length limit of a solution in validation, in tokens; None: the task's limit."""
     skip_empty: bool = False
-    """Leave the policy as it is where no sample was kept, instead of failing: the next mini-batch
-    of problems may be luckier (IML, RAFT)."""
+    """Whether to keep the policy unchanged if no sample was kept, instead of failing: the next
+    mini-batch of problems may yield some (IML, RAFT)."""
 
 
 @register("evaluate")
@@ -137,22 +141,23 @@ class EvaluateSettings:
     """How policies are evaluated."""
 
     num_samples: Annotated[int, at_least(0)] = 0
-    """Solutions per problem for pass@k and maj@k; 0 leaves both out."""
+    """Solutions per problem for pass@k and maj@k; 0: neither is measured."""
     sampling: Sampling = Sampling(temperature=1.0, top_p=0.95)
     """Temperature and truncation of these solutions (section 5.2: temperature 1.0, top-p 0.95)."""
     max_new_tokens: Annotated[int | None, at_least(1)] = None
-    """Longest solution in tokens; None: the task's."""
+    """Length limit of a solution in tokens; None: the task's limit."""
     problems_per_shard: Annotated[int, at_least(1)] = 64
-    """Problems whose answers are kept at a time while an evaluation is under way."""
+    """Problems per file of answers while an evaluation is under way."""
 
     def of_split(self, split: str) -> EvaluateSettings:
-        """Of training problems the greedy answers are measured alone, for the gap to test ones."""
+        """Returns the settings for a split: on training problems, only greedy answers are
+        measured."""
         return dataclasses.replace(self, num_samples=0) if split == "train" else self
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """All settings of a run: what the loop, the single steps, `plan` and the identity read."""
+    """All settings of a run, shared by the loop, the single-step verbs, `plan` and the identity."""
 
     run: RunSettings = RunSettings()
     loop: LoopSettings = LoopSettings()
@@ -162,15 +167,16 @@ class Settings:
     evaluate: EvaluateSettings = EvaluateSettings()
 
     def with_run(self, **changes: Any) -> Settings:
-        """The same with other settings of `Run`."""
+        """Returns a copy with other settings of `Run`."""
         return dataclasses.replace(self, run=dataclasses.replace(self.run, **changes))
 
     @classmethod
     def from_gin(cls) -> Settings:
-        """The settings that gin's files and flags bind, checked.
+        """Returns the settings bound by gin files and flags, after checking them.
 
         Raises:
-          UserError: names the setting, its value and what is allowed.
+          UserError: a value is invalid; the message names the setting, its value and what is
+            allowed.
         """
         bindings.check()
         made = cls(

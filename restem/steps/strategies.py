@@ -1,7 +1,7 @@
-"""Strategies of selection: which samples are candidates for training, and what each one weighs.
+"""Strategies of selection: which samples are candidates for training, and with what weight.
 
-The published methods differ in these. Each strategy is a frozen dataclass with one method, which
-gin binds to `select.keep` or `select.weight`.
+The published methods differ in these strategies. Each one is a frozen dataclass with one method;
+gin binds it to `select.keep` or `select.weight`.
 """
 
 from __future__ import annotations
@@ -20,26 +20,27 @@ from restem.runtime.checks import above, between
 
 @runtime_checkable
 class Keep(Protocol):
-    """Which finished samples of one problem are candidates for training."""
+    """Chooses the finished samples of one problem that are candidates for training."""
 
     def __call__(self, problem: Problem, samples: Sequence[Sample]) -> list[Sample]: ...
 
 
 @runtime_checkable
 class KeepByStep(Keep, Protocol):
-    """One that changes over the Improve steps of a Generate step (`methods.RisingThreshold`)."""
+    """A `Keep` that changes over the Improve steps of a Generate step
+    (`methods.RisingThreshold`)."""
 
     def at(self, step: int) -> Keep:
-        """The strategy of Improve step `step`, counted from 0."""
+        """Returns the strategy for Improve step `step`, counted from 0."""
 
 
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
 class RewardAbove:
-    """Samples whose reward is above a threshold; with binary rewards, the correct ones."""
+    """Keeps samples whose reward is above a threshold; with binary rewards, the correct ones."""
 
     threshold: float = 0.0
-    """tau of ReST (Gulcehre et al. 2023); section 3, remark."""
+    """Threshold tau of ReST (Gulcehre et al. 2023); section 3, remark."""
 
     def __call__(self, problem: Problem, samples: Sequence[Sample]) -> list[Sample]:
         return [s for s in samples if s.reward > self.threshold]
@@ -48,7 +49,7 @@ class RewardAbove:
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
 class Everything:
-    """All samples, whatever their reward; their weights differ (RWR)."""
+    """Keeps all samples, whatever their reward; their weights differ (RWR)."""
 
     def __call__(self, problem: Problem, samples: Sequence[Sample]) -> list[Sample]:
         return list(samples)
@@ -57,10 +58,11 @@ class Everything:
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
 class BestOfN:
-    """The sample of the highest reward, the likelier one of equals (RAFT, Dong et al. 2023)."""
+    """Keeps the sample with the highest reward; ties go to the likelier one (RAFT, Dong et al.
+    2023)."""
 
     above: float = 0.0
-    """Reward that the best sample must exceed to be kept."""
+    """Reward that the best sample must exceed."""
 
     def __call__(self, problem: Problem, samples: Sequence[Sample]) -> list[Sample]:
         best = max(samples, key=lambda s: (s.reward, s.logprob, -s.sample_index))
@@ -70,20 +72,20 @@ class BestOfN:
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
 class MajorityAnswer:
-    """Samples that agree with the most frequent answer (Huang et al. 2022).
+    """Keeps the samples that agree with the most frequent answer (Huang et al. 2022).
 
-    No reward and no gold answer is read: the samples' own final answers vote.
+    Neither rewards nor gold answers are read: the samples' own final answers vote.
     """
 
     min_share: Annotated[float, between(0, 1)] = 0.0
-    """Least share of the samples that the majority must have (its confidence in section 3.2 of
-    Huang et al.); of other problems nothing is kept."""
+    """Minimum share of the samples that must agree (the confidence in section 3.2 of Huang et al.);
+    a problem below this share contributes no examples."""
 
     def __call__(self, problem: Problem, samples: Sequence[Sample]) -> list[Sample]:
         votes = collections.Counter(filter(None, (s.final_answer for s in samples)))
         if not votes:
             return []
-        # Of equally frequent answers the first in the alphabet, so that order does not matter.
+        # Ties go to the alphabetically first answer, so that the order of samples does not matter.
         answer, count = min(votes.items(), key=lambda item: (-item[1], item[0]))
         if count < self.min_share * len(samples):
             return []
@@ -92,7 +94,7 @@ class MajorityAnswer:
 
 @runtime_checkable
 class Weight(Protocol):
-    """f(r) of section 3: the weight of a sample of reward r."""
+    """f(r) of section 3: the weight of a sample with reward r."""
 
     def __call__(self, reward: float) -> float: ...
 
@@ -102,13 +104,13 @@ class WeightOfAll(Protocol):
     """A weight that depends on all samples (`methods.ControlVariate`)."""
 
     def of_all(self, kept: Sequence[Sample], samples: Sequence[Sample]) -> list[float]:
-        """The weights of `kept`; what weighs 0 is left out."""
+        """Returns the weights of `kept`; samples of weight 0 are left out of training."""
 
 
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
 class RewardWeight:
-    """f is the identity: the reward is the weight (equation 3)."""
+    """Uses the reward as the weight: f is the identity (equation 3)."""
 
     def __call__(self, reward: float) -> float:
         return reward
@@ -117,7 +119,7 @@ class RewardWeight:
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
 class UnitWeight:
-    """All kept samples count alike."""
+    """Gives every kept sample the weight 1."""
 
     def __call__(self, reward: float) -> float:
         return 1.0
@@ -129,7 +131,7 @@ class ExponentialWeight:
     """f(r) = exp(r / beta) (RWR, Peters and Schaal 2007)."""
 
     beta: Annotated[float, above(0)] = 1.0
-    """Temperature of the rewards; the smaller, the more the best samples dominate."""
+    """Temperature of the rewards; at lower temperatures the best samples dominate more."""
 
     def __call__(self, reward: float) -> float:
         return math.exp(reward / self.beta)
