@@ -1,7 +1,7 @@
-"""Gin files and bindings: where files are found, and which names gin knows.
+"""Gin files and bindings: the search path of files, and the names that gin knows.
 
-Importing this module registers everything that a gin file can bind, so gin files need no `import`
-lines but for tasks and rewards of the user's own.
+Importing this module registers everything that a gin file can bind, so gin files need `import`
+lines only for the user's own tasks and rewards.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BINDABLE = (distributed, file_tasks, methods, optimizers, planner, report, setti
 
 
 def gin_folders() -> list[str]:
-    """Where gin files are looked for: here, here under gin/, beside the package."""
+    """Returns the search path of gin files: the current folder, its gin/, the package's gin/."""
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     beside = [os.path.join(package, "gin"), os.path.join(os.path.dirname(package), "gin")]
     folders = [os.getcwd(), os.path.join(os.getcwd(), "gin"), *filter(os.path.isdir, beside)]
@@ -36,14 +36,14 @@ def gin_folders() -> list[str]:
 
 
 def parse_gin(files: Sequence[str], bindings: Sequence[str]) -> None:
-    """Reads gin files and bindings; raises `UserError` naming the file or name that is wrong."""
+    """Reads gin files and bindings; raises `UserError` naming the faulty file or binding."""
     folders = gin_folders()
-    # gin takes a file that it does not find at once for one of a Python package, and imports what
-    # here has the package's name: with a folder models/, `models/x.gin` would be lost. Its search
-    # path would keep the folders of an earlier call, too.
+    # If gin does not find a file, it looks for a Python package of that name and imports it: in a
+    # folder with models/, it would not find the package's `models/x.gin`. Its search path would
+    # also keep the folders of an earlier call.
     gin.config._FILE_READERS[:] = [(bindings_lib.reading, os.path.isfile)]
     gin.config._LOCATION_PREFIXES[:] = folders
-    if os.getcwd() not in sys.path:  # gin files import tasks and rewards of the user's own
+    if os.getcwd() not in sys.path:  # gin files may import the user's own tasks and rewards
         sys.path.append(os.getcwd())
     for file in files:
         if not any(os.path.isfile(os.path.join(folder, file)) for folder in folders):
@@ -61,7 +61,7 @@ def parse_gin(files: Sequence[str], bindings: Sequence[str]) -> None:
 
 
 def _known(folders: Sequence[str]) -> list[str]:
-    """Gin files in some folders, as `--gin_file` names them."""
+    """Returns the gin files in some folders, named as in `--gin_file`."""
     return sorted(
         os.path.relpath(os.path.join(root, name), folder)
         for folder in folders

@@ -1,4 +1,4 @@
-"""The command line: its verbs and flags, nothing else."""
+"""The command line: verbs and flags."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class Verb:
     """A verb of the command line."""
 
     help: str
-    """What it does, in one line."""
+    """Description in one line."""
     example: str
-    """A command that works."""
+    """A complete example command."""
     options: Callable[[argparse.ArgumentParser], None] = lambda p: None
-    """Adds its own flags."""
+    """Function that adds the verb's own flags."""
     reads_gin: bool = True
-    """Whether gin files and bindings are read."""
+    """Whether the verb reads gin files and bindings."""
     takes_iteration: bool = False
-    """Whether it works on one iteration of a run."""
+    """Whether the verb works on one iteration of a run."""
     is_long: bool = False
-    """Whether it samples or trains, and so can be traced and resumed."""
+    """Whether the verb samples or trains, and so can be profiled and resumed."""
 
 
 def _score(p: argparse.ArgumentParser) -> None:
@@ -201,7 +201,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def split_gin_bindings(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Takes `--gin.NAME=VALUE` out of argv: (the other arguments, bindings "NAME = VALUE")."""
+    """Splits `--gin.NAME=VALUE` off argv: (the other arguments, bindings "NAME = VALUE")."""
     others, bindings = [], []
     for argument in argv:
         if not argument.startswith("--gin."):
@@ -215,7 +215,7 @@ def split_gin_bindings(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _gin_value(text: str) -> str:
-    """A gin value as typed in a shell: what is neither a literal nor a reference is a string."""
+    """Returns a gin value from a shell; text that is no literal or reference becomes a string."""
     if text.startswith(("@", "%")):
         return text
     try:
@@ -226,9 +226,9 @@ def _gin_value(text: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one verb; returns the exit code: 0; 2 for bad input; see also `runtime.distributed`."""
+    """Runs one verb; returns the exit code: 0, 2 for bad input, or as in `runtime.distributed`."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    flags.FLAGS.mark_as_parsed()  # absl's logging asks its flags, which nothing else here uses
+    flags.FLAGS.mark_as_parsed()  # absl's logging reads absl flags, which restem does not use
     try:
         argv, bindings = split_gin_bindings(argv)
         arguments = parser().parse_args(argv)
@@ -240,7 +240,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return verbs.dispatch(arguments, bindings)
     except UserError as e:
-        # gin adds lines that say in which configurables an error was raised.
+        # gin appends lines that name the configurables in which an error was raised.
         print(f"restem: {str(e).partition(chr(10))[0]}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -249,7 +249,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def console() -> None:
-    """The `restem` command."""
+    """Runs the `restem` command and exits."""
     code = main()
     if distributed := sys.modules.get("restem.runtime.distributed"):  # not imported for --help
         code = distributed.end(code)

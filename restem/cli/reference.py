@@ -1,8 +1,8 @@
 """Every setting that gin can bind: name, default, meaning, and what is allowed.
 
-All of it is read from the code: fields of dataclasses and the text below each, arguments of
-functions and the "Args" section of their docstrings. `restem config` prints it, and
-docs/configuration.md is made of it.
+All of this is read from the code: fields of dataclasses and the text below each field, and
+arguments of functions and the "Args" sections of their docstrings. `restem config` prints the
+reference, and docs/configuration.md is generated from it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ GROUPS: dict[str, Sequence[str]] = {
 """Configurables in the order of the reference."""
 
 _ALIASES = {"jsonl_task", "materialize"}
-"""Configurables that are former names, or internal."""
+"""Configurables left out of the reference: former names and internal ones."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,15 +55,15 @@ class Setting:
     """One argument that gin can bind."""
 
     configurable: str
-    """The function or class, as gin files name it."""
+    """Function or class, as named in gin files."""
     parameter: str
-    """Its argument."""
+    """Argument of the configurable."""
     default: str
-    """The default as gin files write it; "" for what is required."""
+    """Default as written in gin files; "" if the argument is required."""
     meaning: str
-    """What the code says of it, in one paragraph."""
+    """Description from the code, in one paragraph."""
     allowed: str
-    """Its type and range, in words; "" where the code gives none."""
+    """Type and range, in words; "" if the code gives none."""
 
     @property
     def name(self) -> str:
@@ -76,14 +76,14 @@ class Configurable:
 
     name: str
     summary: str
-    """The first sentence of its docstring."""
+    """First sentence of the docstring."""
     settings: Sequence[Setting]
 
 
 @functools.cache
 def all_configurables() -> dict[str, Configurable]:
-    """All of restem's own, by name."""
-    assert gin_files.BINDABLE  # importing it made them known
+    """Returns all configurables of restem, by name."""
+    assert gin_files.BINDABLE  # importing this module registered them
     found = {}
     for full_name, target in bindings.configurables().items():
         name = full_name.rpartition(".")[2]
@@ -134,7 +134,7 @@ def _default(target: Any, parameter: inspect.Parameter) -> str:
 
 
 def _field_docs(cls: type) -> dict[str, str]:
-    """The string below each field of a dataclass and of its bases."""
+    """Returns the string below each field of a dataclass and of its bases."""
     docs: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         if not dataclasses.is_dataclass(base):
@@ -149,7 +149,7 @@ def _field_docs(cls: type) -> dict[str, str]:
 
 
 def _argument_docs(doc: str) -> dict[str, str]:
-    """The "Args" section of a docstring."""
+    """Returns the "Args" section of a docstring, by argument."""
     section = re.search(r"^Args:\n(.*?)(?=^\S|\Z)", doc, re.DOTALL | re.MULTILINE)
     if section is None:
         return {}
@@ -166,13 +166,13 @@ def _paragraph(text: str) -> str:
 
 
 def named(name: str | None) -> list[Configurable]:
-    """The configurables that `restem config NAME` shows, with the settings that it names.
+    """Returns the configurables that `restem config NAME` shows, with the matching settings.
 
     Args:
       name: a configurable ("select"), a setting ("select.cap", "cap"), or None for all.
 
     Raises:
-      UserError: there is none of this name; names those that are near.
+      UserError: nothing has this name; the message suggests similar names.
     """
     known = [c for names in GROUPS.values() for c in map(all_configurables().get, names) if c]
     if name is None:
@@ -193,7 +193,7 @@ def named(name: str | None) -> list[Configurable]:
 
 
 def lines(name: str | None) -> Iterator[str]:
-    """What `restem config [NAME]` prints: each setting, its value where bound, and its meaning."""
+    """Yields the output of `restem config [NAME]`: settings with bound values and meanings."""
     bound: dict[str, list[bindings.Binding]] = {}
     for binding in bindings.all_bindings():
         key = f"{binding.configurable}.{binding.parameter}"
@@ -216,7 +216,7 @@ def _default_note(setting: Setting) -> str:
 
 
 def _origin(binding: bindings.Binding) -> str:
-    """Where a binding comes from, as `--gin_file` would name it."""
+    """Returns the origin of a binding, named as in `--gin_file`."""
     for folder in gin_files.gin_folders():
         if binding.origin.startswith(folder + os.sep):
             return binding.origin.removeprefix(folder + os.sep).removeprefix("gin" + os.sep)
@@ -265,7 +265,7 @@ settings, as in `select.keep = @BestOfN()`; `scope/NAME.setting` sets it for one
 
 
 def markdown() -> str:
-    """docs/configuration.md."""
+    """Returns the text of docs/configuration.md."""
     known = all_configurables()
     parts = [INTRODUCTION]
     for title, names in GROUPS.items():

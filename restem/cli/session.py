@@ -1,4 +1,4 @@
-"""What comes before and around a verb: settings, the other hosts, logging, caches."""
+"""The session around a verb: settings, the other hosts, logging and caches."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def open_run(
     workdir: str | None = None,
     **of_flags: Any,
 ) -> tuple[Run, Settings]:
-    """The run that the flags name and its settings, all checked, and nothing written yet.
+    """Returns the run that the flags name, and its checked settings; writes no files of the run.
 
-    The other hosts have joined, logging and the compilation cache are set up.
+    On return, the other hosts have joined, and logging and the compilation cache are set up.
 
     Args:
       arguments: the flags.
-      bindings: of gin, from flags.
-      workdir: the run's folder, if it is not the flag's.
-      **of_flags: settings of `Run` that flags decide over gin.
+      bindings: gin bindings from flags.
+      workdir: the run's folder; None: that of the flag.
+      **of_flags: settings of `Run` for which flags override gin.
     """
     parse_gin(arguments.gin_file, bindings)
     settings = Settings.from_gin()
@@ -53,14 +53,14 @@ def open_run(
     _start_logging(run)
     if getattr(arguments, "profile", False):
         PROFILE.folder = run.files.path / "profile"
-    # Of the folder that was named, also where the files go to one inside it.
+    # The cache is in the folder named by the flag, even if the run's files go to a subfolder.
     own = str(layout.Workdir(arguments.workdir).compilation_cache)
     compilation.use_cache(compilation.folder_for(own))
     return run, settings
 
 
 def save_operative_config(run: Run) -> None:
-    """Writes what gin gave to everything that ran, to start another run from."""
+    """Writes the operative gin config, from which another run can be started."""
     storage.write_bytes(run.files.operative_config, gin.operative_config_str().encode())
 
 
@@ -71,7 +71,7 @@ def _start_logging(run: Run) -> None:
     if is_quiet():
         logging.get_absl_handler().setLevel(python_logging.WARNING)
     if "://" in str(run.files.path):
-        return  # nothing can be appended to a file in a bucket
+        return  # files in a bucket cannot be appended to
     run.files.path.mkdir(parents=True, exist_ok=True)
     log = run.files.log
     if not distributed.is_primary():
@@ -81,11 +81,11 @@ def _start_logging(run: Run) -> None:
     handler.addFilter(_is_ours)
     python_logging.getLogger().addHandler(handler)
     if CONSOLE.is_terminal:
-        # On a terminal the bars show the progress; the lines go to the file.
+        # On a terminal, bars show the progress, and log lines go to the file only.
         logging.get_absl_handler().setLevel(python_logging.WARNING)
 
 
 def _is_ours(record: python_logging.LogRecord) -> bool:
-    """Keeps the lines of libraries, which are many, out of the log unless they warn."""
+    """Keeps the many lines of libraries out of the log, except warnings."""
     ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     return record.levelno >= python_logging.WARNING or record.pathname.startswith(ours)

@@ -1,4 +1,4 @@
-"""What each verb of the command line does, once the flags are read."""
+"""The verbs of the command line, one function per verb."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from restem.verify import WorkersLostError, close_shared
 from restem.verify.sandbox import layers
 
 SHOWN_CHANGES = 20
-"""Most samples that `verify` lists."""
+"""Maximum number of samples that `verify` lists."""
 
 
 def run(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
@@ -71,7 +71,7 @@ def generate(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
 
 
 def verify(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
-    """Grades samples again, in place, and shows every kind of change; one host does it all."""
+    """Grades samples again, in place, and shows every kind of change; runs on one host."""
     this, settings = open_run(arguments, bindings)
     if not distributed.is_primary():
         return 0
@@ -80,7 +80,7 @@ def verify(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     if not sampled:
         samples = this.directory(iteration).samples
         raise UserError(f"{samples}: no samples to verify; run `restem generate` first")
-    this.open(settings)  # refuses another run's settings, under which rewards would be others
+    this.open(settings)  # refuses another run's settings, under which rewards would differ
     grading = settings.generate.grading or (lambda verifier: verifier)
     changes = regrade(
         this.directory(iteration),
@@ -141,7 +141,7 @@ def evaluate(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
 
 
 def _evaluate_reference(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
-    """Evaluates a policy that is not the run's: as iteration 0 of a folder of its own."""
+    """Evaluates a policy from outside the run, as iteration 0 of its own folder."""
     if arguments.iteration is not None:
         raise UserError("name either --policy=REFERENCE or --iteration=N of the run")
     if arguments.workdir is None:
@@ -165,7 +165,7 @@ def _evaluate_reference(arguments: argparse.Namespace, bindings: Sequence[str]) 
 
 
 def _next_iteration(this: Run, arguments: argparse.Namespace, *, finished: str) -> int:
-    """The iteration a single step works on: the flag's, or the first where the step is not done."""
+    """Returns the iteration of a single step: the flag's, or the first with the step to do."""
     if arguments.iteration is not None:
         return arguments.iteration
     i = 1
@@ -175,7 +175,7 @@ def _next_iteration(this: Run, arguments: argparse.Namespace, *, finished: str) 
 
 
 def _check_contamination(this: Run) -> None:
-    """Writes, once, which test problems share words with training problems; one host does it."""
+    """Writes, once and on one host, which test problems share text with training problems."""
     if not distributed.is_primary() or this.files.contamination.exists():
         return
     tests = {task: this.problems("test", task) for task in this.evaluations}
@@ -189,12 +189,12 @@ def _check_contamination(this: Run) -> None:
 
 
 def _show(table: Any) -> None:
-    """Prints a table; in a log, which has no width, without folding its cells."""
+    """Prints a table; without a terminal, cells are not wrapped."""
     CONSOLE.print(table, width=None if CONSOLE.is_terminal else 160, crop=False)
 
 
 def _dry_run(this: Run, settings: Settings) -> int:
-    """Shows what a run would do, and what of it is done; loads no model and samples nothing."""
+    """Shows the steps of a run and which are done; loads no model and samples nothing."""
     CONSOLE.print(f"base policy   {this.base}")
     CONSOLE.print(f"task          {this.task}; evaluated on {', '.join(this.evaluations)}")
     CONSOLE.print(f"folder        {this.files.path}")
@@ -207,7 +207,7 @@ def _dry_run(this: Run, settings: Settings) -> int:
 
 
 def score(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
-    """Scores files of outputs, or a grading sheet; no model is loaded, and no run is opened."""
+    """Scores files of outputs or a grading sheet, without loading a model or opening a run."""
     if arguments.grades:
         return _add_up_grades(arguments)
     if not arguments.files:
@@ -283,7 +283,7 @@ def plan(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
 
 
 def config(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
-    """Prints settings; those that gin's files and flags bind with their values."""
+    """Prints settings, with the values that gin files and flags bind."""
     parse_gin(arguments.gin_file, bindings)
     if arguments.markdown:
         print(reference.markdown(), end="")
@@ -303,7 +303,7 @@ def init(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
 
 
 def doctor(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
-    """Devices, sandbox layers in force, versions: the first thing to send with a question."""
+    """Prints devices, active sandbox layers and versions, for inclusion in bug reports."""
     for name, version in versions().items():
         CONSOLE.print(f"{name:18} {version}", highlight=False)
     for device in jax.devices():

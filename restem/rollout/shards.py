@@ -112,8 +112,8 @@ def sample_shards(
 
 
 def _of_all_hosts(of_hosts: Sequence[Mapping[str, Any]], together: bool) -> Costs:
-    """Returns the slowest host's seconds and all tokens; hosts that sample `together` share
-    them."""
+    """Returns the slowest host's seconds and all tokens, counted once if hosts sample
+    `together`."""
     costs = [Costs(**fields) for fields in of_hosts]
     return Costs(
         seconds=max(c.seconds for c in costs),

@@ -1,7 +1,7 @@
-"""What gin's files and flags bind, by name: the one place that reads gin's tables.
+"""Bindings of gin files and flags, by name: the only module that reads gin's internal tables.
 
-Gin offers its bindings as text alone; the tables behind it hold the values and the functions that
-they are arguments of.
+Gin's public interface gives bindings as text only; its internal tables hold the values and the
+functions whose arguments they are.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from restem.runtime import checks
 MACRO = "gin.macro"
 
 FLAG = "flag"
-"""Origin of a binding that no file holds."""
+"""Origin of a binding that comes from the command line."""
 
 _origins: dict[tuple[str, str, str], str] = {}
 _reading: list[str] = [FLAG]
@@ -30,7 +30,7 @@ _reading: list[str] = [FLAG]
 
 @contextlib.contextmanager
 def reading(path: str) -> Iterator[IO[str]]:
-    """Opens a gin file for gin; what is bound meanwhile comes from this file."""
+    """Opens a gin file for gin; bindings made while it is open are recorded as coming from it."""
     with open(path, encoding="utf-8") as file:
         _reading.append(path)
         try:
@@ -41,7 +41,7 @@ def reading(path: str) -> Iterator[IO[str]]:
 
 @contextlib.contextmanager
 def recorded_origins() -> Iterator[None]:
-    """Records where the bindings that gin makes inside come from; gin itself does not."""
+    """Records the origin of every binding made inside the block, as gin itself does not."""
     bind = gin_config.bind_parameter
 
     def bind_and_record(key, value):
@@ -65,17 +65,17 @@ class Binding:
     configurable: str
     """Name of the function or class, without its module; "" for a macro."""
     parameter: str
-    """Name of the argument; of a macro, the macro's own name."""
+    """Name of the argument; for a macro, the name of the macro."""
     raw: Any
-    """The value as it is written: a reference is not followed."""
+    """Value as written, without following references."""
     target: Any
-    """The function or class; None for a macro."""
+    """Function or class; None for a macro."""
     origin: str
-    """The gin file that binds it, or `FLAG`."""
+    """Gin file with the binding, or `FLAG`."""
 
     @property
     def name(self) -> str:
-        """As gin files write it, such as "e_step/make_mesh.tensor"."""
+        """Full name as in gin files, such as "e_step/make_mesh.tensor"."""
         if not self.configurable:
             return self.parameter
         scope = f"{self.scope}/" if self.scope else ""
@@ -87,10 +87,11 @@ class Binding:
         return str(self.raw).startswith("@") and not isinstance(self.raw, str)
 
     def value(self) -> Any:
-        """The value with references and macros followed.
+        """Value after following references and macros.
 
         Raises:
-          UserError: a macro has no value, or what `@NAME()` calls refuses its arguments.
+          UserError: a macro has no value, or the function called by `@NAME()` rejects its
+            arguments.
         """
         try:
             return copy.deepcopy(self.raw)
@@ -101,7 +102,7 @@ class Binding:
 
 
 def all_bindings() -> Iterator[Binding]:
-    """Every binding in force, in gin's order."""
+    """Yields every active binding, in gin's order."""
     for (scope, selector), parameters in gin_config._CONFIG.items():
         target = gin_config._REGISTRY[selector].wrapped
         for parameter, raw in parameters.items():
@@ -113,12 +114,12 @@ def all_bindings() -> Iterator[Binding]:
 
 
 def arguments_of(configurable: str) -> dict[str, Any]:
-    """What is bound to the arguments of a function, for a process that does not read gin files."""
+    """Returns the values bound to a function's arguments, for processes that read no gin files."""
     return {b.parameter: b.value() for b in all_bindings() if b.configurable == configurable}
 
 
 def explain(error: Exception) -> str:
-    """The first line of an error that gin passed on; gin adds lines that name its configurables."""
+    """Returns the first line of an error raised through gin, which appends lines of its own."""
     text = str(error)
     if unbound := re.search(r"macro\(\) missing .* in scope '([^']+)'", text, re.DOTALL):
         macro = unbound[1].rpartition("/")[2]
@@ -127,7 +128,7 @@ def explain(error: Exception) -> str:
 
 
 def configurables() -> dict[str, Any]:
-    """Functions and classes that gin can bind, by their full names."""
+    """Returns the functions and classes that gin can bind, by full name."""
     return {
         name: configurable.wrapped
         for name, configurable in gin_config._REGISTRY.items()
@@ -136,10 +137,10 @@ def configurables() -> dict[str, Any]:
 
 
 def check() -> None:
-    """Checks the type and range of every bound value by the annotation of what it is bound to.
+    """Checks the type and range of every bound value against the annotation of its parameter.
 
     Raises:
-      UserError: names the binding, its value and what is allowed.
+      UserError: a value is invalid; the message names the binding, its value and what is allowed.
     """
     for binding in all_bindings():
         if binding.target is None or binding.is_reference:
@@ -153,6 +154,6 @@ def check() -> None:
 
 
 def shown(value: Any) -> str:
-    """A value in one line, as a message quotes it."""
+    """Returns a value in one line, for messages."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 80 else f"{text[:77]}..."

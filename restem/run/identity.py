@@ -1,7 +1,7 @@
-"""`run.json`: what a run is, and whether a folder holds the same run.
+"""`run.json`: the identity of a run, and the check that a folder holds the same run.
 
-A run is resumed by the same command. What may differ then is marked at its setting (`MAY_CHANGE`):
-another mesh, more slots or more iterations. All else must be what it was, or samples of two
+The same command resumes a run. Settings marked `MAY_CHANGE`, such as the mesh, the slots and the
+number of iterations, may differ then. All other settings must be equal; otherwise, samples of two
 different runs would share a folder.
 """
 
@@ -21,21 +21,21 @@ from restem.run.layout import Workdir
 from restem.runtime import checks, storage
 
 FORMAT = 2
-"""Of the run's folder; version 0.1 of restem wrote none."""
+"""Version of the folder's format; restem 0.1 wrote none."""
 
 _NOT_COMPARED = ("format", "method", "versions")
-"""Keys of `run.json` that are notes: other versions may change rounding, not what the run is."""
+"""Keys of `run.json` that a resume does not compare: other versions may change only rounding."""
 
 _ELSEWHERE = {"make_mesh", "local_mesh", "initialize", "plan", "report"}
-"""Configurables that say where and how fast a run goes; no part of what it is."""
+"""Configurables that affect where and how fast a run executes, but not its identity."""
 
 
 def settings_of(all_settings: Any, *, only: Sequence[str] = ()) -> dict[str, Any]:
-    """The settings that a resume may not change, by name; of the groups `only` where given.
+    """Returns the settings that a resume may not change, by name.
 
     Args:
       all_settings: a dataclass whose fields are registered settings.
-      only: names of groups, such as "Run".
+      only: names of groups to include, such as "Run"; empty: all groups.
     """
     found = {}
     for group in dataclasses.fields(all_settings):
@@ -51,7 +51,7 @@ def settings_of(all_settings: Any, *, only: Sequence[str] = ()) -> dict[str, Any
 
 
 def other_bindings() -> dict[str, str]:
-    """What gin binds besides settings: optimizers, tasks and strategies, by name."""
+    """Returns gin's bindings besides the settings: optimizers, tasks and strategies, by name."""
     return {
         b.name: bindings.shown(b.value() if not b.is_reference else b.raw)
         for b in bindings.all_bindings()
@@ -60,7 +60,7 @@ def other_bindings() -> dict[str, str]:
 
 
 def plain(value: Any) -> Any:
-    """A setting as JSON: a strategy is its name and fields, a function its name."""
+    """Returns a setting as JSON: a strategy becomes its name and fields, a function its name."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return {type(value).__name__: fields}
@@ -76,7 +76,7 @@ def plain(value: Any) -> Any:
 def claim(files: Workdir, identity: Mapping[str, Any]) -> None:
     """Writes the identity of a run to its folder, or checks that the folder holds this run.
 
-    A folder whose run has made nothing yet is free for another one.
+    A folder whose run has produced nothing yet may be claimed by another run.
 
     Raises:
       UserError: the folder holds another run; the message lists what differs.
@@ -104,7 +104,7 @@ def claim(files: Workdir, identity: Mapping[str, Any]) -> None:
 
 
 def check_format(files: Workdir, stored: Mapping[str, Any]) -> None:
-    """Raises `UserError` where another version of restem laid out the folder of a run."""
+    """Raises `UserError` if an incompatible version of restem wrote the run's folder."""
     found = stored.get("format", 1)
     if found != FORMAT:
         version = stored.get("versions", {}).get("restem", "0.1.0")
@@ -116,11 +116,11 @@ def check_format(files: Workdir, stored: Mapping[str, Any]) -> None:
 
 
 def discard_if_abandoned(files: Workdir, identity: Mapping[str, Any]) -> None:
-    """Removes the problems of a run that made nothing else, where they may be of other settings.
+    """Removes the problems of a run that produced nothing else, if its settings may have differed.
 
     Args:
-      files: the folder.
-      identity: of the run that wants it, as far as it is known without its problems.
+      files: the run's folder.
+      identity: identity of the new run, as far as it is known before its problems exist.
     """
     if not files.identity.exists() or has_results(files):
         return
@@ -132,7 +132,7 @@ def discard_if_abandoned(files: Workdir, identity: Mapping[str, Any]) -> None:
 
 
 def has_results(files: Workdir) -> bool:
-    """Whether a step has written anything."""
+    """Returns whether any step has written results."""
     return any(_holds_a_file(path) for path in files.path.glob("iteration_*"))
 
 
@@ -141,7 +141,7 @@ def _holds_a_file(folder: epath.Path) -> bool:
 
 
 def _differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
-    """What differs, each as "NAME was OLD and is NEW"."""
+    """Returns the differences, each as "NAME was OLD and is NEW"."""
     compared = lambda d: {k: v for k, v in d.items() if k not in _NOT_COMPARED}
     return list(_walk(compared(stored), compared(json.loads(json.dumps(asked)))))
 

@@ -1,9 +1,9 @@
-"""Where the files of a run are.
+"""The layout of a run's folder.
 
-A file appears whole or not at all: it is written under a temporary name beside its place and then
-renamed. So the existence of a step's last file says that the step is finished, and a run that was
-killed anywhere continues by running the same command again. Paths go through `etils.epath`: DIR may
-be a bucket.
+A file appears whole or not at all: it is written under a temporary name in the same folder and then
+renamed. Therefore, if the last file of a step exists, the step is finished, and a run that was
+killed at any point continues when the same command runs again. Paths go through `etils.epath`, so
+the folder may be in a bucket.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from restem import records
 
 
 def shard_path(folder: epath.Path, shard: int, shards: int) -> epath.Path:
-    """The file of one of `shards` shards of samples."""
+    """Returns the path of one of `shards` shards of samples."""
     return folder / f"{shard:05d}-of-{shards:05d}.parquet"
 
 
@@ -39,7 +39,7 @@ class IterationDir:
 
     @property
     def generation(self) -> epath.Path:
-        """Written when every shard is: seconds, tokens, rates of the E-step."""
+        """Seconds, tokens and rates of the E-step; written once every shard is."""
         return self.path / "generation.json"
 
     @property
@@ -52,17 +52,17 @@ class IterationDir:
 
     @property
     def prefix(self) -> epath.Path:
-        """The few-shot prompt of this iteration's policy where the method rewrites it."""
+        """Few-shot prompt of this iteration's policy, if the method rewrites the prompt."""
         return self.path / "prefix.json"
 
     @property
     def training(self) -> epath.Path:
-        """The trainer's own checkpoints, to go on from after a kill; gone once it is finished."""
+        """Checkpoints of the training state, for resuming; deleted once the M-step is finished."""
         return self.path / "training"
 
     @property
     def candidates(self) -> epath.Path:
-        """The best policy so far of an M-step under way."""
+        """Best policy so far in an unfinished M-step."""
         return self.path / "candidates"
 
     @property
@@ -71,16 +71,16 @@ class IterationDir:
 
     @property
     def improvement(self) -> epath.Path:
-        """Written when the M-step is finished: losses, validation rewards, seconds."""
+        """Losses, validation rewards and seconds; written once the M-step is finished."""
         return self.path / "improvement.json"
 
     @property
     def validation(self) -> epath.Path:
-        """Validation reward of the base policy; in iteration 0 alone."""
+        """Validation reward of the base policy; only in iteration 0."""
         return self.path / "validation.json"
 
     def discard_training(self) -> None:
-        """Removes what an M-step needs only until it is finished; a kill may have left it."""
+        """Removes the working files of a finished M-step, which a kill may have left behind."""
         for leftover in (self.training, self.candidates):
             leftover.rmtree(missing_ok=True)
 
@@ -91,7 +91,7 @@ class IterationDir:
         return self.path / "evals" / f"{name}.parquet"
 
     def evaluation_parts(self, name: str) -> epath.Path:
-        """Answers of an evaluation under way, in shards; gone once it is finished."""
+        """Returns the folder of an unfinished evaluation's shards, deleted once it is finished."""
         return self.path / "evals" / f"{name}.parts"
 
 
@@ -122,7 +122,7 @@ class Workdir:
 
     @property
     def contamination(self) -> epath.Path:
-        """Which test problems share words with training problems."""
+        """Report of the test problems that share text with training problems."""
         return self.path / "contamination.json"
 
     @property
@@ -138,10 +138,10 @@ class Workdir:
         return self.path / "run.log"
 
     def evaluation_of(self, reference: str) -> epath.Path:
-        """Folder of a policy that is not the run's, evaluated by itself: iteration 0 of its own.
+        """Returns the folder for evaluating a policy from outside the run, laid out as a run.
 
-        Its name is the reference with `_` for what a file's name should not hold, and a hash where
-        that is not the whole truth: two references never share a folder.
+        The folder's name is the reference with `_` in place of characters that file names should
+        avoid, plus a hash if any were replaced, so that two references never share a folder.
         """
         name = re.sub(r"[^\w.-]+", "_", reference)
         if name != reference.replace(":", "_", 1) or len(name) > 100:

@@ -1,13 +1,13 @@
 """The one reader of a run's folder, for resume, summary and report alike.
 
-A run in progress is read too, also while it writes: files appear whole or not at all, and a missing
-file is an empty mapping or None, never an error. Only a file that exists and cannot be read is one.
-Each file is read when it is first asked for, and once: an object is a snapshot, so make a new one
-to see what a run has written since.
+A run in progress can be read while it writes: files appear whole or not at all, and a missing file
+reads as an empty mapping or None, never as an error. Only a file that exists but cannot be read is
+an error. Each file is read once, on first access: an object is a snapshot, so create a new one to
+see newer files.
 
 Folders of version 0.1 differ in two files. Their `run.json` has no `method`, which reads as "". The
-validation reward of their base policy has no file of its own: it is the one that the first
-iteration measured before its first step.
+validation reward of their base policy has no file; the first iteration measured it before its first
+step.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Evaluation:
 
     @property
     def pass1(self) -> float | None:
-        """Pass@1; of an exam graded by a human, the share of its points."""
+        """Pass@1; for an exam graded by a human, the share of the points."""
         found = number(self.values.get("pass@1"))
         return number(self.values.get("score")) if found is None else found
 
@@ -80,7 +80,7 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class StoredIteration:
-    """What one iteration has written so far; iteration 0 evaluates the base policy."""
+    """The files of one iteration so far; iteration 0 holds the base policy's evaluations."""
 
     number: int
     files: IterationDir
@@ -118,7 +118,7 @@ class StoredIteration:
 
     @property
     def seconds(self) -> Mapping[str, float]:
-        """Wall-clock seconds of each step that is finished."""
+        """Wall-clock seconds of each finished step."""
         spent = {
             "generate": number(self.generation.get("seconds")),
             "improve": number(self.improvement.get("seconds")),
@@ -151,7 +151,7 @@ class StoredIteration:
 
 @dataclasses.dataclass(frozen=True)
 class StoredRun:
-    """What a run has written so far."""
+    """The files of a run so far."""
 
     files: Workdir
     label: str
@@ -170,12 +170,12 @@ class StoredRun:
 
     @property
     def is_evaluation(self) -> bool:
-        """Whether this is a policy evaluated by itself, not a run of the loop."""
+        """Whether this is a stand-alone evaluation of a policy, not a run of the loop."""
         return self.identity.get("kind") == "evaluation"
 
     @property
     def method(self) -> str:
-        """Method that the run names itself after; "" if it names none."""
+        """Name of the run's method; "" if it has none."""
         return _text(self.identity.get("method"))
 
     @property
@@ -190,10 +190,10 @@ class StoredRun:
 
     @functools.cached_property
     def task(self) -> str:
-        """Task that the run trains on; of a policy evaluated by itself, the first one asked for.
+        """Task that the run trains on; in a stand-alone evaluation, the first task requested.
 
-        An evaluation by itself has no task in `run.json`, since further tasks may join later; its
-        summary names the first.
+        A stand-alone evaluation has no task in `run.json`, because tasks may be added later; its
+        summary names the first one.
         """
         names = (_text(self.identity.get("task")), _text(_object(self.files.summary).get("task")))
         evaluated = (e.task for i in self.iterations for e in i.evals.values())
@@ -201,12 +201,12 @@ class StoredRun:
 
     @functools.cached_property
     def contamination(self) -> Mapping[str, Mapping[str, Any]]:
-        """By task, what `contamination.json` reports; empty if it was not checked."""
+        """Content of `contamination.json` by task; empty if contamination was not checked."""
         return _mapping(_object(self.files.contamination).get("tasks"))
 
     @property
     def in_progress(self) -> bool:
-        """Whether the policy of the last iteration is yet to be evaluated."""
+        """Whether the policy of the last iteration has not been evaluated yet."""
         if self.is_evaluation:
             return False
         last = self.iterations[-1] if self.iterations else None
@@ -214,7 +214,7 @@ class StoredRun:
 
     @property
     def trains_on_human_solutions(self) -> bool:
-        """Whether its E-steps sample nothing, as in supervised fine-tuning (SFT)."""
+        """Whether the run's E-steps sample nothing, as in supervised fine-tuning (SFT)."""
         sampled = [i.generation.get("num_samples") for i in self.iterations if i.generation]
         return bool(sampled) and not any(sampled)
 
@@ -230,7 +230,7 @@ class StoredRun:
 
     @property
     def result(self) -> StoredIteration | None:
-        """Iteration that validation chose, else the last one evaluated; never the best on test."""
+        """Iteration chosen by validation, or the last one evaluated; never the best on test."""
         chosen = self.chosen_by_validation
         evaluated = self.evaluated
         last = evaluated[-1] if evaluated else None
@@ -250,13 +250,13 @@ class StoredRun:
 
     @property
     def chosen_by_validation(self) -> int | None:
-        """Iteration of the highest validation reward, the earliest of equals; None without any."""
+        """Iteration with the highest validation reward, the earliest if tied; None if none."""
         rewards = self.validation_rewards
         return min(rewards, key=lambda i: (-rewards[i], i), default=None)
 
     @property
     def chosen(self) -> int:
-        """Iteration that validation chose; without validation problems, the last one trained."""
+        """Iteration chosen by validation; without validation problems, the last one trained."""
         chosen = self.chosen_by_validation
         return max(finished(self.files), default=0) if chosen is None else chosen
 
@@ -266,7 +266,7 @@ class StoredRun:
 
     @property
     def evaluations(self) -> list[str]:
-        """Names of all evaluations: of test splits first, in the order of `Run.evaluate_on`."""
+        """Names of all evaluations: test splits first, in the order of `Run.evaluate_on`."""
         names = {name for i in self.iterations for name in i.evals}
         listed = [self.task, *(self.identity.get("evaluate_on") or ())]
         place = {task: listed.index(task) for task in listed}
@@ -278,7 +278,7 @@ class StoredRun:
         return sorted(names, key=order)
 
     def problems(self) -> dict[str, records.Problem]:
-        """Returns the problems of all tasks by id; empty if none is materialised yet."""
+        """Returns the problems of all tasks by id; empty if no task is materialised yet."""
         found: dict[str, records.Problem] = {}
         for path in _complete(self.files.path / "problems", "*.parquet"):
             for problem in read_problems(path)[1]:
@@ -287,7 +287,7 @@ class StoredRun:
 
 
 def read_run(path: str | os.PathLike, label: str | None = None) -> StoredRun:
-    """Reads what a run has written so far.
+    """Opens a run's folder for reading; the files are read on first access.
 
     Args:
       path: the run's folder.
@@ -309,7 +309,7 @@ def read_run(path: str | os.PathLike, label: str | None = None) -> StoredRun:
 
 
 def policy_reference(files: Workdir, iteration: int) -> str:
-    """Returns the reference of the policy that an iteration ended with; 0 is the base policy.
+    """Returns the reference of the policy of an iteration; 0 is the base policy.
 
     Raises:
       UserError: the M-step of the iteration is not finished.
@@ -362,7 +362,7 @@ def read_problems(path: epath.Path) -> tuple[records.TaskCard, list[records.Prob
 
 
 def printable(label: str, characters: int = 40) -> str:
-    """Returns a label that fits a figure: no control characters, cut with an ellipsis."""
+    """Returns a label that fits in a figure: no control characters, shortened with an ellipsis."""
     text = "".join(c if c.isprintable() else " " for c in label)
     return text if len(text) <= characters else text[: characters - 1] + "…"
 
@@ -375,14 +375,14 @@ def number(value: Any) -> float | None:
 
 
 def curve(value: Any) -> list[tuple[float, float]]:
-    """Returns [[step, value], ...] without whatever is not a pair of finite numbers."""
+    """Returns the pairs of finite numbers in [[step, value], ...]; drops all other items."""
     pairs = value if isinstance(value, list) else []
     clean = [(number(p[0]), number(p[1])) for p in pairs if isinstance(p, list) and len(p) == 2]
     return [(x, y) for x, y in clean if x is not None and y is not None]
 
 
 def _complete(folder: epath.Path, pattern: str) -> list[epath.Path]:
-    """Returns the files of a folder, without those being written: their names begin with a dot."""
+    """Returns the complete files of a folder; names of files being written begin with a dot."""
     if not folder.exists():
         return []
     return sorted(p for p in folder.glob(pattern) if not p.name.startswith("."))

@@ -1,4 +1,4 @@
-"""A run: its folder, its problems, its policies; what every step of the loop is given."""
+"""A run: its folder, problems and policies, which every step of the loop uses."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from restem.runtime.storage import read_json
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What is trained on what, and the folder of its files."""
+    """A run: the base policy, the tasks and the folder of the files."""
 
     workdir: str
     """The run's folder; may be in a bucket."""
     settings: RunSettings
-    """What is trained on what."""
+    """Settings of the run: base policy, tasks, devices."""
 
     def __post_init__(self):
         self.settings.require()
@@ -37,7 +37,7 @@ class Run:
     @property
     def base(self) -> str:
         """Reference of the base policy."""
-        return self.settings.base or ""  # `require` has seen that it is named
+        return self.settings.base or ""  # `require` has checked that it is set
 
     @property
     def task(self) -> str:
@@ -51,7 +51,7 @@ class Run:
 
     @property
     def seed(self) -> int:
-        """Seed of everything that is random."""
+        """Seed of all randomness in the run."""
         return self.settings.seed
 
     @functools.cached_property
@@ -63,14 +63,14 @@ class Run:
 
     @functools.cached_property
     def evaluations(self) -> tuple[str, ...]:
-        """The tasks that every policy is evaluated on, groups expanded."""
-        # A name that is no group may be known to the host alone that materialised the task.
+        """Tasks that every policy is evaluated on, with groups expanded."""
+        # A name that is not a group may be known only to the host that materialised the task.
         asked = (self.task, *self.settings.evaluate_on)
         return tuple(dict.fromkeys(t for name in asked for t in registry.members(name) or [name]))
 
     @property
     def evaluated_sets(self) -> list[tuple[str, str, str]]:
-        """(name of the evaluation, task, split) of all that every policy is evaluated on."""
+        """(name, task, split) of every evaluation of a policy."""
         sets = [(task, task, "test") for task in self.evaluations]
         with_train = bool(self.settings.evaluate_train)
         return sets + [(f"{self.task}.train", self.task, "train")] * with_train
@@ -79,7 +79,7 @@ class Run:
         """Materialises the tasks and claims the folder.
 
         Args:
-          settings: those of the run and of all steps, a resume of which must be the same.
+          settings: settings of the run and of all steps, which a resume must repeat.
 
         Raises:
           UserError: the folder holds another run.
@@ -97,10 +97,10 @@ class Run:
         return self
 
     def open_evaluation(self, settings: Any) -> Run:
-        """Like `open`, for a policy that is evaluated by itself: tasks may join later.
+        """Like `open`, for a stand-alone evaluation of a policy, where tasks may be added later.
 
-        What was evaluated under other settings is refused; the tasks are no part of them, since
-        each evaluation has files of its own.
+        A folder evaluated under other settings is refused; the tasks do not count as settings here,
+        because each evaluation has its own files.
         """
         compared = identity.settings_of(settings, only=("Run", "evaluate"))
         known = {
@@ -116,7 +116,7 @@ class Run:
     def _claim(self, wanted: Mapping[str, Any]) -> None:
         wanted = {**wanted, "versions": versions()}
         distributed.run_on_primary("the run's identity", lambda: identity.claim(self.files, wanted))
-        # A host of other settings is refused by what the first wrote.
+        # A host with other settings fails the check against the identity that the first host wrote.
         identity.claim(self.files, wanted)
         trackers.start(self.files, self.settings.trackers)
 
@@ -128,7 +128,7 @@ class Run:
         distributed.run_on_primary("problems", write)
 
     def materialize(self) -> None:
-        """Writes the problems of the tasks that the folder does not hold yet."""
+        """Writes the problems of tasks that the folder lacks."""
         settings = self.settings
         limits = {
             "train": settings.train_problems,
@@ -156,7 +156,8 @@ class Run:
         return [p for p in self._problems(task or self.task)[1] if p.split == split]
 
     def evaluated_problems(self, task: str, split: str) -> list[Problem]:
-        """What an evaluation asks: all test problems, or `evaluate_train` of the training ones."""
+        """Returns the problems to evaluate: all test problems, or `evaluate_train` training
+        ones."""
         problems = self.problems(split, task)
         if split != "train":
             return problems
@@ -166,7 +167,7 @@ class Run:
         )  # fmt: skip
 
     def card(self, task: str | None = None, iteration: int = 0) -> TaskCard:
-        """The task, with the prefix that the policy of `iteration` is prompted with."""
+        """Returns the task, with the prefix that prompts the policy of `iteration`."""
         card = self._problems(task or self.task)[0]
         rewritten = self.directory(iteration).prefix
         if card.task == self.task and rewritten.exists():
@@ -176,11 +177,11 @@ class Run:
         return card
 
     def policy(self, iteration: int):
-        """The policy that `iteration` ended with; 0 is the base policy."""
+        """Returns the policy of `iteration`; 0 is the base policy."""
         return self._load(reader.policy_reference(self.files, iteration))
 
     def sampler(self, iteration: int):
-        """Who writes the samples after `iteration`: its policy, or the teacher."""
+        """Returns the policy that writes the samples after `iteration`: its own, or the teacher."""
         if self.settings.teacher is None:
             return self.policy(iteration)
         return self._load(self.settings.teacher)
@@ -193,12 +194,12 @@ class Run:
         )  # fmt: skip
 
     def e_step(self) -> dict[str, Any]:
-        """Devices and slots of sampling and evaluation, as `Rollout` takes them."""
+        """Returns mesh and slots for sampling and evaluation, as arguments of `Rollout`."""
         mesh = self.settings.e_step_mesh
         return {"mesh": mesh and mesh.make(), "slots": self.settings.e_step_slots}
 
     def m_step(self) -> dict[str, Any]:
-        """Devices and slots of training and validation, as `Rollout` takes them."""
+        """Returns mesh and slots for training and validation, as arguments of `Rollout`."""
         mesh = self.settings.m_step_mesh
         if mesh is None and distributed.several():
             mesh = MeshSettings()
@@ -210,14 +211,14 @@ class Run:
 
 
 _BESIDE = ("Run.base", "Run.task", "Run.seed", "Run.evaluate_on")
-"""Settings that have keys of their own in `run.json`."""
+"""Settings with their own keys in `run.json`."""
 
 
 def _without(names: Sequence[str], found: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name not in names}
 
 
-@functools.lru_cache(maxsize=1)  # the policy in use: two would be twice the memory
+@functools.lru_cache(maxsize=1)  # one policy in memory at a time
 def load_policy(
     reference: str,
     dtype: str,
@@ -233,7 +234,7 @@ def load_policy(
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the numbers of a run depend on."""
+    """Returns the versions of packages that affect the results of a run."""
     found = {}
     for name in ("restem", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "mpmath", "numpy"):
         try:

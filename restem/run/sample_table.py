@@ -1,4 +1,4 @@
-"""The samples of an iteration, or the answers of an evaluation, as columns without their texts."""
+"""The samples of an iteration, or the answers of an evaluation, in columns without the texts."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from restem.evaluation import comparisons
 from restem.runtime import storage
 
 OUTCOMES = ("unverified", "truncated", "no answer", "incorrect", "not kept", "kept")
-"""Fates of a sample, as its own row and the training set tell them. "not kept" is correct but a
-duplicate or over the cap: `selection.json` alone knows how many of each."""
+"""Outcomes of a sample, as far as its row and the training set show them. "not kept" means correct,
+but a duplicate or over the cap: only `selection.json` counts these separately."""
 
 _BATCH = 1 << 16
-"""Rows read at a time."""
+"""Rows per read."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +68,7 @@ class SampleTable:
         )
 
     def texts(self, rows: Sequence[int]) -> Iterator[tuple[int, records.Sample]]:
-        """Yields (position in this table, whole sample) of some rows, one file in memory at a time.
+        """Yields (position in this table, full sample) for some rows, one file in memory at a time.
 
         Args:
           rows: positions in this table.
@@ -94,7 +94,7 @@ _COLUMNS = {
 
 
 def read(paths: Sequence[epath.Path], kept: set[tuple[str, int]]) -> SampleTable:
-    """Reads samples without their texts; token ids are read batch by batch, for their number alone.
+    """Reads samples without their texts; token ids are read in batches, only to count them.
 
     Args:
       paths: Parquet files of samples.
@@ -127,7 +127,7 @@ def read(paths: Sequence[epath.Path], kept: set[tuple[str, int]]) -> SampleTable
 
 
 def _batches(path: epath.Path) -> Iterator[dict[str, np.ndarray | list]]:
-    """Yields the columns of a file but `file`, some rows at a time."""
+    """Yields the columns of a file except `file`, in batches of rows."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 

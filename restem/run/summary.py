@@ -1,6 +1,6 @@
-"""What a run has come to: `summary.json`, and the table shown at the end of a run.
+"""The summary of a run: `summary.json`, and the table shown at the end.
 
-Both are made of the files of the iterations, so they can be made again at any time.
+Both are derived from the files of the iterations, so they can be rebuilt at any time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from restem.runtime import distributed, storage
 
 
 def write(files: Workdir) -> dict[str, Any]:
-    """Writes `summary.json` on the first host; returns its contents on all."""
+    """Writes `summary.json` on the primary host; returns its contents on every host."""
     summary = summarize(reader.read_run(files.path))
     if distributed.is_primary():
         storage.write_json(files.summary, summary)
@@ -45,7 +45,7 @@ def summarize(run: StoredRun) -> dict[str, Any]:
 
 
 def _entry(run: StoredRun, iteration: StoredIteration) -> dict[str, Any]:
-    """Returns evaluations, selection, training, and seconds and rates of each step."""
+    """Returns an iteration's evaluations, selection, training, and seconds and rates per step."""
     evals = {name: e.values for name, e in iteration.evals.items()}
     entry: dict[str, Any] = {
         "iteration": iteration.number,
@@ -66,7 +66,7 @@ def _entry(run: StoredRun, iteration: StoredIteration) -> dict[str, Any]:
 
 
 def _versus(base: StoredIteration, iteration: StoredIteration) -> dict[str, Any]:
-    """Returns the paired comparisons of an iteration with the base policy, by evaluation."""
+    """Returns the paired comparisons with the base policy, by evaluation."""
     found = {}
     for name, evaluation in iteration.evals.items():
         paths = [i.files.answers(name) for i in (base, iteration)]
@@ -77,13 +77,13 @@ def _versus(base: StoredIteration, iteration: StoredIteration) -> dict[str, Any]
 
 
 def _scalars(entry: Mapping[str, Any]) -> dict[str, float]:
-    """Returns the scalars of an iteration that no step by itself knows."""
+    """Returns the scalars of an iteration that no single step can compute."""
     averages = {f"evaluate/{g}/macro_average": a["pass@1"] for g, a in entry["groups"].items()}
     return averages | {f"seconds/{step}": s for step, s in entry["seconds"].items()}
 
 
 def table(summary: Mapping[str, Any]) -> rich.console.Group:
-    """Returns the end of a run at a glance: the iterations, then the tasks of each group."""
+    """Returns the summary as tables: the iterations, then the tasks of each group."""
     entries = summary["iterations"]
     title = f"{summary['task']}, {summary['model']}, seed {summary['seed']}"
     shown = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAD)
@@ -116,7 +116,7 @@ def table(summary: Mapping[str, Any]) -> rich.console.Group:
 
 
 def _members(entries: list[Mapping[str, Any]], group: str) -> rich.table.Table:
-    """Returns the tasks of a group, one column per policy evaluated on them."""
+    """Returns a table of a group's tasks, with one column per evaluated policy."""
     entries = [e for e in entries if group in e["groups"]]
     shown = rich.table.Table("task", title=f"{group}, pass@1")
     for entry in entries:
@@ -130,7 +130,7 @@ def _members(entries: list[Mapping[str, Any]], group: str) -> rich.table.Table:
 
 
 def _rewards_are_graded(entries: list[Mapping[str, Any]]) -> bool:
-    """Whether some reward is neither 1 for a correct nor 0 for an incorrect sample."""
+    """Returns whether any reward is neither 1 for a correct nor 0 for an incorrect sample."""
     return any(report.get("binary") is False for e in entries for report in e["evals"].values())
 
 
@@ -139,7 +139,7 @@ def _policy(entry: Mapping[str, Any]) -> str:
 
 
 def _cell(entry: Mapping[str, Any], name: str) -> str:
-    """Returns pass@1 of an evaluation and, below it, its difference from the base policy's."""
+    """Returns pass@1 of an evaluation and, below it, the difference from the base policy."""
     report = entry["evals"].get(name)
     lines = [_rate(report)]
     if report is not None and report.get("binary") is False:
@@ -167,7 +167,7 @@ def _reward(reward: float | None, graded: bool) -> str:
 
 
 def _of_samples(selection: Mapping[str, Any] | None, graded: bool) -> tuple[str, str]:
-    """Returns the samples that are correct, or their mean reward, and the training examples."""
+    """Returns the share of correct samples or their mean reward, and the training examples."""
     if selection is None:
         return "", ""
     correct = f"{selection['correct']} of {selection['sampled']}"

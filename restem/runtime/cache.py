@@ -1,4 +1,4 @@
-"""The folder for files that are made once per machine, such as prepared data sets."""
+"""The folder for files that are created once per machine, such as prepared data sets."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import tempfile
 
 
 def cache_folder(named: str | None = None) -> pathlib.Path:
-    """Returns `named`, else $RESTEM_CACHE_DIR, else the user's cache folder, else a temporary one.
+    """Returns `named`, $RESTEM_CACHE_DIR, the user's cache folder or a temporary one, in this
+    order.
 
-    The folder is created if needed, and can be written.
+    The folder is created if needed, and is writable.
 
     Raises:
       OSError: a folder was named, by the argument or the environment, and cannot be written.

@@ -1,11 +1,12 @@
-"""What a setting may be: its type and its range, both read from its annotation.
+"""Validity of settings: type and range, both read from the annotation.
 
     num_samples: Annotated[int, at_least(0)] = 32
     cap: Annotated[int | None, at_least(1)] = 10
     distinct: Literal["none", "text"] = "text"
 
-`fault(value, annotation)` returns None for a good value and otherwise says what is allowed. The
-same annotations serve dataclasses of settings and the arguments of functions that gin binds.
+`fault(value, annotation)` returns None for a valid value, and otherwise a description of the
+allowed values. The same annotations serve dataclasses of settings and the arguments of functions
+that gin binds.
 """
 
 from __future__ import annotations
@@ -25,31 +26,31 @@ class Check:
     """A condition on a value that already has the right type."""
 
     allowed: str
-    """What the condition allows, such as "at least 0"."""
+    """Description of the allowed values, such as "at least 0"."""
     holds: Callable[[Any], bool]
-    """Whether a value meets it."""
+    """Function that returns whether a value meets the condition."""
 
 
 def at_least(least: float) -> Check:
-    """Numbers from `least` upwards."""
+    """Returns a check that allows numbers of at least `least`."""
     return Check(f"at least {least:g}", lambda value: value >= least)
 
 
 def above(bound: float) -> Check:
-    """Numbers greater than `bound`."""
+    """Returns a check that allows numbers greater than `bound`."""
     return Check(f"greater than {bound:g}", lambda value: value > bound)
 
 
 def between(least: float, most: float) -> Check:
-    """Numbers from `least` to `most`, both included."""
+    """Returns a check that allows numbers from `least` to `most`, inclusive."""
     return Check(f"from {least:g} to {most:g}", lambda value: least <= value <= most)
 
 
 NOT_EMPTY = Check("not empty", lambda value: len(value) > 0)
-"""Strings and sequences that hold something."""
+"""Check that allows non-empty strings and sequences."""
 
 MAY_CHANGE = "may change"
-"""Marks a setting that a resumed run may change: it says where and how fast, not what."""
+"""Mark of a setting that a resumed run may change: it affects where and how fast, not what."""
 
 _SCALARS: Mapping[Any, str] = {
     int: "a whole number",
@@ -61,12 +62,12 @@ _SCALARS: Mapping[Any, str] = {
 
 
 def fault(value: Any, annotation: Any) -> str | None:
-    """What `annotation` allows, where it does not allow `value`; else None."""
+    """Returns None if `annotation` allows `value`, and otherwise what it allows."""
     return None if _is(value, annotation) else allowed(annotation)
 
 
 def allowed(annotation: Any) -> str:
-    """The values that an annotation allows, in words."""
+    """Returns a description of the values that an annotation allows."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         of_type, conditions = _parts(annotation)
@@ -93,9 +94,9 @@ def allowed(annotation: Any) -> str:
 
 
 def hints(configurable: Any) -> dict[str, Any]:
-    """Annotations of a dataclass's fields or a function's arguments, by name.
+    """Returns the annotations of a dataclass's fields or a function's arguments, by name.
 
-    Empty where they name what is imported for type checkers alone.
+    The result is empty if an annotation uses a name that is imported only for type checking.
     """
     try:
         found = typing.get_type_hints(configurable, include_extras=True)
@@ -107,7 +108,7 @@ def hints(configurable: Any) -> dict[str, Any]:
 
 
 def may_change(annotation: Any) -> bool:
-    """Whether a resumed run may change a setting of this annotation."""
+    """Returns whether a resumed run may change a setting with this annotation."""
     return MAY_CHANGE in getattr(annotation, "__metadata__", ())
 
 

@@ -1,4 +1,4 @@
-"""The cache of compiled programs, which outlives a process, and counts of hits and misses."""
+"""The persistent cache of compiled programs, and its counts of hits and misses."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _events: Counter[str] = Counter()
 
 
 def folder_for(own: str) -> str:
-    """Returns the folder for compiled programs: one of this machine, which all runs share.
+    """Returns the folder for compiled programs: one per machine, shared by all runs.
 
-    Another seed, task or workdir then compiles nothing. Programs of other versions or processors
-    are kept apart: one that was compiled for more instructions than a processor has would crash.
+    A run with another seed, task or workdir then compiles nothing. Programs for other versions or
+    processors are kept apart: a program that uses instructions the processor lacks would crash.
 
     Args:
-      own: folder of the run, for a job of several hosts or a run in a bucket: these may have no
-        other folder in common, and one that restarts may be on other machines.
+      own: folder of the run, used by jobs of several hosts and by runs in a bucket: their hosts may
+        share no other folder, and they may restart on other machines.
     """
     if several() or "://" in own:
         return own
@@ -43,18 +43,18 @@ def folder_for(own: str) -> str:
 
 
 def use_cache(folder: str) -> None:
-    """Keeps all compiled programs in `folder`, which may be in a bucket; the primary host writes.
+    """Stores all compiled programs in `folder`, possibly in a bucket; only the primary host writes.
 
     JAX_COMPILATION_CACHE_DIR in the environment names another folder, which runs may share.
     """
     jax.config.update(
         "jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR") or folder
     )
-    # Small programs too, so that a restarted run compiles nothing again.
+    # Store small programs too, so that a restarted run recompiles nothing.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    # XLA's own caches include the folder, and whether a host writes it, in the key of a program, so
-    # the other hosts would find nothing, nor would a run whose folder was moved.
+    # XLA's own caches put the folder, and whether this host writes to it, into the key of a
+    # program, so other hosts would find nothing, and neither would a run whose folder was moved.
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
     if not _events:
         _events[_REQUESTS] = _events[_HITS] = 0

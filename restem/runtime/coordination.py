@@ -1,4 +1,4 @@
-"""JAX's coordination service: keys and values through which hosts tell each other things."""
+"""JAX's coordination service: a key-value store through which hosts communicate."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ EXIT_LATE_HOST = 76
 
 
 class LateHostError(RuntimeError):
-    """Other hosts did not come in time, or died; the message names them."""
+    """Other hosts were late or died; the message names them."""
 
     exit_code = EXIT_LATE_HOST
 
 
 def several() -> bool:
-    """Whether this process is one of several that run the same program."""
+    """Returns whether this process is one of several that run the same program."""
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
@@ -27,7 +27,7 @@ def client():
 
 
 def put(key: str, value: str) -> None:
-    """Sets a key, whether or not it has a value."""
+    """Sets a key, overwriting any value it has."""
     client().key_value_set(key, value, allow_overwrite=True)
 
 
@@ -46,7 +46,7 @@ def read(place: str) -> dict[int, str]:
 
 
 def is_set(key: str) -> bool:
-    """Whether a key has a value."""
+    """Returns whether a key has a value."""
     try:
         client().key_value_try_get(key)
     except jax.errors.JaxRuntimeError:  # NOT_FOUND

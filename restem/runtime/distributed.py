@@ -1,11 +1,11 @@
-"""Many hosts: start-up, waiting for one another, and preemption.
+"""Many hosts: start-up, synchronisation, failures and exit codes.
 
-Every host runs the same program on the same folder. What only one host may do, the primary host
-(process 0) does and tells the others (`run_on_primary`); what can be divided is divided (`share`);
-a step that was divided ends with a `barrier`. The others notice a host that dies by its missing
-heartbeats, whatever they are waiting for.
+Every host runs the same program on the same folder. Work for a single host is done by the primary
+host (process 0), which sends the result to the others (`run_on_primary`). Work that can be divided
+is divided (`share`), and the step then ends with a `barrier`. If a host dies, the others notice its
+missing heartbeats, whatever they are waiting for.
 
-Exit codes of `restem`, for whatever starts it again:
+Exit codes of `restem`, for the system that restarts it:
 
     0    done
     2    bad input: the user must fix something
@@ -44,14 +44,14 @@ T = TypeVar("T")
 
 @dataclasses.dataclass
 class _Cluster:
-    """What this process knows of the hosts that run the same program."""
+    """This process's state about the hosts that run the same program."""
 
     barrier_timeout_s: float = 3600.0
     shutdown_timeout_s: float = 60.0
     names: dict[int, str] = dataclasses.field(default_factory=dict)
     """Host names by process."""
     uses: Counter[str] = dataclasses.field(default_factory=Counter)
-    """Uses of each meeting place: all hosts come to the same ones in the same order."""
+    """Number of uses of each meeting place; all hosts use the same places in the same order."""
 
 
 _cluster = _Cluster()
@@ -70,7 +70,7 @@ def initialize(
 ) -> bool:
     """Joins the other hosts, if there are any; call it before any other use of JAX.
 
-    JAX recognises TPU pods, SLURM, Open MPI and Kubernetes. Elsewhere, give all of the first three
+    JAX recognises TPU pods, SLURM, Open MPI and Kubernetes. Elsewhere, pass all of the first three
     arguments, or set RESTEM_COORDINATOR, RESTEM_NUM_PROCESSES and RESTEM_PROCESS_ID.
 
     Args:
@@ -79,15 +79,15 @@ def initialize(
       process_id: Number of this process, from 0.
       initialization_timeout_s: Seconds to wait for all hosts at the start.
       heartbeat_timeout_s: Seconds of silence after which a host counts as dead.
-      barrier_timeout_s: Seconds to wait for hosts that are alive, at the end of a shared step or
-        for the work of the primary host.
+      barrier_timeout_s: Seconds to wait for live hosts at the end of a shared step, or for the
+        primary host's work.
       shutdown_timeout_s: Seconds to wait for the other hosts at the end.
 
     Returns:
-      Whether there are several processes.
+      True if there are several processes.
 
     Raises:
-      UserError: only some of the three are given, or a host did not join in time.
+      UserError: only some of the first three arguments are set, or a host did not join in time.
     """
     if jax.distributed.is_initialized():
         return several()
@@ -107,14 +107,15 @@ def initialize(
         return False
     if missing and not _is_cluster():
         return False
-    # CPU hosts talk over gloo; elsewhere this option is not read.
+    # CPU hosts communicate over gloo; other platforms ignore this option.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
         jax.distributed.initialize(
             coordinator, num_processes, process_id,
             initialization_timeout=initialization_timeout_s,
-            # JAX aborts the process without a word to us, so our own heartbeats come first. (Its
-            # own come twice in this time, so a host may have been silent for half of it already.)
+            # JAX aborts the process without notifying us, so our own heartbeats must detect a dead
+            # host first. (JAX sends two heartbeats per timeout, so a host may already have been
+            # silent for half of it.)
             heartbeat_timeout_seconds=3 * heartbeat_timeout_s,
             shutdown_timeout_seconds=shutdown_timeout_s,
         )  # fmt: skip
@@ -150,8 +151,8 @@ def _from_environment(name: str) -> int | None:
 
 
 def _is_cluster() -> bool:
-    """Whether JAX recognises that this process is one of several."""
-    from jax._src.clusters import ClusterEnv  # what initialize() uses; it has no public name
+    """Returns whether JAX recognises this process as one of several."""
+    from jax._src.clusters import ClusterEnv  # used by initialize(); has no public name
 
     return any(
         env.is_env_present() and not env.opt_in_only_method for env in ClusterEnv._cluster_types
@@ -159,8 +160,8 @@ def _is_cluster() -> bool:
 
 
 def is_primary() -> bool:
-    """Whether this is the primary host, which writes what only one host writes."""
-    # A single process should not claim its devices just to answer this.
+    """Returns whether this is the primary host, which writes the files of the run."""
+    # A single process should not initialise its devices just to answer this question.
     return not several() or jax.process_index() == 0
 
 
@@ -172,15 +173,15 @@ def share(items: Sequence[T]) -> Sequence[T]:
 def gather(what: str, value: Any = None, *, timeout_s: float | None = None) -> list[Any]:
     """Returns the value of every host, by process, once all hosts have called it.
 
-    All hosts make the same calls in the same order; a name may be used again.
+    All hosts make the same calls in the same order; a name may be reused.
 
     Args:
-      what: what the hosts have done, for the error message.
-      value: anything JSON can hold; at most a few megabytes over all hosts.
+      what: description of the hosts' work, for the error message.
+      value: any JSON value; at most a few megabytes over all hosts.
       timeout_s: seconds to wait for the slowest host; None: `initialize.barrier_timeout_s`.
 
     Raises:
-      LateHostError: hosts did not come in time; the message names them.
+      LateHostError: hosts were late; the message names them.
       PreemptedError: a missing host was preempted and has left.
     """
     if not several():
@@ -188,15 +189,13 @@ def gather(what: str, value: Any = None, *, timeout_s: float | None = None) -> l
     place = _place(what)
     put(f"{place}/{jax.process_index()}", json.dumps(value))
     found = _wait(what, place, range(jax.process_count()), timeout_s)
-    if (
-        is_primary() and _cluster.uses[what] > 1
-    ):  # every host has read the values of the previous use
+    if is_primary() and _cluster.uses[what] > 1:  # every host has read the previous use's values
         coordination.client().key_value_delete(f"restem/place/{what}/{_cluster.uses[what] - 1}")
     return [json.loads(found[i]) for i in range(jax.process_count())]
 
 
 def barrier(what: str, *, timeout_s: float | None = None) -> None:
-    """Waits until every host has called it; returns at once on a single host. See `gather`."""
+    """Waits until every host has called `barrier`; returns at once on a single host."""
     gather(what, timeout_s=timeout_s)
 
 
@@ -207,21 +206,21 @@ def run_on_primary(
     may_leave: bool = True,
     timeout_s: float | None = None,
 ) -> T:
-    """Calls `function` on the primary host alone; returns its result on every host.
+    """Calls `function` on the primary host only; returns its result on every host.
 
-    Steps begin and end with it, so this is also where a preempted run exits between steps: the
-    primary host decides for all.
+    Steps begin and end with this call, so a preempted run exits here, between steps: the primary
+    host decides for all hosts.
 
     Args:
-      what: names it in error messages.
-      function: returns anything JSON can hold.
-      may_leave: whether a preempted run exits here; not inside a step that has more to save.
-      timeout_s: seconds that the others wait; None: `initialize.barrier_timeout_s`.
+      what: name of the work in error messages.
+      function: returns any JSON value.
+      may_leave: whether a preempted run may exit here; False inside a step that has more to save.
+      timeout_s: seconds that the other hosts wait; None: `initialize.barrier_timeout_s`.
 
     Raises:
       UserError: `function` raised it.
-      LateHostError: the primary host did not come, or `function` failed in another way.
-      PreemptedError: this run is to exit.
+      LateHostError: the primary host was late, or `function` failed in another way.
+      PreemptedError: this run was preempted and must exit.
     """
     if not several():
         value = function()
@@ -260,12 +259,12 @@ def _name(host: int) -> str:
 
 
 def _wait(what: str, place: str, awaited: Sequence[int], timeout_s: float | None) -> dict[int, str]:
-    """Returns what the awaited hosts put at a meeting place."""
+    """Returns the values that the awaited hosts put at a meeting place."""
     limit = _cluster.barrier_timeout_s if timeout_s is None else timeout_s
     deadline = time.monotonic() + limit
     pause = 0.002
     while True:
-        # Read who has left first: then what a host put down before it left is seen.
+        # Read the list of departed hosts first, so that values they put before leaving are seen.
         gone = coordination.read(LEFT)
         found = coordination.read(place)
         late = [host for host in awaited if host not in found]
@@ -287,10 +286,10 @@ def _wait(what: str, place: str, awaited: Sequence[int], timeout_s: float | None
 
 
 class _Heartbeat(threading.Thread):
-    """Tells the others that this host is alive, and ends this process if another host is not.
+    """Sends heartbeats to the other hosts, and ends this process if another host is dead.
 
-    A host that waits for a dead one in a collective would wait forever and cannot be woken, so the
-    process exits at once. Only the unfinished unit of work is lost.
+    A host that waits for a dead host in a collective operation would wait forever and cannot be
+    interrupted, so the process exits at once. Only the unfinished unit of work is lost.
     """
 
     def __init__(self, timeout_s: float):
@@ -326,17 +325,17 @@ class _Heartbeat(threading.Thread):
 
 
 def _linger(seconds: float) -> None:
-    """Gives the others time to exit: JAX aborts them once the primary host is gone."""
+    """Gives the other hosts time to exit: JAX aborts them once the primary host is gone."""
     if is_primary():
         time.sleep(seconds)
 
 
 def as_late_host(error: Exception) -> LateHostError | None:
-    """Returns the error as one caused by another host; None if it was not."""
+    """Returns the error as a `LateHostError` if another host caused it; otherwise None."""
     if isinstance(error, LateHostError):
         return error
     text = " ".join(str(error).split())
-    # JAX has no error type for it: a broken collective is a ValueError on CPUs.
+    # JAX has no error type for this: on CPUs, a broken collective raises ValueError.
     signs = ("gloo", "nccl", "unavailable", "deadline_exceeded", "barrier timed out")
     ours = isinstance(error, UserError) or not several()
     if not ours and any(sign in text.lower() for sign in signs):
@@ -345,9 +344,9 @@ def as_late_host(error: Exception) -> LateHostError | None:
 
 
 def end(code: int) -> int:
-    """Tells the other hosts how this process ended, and waits for them; its last call.
+    """Tells the other hosts how this process ended, and waits for them; call it last.
 
-    Returns `code`, unless other hosts are lost: JAX would wait for them, so the process exits.
+    Returns `code`, unless other hosts are lost: JAX would wait for them, so the process then exits.
     """
     if not several():
         return code
@@ -357,7 +356,7 @@ def end(code: int) -> int:
         _linger(5.0)
         os._exit(code)
     reasons = {0: DONE, EXIT_PREEMPTED: PREEMPTED}
-    # A preempted host has nothing else to do, and the others may still be saving.
+    # A preempted host has nothing else to do, and other hosts may still be saving.
     limit = _cluster.barrier_timeout_s if code == EXIT_PREEMPTED else _cluster.shutdown_timeout_s
     deadline = time.monotonic() + limit
     try:

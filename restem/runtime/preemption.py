@@ -1,4 +1,4 @@
-"""Preemption: a run that is about to lose its machines saves its work and exits."""
+"""Preemption: a run that is about to lose its machines saves its work, then exits."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ class PreemptedError(SystemExit):
 
 
 class Preemption:
-    """Whether this run is about to lose its machines.
+    """The signal that this run is about to lose its machines.
 
-    On a single host, SIGTERM sets a flag. On many, a notice to any host (SIGTERM, or the machine's
-    own) reaches all through JAX's coordination service. In a loop that all hosts run in step, the
-    service picks a round that no host has passed, so that all stop at the same one:
+    On a single host, SIGTERM sets a flag. On many hosts, a notice to any host (SIGTERM, or the
+    machine's own notice) reaches all hosts through JAX's coordination service. In a loop that all
+    hosts run in lockstep, the service picks a round that no host has passed, so that all hosts stop
+    at the same round:
 
         with PREEMPTION:
             for batch in batches:
@@ -43,8 +44,8 @@ class Preemption:
                     save(state)
                     PREEMPTION.leave_if(True)
 
-    A host in a loop of its own (its share of the samples) exits when it has `noticed`; the hosts
-    that wait for it then exit as well.
+    A host in its own loop (its share of the samples) exits once it has `noticed`; the hosts that
+    wait for it then exit too.
     """
 
     def __init__(self):
@@ -53,39 +54,39 @@ class Preemption:
         self._previous: Any = None
 
     def __enter__(self) -> Preemption:
-        # With many processes JAX has a handler; and only the main thread may install one.
+        # With many processes, JAX has a handler; only the main thread may install another.
         if not several() and threading.current_thread() is threading.main_thread():
             self._previous = signal.signal(signal.SIGTERM, lambda *_: self._flag.set())
         return self
 
     def __exit__(self, *exc: object) -> None:
         if self._previous is not None:
-            # If several hosts have started since, the handler is JAX's, and stays.
+            # If several hosts have joined since, the handler is JAX's and must stay.
             if not several():
                 signal.signal(signal.SIGTERM, self._previous)
             self._previous = None
         self._flag.clear()
 
     def noticed(self) -> bool:
-        """Whether this host knows of a notice."""
+        """Returns whether this host has received a notice."""
         if several() and not self._flag.is_set():
-            return coordination.is_set("RECEIVED_PREEMPTION_NOTICE")  # put there by JAX
+            return coordination.is_set("RECEIVED_PREEMPTION_NOTICE")  # set by JAX
         return self._flag.is_set()
 
     def reached(self) -> bool:
-        """Whether to save and exit now; in a loop in which every host asks once per round.
+        """Returns whether to save and exit now; every host must call it once per round of a loop.
 
         Once True, it stays True.
         """
         if several() and not self._flag.is_set():
-            # The service wants rounds to increase over the whole life of a process.
+            # The service requires rounds to increase over the lifetime of a process.
             self._rounds += 1
             if multihost_utils.reached_preemption_sync_point(self._rounds):
                 self._flag.set()
         return self._flag.is_set()
 
     def leave_if(self, condition: bool) -> None:
-        """Exits with `EXIT_PREEMPTED` if `condition` holds; the work has to be on disk."""
+        """Exits with `EXIT_PREEMPTED` if `condition` holds; the work must be on disk."""
         if condition:
             logging.warning("preempted: the work so far is saved; the same command continues")
             if several():
@@ -94,4 +95,4 @@ class Preemption:
 
 
 PREEMPTION = Preemption()
-"""The one of this process."""
+"""The instance of this process."""

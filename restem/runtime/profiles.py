@@ -1,4 +1,4 @@
-"""Traces of the devices' work, for TensorBoard's profiler (XProf).
+"""Traces of device activity, for TensorBoard's profiler (XProf).
 
 `restem run --profile` traces some rounds of the decode loop and some training steps, once their
 programs are compiled, into DIR/profile/decode and DIR/profile/train:
@@ -19,17 +19,17 @@ from etils import epath
 from restem.runtime import storage
 
 SKIP = 4
-"""Rounds before a trace begins; the first ones compile."""
+"""Rounds before a trace begins, because the first ones compile."""
 
 ROUNDS = 6
 """Rounds per trace. A trace of a minute would take gigabytes."""
 
 
 class Profile:
-    """At most one trace per kind of loop and process."""
+    """A profiler that records at most one trace per kind of loop in a process."""
 
     def __init__(self, folder: epath.PathLike | None = None):
-        """Writes traces to `folder`/KIND, which may be in a bucket; None: nowhere."""
+        """Writes traces to `folder`/KIND, which may be in a bucket; None: records no traces."""
         self.folder = None if folder is None else epath.Path(folder)
         self._kind: str | None = None
         self._traced: set[str] = set()
@@ -43,8 +43,8 @@ class Profile:
                     state = step(state, batch)
                     advance()
 
-        A loop of fewer than `SKIP` rounds leaves no trace; the next loop of its kind may. No other
-        loop is traced inside one that is.
+        A loop of fewer than `SKIP` rounds leaves no trace, and the next loop of its kind may be
+        traced. Loops inside a traced loop are not traced.
         """
         rounds = 0
 
@@ -73,11 +73,11 @@ class Profile:
         jax.profiler.stop_trace()
         self._kind = None
         self._traced.add(kind)
-        assert self.folder is not None  # or it had not been started
+        assert self.folder is not None  # a trace starts only with a folder
         storage.copy_folder(epath.Path(self._local.name), self.folder / kind)
         self._local.cleanup()
         logging.info("a trace of %s is in %s", kind, self.folder / kind)
 
 
 PROFILE = Profile()
-"""The one of this process; `--profile` gives it a folder."""
+"""The instance of this process; `--profile` sets its folder."""

@@ -12,26 +12,26 @@ import rich.progress
 from absl import logging
 
 CONSOLE = rich.console.Console(stderr=True)
-"""Where results go; without colours where the environment has NO_COLOR."""
+"""Console for progress on stderr; without colours if NO_COLOR is set."""
 
 _quiet = threading.Event()
 
 SECONDS_BETWEEN_LINES = 15.0
-"""Seconds between lines of a log, without a terminal."""
+"""Seconds between log lines when there is no terminal."""
 
 
 def be_quiet() -> None:
-    """Shows no progress from here on; files of a log still get its lines."""
+    """Stops showing progress; log files still receive progress lines."""
     _quiet.set()
 
 
 def is_quiet() -> bool:
-    """Whether `be_quiet` was called."""
+    """Returns whether `be_quiet` was called."""
     return _quiet.is_set()
 
 
 class Progress:
-    """Counts towards `total`; shows a note beside the count, such as the share correct."""
+    """Progress towards `total`, with a note beside the count, such as the number correct."""
 
     def __init__(self, what: str, total: int, unit: str, done: int = 0, bar=None):
         self._what, self._total, self._unit = what, total, unit
@@ -53,7 +53,7 @@ class Progress:
             self._log(now, note)
 
     def wait(self, what: str) -> None:
-        """Shows at once what the step is waiting for, such as "compiling decode"."""
+        """Shows immediately what the step is waiting for, such as "compiling decode"."""
         if self._bar is not None:
             self._bar.update(self._id, note=what)
         else:
@@ -74,10 +74,10 @@ def progress(what: str, *, total: int, unit: str, done: int = 0) -> Iterator[Pro
     """Shows the progress of a block.
 
     Args:
-      what: the step, such as "iteration 1: sampling".
+      what: name of the step, such as "iteration 1: sampling".
       total: number of units of the step.
-      unit: their name, such as "samples".
-      done: units that a resumed step finds finished; they are left out of the rate.
+      unit: name of the units, such as "samples".
+      done: units already finished when a step resumes, which do not count towards the rate.
     """
     if is_quiet() or not CONSOLE.is_terminal:
         yield Progress(what, total, unit, done)

@@ -19,7 +19,8 @@ from restem.errors import UserError
 def write_bytes(path: epath.Path, data: bytes) -> None:
     """Writes a file that appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Each process has its own name: two that race write the same bytes twice, never a mixture.
+    # The temporary name is unique, so two processes that race write the same bytes twice, never a
+    # mixture.
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:12]}.tmp"
     temporary.write_bytes(data)
     temporary.replace(path)
@@ -30,7 +31,7 @@ def write_json(path: epath.Path, value: Any) -> None:
 
 
 def read_json(path: epath.Path) -> Any:
-    """Reads a JSON file; raises `UserError` naming the file if it is missing or no JSON."""
+    """Reads a JSON file; raises `UserError` naming the file if it is missing or not JSON."""
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
@@ -49,13 +50,13 @@ def write_table(path: epath.Path, table) -> None:
 
 
 def read_table(path: epath.Path):
-    """Reads a Parquet file; raises `UserError` naming the file if it is missing or no Parquet."""
+    """Reads a Parquet file; raises `UserError` naming the file if it is missing or not Parquet."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        # Without threads: one of pyarrow's that outlives the read frees the bytes later, and aborts
-        # the process if the interpreter is ending then.
+        # No threads: a pyarrow thread that outlives the read frees the bytes later, and aborts the
+        # process if the interpreter is shutting down by then.
         source = pa.BufferReader(path.read_bytes())
         return pq.ParquetFile(source, pre_buffer=False).read(use_threads=False)
     except FileNotFoundError:
@@ -65,7 +66,7 @@ def read_table(path: epath.Path):
 
 
 def copy_folder(source: epath.Path, target: epath.Path) -> None:
-    """Copies a folder file by file: buckets cannot rename one."""
+    """Copies a folder file by file, because buckets cannot rename folders."""
     target.mkdir(parents=True, exist_ok=True)
     for entry in source.iterdir():
         if entry.is_dir():

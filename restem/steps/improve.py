@@ -180,8 +180,7 @@ class _MStep:
 
     @contextlib.contextmanager
     def shown(self, done: int) -> Iterator[Callable[[float], None]]:
-        """Shows progress and profiles some steps; yields a callback that takes the loss of each
-        step."""
+        """Shows progress and profiles some steps; yields a callback that takes each step's loss."""
         what = f"{self.name}: training"
         with (
             progress(what, total=self.total_steps, unit="steps", done=done) as bar,

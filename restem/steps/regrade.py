@@ -80,8 +80,7 @@ def _shards(directory: layout.IterationDir) -> Iterator[tuple[epath.Path, list[S
 def _graded(
     samples: Sequence[Sample], problems: Mapping[str, Problem], verifier: Verifier
 ) -> list[tuple[Sample, Future[Verdict] | None]]:
-    """Returns all samples with the futures of their verdicts; the samples are graded in
-    parallel."""
+    """Grades samples in parallel; returns them with the futures of their verdicts."""
     return [
         (sample, None)
         if sample.source in records.UNVERIFIED_SOURCES

@@ -150,8 +150,7 @@ class EvaluateSettings:
     """Problems per file of answers while an evaluation is under way."""
 
     def of_split(self, split: str) -> EvaluateSettings:
-        """Returns the settings for a split: on training problems, only greedy answers are
-        measured."""
+        """Returns the settings of a split: training problems get greedy answers only."""
         return dataclasses.replace(self, num_samples=0) if split == "train" else self
 
 

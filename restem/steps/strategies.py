@@ -27,8 +27,7 @@ class Keep(Protocol):
 
 @runtime_checkable
 class KeepByStep(Keep, Protocol):
-    """A `Keep` that changes over the Improve steps of a Generate step
-    (`methods.RisingThreshold`)."""
+    """A `Keep` that changes with each Improve step (`methods.RisingThreshold`)."""
 
     def at(self, step: int) -> Keep:
         """Returns the strategy for Improve step `step`, counted from 0."""
@@ -58,7 +57,7 @@ class Everything:
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
 class BestOfN:
-    """Keeps the sample with the highest reward; ties go to the likelier one (RAFT, Dong et al.
+    """Keeps the sample with the highest reward, the likelier one if tied (RAFT, Dong et al.
     2023)."""
 
     above: float = 0.0

@@ -1,12 +1,12 @@
-"""Trackers: where the scalars of a run go as they arise.
+"""Trackers: destinations of a run's scalars, which are logged as they are measured.
 
 `log` writes to all trackers of the run. `metrics.jsonl` in the run's folder is always one of them,
-and it is the memory of the others: a resumed run logs no point twice. `Run.trackers` names further
-ones: "tensorboard", "wandb" (`restem[wandb]`), "mlflow" (`restem[mlflow]`). The two services read
-their own environment variables. Without a network: WANDB_MODE=offline, or MLFLOW_TRACKING_URI=file:
-FOLDER with MLFLOW_ALLOW_FILE_STORE=true.
+and it records what has been logged, so that a resumed run logs no point twice. `Run.trackers` names
+additional trackers: "tensorboard", "wandb" (`restem[wandb]`), "mlflow" (`restem[mlflow]`). The two
+services read their own environment variables. Without a network: WANDB_MODE=offline, or
+MLFLOW_TRACKING_URI=file:FOLDER with MLFLOW_ALLOW_FILE_STORE=true.
 
-Only the first host logs.
+Only the primary host logs.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ MODULES = {
 
 
 class Tracker(Protocol):
-    """Receives scalars."""
+    """A destination of scalars."""
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Takes scalars by name, at a step that increases per name."""
+        """Logs scalars by name; the step must increase for each name."""
 
     def close(self) -> None:
-        """Writes what is not written yet."""
+        """Flushes pending scalars and closes the tracker."""
 
 
 class Trackers:
@@ -62,7 +62,7 @@ class Trackers:
         self.close()
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Logs scalars by name, except for those that a process before a resume has logged."""
+        """Logs scalars by name, except those that an earlier process logged before a resume."""
         new = {n: float(v) for n, v in values.items() if step > self._last.get(n, -1)}
         if not new:
             return
@@ -80,7 +80,7 @@ _current: list[Trackers] = []
 
 
 def start(files: Workdir, names: Iterable[str]) -> None:
-    """Makes `log` write to the trackers of a run, until `stop`; nothing on other hosts."""
+    """Makes `log` on the primary host write to a run's trackers, until `stop`."""
     stop()
     if distributed.is_primary():
         _current.append(Trackers(files, names))
@@ -96,7 +96,7 @@ def log(step: int, values: Mapping[str, float | None]) -> None:
     """Logs scalars of the run; without a started run, and for values of None, does nothing.
 
     Args:
-      step: iteration, or step within one; increases per name, also in a resumed run.
+      step: iteration, or step within an iteration; increases for each name, also across resumes.
       values: scalars by name, such as "evaluate/math/pass@1".
     """
     for trackers in _current:

@@ -18,11 +18,11 @@ class JsonLines:
         self._path = self._mirror.fetch("metrics.jsonl")
         is_cut = self._path.read_bytes()[-1:] not in (b"", b"\n")
         self._file = self._path.open("a", encoding="utf-8")
-        if is_cut:  # by a kill
+        if is_cut:  # a kill interrupted the last write
             self._file.write("\n")
 
     def last_steps(self) -> dict[str, int]:
-        """Returns the last step logged of each name; a line that a kill cut short is skipped."""
+        """Returns the last logged step of each name; skips a line that a kill truncated."""
         last: dict[str, int] = {}
         for line in self._path.read_text("utf-8").splitlines():
             try:
@@ -34,7 +34,7 @@ class JsonLines:
         return last
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes a line, readable at once."""
+        """Writes a line and flushes it."""
         line = {"step": step, "time": round(time.time(), 3), **values}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()

@@ -1,4 +1,4 @@
-"""Files that grow, in a folder that may be a bucket, where no file can be appended to."""
+"""Growing files in a folder that may be in a bucket, where files cannot be appended to."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ INTERVAL_S = 30.0
 
 
 class Mirror:
-    """A local folder whose files are copied to a bucket; a local run's folder is used itself."""
+    """A local folder whose files are copied to a bucket; for a local run, the run's own folder."""
 
     def __init__(self, folder: epath.Path):
         self._target = folder if "://" in str(folder) else None
@@ -29,7 +29,7 @@ class Mirror:
         self._copied = time.monotonic()
 
     def fetch(self, name: str) -> pathlib.Path:
-        """Returns the local path of a file, with what the bucket holds of it."""
+        """Returns the local path of a file, downloaded from the bucket if it exists there."""
         path = self.path / name
         if self._target is not None and (self._target / name).exists():
             path.write_bytes((self._target / name).read_bytes())

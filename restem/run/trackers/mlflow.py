@@ -10,7 +10,7 @@ import mlflow
 from restem.run.layout import Workdir
 
 _FORBIDDEN = re.compile(r"[^\w\-. /]")
-"""Characters that names of MLflow metrics cannot have, such as that of "pass@1"."""
+"""Characters not allowed in names of MLflow metrics, such as "@" in "pass@1"."""
 
 
 class MLflow:
@@ -19,7 +19,7 @@ class MLflow:
     def __init__(self, files: Workdir):
         path = str(files.path)
         escaped = path.replace("'", "''")
-        # MLflow gives out the names of its runs, so the folder is found by its tag.
+        # MLflow chooses the ids of its runs, so the run is found by a tag that holds the folder.
         found = mlflow.search_runs(
             filter_string=f"tags.workdir = '{escaped}'", output_format="list", max_results=1
         )

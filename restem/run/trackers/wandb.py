@@ -20,11 +20,11 @@ class WeightsAndBiases:
             id=f"restem-{records.stable_key(path):08x}",
             name=files.path.name,
             resume="allow",
-            # W&B keeps files of its own; a bucket cannot hold them.
+            # W&B writes its own local files, which cannot be in a bucket.
             dir=tempfile.mkdtemp(prefix="restem_wandb") if "://" in path else path,
             config={"workdir": path},
         )
-        # Steps restart in every iteration, so they are a value of their own, not W&B's counter.
+        # Steps restart in every iteration, so they are logged as a value, not as W&B's own counter.
         self._run.define_metric("*", step_metric="step")
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
