@@ -12,6 +12,7 @@ from etils import epath
 
 from restem.checkpoints import orbax
 from restem.checkpoints.policy import Policy
+from restem.errors import UserError
 from restem.run import layout
 from restem.runtime import distributed, storage
 
@@ -162,6 +163,30 @@ def keep_policy(
     """
     history = History(best_reward=reward, validation=[list(v) for v in validation], began=began)
     return finish(directory, report(start, history, examples=examples))
+
+
+def without_examples(
+    start: Policy,
+    directory: layout.IterationDir,
+    reward: float | None,
+    *,
+    skip: bool,
+    began: float,
+) -> dict[str, Any]:
+    """Ends an iteration in which no sample was kept, as `keep_policy` does.
+
+    Raises:
+      UserError: `skip` is false: such an iteration is an error.
+    """
+    if skip:
+        where = directory.path.name
+        logging.warning("%s: no sample was kept; the policy stays %s", where, start.reference)
+        return keep_policy(start, directory, reward=reward, began=began)
+    raise UserError(
+        f"{directory.dataset}: nothing to train on, since no sample was kept;"
+        f" {directory.selection} says where they went. Sample more"
+        " (generate.num_samples), use easier problems, or a stronger base policy"
+    )
 
 
 def report(

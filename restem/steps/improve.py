@@ -27,7 +27,7 @@ from restem.runtime.profiles import PROFILE
 from restem.runtime.progress import progress
 from restem.steps.adaptation import starting_policy
 from restem.steps.examples import token_examples
-from restem.steps.history import Candidates, History, finish, keep_policy, report
+from restem.steps.history import Candidates, History, finish, report, without_examples
 from restem.steps.settings import ImproveSettings
 from restem.training import DivergenceError, TokenExample, Trainer, TrainState, choose_shape
 
@@ -67,7 +67,9 @@ def improve(
         return storage.read_json(directory.improvement)
     began = time.monotonic()
     if not examples:
-        return _without_examples(rollout, directory, start_reward, settings, began)
+        return without_examples(
+            rollout.policy, directory, start_reward, skip=settings.skip_empty, began=began
+        )
     rollout = rollout.replace(max_new_tokens=settings.max_new_tokens).placed()
     data = token_examples(rollout.card, examples, rollout.policy.vocabulary)
     rollout = rollout.replace(policy=starting_policy(rollout.policy, settings.adapter))
@@ -219,26 +221,6 @@ def is_validated(step: int, total: int, is_epoch_end: bool, every: int | None) -
     if every is None:
         return is_epoch_end
     return not left or (step % every == 0 and 2 * left >= every)
-
-
-def _without_examples(
-    rollout: Rollout,
-    directory: layout.IterationDir,
-    reward: float | None,
-    settings: ImproveSettings,
-    began: float,
-) -> dict[str, Any]:
-    if settings.skip_empty:
-        logging.warning(
-            "%s: no sample was kept; the policy stays %s",
-            directory.path.name, rollout.policy.reference,
-        )  # fmt: skip
-        return keep_policy(rollout.policy, directory, reward=reward, began=began)
-    raise UserError(
-        f"{directory.dataset}: nothing to train on, since no sample was kept;"
-        f" {directory.selection} says where they went. Sample more"
-        " (generate.num_samples), use easier problems, or a stronger base policy"
-    )
 
 
 def _trainer(rollout: Rollout, data: Sequence[TokenExample], settings: ImproveSettings) -> Trainer:

@@ -11,8 +11,10 @@ import jax
 import numpy as np
 import optax
 from absl.testing import absltest, parameterized
+from jax.sharding import PartitionSpec as P
 
 from restem import models, partitioning
+from restem.models.lora import Lora
 from restem.plan import programs
 from restem.sampling import Engine, Request, Sampling, steps
 from restem.training import TokenExample, Trainer, optimizers
@@ -77,11 +79,12 @@ def _sampled_on_one():
     return _sample(None)
 
 
-def _trainer(mesh):
-    return Trainer(
-        CONFIG, optimizer=optimizers.adamw(total_steps=10, learning_rate=1e-2), prefix_ids=PREFIX,
+def _trainer(mesh, **changes):
+    arguments = dict(
+        optimizer=optimizers.adamw(total_steps=10, learning_rate=1e-2), prefix_ids=PREFIX,
         row_length=24, rows_per_batch=8, batch_examples=20, head_chunk=16, mesh=mesh,
     )  # fmt: skip
+    return Trainer(CONFIG, **(arguments | changes))
 
 
 def _batch(trainer):
@@ -154,6 +157,29 @@ class StepsTest(parameterized.TestCase):
         for tree in (new.params, moments):
             up = tree["layers"]["mlp"]["up"]
             self.assertEqual(up.size, 8 * up.addressable_shards[0].data.size)
+
+    def test_an_adapter_is_trained_as_on_one_device_and_lies_as_its_matrices_do(self):
+        form = Lora(rank=2)
+        mesh, found = _mesh((2, 2, 2)), {}
+        for name, where in (("many", mesh), ("one", None)):
+            trainer = _trainer(where, adapter=form, optimizer=optax.sgd(0.1))
+            params = _params()
+            if where is not None:
+                params = partitioning.place_params(params, CONFIG, where)
+            frozen = trainer.frozen(params)
+            state = trainer.init(params, seed=1)
+            for _ in range(2):  # b is zero before the first step, and a has no gradient
+                state, metrics = trainer.train_step(state, _batch(trainer), frozen)
+            found[name] = (jax.device_get(state.params), float(metrics["loss"]))
+            if where is not None:
+                pair = state.params["layers"]["mlp"]["up"]
+                self.assertEqual(pair["a"].sharding.spec, P(None, "fsdp", None))
+                self.assertEqual(pair["b"].sharding.spec, P(None, None, "tensor"))
+        np.testing.assert_allclose(found["many"][1], found["one"][1], rtol=1e-5)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), found["many"][0],
+            found["one"][0],
+        )  # fmt: skip
 
     @parameterized.parameters(4, 8)
     def test_decode_gathers_neither_weights_nor_caches(self, tensor):

@@ -13,6 +13,9 @@ from etils import epath
 from restem import checkpoints, models
 from restem.checkpoints import orbax
 from restem.checkpoints.policy import Policy
+from restem.errors import UserError
+from restem.models import lora
+from restem.models.lora import Lora
 from restem.records import Example, Problem, TaskCard
 from restem.rollout import Rollout
 from restem.run import layout
@@ -64,7 +67,7 @@ class Scripted(Rollout):
         return reward
 
 
-class ImproveTest(absltest.TestCase):
+class ImproveTestCase(absltest.TestCase):
     def setUp(self):
         super().setUp()
         path = epath.Path(self.create_tempdir().full_path) / "iteration_001"
@@ -86,6 +89,8 @@ class ImproveTest(absltest.TestCase):
             settings=dataclasses.replace(SETTINGS, **changes),
         )
 
+
+class ImproveTest(ImproveTestCase):
     def kept(self):
         """The watched parameter of the iteration's policy."""
         policy = checkpoints.load(f"orbax:{self.directory.checkpoint}")
@@ -162,6 +167,71 @@ class ImproveTest(absltest.TestCase):
         self.assertEqual(made["validation"], [[0, 0.5], [1, 0.6], [2, 0.55], [3, 0.5]])
         self.assertEqual(made["best_step"], 1)
         np.testing.assert_array_equal(self.kept(), first.seen[0])
+
+
+class AdapterTest(ImproveTestCase):
+    """The M-step of an adapter."""
+
+    FORM = Lora(rank=2)
+
+    def setUp(self):
+        super().setUp()
+        base = tiny.save_policy(self.directory.path.parent / "base")
+        self.start = checkpoints.load(base)
+
+    def improve(self, rollout, **changes):
+        return super().improve(rollout, **{"adapter": self.FORM, "save_every": 1, **changes})
+
+    def adapter(self):
+        policy = checkpoints.load(f"orbax:{self.directory.checkpoint}")
+        self.assertEqual(policy.adapter.base, self.start.reference)
+        base, adapter = lora.detach(policy.params)
+        jax.tree.map(np.testing.assert_array_equal, base, dict(self.start.params))
+        return jax.tree.map(np.asarray, adapter)
+
+    def test_the_adapter_alone_is_kept_and_loads_with_its_base(self):
+        self.improve(self.rollout(0.7, 0.6, 0.6))
+        one_step = self.adapter()
+        self.assertGreater(np.abs(one_step["layers"]["mlp"]["up"]["b"]).max(), 1e-4)
+        files = self.directory.checkpoint.glob("params/**/d/*")
+        size = sum(file.stat().length for file in files)
+        self.assertLess(size, 4 * self.start.config.num_params / 2)
+
+    def test_killed_and_run_again_it_ends_the_same(self):
+        self.improve(self.rollout(0.6, 0.7, 0.8), epochs=3)
+        expected = self.adapter()
+        self.directory.path.rmtree()
+        with self.assertRaises(KilledError):
+            self.improve(self.rollout(0.6, 0.7, None), epochs=3)
+        self.assertTrue(self.directory.training.exists())
+        rollout = self.rollout(0.8)
+        self.improve(rollout, epochs=3)
+        self.assertLen(rollout.seen, 1)
+        jax.tree.map(np.testing.assert_array_equal, self.adapter(), expected)
+
+    def test_a_policy_that_carries_an_adapter_is_trained_further(self):
+        self.improve(self.rollout(0.7), epochs=1)
+        first = self.adapter()
+        policy = checkpoints.load(f"orbax:{self.directory.checkpoint}")
+        path = self.directory.path.parent / "iteration_002"
+        self.directory = layout.IterationDir(path)
+        self.improve(self.rollout(0.8).replace(policy=policy), epochs=1)
+        second = self.adapter()
+        moved = np.abs(second["layers"]["mlp"]["up"]["a"] - first["layers"]["mlp"]["up"]["a"])
+        self.assertBetween(moved.max(), 1e-4, 0.1)
+        # Another form begins anew on the merged weights, and full training leaves none.
+        self.directory = layout.IterationDir(path.parent / "iteration_003")
+        self.improve(self.rollout(0.8).replace(policy=policy), adapter=Lora(rank=1), epochs=1)
+        again = checkpoints.load(f"orbax:{self.directory.checkpoint}")
+        self.assertEqual(again.adapter.base, policy.reference)
+        self.directory = layout.IterationDir(path.parent / "iteration_004")
+        self.improve(self.rollout(0.8).replace(policy=policy), adapter=None, epochs=1)
+        whole = checkpoints.load(f"orbax:{self.directory.checkpoint}")
+        self.assertIsNone(whole.adapter)
+
+    def test_a_form_that_does_not_fit_ends_with_one_line(self):
+        with self.assertRaisesRegex(UserError, "improve.adapter: rank=33 exceeds a side of"):
+            self.improve(self.rollout(), adapter=Lora(rank=33))
 
 
 if __name__ == "__main__":
