@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import pathlib
 from typing import Any
 from unittest import mock
 
@@ -193,8 +194,8 @@ class AdapterTest(ImproveTestCase):
         self.improve(self.rollout(0.7, 0.6, 0.6))
         one_step = self.adapter()
         self.assertGreater(np.abs(one_step["layers"]["mlp"]["up"]["b"]).max(), 1e-4)
-        files = self.directory.checkpoint.glob("params/**/d/*")
-        size = sum(file.stat().length for file in files)
+        files = pathlib.Path(self.directory.checkpoint).glob("params/**/d/*")
+        size = sum(file.stat().st_size for file in files)
         self.assertLess(size, 4 * self.start.config.num_params / 2)
 
     def test_killed_and_run_again_it_ends_the_same(self):
