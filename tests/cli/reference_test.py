@@ -43,7 +43,7 @@ class ReferenceTest(parameterized.TestCase):
         (cap,) = select.settings
         self.assertEqual((cap.name, cap.default), ("select.cap", "10"))
         self.assertEqual(cap.allowed, "a whole number, at least 1; or None")
-        self.assertStartsWith(cap.meaning, "Most examples per problem, chosen at random (section 5")
+        self.assertStartsWith(cap.meaning, "Maximum number of examples per problem, chosen at")
         (adamw,) = reference.named("adamw.clip")
         self.assertEqual(adamw.settings[0].default, "1.0")
         self.assertStartsWith(adamw.settings[0].meaning, "Largest global norm of a gradient")
