@@ -1,5 +1,6 @@
 """The programs' parts: what a sample's key is made of, and which columns of the ring it reads."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -9,7 +10,7 @@ from absl.testing import absltest
 
 from restem import models
 from restem.models import kv_cache
-from restem.models.kv_cache import INVALID_POSITION
+from restem.models.kv_cache import INVALID_POSITION, GroupedCache
 from restem.sampling import steps
 from restem.sampling.steps import Rows
 
@@ -52,6 +53,25 @@ class InsertTest(absltest.TestCase):
         self.assertEqual(rows.position[:2].tolist(), [12, 12])
         self.assertEqual(rows.count[:2].tolist(), [0, 0])
         self.assertEqual(rows.limit[:2].tolist(), [5, 5])
+
+
+class CopyTest(absltest.TestCase):
+    def test_nothing_of_the_question_before_is_seen(self):
+        slots = steps.empty_slots(CONFIG, (8,), (2,), 4, unstacked=False)
+        cache = slots.questions.groups[0]
+        before = cache.positions.at[:].set(jnp.arange(8, dtype=jnp.int32))
+        questions = GroupedCache((dataclasses.replace(cache, positions=before),), 1)
+        prefilled = kv_cache.empty(CONFIG, 1, 4)
+        positions = jnp.asarray([[10, 11, INVALID_POSITION, INVALID_POSITION]], jnp.int32)
+        prefilled = dataclasses.replace(prefilled, positions=positions)
+        inserts = jnp.zeros((8, 2), jnp.int32).at[:2, 0].set(1)
+        after, _ = steps.insert(
+            questions, slots.rows, prefilled, jax.random.key(0), jnp.int32(10), inserts,
+            jnp.asarray([1], jnp.int32),
+        )  # fmt: skip
+        found = after.groups[0].positions.tolist()
+        self.assertEqual(found[0], list(range(8)))
+        self.assertEqual(found[1], [10, 11] + [INVALID_POSITION] * 6)
 
 
 class RingTest(absltest.TestCase):

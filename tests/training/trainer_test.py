@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -262,6 +263,16 @@ class TrainingTest(absltest.TestCase):
         state = self.trainer.init(self.params | {"final_norm": jnp.full(16, jnp.inf)})
         with self.assertRaisesRegex(DivergenceError, "diverged at step 1 of 1"):
             list(self.trainer.fit(state, some_examples(2), epochs=1, seed=0))
+
+    def test_a_loss_or_a_gradient_alone_that_is_not_finite_is_a_divergence(self):
+        state = self.trainer.init(self.params)
+        for loss, norm in ((math.nan, 1.0), (math.inf, 1.0), (1.0, math.nan), (1.0, math.inf)):
+            metrics = {"loss": loss, "grad_norm": norm}
+            with (
+                mock.patch.object(self.trainer, "train_step", return_value=(state, metrics)),
+                self.assertRaisesRegex(DivergenceError, "step 1 of 1"),
+            ):
+                list(self.trainer.fit(state, some_examples(2), epochs=1, seed=0))
 
     def test_bfloat16_parameters_with_masters(self):
         optimizer = optimizers.adamw(total_steps=6, learning_rate=1e-3, precision="master")
