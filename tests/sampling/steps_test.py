@@ -12,6 +12,7 @@ from restem import models
 from restem.models import kv_cache
 from restem.models.kv_cache import INVALID_POSITION, GroupedCache
 from restem.sampling import steps
+from restem.sampling.filters import Drawing, Sampling
 from restem.sampling.steps import Rows
 
 CONFIG = models.ModelConfig(
@@ -72,6 +73,29 @@ class CopyTest(absltest.TestCase):
         found = after.groups[0].positions.tolist()
         self.assertEqual(found[0], list(range(8)))
         self.assertEqual(found[1], [10, 11] + [INVALID_POSITION] * 6)
+
+
+class WriteTest(absltest.TestCase):
+    def test_a_slot_is_free_after_eos_and_at_its_limit(self):
+        cache = kv_cache.empty(CONFIG, SLOTS, 4)
+        rows = Rows(
+            token=jnp.zeros(SLOTS, jnp.int32),
+            position=jnp.full(SLOTS, 6, jnp.int32),
+            key=jax.random.split(jax.random.key(0), SLOTS),
+            count=jnp.asarray([2, 2, 4, 2], jnp.int32),
+            limit=jnp.full(SLOTS, 5, jnp.int32),
+            active=jnp.asarray([True, True, True, False]),
+        )
+        # Slot 0 draws 9, which ends a text, and the others draw 3.
+        logits = jax.nn.one_hot(jnp.asarray([9, 3, 3, 3]), CONFIG.vocab_size) * 5
+        _, after, tokens, _ = steps.write(
+            Drawing.of(Sampling(temperature=0.0)), (8, 9), cache, rows,
+            kv_cache.empty(CONFIG, SLOTS, 1), logits, jnp.int32(0),
+        )  # fmt: skip
+        self.assertEqual(tokens.tolist(), [9, 3, 3, steps.NO_TOKEN])
+        self.assertEqual(after.active.tolist(), [False, True, False, False])
+        self.assertEqual(after.count.tolist(), [3, 3, 5, 2])
+        self.assertEqual(after.position.tolist(), [7] * SLOTS)
 
 
 class RingTest(absltest.TestCase):
