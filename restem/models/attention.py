@@ -317,8 +317,8 @@ def _score_groups(
 
     of_segments = [None] * len(sizes) if segments is None else split(segments)
     scored = [
-        _score(config, *rows, group, is_local)
-        for *rows, group in zip(
+        _score(config, q, position, segment, group, is_local)
+        for q, position, segment, group in zip(
             split(query), split(positions), of_segments, keys.groups, strict=True
         )
     ]

@@ -394,7 +394,11 @@ def _arrays(cache: KVCache | GroupedCache) -> Any:
 def _keys(cache: KVCache | GroupedCache, arrays: Any) -> attention.Keys | attention.GroupedKeys:
     """Returns the keys and values of one layer, of which `arrays` are those of `_arrays`."""
     if isinstance(cache, GroupedCache):
-        return attention.GroupedKeys(tuple(map(_keys, cache.groups, arrays)), cache.parts)
+        groups = [
+            attention.Keys(of.keys, of.values, group.positions)
+            for group, of in zip(cache.groups, arrays, strict=True)
+        ]
+        return attention.GroupedKeys(tuple(groups), cache.parts)
     return attention.Keys(arrays.keys, arrays.values, cache.positions)
 
 

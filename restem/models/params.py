@@ -64,11 +64,11 @@ def fuse_gates(params: Params) -> Params:
 
     def fused(layer):
         mlp = dict(layer["mlp"])
-        pair = mlp.get("gate"), mlp.get("up")
-        if not all(isinstance(w, jax.Array) for w in pair):
+        gate, up = mlp.get("gate"), mlp.get("up")
+        if not (isinstance(gate, jax.Array) and isinstance(up, jax.Array)):
             return layer
         del mlp["gate"], mlp["up"]
-        return {**layer, "mlp": {**mlp, "gate_up": jnp.concatenate(pair, axis=-1)}}
+        return {**layer, "mlp": {**mlp, "gate_up": jnp.concatenate((gate, up), axis=-1)}}
 
     return {**params, "layers": tuple(map(fused, params["layers"]))}
 

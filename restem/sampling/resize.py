@@ -61,11 +61,12 @@ def shrink(
     for i, of in enumerate(attention.split_rows(within.reshape(-1), sizes, parts)):
         index = of.reshape(parts, -1)
         length = questions.groups[i].length
-        group = None
+        group: KVCache | None = None
         for j, cache in enumerate(questions.groups[: i + 1]):
             at = jnp.clip(index - starts[j], 0, old_sizes[j] // parts - 1)
             moved = kv_cache.widen(_moved(cache, at), length)
             group = moved if group is None else _where(of >= starts[j], moved, group)
+        assert group is not None  # class 0 is in every range
         groups.append(group)
     rows = jax.tree.map(lambda x: _taken(x, within, 0), slots.rows)
     return Slots(

@@ -147,16 +147,15 @@ class Session:
     def _decode(self) -> None:
         """Starts the next decode steps."""
         options = self.options
-        drawn: tuple[jax.Array, jax.Array]
         keep, column = self.scheduler.in_use(), np.asarray(self.column, np.int32)
-        ring, rows, *drawn = self.run(
+        ring, rows, tokens, logprobs = self.run(
             _decode, self.decode_params, self.decode_prefix, self.slots.questions, self.slots.ring,
             self.slots.rows, column, keep, self.drawing, donate=(3, 4), config=options.config,
             steps=options.decode_steps, eos_ids=tuple(sorted(options.vocabulary.eos_ids)),
         )  # fmt: skip
         self.slots = dataclasses.replace(self.slots, ring=ring, rows=rows)
         self.column = (self.column + options.decode_steps) % self.ring
-        self.visits.append(_Visit(tuple(drawn), list(self.scheduler.rows)))
+        self.visits.append(_Visit((tokens, logprobs), list(self.scheduler.rows)))
 
     def _check_length(self, prefix: int) -> None:
         """Raises `UserError` if a prompt and its longest sample exceed the model's length."""

@@ -234,8 +234,8 @@ def insert(
         )
 
     rows = jax.lax.fori_loop(0, start, one, rows)
-    caches = dataclasses.replace(questions, groups=tuple(caches))
-    return constrain_questions(caches), constrain_rows(rows)
+    filled = dataclasses.replace(questions, groups=tuple(caches))
+    return constrain_questions(filled), constrain_rows(rows)
 
 
 def _copy_question(

@@ -22,8 +22,9 @@ from typing import Protocol, runtime_checkable
 class TokenBytes(Protocol):
     """The part of a vocabulary that sampling needs."""
 
-    eos_ids: frozenset[int]
-    """Ids that end a text."""
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """Ids that end a text."""
 
     def token_bytes(self, token_id: int) -> bytes:
         """Returns the bytes that a token contributes to a text."""

@@ -19,7 +19,7 @@ class Mirror:
 
     def __init__(self, folder: epath.Path):
         self._target = folder if "://" in str(folder) else None
-        self._temporary = None
+        self._temporary: tempfile.TemporaryDirectory | None = None
         if self._target is None:
             folder.mkdir(parents=True, exist_ok=True)
             self.path = pathlib.Path(folder)
@@ -43,11 +43,12 @@ class Mirror:
 
     def close(self) -> None:
         """Copies the files to the bucket."""
-        if self._target is not None:
+        if self._temporary is not None:
             self._copy()
             self._temporary.cleanup()
 
     def _copy(self) -> None:
+        assert self._target is not None  # a local folder has no copy
         for path in self.path.rglob("*"):
             if path.is_file():
                 name = path.relative_to(self.path).as_posix()
