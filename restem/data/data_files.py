@@ -1,4 +1,4 @@
-"""Which files hold each split: of a file, a folder, or a data set of the Hugging Face Hub."""
+"""The files of each split of a file, a folder, or a data set of the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HUB = "hf:"
 _REFERENCE = re.compile(
     r"^hf:(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?(?:/(?P<folder>.+?))?/*$"
 )
-# The words by which `datasets` recognises splits, between characters that are no letters.
+# The words by which `datasets` recognises splits, between characters that are not letters.
 _SPLIT = re.compile(
     r"(?<![a-z])(?:(train|training)|(validation|valid|val|dev)|(test|testing|eval|evaluation))"
     r"(?![a-z])"
@@ -33,13 +33,13 @@ def find(
     """Returns the files of each split, sorted by path.
 
     Args:
-      path: file, folder or `hf:ORG/NAME[@REVISION][/FOLDER]`; a file is the train split, from which
-        records may take themselves out.
+      path: file, folder or `hf:ORG/NAME[@REVISION][/FOLDER]`; a file is the train split, unless
+        its records name another.
       patterns: split to a glob pattern within the folder; None recognises splits by words in paths.
       setting: gin scope and name, for messages.
 
     Raises:
-      UserError: there are no such files, or it is ambiguous which of them to take.
+      UserError: if there are no such files, or the choice of files is ambiguous.
     """
     unknown = sorted(set(patterns or ()) - set(SPLITS))
     if unknown:
@@ -74,7 +74,7 @@ def _recognised(root: epath.Path, path: str, setting: str) -> dict[str, Sequence
         )
     found: dict[str, list[epath.Path]] = {}
     for file in files:
-        # The last word decides: "test/train_like.csv" is rare, "data/train-00000.parquet" is not.
+        # The last word decides: "test/train_like.csv" is rare, "data/train-0000.parquet" is common.
         words = _SPLIT.findall(str(file.relative_to(root)).lower())
         if words:
             split = next(s for s, word in zip(SPLITS, words[-1], strict=True) if word)
@@ -102,7 +102,7 @@ def _data_files(folder: epath.Path) -> Iterator[epath.Path]:
 
 
 def _downloaded(reference: str) -> epath.Path:
-    """The folder of a data set in the cache of huggingface_hub, downloaded if need be."""
+    """Returns the folder of a data set in huggingface_hub's cache, downloaded if necessary."""
     match = _REFERENCE.match(reference)
     if match is None:
         raise UserError(f"{reference}: a data set is named hf:ORG/NAME[@REVISION][/FOLDER]")

@@ -1,13 +1,14 @@
-"""Tasks from files, without a line of Python: a gin file names the data and maps its columns.
+"""Tasks from files, without any Python: a gin file names the data and maps its columns.
 
-With the task's name as scope:
+Bindings use the task's name as scope:
 
     my_task/file_task.path = "problems.jsonl"
     my_task/file_task.prompt = "prompt.txt"
     my_task/file_task.grader = {"kind": "math", "extraction": "minerva"}
 
-after which a run can name `my_task`. The data may be JSON lines, CSV, Parquet or Arrow, a folder of
-such files (also one that `datasets.save_to_disk` wrote), or a data set of the Hugging Face Hub:
+After these bindings, a run can name `my_task`. The data may be JSON lines, CSV, Parquet or Arrow, a
+folder of such files (such as `datasets.save_to_disk` writes), or a data set of the Hugging Face
+Hub:
 
     gsm/file_task.path = "hf:openai/gsm8k/main"
     gsm/file_task.columns = {"problem": "question", "answer": "answer", "solution": "answer"}
@@ -42,7 +43,7 @@ COLUMNS = ("problem", "answer", "solution", "solutions", "tests", "split", "id",
 @gin.configurable("file_task")
 @dataclasses.dataclass(frozen=True)
 class FileTask:
-    """A task in files. The gin scope that binds `path` is its name."""
+    """A task from files. The gin scope that binds `path` is its name."""
 
     path: str | None = None
     """Data: a file (`.jsonl`, `.csv`, `.parquet`, `.arrow`; the first two also `.gz`), a folder of
@@ -132,7 +133,7 @@ class FileTask:
                 raise UserError(f"{setting}.answer_pattern has no group (...) around the answer")
 
     def _records(self, setting: str) -> list[dict[str, Any]]:
-        """The records of all files in the form of `TaskSpec.source`, each with its split."""
+        """Returns the records of all files, as in `TaskSpec.source`, each with its split."""
         assert self.path is not None
         found = data_files.find(self.path, self.files, setting=setting)
         several = sum(map(len, found.values())) > 1
@@ -154,7 +155,7 @@ class FileTask:
     def _carved(
         self, records: Sequence[Mapping[str, Any]], setting: str
     ) -> dict[str, list[Mapping[str, Any]]]:
-        """Records by split, with the splits that `validation_size` and `test_size` hold out."""
+        """Returns records by split, with those that `validation_size` and `test_size` hold out."""
         by_split = {split: [r for r in records if r["split"] == split] for split in SPLITS}
         for split, size in (("test", self.test_size), ("validation", self.validation_size)):
             if size and not by_split[split]:
@@ -165,7 +166,7 @@ class FileTask:
         return by_split
 
     def _record(self, place: tables.Place, split: str, id_prefix: str) -> dict[str, Any]:
-        """One record in the form of `TaskSpec.source`; raises UserError naming its place."""
+        """Returns a record in the form of `TaskSpec.source`; raises UserError naming its place."""
 
         def column(field: str) -> Any:
             return _column(place, self.columns.get(field, field), named=field in self.columns)
@@ -236,10 +237,10 @@ class FileTask:
 
 
 def _column(place: tables.Place, name: str, *, named: bool) -> Any:
-    """The value of a column, "a.b" being field b of column a; None if it is absent or empty.
+    """Returns the value of a column; "a.b" is field b of column a; None if absent or empty.
 
     Raises:
-      UserError: a setting names the column, and the record has none of that name.
+      UserError: if a setting names the column, but the record has none of that name.
     """
     value: Any = place.record
     for part in [name] if name in place.record else name.split("."):
@@ -253,7 +254,7 @@ def _column(place: tables.Place, name: str, *, named: bool) -> Any:
 
 
 def _json(place: tables.Place, field: str, value: Any, kinds: tuple[type, ...]) -> Any:
-    """A value that is an object or list, or its JSON, as CSV files have it."""
+    """Returns an object or list, parsed if the value is its JSON, as in CSV files."""
     if isinstance(value, str) and str not in kinds:
         with contextlib.suppress(ValueError, RecursionError):
             value = json.loads(value)
@@ -272,7 +273,7 @@ def _text(place: tables.Place, field: str, value: Any) -> str:
     return text
 
 
-# The former name, for gin files and run folders that have it.
+# The former name, for existing gin files and run folders.
 _JsonlTask = gin.external_configurable(FileTask, name="jsonl_task", module="restem.data")
 
 

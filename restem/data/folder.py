@@ -27,7 +27,7 @@ MACRO = "DATA_DIR"
 
 
 def data_dir(argument: str | None = None) -> str | None:
-    """Returns the argument, else gin's macro DATA_DIR, else $RESTEM_DATA_DIR, else None."""
+    """Returns the argument, or else gin's macro DATA_DIR, $RESTEM_DATA_DIR, or None."""
     if argument:
         return argument
     try:
@@ -50,16 +50,16 @@ class Layout:
 def find(
     argument: str | None, *, task: str, layouts: Sequence[Layout], source: str
 ) -> tuple[Layout, dict[str, list[epath.Path]]]:
-    """Returns the first layout that has any file, and its files by split, sorted by path.
+    """Returns the first layout that has any files, and its files by split, sorted by path.
 
     Args:
-      argument: data folder; None asks gin and the environment, as `data_dir` does.
+      argument: data folder; None looks in gin and the environment, as `data_dir` does.
       task: name of the task, for messages.
       layouts: layouts in order of preference.
       source: where the data can be downloaded, for messages.
 
     Raises:
-      UserError: no folder is named, it does not exist, or it has none of the files.
+      UserError: if no folder is named, it does not exist, or it has none of the files.
     """
     wanted = " or ".join(p for layout in layouts for ps in layout.files.values() for p in ps)
     folder = data_dir(argument)
@@ -103,7 +103,7 @@ def read_lines(path: epath.Path | str) -> Iterator[tuple[int, str]]:
     A byte-order mark, which Excel writes, is skipped.
 
     Raises:
-      UserError: the file is missing, or a line of it is damaged or not UTF-8; names file and line.
+      UserError: if the file is missing, or a line is damaged or not UTF-8; names file and line.
     """
     path = epath.Path(path)
     number = 0
@@ -139,7 +139,7 @@ def read_jsonl(
     """Yields (line number from 1, record) per non-empty line of a `.jsonl` or `.jsonl.gz` file.
 
     Raises:
-      UserError: a line is not a JSON object or lacks a required field; names file and line.
+      UserError: if a line is not a JSON object or lacks a required field; names file and line.
     """
     for number, line in read_lines(path):
         if line.strip():

@@ -1,8 +1,8 @@
-"""Materialises tasks in a child process: `python -m restem.data.materializer`.
+"""Materialisation of tasks in a child process: `python -m restem.data.materializer`.
 
-TensorFlow, which SeqIO needs, would take half a gigabyte of the run's memory and, on a GPU, all of
-the GPU's. So a child process writes `problems/TASK.parquet` and exits. One child serves all missing
-tasks, since starting TensorFlow takes seconds.
+TensorFlow, which SeqIO needs, would take half a gigabyte of the run's memory and all of a GPU's. A
+child process therefore writes `problems/TASK.parquet` and exits. One child process handles all
+missing tasks, since TensorFlow takes seconds to start.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ def materialize(
     """Writes the problems of `sources.materialize(**request)` to the path of each request.
 
     Args:
-      requests: path to the arguments of `sources.materialize`.
-      modules: modules whose import adds the tasks, beside those that gin files import.
+      requests: arguments of `sources.materialize` by path.
+      modules: modules whose import adds the tasks, besides those that gin files import.
 
-    Raises:
-      UserError: as in `sources.materialize`, or the child died.
+      Raises:
+      UserError: as in `sources.materialize`, or if the child died.
     """
     if not requests:
         return
@@ -68,7 +68,7 @@ def materialize(
 def _child(message: Mapping[str, Any]) -> None:
     for module in message["modules"]:
         importlib.import_module(module)
-    # The steps are not imported here, so gin does not know what binds them.
+    # The steps are not imported here, so gin does not know their names.
     gin.parse_config(message["gin"], skip_unknown=True)
     for path, request in message["requests"]:
         card, problems = sources.materialize(**request)

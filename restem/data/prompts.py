@@ -1,7 +1,7 @@
-"""Few-shot prompts, from published files or files of the user's.
+"""Few-shot prompts, from published files or the user's own files.
 
-A published prompt is data: it is read from the data folder and must have the SHA-256 that the code
-states, because widely copied versions differ from the published one (many copies of the Minerva
+A published prompt counts as data: it is read from the data folder and must have the SHA-256 in the
+code, because widely copied versions differ from the published one (many copies of the Minerva
 prompt lack a backslash).
 
 A prefix ends with an empty line, where the query begins.
@@ -47,7 +47,7 @@ class Published:
         """Returns the prompt, or None if the data folder has no such file.
 
         Raises:
-          UserError: the prompt in the file is not the published one.
+          UserError: if the prompt in the file is not the published one.
         """
         root = folder.data_dir(data_dir)
         if not root:
@@ -82,5 +82,5 @@ def as_prefix(text: str) -> str:
 
 
 def from_file(path: str) -> Prompt:
-    """Returns the prompt in a file of the user's."""
+    """Returns the prompt in one of the user's files."""
     return Prompt(prefix=as_prefix(folder.read_text(epath.Path(path).expanduser())), source=path)

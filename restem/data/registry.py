@@ -1,6 +1,6 @@
-"""The tasks that a run can name, and the call that adds another.
+"""The tasks that a run can name, and the function that adds a task.
 
-A task of yours is one short file, named by `import my_task` in a gin file:
+A custom task is one short file, which a gin file imports with `import my_task`:
 
     from restem.data import registry
 
@@ -34,7 +34,7 @@ __all__ = ("SPLITS", "Records", "TaskSpec", "add", "expand", "get", "group", "me
 _TASKS: dict[str, TaskSpec] = {}
 # SeqIO's own rule for names, and no "/" since a task names a file of the run.
 _NAME = re.compile(r"^[\w\d.:-]+$")
-# What gin accepts as a scope.
+# The names that gin accepts as a scope.
 _SCOPE = re.compile(r"^[a-zA-Z_]\w*$")
 
 
@@ -44,7 +44,8 @@ def add(name: str, *, source: Any, **fields: Any) -> TaskSpec:
     Adding a name again replaces its task, so that a notebook can import a module anew.
 
     Raises:
-      UserError: the name is not allowed, or a string stands where a sequence of strings belongs.
+      UserError: if the name is not allowed, or a field has a string instead of a sequence of
+        strings.
     """
     if not _NAME.match(name):
         raise UserError(f"task name {name!r}: use letters, digits, '_', '.', ':' and '-' only")
@@ -66,7 +67,7 @@ def get(name: str) -> TaskSpec:
     """Returns the task of a name: one that was added, or a `file_task` that gin binds.
 
     Raises:
-      UserError: there is none; the message lists the known names.
+      UserError: if there is none; the message lists the known names.
     """
     if name in _TASKS:
         return _TASKS[name]
@@ -95,7 +96,7 @@ def group(name: str) -> list[str]:
     """Returns the tasks of a group, e.g. "bbh_cot"; the name of a task is a group of one.
 
     Raises:
-      UserError: no task or group has this name.
+      UserError: if no task or group has this name.
     """
     return members(name) or [get(name).name]
 
@@ -106,5 +107,5 @@ def members(name: str) -> list[str]:
 
 
 def expand(task_names: Iterable[str]) -> list[str]:
-    """Returns tasks and groups as tasks, each once, in order."""
+    """Returns the tasks among the names and in the groups, each once, in order."""
     return list(dict.fromkeys(task for name in task_names for task in group(name)))

@@ -1,7 +1,7 @@
-"""Records of a function source as rows of text, and rows as problems.
+"""Conversion of a function source's records to rows of text, and of rows to problems.
 
-A row is what a SeqIO example holds: every field a string. Tasks that are read directly and tasks
-that are read through SeqIO both pass through this form, so both give the same problems.
+A row has the form of a SeqIO example in which every field is a string. Tasks that are read directly
+and tasks that are read through SeqIO both pass through this form, so both give the same problems.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def of_function(
     """Returns the rows of a split from a task's source function; adds its notes to `notes`.
 
     Raises:
-      UserError: a bad record.
+      UserError: if a record is bad.
     """
     given = {"data_dir": folder.data_dir(data_dir), "cache_dir": cache_dir}
     accepts = inspect.signature(spec.source).parameters

@@ -1,4 +1,4 @@
-"""Tasks as SeqIO tasks: for a run to read once, and for T5X and SeqIO trainers and evaluators."""
+"""Tasks as SeqIO tasks, which a run reads once, for T5X and SeqIO trainers and evaluators too."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def seqio_task(
       task: name or spec of the task.
       vocabulary: None keeps `inputs` and `targets` as text. With a vocabulary (see
         `restem.data.seqio_vocabulary`) they are token ids, as a SeqIO or T5X trainer or evaluator
-        expects: the few-shot prefix and the query, each tokenised by itself; the first solution
+        expects: the few-shot prefix and the query, each tokenised separately; the first solution
         (the answer if there is none) and an end-of-sequence id.
       data_dir: as in `sources.materialize`.
       cache_dir: as in `sources.materialize`.
@@ -94,7 +94,7 @@ def read(provider: seqio.Task, split: str) -> list[Problem]:
 
 
 def _import_seqio() -> tuple[Any, Any]:
-    # TensorFlow only reads data here. It must not reserve the accelerator that JAX computes on.
+    # TensorFlow only reads data here. It must not reserve the accelerator that JAX uses.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         import seqio
@@ -115,7 +115,7 @@ def _import_seqio() -> tuple[Any, Any]:
 def _function_source(
     spec: TaskSpec, data_dir: str | None, cache_dir: str | None, notes: dict[str, Any]
 ) -> seqio.DataSource:
-    """Returns a SeqIO source of text features that asks the function of `spec`."""
+    """Returns a SeqIO source of text features that calls the function of `spec`."""
     seqio, tf = _import_seqio()
 
     def dataset_fn(split: str, shuffle_files: bool = False, seed: int | None = None) -> Any:

@@ -1,4 +1,4 @@
-"""Materialising a task: its source is read once, and its records become problems.
+"""Materialisation of a task: its source is read once, and its records become problems.
 
 Every later step of a run reads `problems/*.parquet` instead.
 """
@@ -32,14 +32,14 @@ def materialize(
     Args:
       task: registered name, or the scope of a `file_task` that gin binds.
       splits: splits to read; those that the task lacks are skipped.
-      data_dir: data folder; None asks gin's macro DATA_DIR, then $RESTEM_DATA_DIR.
-      limits: most problems to take per split, a random subset chosen by `seed`; a smaller limit
-        gives a subset of a larger one.
+      data_dir: data folder; None uses gin's macro DATA_DIR, then $RESTEM_DATA_DIR.
+      limits: maximum number of problems per split, a random subset chosen by `seed`; a smaller
+        limit gives a subset of that of a larger one.
       seed: seed of that choice.
       cache_dir: folder for prepared data sets; None is the user's cache folder.
 
     Raises:
-      UserError: no such task or split, absent data, or a bad record.
+      UserError: if the task, the split or the data does not exist, or a record is bad.
     """
     spec = registry.get(task)
     limits = dict(limits or {})

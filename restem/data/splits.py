@@ -1,7 +1,7 @@
 """Splits and subsets that depend on the content of a record, never on its position.
 
-Records are ranked by a seeded hash of their key. A subset is the head of that ranking, so a smaller
-subset is part of a larger one, and neither the order of a file nor the number of hosts matters.
+Records are ranked by a seeded hash of their key. A subset is the head of that ranking, so a larger
+subset contains a smaller one, and neither the order of a file nor the number of hosts matters.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def rank(key: str, *, seed: int, salt: str) -> int:
-    """Returns a uniform 64-bit integer that depends on nothing but its arguments."""
+    """Returns a uniform 64-bit integer that depends only on its arguments."""
     digest = hashlib.sha256(f"{salt}\0{seed}\0{key}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big")
 
@@ -39,7 +39,7 @@ def carve(
 ) -> tuple[list[T], list[T]]:
     """Returns (rest, held out): `size` items are held out of a training split.
 
-    It makes the validation split of data sets that have none. For the same seed, a smaller
+    This makes the validation split of data sets that have none. For the same seed, a smaller
     held-out set is contained in a larger one.
 
     Args:

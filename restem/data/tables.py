@@ -18,7 +18,7 @@ SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".csv.gz", ".parquet", ".arr
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """A record and where it stands. As text it is "FILE, line N" or "FILE, row N"."""
+    """The place of a record. As text, it is "FILE, line N" or "FILE, row N"."""
 
     file: epath.Path
     unit: str
@@ -48,7 +48,7 @@ def read(file: epath.Path) -> Iterator[Place]:
 
 
 def _json(file: epath.Path) -> Iterator[Place]:
-    """A JSON list of objects, or JSON lines under the suffix of JSON."""
+    """Yields records of a JSON list of objects, or of JSON lines with the suffix of JSON."""
     text = folder.read_text(file)
     if not text.lstrip().startswith("["):
         for number, record in folder.read_jsonl(file):
@@ -61,7 +61,7 @@ def _json(file: epath.Path) -> Iterator[Place]:
 
 
 def _csv(file: epath.Path) -> Iterator[Place]:
-    csv.field_size_limit(sys.maxsize)  # the default, 128 KiB, is less than some tests of programs
+    csv.field_size_limit(sys.maxsize)  # some tests of programs exceed the default, 128 KiB
     lines = (text for _, text in folder.read_lines(file))
     reader = csv.reader(lines, strict=True)
     header: list[str] | None = None

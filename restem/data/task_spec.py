@@ -1,4 +1,4 @@
-"""What is known about a task before its problems are read."""
+"""The specification of a task, before its problems are read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SPLITS = ("train", "validation", "test")
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """The records of a split, from a source that also has something to say about them."""
+    """The records of a split, with notes of the source."""
 
     rows: Sequence[Mapping[str, Any]]
     """Records as `TaskSpec.source` describes them."""
@@ -23,8 +23,8 @@ class Records:
 
 @dataclasses.dataclass(frozen=True)
 class TaskSpec:
-    """A task as it was added: everything needed to read it, to register it with SeqIO and to write
-    its card."""
+    """A task as it was added, with everything needed to read it, to register it with SeqIO and to
+    write its card."""
 
     name: str
     """Name of the task in a run; letters, digits, `_`, `.`, `:` and `-`."""
@@ -63,7 +63,7 @@ class TaskSpec:
 
     @property
     def needs_seqio(self) -> bool:
-        """Whether reading the task starts SeqIO, and with it TensorFlow."""
+        """Returns whether reading the task starts SeqIO, and with it TensorFlow."""
         return self.through_seqio or bool(self.preprocessors) or hasattr(self.source, "get_dataset")
 
     def read_prompt(self, data_dir: str | None) -> prompts.Prompt:

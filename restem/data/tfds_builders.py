@@ -1,7 +1,7 @@
 """TFDS builders that read MATH and GSM8K from a folder, and the cache of prepared data sets.
 
 Neither needs the network. A prepared data set is in `CACHE/tfds/NAME-CHECKSUM`, with the checksum
-of the source files: the same files are prepared once, and changed files are another data set.
+of the source files, so the same files are prepared once, and changed files make a new data set.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class _FolderBuilder(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        del dl_manager  # The user has the files.
+        del dl_manager  # The user supplies the files.
         return {split: self._generate_examples(files) for split, files in self._files.items()}
 
     def _generate_examples(self, files: Sequence[epath.Path]) -> Iterator[tuple[int, dict]]:
@@ -104,7 +104,7 @@ def read(
       UserError: a bad record; the message names file and line.
     """
     prepared = prepare(builder, files, cache_dir=cache_dir)
-    # One batch: iterating row by row costs more than everything else here.
+    # One batch, because iterating row by row costs more than everything else here.
     size = prepared.info.splits[split].num_examples
     dataset = prepared.as_dataset(split=split, shuffle_files=False, batch_size=size)
     (columns,) = tfds.as_numpy(dataset)
@@ -118,7 +118,7 @@ def prepare(
     *,
     cache_dir: str | None = None,
 ) -> _FolderBuilder:
-    """Returns a prepared builder. Of processes that ask at the same time, one prepares it."""
+    """Returns a prepared builder. If several processes need it at once, one prepares it."""
     checksum = folder.checksum(file for split in sorted(files) for file in files[split])
     root = cache_folder(cache_dir) / "tfds"
     root.mkdir(exist_ok=True)
@@ -141,7 +141,7 @@ def prepare(
 
 @contextlib.contextmanager
 def _lock(path: pathlib.Path) -> Iterator[None]:
-    """Holds an exclusive lock that ends with the process, so that a killed one blocks no other."""
+    """Holds an exclusive lock that ends with the process, so a killed process blocks no other."""
     with open(path, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

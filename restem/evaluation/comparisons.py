@@ -14,7 +14,7 @@ from restem.runtime import storage
 
 
 class Answers(NamedTuple):
-    """The part of an evaluation's answers, or of samples, that a comparison needs."""
+    """The columns of an evaluation's answers, or of samples, that a comparison needs."""
 
     problem_id: np.ndarray
     """[n] str."""
@@ -49,7 +49,7 @@ def compare_files(first: str, second: str) -> dict[str, PairedTest]:
     """Compares two files `evals/TASK.parquet`; see `compare`.
 
     Raises:
-      UserError: a file is missing or not an evaluation, or the two share no problem.
+      UserError: if a file is missing or not an evaluation, or the two share no problem.
     """
     found = compare(read(epath.Path(first)), read(epath.Path(second)))
     if not found:
@@ -63,7 +63,7 @@ def read(path: epath.Path) -> Answers:
     """Reads the answers of an evaluation, or samples.
 
     Raises:
-      UserError: the file does not exist, or is not a table of samples.
+      UserError: if the file does not exist, or is not a table of samples.
     """
     table = storage.read_table(path)
     try:
@@ -79,7 +79,7 @@ def read(path: epath.Path) -> Answers:
 def correct_column(reward, verdict) -> np.ndarray:
     """Returns which samples are correct: [n] float32, 1 or 0; NaN until verified.
 
-    The column form of `Sample.correct`. Verdicts of version 0.1 lack the field `correct`.
+    This is `Sample.correct` as a column. Verdicts of version 0.1 lack the field `correct`.
 
     Args:
       reward: pyarrow array of rewards, [n].

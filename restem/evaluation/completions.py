@@ -1,14 +1,14 @@
-"""Outputs that some other program sampled, scored by a task's own grader without any model.
+"""Files of outputs that other programs sampled.
 
-A file holds JSON lines, one a query, or one JSON object or list of such rows. A row says what was
-asked, by `problem_id` (or the data set's `task_id`) or by the text of the query, and what came out,
-in `output`, `outputs` (several samples) or `prediction`:
+A file holds JSON lines, one per query, or a JSON object or list of such rows. A row identifies its
+problem by `problem_id` (or the data set's `task_id`) or by the text of the query, and holds the
+output in `output`, `outputs` (several samples) or `prediction`:
 
     {"problem_id": "HumanEval/0", "outputs": ["    return ...", "    for ..."]}
     {"input": "not ( True ) and ( True ) is", "output": "... So the answer is False."}
 
-A query is the one that the run would ask, the data set's own question without the form around it,
-or a whole prompt that ends with the query; white space makes no difference.
+The text may be the query of the run, the data set's own question without the form around it, or a
+whole prompt that ends with the query; white space does not matter.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ class Completion:
     where: str
     """File and line, for messages."""
     problem_id: str | None
-    """As the row names it; None where it does not."""
+    """Id of the problem; None if the row has none."""
     query: str | None
-    """What was asked; None where the row does not say."""
+    """Text of the query; None if the row has none."""
     outputs: tuple[str, ...]
-    """What came out, one a sample."""
+    """Outputs, one per sample."""
     finish_reason: str
-    """"eos", "stop" or "length" where the row says so; else ""."""
+    """"eos", "stop" or "length" if the row says so; else ""."""
     target: str | None = None
-    """The gold answer where the row repeats it; evidence for what was asked, never graded by."""
+    """Gold answer, if the row repeats it; helps to identify the problem, never used to grade."""
 
 
 def read(paths: Sequence[epath.Path | str]) -> list[Completion]:
-    """All rows of files, `.jsonl`, `.json`, `.gz` or not.
+    """Returns all rows of the files, which may be `.jsonl` or `.json`, and `.gz`.
 
     Raises:
-      UserError: a file is missing, or a row lacks a query or an output; names file and line.
+      UserError: if a file is missing, or a row lacks a query or an output; names file and line.
     """
     return [_completion(where, row) for path in paths for where, row in _rows(epath.Path(path))]
 
@@ -64,7 +64,7 @@ def _rows(path: epath.Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         found = json.loads(folder.read_text(path))
     except json.JSONDecodeError as e:
         raise UserError(f"{path}, line {e.lineno}: not JSON ({e.msg})") from e
-    if isinstance(found, dict):  # as BIG-Bench Hard's outputs: one list beside a note
+    if isinstance(found, dict):  # BIG-Bench Hard's outputs have one list beside a note
         lists = [value for value in found.values() if isinstance(value, list)]
         found = lists[0] if len(lists) == 1 else None
     if not isinstance(found, list):

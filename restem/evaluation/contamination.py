@@ -1,4 +1,4 @@
-"""Contamination: test problems whose words also stand in training problems.
+"""Contamination: test problems whose text overlaps with that of training problems.
 
 Two problems overlap if they share a run of `n` words (13: Brown et al., 2020, appendix C), or if
 they are the same text, which also finds problems shorter than that.
@@ -24,36 +24,36 @@ class Overlap:
     """A test problem and a training problem that share words."""
 
     train_id: str
-    """Id of the training problem that shares most runs with the test problem."""
+    """Id of the training problem that shares the most runs with the test problem."""
     test_id: str
     """Id of the test problem."""
     shared: str
-    """The longest run of words that they share."""
+    """Longest run of words that they share."""
     fraction: float
-    """Share of the test problem's runs of n words that stand in this training problem; 1.0 where
-    the texts are equal."""
+    """Share of the test problem's runs of n words that occur in this training problem; 1.0 if the
+    texts are equal."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What a contamination check found."""
+    """The result of a contamination check."""
 
     n: int
-    """Words in a run."""
+    """Number of words in a run."""
     num_train: int
-    """Training problems compared."""
+    """Number of training problems compared."""
     num_test: int
-    """Test problems compared."""
+    """Number of test problems compared."""
     num_overlapping: int
-    """Test problems that share a run with any training problem."""
+    """Number of test problems that share a run with any training problem."""
     num_equal: int
-    """Those of them whose text is a training problem's, white space, `$`, `\\` and case aside."""
+    """Number of those whose text equals a training problem's, up to spaces, `$`, `\\` and case."""
     overlapping: tuple[Overlap, ...]
-    """One for each, the largest fraction first."""
+    """Overlaps, one per overlapping test problem, the largest fraction first."""
 
     @property
     def fraction(self) -> float:
-        """Share of the test problems that overlap; 0.0 where there are none."""
+        """Returns the share of the test problems that overlap; 0.0 if there are none."""
         return self.num_overlapping / self.num_test if self.num_test else 0.0
 
     def summary(self) -> str:
@@ -73,10 +73,9 @@ def check(
 ) -> Report:
     """Compares the statements of two sets of problems.
 
-    Case, punctuation and white space make no difference. Words that all queries begin or end with
-    belong to the prompt's form and are left out, as are runs that stand in more than
-    `max_frequency` problems of a set (turns of phrase such as "the first line contains a single
-    integer", which no problem is known by).
+    Case, punctuation and white space are ignored. Words that all queries begin or end with belong
+    to the prompt's form and are left out, as are runs that occur in more than `max_frequency`
+    problems of a set (common phrases such as "the first line contains a single integer").
 
     Args:
       train: training problems.
@@ -132,12 +131,12 @@ def check(
 def of_tasks(
     train: Sequence[Problem], tests: Mapping[str, Sequence[Problem]], *, pairs: int = 20
 ) -> dict[str, Any]:
-    """What `contamination.json` holds: `check` of each task's test problems, as plain values.
+    """Returns the contents of `contamination.json`: `check` of each task's test problems.
 
     Args:
       train: the run's training problems.
       tests: test problems by task.
-      pairs: how many of the worst overlaps are listed for each task.
+      pairs: maximum number of worst overlaps to list per task.
     """
     found = {}
     for task, test in tests.items():
@@ -154,7 +153,7 @@ def of_tasks(
 
 
 def _statements(problems: Sequence[Problem]) -> list[list[str]]:
-    """The words of every query, without those that all of them begin or end with."""
+    """Returns the words of every query, without those that all queries begin or end with."""
     words = [_WORD.findall(problem.inputs.lower()) for problem in problems]
     head = _shared_length(words)
     tail = _shared_length([list(reversed(text[head:])) for text in words])
@@ -162,12 +161,12 @@ def _statements(problems: Sequence[Problem]) -> list[list[str]]:
 
 
 def _loose(problem: Problem) -> str:
-    """A query without white space, dollar signs, backslashes and case, but with its operators."""
+    """Returns a query in lower case without white space, dollar signs and backslashes."""
     return re.sub(r"[\s$\\]", "", problem.inputs).casefold()
 
 
 def _shared_length(texts: Sequence[Sequence[str]]) -> int:
-    """How many words, from the first, all texts have in common; 0 where that is all of one."""
+    """Returns the number of leading words that all texts share; 0 if that is all of one text."""
     for length, column in enumerate(zip(*texts, strict=False)):
         if len(set(column)) > 1:
             return length
@@ -175,12 +174,12 @@ def _shared_length(texts: Sequence[Sequence[str]]) -> int:
 
 
 def _grams(words: Sequence[str], n: int) -> Iterator[Gram]:
-    """Runs of n words; none in a text that is shorter."""
+    """Returns the runs of n words; none for a text that is shorter."""
     return (tuple(words[start : start + n]) for start in range(len(words) - n + 1))
 
 
 def _longest_shared(left: Sequence[str], right: Sequence[str]) -> str:
-    """The longest run of words in both, by the usual table one row at a time."""
+    """Returns the longest run of words in both, by dynamic programming one row at a time."""
     best_length = best_end = 0
     previous = [0] * (len(right) + 1)
     for a in left:

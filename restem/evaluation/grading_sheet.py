@@ -1,7 +1,7 @@
-"""Grading sheets: for tasks without a key, such as the Hungarian exam, a person gives the points.
+"""Grading sheets, for tasks without an answer key that humans grade, such as the Hungarian exam.
 
-An evaluation writes `evals/TASK.sheet.csv`, for a spreadsheet, and `TASK.sheet.html`, which needs a
-browser only and saves the same CSV. `restem score --grades=FILE.csv` adds the points up.
+An evaluation writes `evals/TASK.sheet.csv` for a spreadsheet, and `TASK.sheet.html`, which needs
+only a browser and saves the same CSV. `restem score --grades=FILE.csv` adds the points up.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ COLUMNS = ("task", "problem_id", "points", "max_points", "comment", "problem", "
 
 
 def write(stem: epath.Path, card: TaskCard, problems: Sequence[Problem], answers: Sequence[Sample]):
-    """Writes `STEM.sheet.csv` and `.html`; one row a problem, its first answer.
+    """Writes `STEM.sheet.csv` and `.html`, with one row per problem for its first answer.
 
     Args:
-      stem: path of the evaluation's files without their ending.
-      card: of the task.
-      problems: in the order of the sheet.
-      answers: of them; sample 0 is graded.
+      stem: path of the evaluation's files without their suffix.
+      card: task card.
+      problems: problems in the order of the sheet.
+      answers: answers to the problems; sample 0 is graded.
 
     Returns:
-      What the evaluation's JSON says instead of a pass@1.
+      The fields that the evaluation's JSON has in place of pass@1.
     """
     texts = {a.problem_id: a.text for a in answers if a.sample_index == 0}
     rows = [
@@ -64,14 +64,14 @@ def add_up(path: epath.Path, output: epath.Path | None = None) -> dict[str, Any]
 
     Args:
       path: the CSV file, separated by commas, semicolons or tabs.
-      output: folder of the evaluation's `TASK.json`; None: the folder of the sheet.
+      output: folder of the evaluation's `TASK.json`; None is the folder of the sheet.
 
-    Returns:
-      `task`, `points`, `max_points`, `score` (their quotient), `graded` (problems), and `stored`:
-      the evaluation's file that now holds them, or None if it does not exist.
+      Returns:
+      `task`, `points`, `max_points`, `score` (points / max_points), `graded` (number of problems),
+      and `stored` (the evaluation's file that was updated, or None if it does not exist).
 
-    Raises:
-      UserError: no such sheet, or a row without points; names the rows.
+      Raises:
+      UserError: if the sheet does not exist, or rows lack points; names the rows.
     """
     rows = _read(path)
     points, most = [], []
@@ -140,7 +140,7 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _inert(text: str) -> str:
-    """A cell that no spreadsheet takes for a formula: a model wrote it."""
+    """Returns model text as a cell that no spreadsheet takes for a formula."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 

@@ -11,7 +11,7 @@ from restem.evaluation import metrics
 
 
 def group_of(task: str) -> str | None:
-    """Returns the group that a task counts in, its first; None for a task by itself."""
+    """Returns the group that a task counts in, which is its first; None if it has no group."""
     if task not in registry.names():
         return None
     groups = registry.get(task).groups
@@ -19,7 +19,7 @@ def group_of(task: str) -> str | None:
 
 
 def members(tasks: Iterable[str]) -> dict[str, list[str]]:
-    """Returns the tasks of each group, in the order given; tasks by themselves are left out."""
+    """Returns the tasks of each group, in the given order, without tasks that have no group."""
     found: dict[str, list[str]] = {}
     for task in tasks:
         if (group := group_of(task)) is not None:
@@ -30,8 +30,8 @@ def members(tasks: Iterable[str]) -> dict[str, list[str]]:
 def averages(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Returns the macro average of each group whose tasks are all evaluated.
 
-    Tasks that are parts of one (`TaskSpec.part_of`), as the three files of BIG-Bench Hard's logical
-    deduction, count once, with their mean.
+    Tasks that are parts of one task (`TaskSpec.part_of`), such as the three files of BIG-Bench
+    Hard's logical deduction, count once, with their mean.
 
     Args:
       reports: contents of `evals/TASK.json` by task; `pass@1`, `ci95` and `n` are read.

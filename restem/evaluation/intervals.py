@@ -1,6 +1,6 @@
-"""Confidence intervals: of a proportion, of a mean over problems, and of a difference of pairs.
+"""Confidence intervals of a proportion, a mean over problems, and a difference of pairs.
 
-SciPy computes all of them but Newcombe's, which it does not have.
+SciPy computes all of them except Newcombe's, which it lacks.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def bootstrap(
 ) -> Interval:
     """Returns the percentile bootstrap interval of a mean (Efron 1979).
 
-    Meant for means over problems of several samples each: problems are resampled, since samples of
-    one problem are not independent.
+    This is for means over problems with several samples each. Problems are resampled, since the
+    samples of one problem are not independent.
 
     Args:
       values: [n] one number per problem, n >= 1.
@@ -59,7 +59,7 @@ def bootstrap(
     if values.ndim != 1 or values.size == 0:
         raise ValueError("the bootstrap needs one value per problem, and at least one problem")
     _checked(level)
-    if values.size == 1:  # SciPy asks for two: every resample of one value is that value
+    if values.size == 1:  # SciPy requires two; every resample of one value is that value
         return float(values[0]), float(values[0])
     interval = stats.bootstrap(
         (values,),

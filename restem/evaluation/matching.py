@@ -1,4 +1,4 @@
-"""Which problem each row of outputs answers."""
+"""Matching of rows of outputs to the problems that they answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from restem.records import Problem, Sample, TaskCard
 from restem.sampling.stopping import Stops
 
 _FORM_ROWS = 32
-"""Rows that are looked at to find the form around a question."""
+"""Number of rows that are read to find the form around a question."""
 
 
 Key = tuple[str, str]
@@ -22,17 +22,18 @@ Key = tuple[str, str]
 
 
 class Matcher:
-    """Finds the problem that a row is about.
+    """Finds the problem that a row answers.
 
-    By id: the same, or a number where ids are a word and that number ("train-2361" for APPS's
-    2361). By query, white space made alike: the problem's query; else the end of the row's text,
-    which is then a whole prompt; else the query within the form that the task puts around it. That
-    form is what most of the first rows are found in, if all queries begin and end with it: "Q: "
-    and "A:" of GSM8K. Problems that are asked in the same words take the rows in turn.
+    Ids match if they are the same, or if the row has only the number of an id that consists of a
+    word and a number (2361 for APPS's "train-2361"). Texts match up to white space. A row's text
+    may be the problem's query, a whole prompt that ends with the query, or the question without
+    the form that the task puts around it. That form ("Q: " and "A:" of GSM8K) is the one in which
+    most of the first rows' texts are found, among those that begin and end all queries. Problems
+    with the same text take the rows in turn.
     """
 
     def __init__(self, problems: Mapping[Key, Problem], completions: Iterable[Completion]):
-        """Args: problems to find; completions from which the form is learnt."""
+        """Learns the form around a question from the completions."""
         self._by_id: dict[str, list[Key]] = {}
         self._by_query: dict[str, list[Key]] = {}
         for key, problem in problems.items():
@@ -65,7 +66,7 @@ class Matcher:
 
     def _at_the_end(self, text: str) -> list[Key]:
         for length in self._lengths:
-            # A whole word apart, so that "3 + 4" does not end "13 + 4".
+            # Only at the start of a word, so that "3 + 4" does not match the end of "13 + 4".
             if 0 < length < len(text) and text[-length - 1].isspace():
                 keys = self._by_query.get(text[-length:])
                 if keys:
@@ -73,7 +74,7 @@ class Matcher:
         return []
 
     def _form(self, texts: Sequence[str]) -> tuple[str, str]:
-        """(head, tail) that the task puts around a question."""
+        """Returns the (head, tail) that the task puts around a question."""
         queries = list(self._by_query)
         if not queries:
             return "", ""
@@ -93,7 +94,7 @@ def _plain(text: str) -> str:
 
 
 def _shared(texts: Sequence[str]) -> str:
-    """The beginning that all texts have in common."""
+    """Returns the longest common prefix of all texts."""
     low, high = min(texts), max(texts)
     length = 0
     while length < min(len(low), len(high)) and low[length] == high[length]:
@@ -108,16 +109,16 @@ def match(
     *,
     what: str,
 ) -> dict[str, list[Sample]]:
-    """Samples by task, in the order of problem and sample index, not graded yet.
+    """Returns ungraded samples by task, in the order of problem and sample index.
 
     Args:
-      completions: what was read.
-      problems: those that may have been asked.
-      cards: of their tasks, by name.
-      what: the problems in a word or two, for the message.
+      completions: rows of the files.
+      problems: problems that the rows may answer.
+      cards: task cards by name.
+      what: short description of the problems, for the message.
 
     Raises:
-      UserError: rows that are about none of the problems; lists them.
+      UserError: if rows match none of the problems; lists the rows.
     """
     matcher = Matcher(problems, completions)
     keys = _between_neighbours([matcher.find(c) for c in completions], completions, problems)
@@ -161,11 +162,12 @@ def _between_neighbours(
     completions: Sequence[Completion],
     problems: Mapping[Key, Problem],
 ) -> list[Key | None]:
-    """Fills a gap that nothing but one problem fits.
+    """Matches a row with the only problem that fits between its neighbours.
 
-    A published statement may be damaged: "(A) The NB" is all of the 89th of BIG-Bench Hard's snarks
-    that its file holds, while the published outputs answer the whole of it. Such a row stands for
-    the one problem between those of its neighbours, if no other row does and their golds agree.
+    A published question may be damaged: BIG-Bench Hard's file has only "(A) The NB" of the 89th
+    question of snarks, while the published outputs answer the whole question. Such a row matches
+    the one problem between those of its neighbours, if no other row does and the gold answers
+    agree.
     """
     order = list(problems)
     place = {key: index for index, key in enumerate(order)}
@@ -186,7 +188,7 @@ def _between_neighbours(
 
 
 def cut(text: str, stops: Stops) -> str:
-    """The text up to where sampling would have stopped; blank lines before it stop nothing."""
+    """Returns the text up to where sampling would have stopped, ignoring leading blank lines."""
     blank = len(text) - len(text.lstrip())
     data = text[blank:].encode("utf-8", "surrogatepass")
     found = stops.find(data, 0)

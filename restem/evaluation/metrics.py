@@ -1,7 +1,7 @@
-"""What an evaluation measures: pass@k, majority vote, difficulty, macro averages.
+"""The metrics of an evaluation: pass@k, majority vote, difficulty, macro averages.
 
-NumPy in, numbers out; nothing here knows of runs or samples. Evaluations, tables and figures all
-use these definitions.
+These functions take NumPy arrays and return numbers; they do not depend on runs or samples.
+Evaluations, tables and figures all use these definitions.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def pass_at_k(n, c, k):
     Args:
       n: number of samples drawn; an int or integer array.
       c: number of correct ones among them, 0 <= c <= n; broadcasts with n.
-      k: number of samples allowed, 1 <= k <= n; one int.
+      k: number of samples allowed, 1 <= k <= n; an int.
 
     Returns:
       A float, or a float64 array of the broadcast shape.
@@ -76,8 +76,8 @@ def maj_at_k(keys: Sequence[Hashable | None], correct: Sequence[bool], k: int) -
 
     - Ties are broken uniformly at random, so a two-way tie with the right answer counts 1/2 (the
       expectation; the order of the samples plays no part).
-    - A sample without an answer (key None) casts no vote but is one of the k. A subset without any
-      vote is wrong.
+    - A sample without an answer (key None) casts no vote but counts as one of the k. A subset
+      without any vote is wrong.
 
     Worked example: keys ["5", "5", "7"], of which "5" is right. k = 3: "5" wins, 1.0. k = 2: the
     subsets are {5,5}: 1, {5,7} twice: 1/2 each, so 2/3.

@@ -12,9 +12,9 @@ from scipy import stats
 from restem.evaluation import intervals
 
 _EXACT_FLIPS = 16
-"""Up to this many problems that differ, all sign patterns are counted."""
+"""Maximum number of differing problems for which all sign patterns are counted."""
 _RANDOM_FLIPS = 20_000
-"""Random sign patterns where there are more."""
+"""Number of random sign patterns if more problems differ."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,7 @@ class PairedTest:
     ci: tuple[float, float]
     """Confidence interval of the difference."""
     p_value: float
-    """Two-sided, under the hypothesis that a and b are exchangeable on every problem."""
+    """Two-sided p-value under the hypothesis that a and b are exchangeable on every problem."""
     only_a: int
     """Number of problems on which a scored more than b."""
     only_b: int
@@ -38,7 +38,7 @@ class PairedTest:
 
     @property
     def name(self) -> str:
-        """The test in words."""
+        """Returns the name of the test in words."""
         return "exact McNemar test" if self.method == "mcnemar" else "sign-flip test"
 
     @property
@@ -120,7 +120,7 @@ def sign_flip(difference: np.ndarray, seed: int) -> float:
     nonzero = difference[difference != 0]
     if nonzero.size == 0:
         return 1.0
-    if nonzero.size == 1:  # SciPy asks for two; either sign is as extreme as the other
+    if nonzero.size == 1:  # SciPy requires two; both signs are equally extreme
         return 1.0
     # Swapping the scores of a pair flips the sign of its difference.
     result = stats.permutation_test(

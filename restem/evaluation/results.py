@@ -34,7 +34,7 @@ def write(
       sampled: further samples, the same number for each problem, for pass@k and maj@k.
       base: samples of the base policy, for the difficulty buckets; empty: `sampled` itself.
       policy: reference of the policy.
-      timing: `seconds` and `tokens` of sampling.
+      timing: `seconds` and number of `tokens` of sampling.
 
     Returns:
       The contents of the JSON file.

@@ -1,4 +1,4 @@
-"""What the answers of an evaluation come to: the numbers of `evals/TASK.json`."""
+"""The numbers in `evals/TASK.json`, computed from the answers of an evaluation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from restem.evaluation import intervals, metrics
 from restem.records import Sample
 
 KS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-"""The k of pass@k and maj@k, up to the number of samples, which is added."""
+"""Values of k for pass@k and maj@k, up to the number of samples, which is added."""
 
 
 def greedy_report(answers: Sequence[Sample]) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def reward_report(samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def sampled_report(sampled: Sequence[Sample]) -> dict[str, Any]:
-    """Returns the metrics of n samples per problem, n being the smallest number of any problem.
+    """Returns the metrics of n samples per problem, where n is the smallest number of any problem.
 
     Unbiased pass@k (Chen et al. 2021), maj@k (Wang et al. 2023), and average success with its 95%
     bootstrap interval over problems.

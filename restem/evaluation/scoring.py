@@ -1,4 +1,4 @@
-"""Scores files of outputs with the graders of their tasks; no model is loaded."""
+"""Scoring of files of outputs with the graders of their tasks, without a model."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ def score(
     Args:
       files: paths of the files; see `restem.evaluation.completions` for their form.
       tasks: tasks, or groups of tasks, that the rows belong to.
-      output: folder to write.
+      output: folder to write to.
       split: split that the rows belong to.
-      data_dir: folder of the published data sets; None: the environment's RESTEM_DATA_DIR.
+      data_dir: folder of the published data sets; None is the environment's RESTEM_DATA_DIR.
       allow_weak_sandbox: run programs even if the machine allows no isolation but limits.
 
     Returns:
       The contents of the JSON files, by task or group.
 
     Raises:
-      UserError: a row cannot be read, or is about no problem of these tasks.
+      UserError: if a row cannot be read, or matches no problem of these tasks.
     """
     rows = completions.read(files)
     folder = epath.Path(output)
@@ -93,7 +93,7 @@ def _score_task(
     answers: Sequence[Sample],
     verifier: verify.Verifier,
 ) -> dict[str, Any]:
-    """Grades the answers of one task; writes `STEM.parquet`, returns the contents of its JSON."""
+    """Grades the answers of one task; writes `STEM.parquet`, returns the contents of the JSON."""
     by_id = {p.problem_id: p for p in problems}
     verdicts = verifier.grade([by_id[s.problem_id] for s in answers], [s.text for s in answers])
     answers = [records.regraded(s, v) for s, v in zip(answers, verdicts, strict=True)]
@@ -110,8 +110,8 @@ def _score_task(
 def report_of(answers: Sequence[Sample]) -> dict[str, Any]:
     """Returns pass@1 with its interval; for several outputs per problem, pass@k and maj@k too.
 
-    With one output per problem the interval is Wilson's, as for greedy answers. With several,
-    pass@1 is the average success, and its interval the bootstrap's over problems.
+    With one output per problem, the interval is Wilson's, as for greedy answers. With several,
+    pass@1 is the average success, and its interval comes from the bootstrap over problems.
     """
     report = scores.greedy_report([s for s in answers if s.sample_index == 0])
     if len(answers) > report["n"]:
@@ -120,7 +120,7 @@ def report_of(answers: Sequence[Sample]) -> dict[str, Any]:
         report["pass@1"], report["ci95"] = (
             sampled["average_success"], sampled["average_success_ci95"],
         )  # fmt: skip
-    # A file of texts does not tell the number of tokens nor, as a rule, how generation ended.
+    # A file of texts has neither the number of tokens nor, usually, how generation ended.
     report["mean_tokens"] = None
     if not any(s.finish_reason for s in answers):
         report["truncated"] = None

@@ -1,9 +1,9 @@
-"""TPU chips, the slices made of them, and GPUs: peak rates, and what Google Cloud calls each.
+"""TPU chips, slices and GPUs: their peak rates, and their names in Google Cloud.
 
-One table for `restem plan`, which compiles for a slice, and for the launchers, which ask for one.
+`restem plan`, which compiles for a slice, and the launchers, which request one, share this table.
 A slice has three names: libtpu's topology ("v5e:4x8"), the accelerator type of the Cloud TPU API
 ("v5litepod-32"), and a machine type with a topology on GKE and Vertex AI ("ct5lp-hightpu-4t",
-"4x8"). All follow from the chip and the shape.
+"4x8"). All three follow from the chip and the shape.
 """
 
 from __future__ import annotations
@@ -41,35 +41,35 @@ class Chip:
     hbm_bandwidth: float
     """Bandwidth between HBM and the cores, bytes/s."""
     hbm: int
-    """HBM that a program may use, bytes, as libtpu 0.0.52 states in its out-of-memory error."""
+    """HBM that a program may use, in bytes, from libtpu 0.0.52's out-of-memory error."""
     ici: float
     """Rate at which a chip sends to all its neighbours together, bytes/s."""
     links: int
-    """Neighbours on the interconnect: 4 in a 2D torus, 6 in a 3D torus."""
+    """Number of neighbours on the interconnect: 4 in a 2D torus, 6 in a 3D torus."""
     chips_per_host: int
-    """Chips on each host of a slice of several hosts."""
+    """Number of chips per host in a slice of several hosts."""
     largest_host: int
-    """Chips of the largest slice on one host."""
+    """Number of chips of the largest slice on one host."""
     tensor_cores: int
-    """TensorCores on a chip; accelerator types count these."""
+    """Number of TensorCores per chip; accelerator types count these."""
     accelerator_prefix: str
     """First part of the accelerator type in the Cloud TPU API."""
     runtime_version: str
     """Image of Cloud TPU VMs (`--runtime-version`)."""
     machine_family: str
-    """Machine type on GKE and Vertex AI, without its last part, which counts chips."""
+    """Machine type on GKE and Vertex AI, without its last part, the number of chips."""
     gke_accelerator: str
     """Value of the node label cloud.google.com/gke-tpu-accelerator."""
     on_vertex: bool
-    """Whether Vertex AI takes this chip by machine type and topology in a CustomJob."""
+    """Whether Vertex AI accepts this chip by machine type and topology in a CustomJob."""
     shapes: tuple[str, ...]
-    """Slices that the Cloud TPU API gives for an accelerator type, one for each size."""
+    """Slices that the Cloud TPU API offers for an accelerator type, one per size."""
     source: str
     """Page of the peak rates and shapes."""
 
     @property
     def axis_bandwidth(self) -> float:
-        """Rate at which a chip sends to its two neighbours along one axis of the torus, bytes/s."""
+        """Returns the rate at which a chip sends along one axis of the torus, in bytes/s."""
         return 2 * self.ici / self.links
 
 
@@ -109,14 +109,14 @@ class Slice:
     chip: Chip
     """Kind of chip."""
     shape: tuple[int, ...]
-    """Chips along each axis of the torus."""
+    """Number of chips along each axis of the torus."""
 
     @classmethod
     def parse(cls, name: str) -> Slice:
         """Returns the slice of a name such as "v5e:16x16".
 
         Raises:
-          UserError: the name is not CHIP:AxB or CHIP:AxBxC, or the chip is not in the table.
+          UserError: if the name is not CHIP:AxB or CHIP:AxBxC, or the chip is not in the table.
         """
         match = re.fullmatch(r"(\w+):(\d+(?:x\d+){1,2})", name)
         if not match or match[1] not in CHIPS:
@@ -133,7 +133,7 @@ class Slice:
 
     @property
     def topology(self) -> str:
-        """The shape as GKE and Vertex AI write it, "4x8"."""
+        """Returns the shape as GKE and Vertex AI write it, "4x8"."""
         return "x".join(map(str, self.shape))
 
     @property
@@ -147,19 +147,19 @@ class Slice:
 
     @property
     def accelerator_type(self) -> str:
-        """Name in the Cloud TPU API: "v5p-128" is 64 chips, because it counts TensorCores."""
+        """Returns the name in the Cloud TPU API; it counts TensorCores: "v5p-128" has 64 chips."""
         return f"{self.chip.accelerator_prefix}-{self.chips * self.chip.tensor_cores}"
 
     @property
     def machine_type(self) -> str:
-        """Machine type of a host on GKE and Vertex AI."""
+        """Returns the machine type of a host on GKE and Vertex AI."""
         return f"{self.chip.machine_family}-{self.chips // self.hosts}t"
 
     def require_offered(self) -> None:
-        """Checks that Google Cloud gives slices of this shape.
+        """Checks that Google Cloud offers slices of this shape.
 
         Raises:
-          UserError: it does not; the message names those that it gives.
+          UserError: if it does not; the message lists the shapes on offer.
         """
         if self.topology not in self.chip.shapes:
             raise UserError(
@@ -168,10 +168,10 @@ class Slice:
             )
 
     def devices(self):
-        """Returns the slice's devices to compile for; libtpu describes them without any TPU.
+        """Returns the slice's devices to compile for; libtpu describes them without a TPU.
 
         Raises:
-          UserError: libtpu is not installed, or does not know the slice.
+          UserError: if libtpu is not installed, or does not know the slice.
         """
         from jax.experimental import topologies
 
@@ -202,13 +202,13 @@ class Gpu:
     accelerator_type: str
     """Name in Vertex AI's enum AcceleratorType."""
     machine_types: Mapping[int, str]
-    """Machine type by its number of GPUs."""
+    """Machine types by number of GPUs."""
 
     def machine_type(self, count: int) -> str:
         """Returns the machine type with `count` GPUs.
 
         Raises:
-          UserError: no machine has that many.
+          UserError: if no machine has that many.
         """
         if count not in self.machine_types:
             counts = ", ".join(map(str, self.machine_types))

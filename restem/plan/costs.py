@@ -1,8 +1,8 @@
-"""Costs of a program: its matrix products, its traffic to HBM and its collectives.
+"""The costs of a program: its matrix products, its traffic to HBM and its collectives.
 
 The compiler's own cost analysis counts the body of a loop once, and a decoder is a loop over its
-layers. FLOPs are therefore counted in the jaxpr, whose loops have lengths, and collectives in the
-compiled module, whose loops have bounds in their conditions.
+layers. FLOPs are therefore counted in the jaxpr, whose loops have known lengths, and collectives in
+the compiled module, where the conditions of loops contain their bounds.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def flops(jaxpr: core.Jaxpr, trips: Sequence[int] = ()) -> float:
 
 
 def _branches_on_tpu(params):
-    """Returns the branches that a TPU may take; of branches by platform, the one for TPUs."""
+    """Returns the branches that a TPU may take; for branches by platform, the TPU's branch."""
     platforms = params.get("branches_platforms")
     if platforms is None:
         return params["branches"]
@@ -183,9 +183,9 @@ def hbm_bytes(
 ) -> float:
     """Returns the least traffic between HBM and the core that a program needs, in bytes per chip.
 
-    Every array is read once where it is used and written once where it is made; intermediate
+    Every array is read once where it is used and written once where it is computed. Intermediate
     results between the matrix products of a layer are assumed to stay in VMEM. Weights that are
-    split over `fsdp` are gathered, that is, written and read whole.
+    sharded over `fsdp` are gathered, that is, written and read whole.
 
     Args:
       program: "prefill", "decode" or "train".
@@ -202,7 +202,7 @@ def hbm_bytes(
     if program == "decode":
         return rounds * (one_pass + kinds.get("prefix", 0) + kinds.get("cache", 0))
     gradients = kinds["parameters"] / compute_ratio if compute_ratio > 1 else kinds["parameters"]
-    # Forward, once more for the backward pass, backward; gradients are added up in place.
+    # Forward, recomputation for the backward pass, and backward; gradients accumulate in place.
     micro = 3 * one_pass + 2 * gradients + 2 * activations
     update = 2 * kinds["parameters"] + 2 * kinds["optimizer"] + gradients
     return rounds * micro + update
@@ -210,7 +210,7 @@ def hbm_bytes(
 
 @dataclasses.dataclass(frozen=True)
 class Roofline:
-    """Seconds that a program takes at a chip's peak rates."""
+    """The seconds that a program takes at a chip's peak rates."""
 
     compute: float
     """Seconds of matrix products."""
@@ -221,12 +221,12 @@ class Roofline:
 
     @property
     def seconds(self) -> float:
-        """Seconds if all three overlap perfectly, a lower bound."""
+        """Returns the seconds if all three overlap perfectly, which is a lower bound."""
         return max(self.compute, self.memory, self.interconnect)
 
     @property
     def bound(self) -> str:
-        """Name of the longest of the three."""
+        """Returns the name of the longest of the three."""
         return max(("compute", "memory", "interconnect"), key=lambda name: getattr(self, name))
 
     @classmethod

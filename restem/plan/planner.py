@@ -1,8 +1,8 @@
-"""`restem plan`: compiles the run for a TPU slice that is not at hand.
+"""`restem plan`, which compiles a run for a TPU slice without needing the slice.
 
 The real TPU compiler (libtpu, extra `restem[plan]`) compiles the sampler's prefill and decode and
-the trainer's step with the shapes of the run. Memory is the compiler's own figure; times are a
-roofline over the chip's published peaks, a lower bound that a run approaches but does not reach.
+the trainer's step with the shapes of the run. Memory is the compiler's own figure. Times come from
+a roofline over the chip's published peaks, a lower bound that a run approaches but does not reach.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ def plan(
     cache: pathlib.Path | None = None,
     on_progress: Callable[[str], None] = logging.info,
 ) -> Plan:
-    """Compiles the run's programs for a slice and puts together memory, time and chip-hours.
+    """Compiles the run's programs for a slice and reports memory, time and chip-hours.
 
     Args:
-      settings: what is compiled for which slice.
-      of_run: the settings of the run that is planned.
+      settings: settings of `restem plan`.
+      of_run: settings of the planned run.
       cache: folder for results of compilations; None is `plan` in the cache of restem.
-      on_progress: told what is compiled.
+      on_progress: called with a description of each compilation.
 
     Raises:
-      UserError: no model or topology is named, libtpu is missing, the topology is unknown, or the
-        model does not divide over the mesh.
+      UserError: if no model or topology is named, libtpu is missing, the topology is unknown, or
+        the model does not divide over the mesh.
     """
     if settings.model is None:
         raise UserError("plan: which policy? add --gin_file=models/NAME.gin, such as gemma3_27b")
@@ -93,14 +93,14 @@ def plan(
 
 
 def kept_per_problem(of_run: Settings) -> int:
-    """Training examples per problem at most, so that the M-step is not underestimated."""
+    """Returns the most training examples per problem, so that the M-step is not underestimated."""
     sampled = max(1, of_run.generate.num_samples)  # 0: human solutions, one per problem
     cap = of_run.select.cap
     return sampled if cap is None else min(cap, sampled)
 
 
 def _sizes(where: Slice, mesh: MeshSettings | None) -> dict[str, int]:
-    """Sizes of the axes of a mesh over all chips of a slice."""
+    """Returns the axis sizes of a mesh over all chips of a slice."""
     mesh = mesh or MeshSettings()
     shape = partitioning.mesh_shape(where.chips, data=mesh.data, fsdp=mesh.fsdp, tensor=mesh.tensor)
     return dict(zip(partitioning.AXES, shape, strict=True))
@@ -108,14 +108,14 @@ def _sizes(where: Slice, mesh: MeshSettings | None) -> dict[str, int]:
 
 @dataclasses.dataclass(frozen=True)
 class _Sizes:
-    """Sizes of the arrays of a run on its meshes."""
+    """The sizes of a run's arrays on its meshes."""
 
     shapes: programs.Shapes
-    """With the slots and rows that the run asks for."""
+    """Shapes with the slots and rows of the run's settings."""
     parts: Mapping[str, int]
-    """Parts of the mesh that rows are split over, of "e_step" and "m_step"."""
+    """Number of mesh parts that rows are split over, for "e_step" and "m_step"."""
     work: Mapping[str, Any]
-    """What is sampled and trained on, as `Plan.of` wants it."""
+    """Work of sampling and training, as `Plan.of` expects it."""
 
     @property
     def slots(self) -> int:
@@ -126,7 +126,7 @@ class _Sizes:
         return self.shapes.rows
 
     def unit(self, name: str) -> int:
-        """What slots or rows are a multiple of."""
+        """Returns the number that slots or rows are a multiple of."""
         return self.parts[_step(name)]
 
     @classmethod
@@ -178,7 +178,7 @@ class _Sizes:
 
 @dataclasses.dataclass(frozen=True)
 class _Compiler:
-    """Compiles the programs of a plan, each in a process of its own or from the cache."""
+    """Compiles the programs of a plan, each in its own process, or reads them from the cache."""
 
     settings: PlanSettings
     sizes: _Sizes
@@ -192,7 +192,7 @@ class _Compiler:
         return self.settings.model.replace(dtype="bfloat16")
 
     def compile(self, name: str, **size: int) -> dict[str, Any]:
-        """The worker's result for a program, of other slots or rows where given."""
+        """Returns the worker's result for a program, with different slots or rows if given."""
         changes: dict[str, Any] = {**size}
         shapes = dataclasses.replace(self.sizes.shapes, **changes)
         model = self.sampled_model
@@ -211,20 +211,21 @@ class _Compiler:
         return result | {"slots": shapes.slots, "rows": shapes.rows}
 
     def of_size(self, name: str, argument: str) -> Callable[[int], dict[str, Any]]:
-        """The program as a function of its slots or rows."""
+        """Returns the program's result as a function of its slots or rows."""
         return lambda size: self.compile(name, **{argument: size})
 
 
 def _step(name: str) -> str:
-    """The step that a program belongs to."""
+    """Returns the step that a program belongs to."""
     return "m_step" if name == "train" else "e_step"
 
 
 def _largest(compiled, first, size, unit, hbm) -> dict[str, Any] | None:
-    """The largest size, in multiples of `unit`, whose program fits; every step is compiled.
+    """Returns the largest size, in multiples of `unit`, whose program fits, by compiling.
 
-    What does not grow with the size is known (parameters, optimizer, prefix, code), so the next
-    size to try follows from the last that fitted; without one it is half of what did not.
+    The memory that does not grow with the size is known (parameters, optimizer, prefix, code), so
+    the next size to try follows from the last one that fitted. If none has fitted yet, the next
+    size is half of the last one.
     """
     fitting = first if first["fits"] else None
     low, high = (size, math.inf) if first["fits"] else (0, size)
@@ -250,7 +251,7 @@ def _largest(compiled, first, size, unit, hbm) -> dict[str, Any] | None:
 
 
 def _compile(job: dict[str, Any], folder: pathlib.Path) -> dict[str, Any]:
-    """Runs the worker, or takes its result from the cache."""
+    """Runs the worker, or reads its result from the cache."""
     try:
         name = fingerprint(job)
     except ImportError as e:
@@ -286,7 +287,7 @@ def _compile(job: dict[str, Any], folder: pathlib.Path) -> dict[str, Any]:
 
 _ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
-    # No TPU is asked for: look for none on the metadata server, and let several of us compile.
+    # No TPU is needed: do not query the metadata server, and allow several compilers at once.
     "TPU_SKIP_MDS_QUERY": "1",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",

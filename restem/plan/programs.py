@@ -1,6 +1,6 @@
 """The programs of a run, lowered for a slice: the functions that sampler and trainer call.
 
-Nothing is allocated: parameters, caches and batches are `jax.ShapeDtypeStruct`s with shardings.
+No arrays are allocated: parameters, caches and batches are `jax.ShapeDtypeStruct`s with shardings.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ KINDS = ("parameters", "optimizer", "cache", "prefix", "inputs")
 
 @dataclasses.dataclass(frozen=True)
 class Shapes:
-    """Sizes of the arrays of a run."""
+    """The sizes of a run's arrays."""
 
     prefix: int
     """Tokens of the few-shot prompt; 0 for none."""
     question: int
-    """Columns of the cache for a question: tokens of the longest one."""
+    """Columns of the cache for a question: tokens of the longest question."""
     new_tokens: int
     """Columns of the ring: tokens of the longest solution."""
     slots: int
@@ -47,7 +47,7 @@ class Shapes:
     row_length: int
     """Tokens per packed row."""
     micro_batches: int
-    """Micro-batches per optimizer step; the program is the same from 2 on."""
+    """Micro-batches per optimizer step; from 2 upwards, the program is the same."""
     optimizer: str
     """Name of the optimizer in `restem.training.optimizers`."""
     optimizer_options: Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""What a plan says: memory, roofline and hours, as a table and as JSON."""
+"""The result of a plan: memory, roofline and hours, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from restem.plan.chips import Slice
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a run would take on a slice."""
+    """The memory and time that a run takes on a slice."""
 
     topology: str
-    """The slice, "v5p:4x4x4"."""
+    """Slice, such as "v5p:4x4x4"."""
     chips: int
-    """In the slice."""
+    """Number of chips in the slice."""
     hosts: int
-    """That drive it."""
+    """Number of hosts of the slice."""
     hbm_per_chip: int
-    """Bytes a program may use."""
+    """Bytes of HBM that a program may use on a chip."""
     peaks_source: str
-    """Where the chip's peak figures are published."""
+    """Source of the chip's peak rates."""
     parameters: int
-    """Of the policy."""
+    """Number of parameters of the policy."""
     meshes: Mapping[str, Mapping[str, int]]
     """Axis sizes of "e_step" and "m_step"."""
     programs: Mapping[str, Mapping[str, Any]]
-    """What `planning.worker` found, by program."""
+    """Results of `restem.plan.worker`, by program."""
     fits: bool
-    """Whether every program fits with the slots and rows that were asked for."""
+    """Whether every program fits with the given slots and rows."""
     largest: Mapping[str, int]
-    """Largest "slots" and "rows" that were found to fit, where they were looked for."""
+    """Largest "slots" and "rows" that fit, if they were searched for."""
     work: Mapping[str, Any]
-    """What is sampled and trained on."""
+    """Work of sampling and training."""
     e_step: Mapping[str, float]
     """"tokens_per_second", "prefill_hours", "decode_hours", "hours" of one iteration."""
     m_step: Mapping[str, float]
     """"steps", "step_seconds", "tokens_per_second", "hours" of one iteration."""
     hours: float
-    """All iterations, at the roofline."""
+    """Hours of all iterations, at the roofline."""
     chip_hours: float
-    """The same times the chips."""
+    """Hours times chips."""
 
     @classmethod
     def of(
@@ -58,7 +58,7 @@ class Plan:
         largest: Mapping[str, int],
         work: Mapping[str, Any],
     ) -> Plan:
-        """Times of the steps from those of the programs; the largest that fits stands in."""
+        """Returns a plan, with the steps' times computed from those of the programs."""
         best = {
             name: results.get(f"{name}, largest that fits", results.get(name))
             for name in ("prefill", "decode", "train")
@@ -89,7 +89,7 @@ class Plan:
         return json.dumps(dataclasses.asdict(self), indent=2)
 
     def table(self) -> str:
-        """The plan as text for a terminal."""
+        """Returns the plan as text for a terminal."""
         from rich.console import Console
         from rich.table import Table
 
@@ -160,7 +160,7 @@ class Plan:
 
 
 def misfit(result: Mapping[str, Any]) -> str:
-    """Which buffer is in the way."""
+    """Returns a sentence about the buffers that do not fit."""
     kinds = {k: v for k, v in result["memory"].items() if k != "needed by the compiler"}
     largest = max(kinds, key=kinds.__getitem__)
     text = f"largest known buffer: {largest}, {_gib(kinds[largest])}"

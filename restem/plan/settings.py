@@ -29,7 +29,7 @@ def local_layers(*, num_layers: int, global_every: int) -> tuple[bool, ...]:
 @register("plan")
 @dataclasses.dataclass(frozen=True)
 class PlanSettings:
-    """What is compiled for a slice that is not at hand."""
+    """Settings of `restem plan`: what is compiled, and for which slice."""
 
     model: ModelConfig | None = None
     """The policy's decoder; the gin files of models/ bind it."""
@@ -48,19 +48,19 @@ class PlanSettings:
     mean_new_tokens: Annotated[int, at_least(1)] = 200
     """Tokens of the mean solution."""
     slots_per_part: Annotated[int, at_least(1)] = 64
-    """Samples decoded at a time per part of the mesh, unless `Run.e_step_slots` is given."""
+    """Samples decoded at a time per part of the mesh; `Run.e_step_slots` overrides it."""
     slot_use: Annotated[float, between(0, 1)] = 0.8
-    """Share of slot-steps that give a token."""
+    """Share of slot-steps that produce a token."""
     prefill_tokens: Annotated[int, at_least(1)] = 8192
     """Question tokens prefilled at a time."""
     decode_steps: Annotated[int, at_least(1)] = 8
-    """Tokens per slot between visits of the host."""
+    """Tokens per slot between two synchronisations with the host."""
     row_length: Annotated[int, at_least(1)] = 1024
-    """Tokens per packed row, unless `improve.row_length` is given."""
+    """Tokens per packed row; `improve.row_length` overrides it."""
     query_block: Annotated[int | None, at_least(1)] = 256
     """See `ModelConfig.query_block`; training only."""
     steps: tuple[Literal["prefill", "decode", "train"], ...] = ("prefill", "decode", "train")
     """Programs to compile."""
     search: Literal["misfit", "always", "never"] = "misfit"
-    """Whether the largest slots and rows are searched for: where those given do not fit, always, or
-    never."""
+    """Whether to search for the largest slots and rows that fit: only if the given ones do not fit,
+    always, or never."""

@@ -1,6 +1,6 @@
-"""Compiles one program for a slice, in a process of its own.
+"""The process that compiles one program for a slice.
 
-`restem plan` runs `python -m restem.plan.worker` with a job on standard input: JAX must run on the
+`restem plan` runs `python -m restem.plan.worker` with a job on standard input. JAX must run on the
 CPU while libtpu compiles, and the end of the process frees the compiler's memory.
 """
 
@@ -56,8 +56,8 @@ def compile_program(job: dict[str, Any]) -> dict[str, Any]:
         "notes": partitioning.check_divisible(config, mesh),
     }
     with tempfile.TemporaryDirectory() as dump:
-        # An executable cannot print some large modules; the dump has their text, and the list of
-        # buffers even where compilation ran out of memory.
+        # An executable cannot print some large modules. The dump has their text, and the list of
+        # buffers even if compilation ran out of memory.
         options = {"xla_dump_to": dump, "xla_dump_hlo_as_text": True}
         try:
             with partitioning.use(mesh):
@@ -112,7 +112,7 @@ def largest_buffers(report: str, count: int = 5) -> list[str]:
 
 
 def _dumped(folder: str, ending: str) -> str:
-    """Returns the text of the largest file of the dump with this ending, the program's own."""
+    """Returns the text of the largest dumped file with this suffix, which is the program's own."""
     files = sorted(pathlib.Path(folder).glob(f"*{ending}"), key=lambda p: p.stat().st_size)
     return files[-1].read_text(encoding="utf-8") if files else ""
 

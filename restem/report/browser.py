@@ -1,4 +1,4 @@
-"""Samples that the page embeds for its browser: a bounded number, spread evenly."""
+"""The samples that the page embeds for its sample browser: a bounded number, spread evenly."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from restem.run.reader import StoredRun
 from restem.run.sample_table import SampleTable
 
 OUTCOME_NAMES = {"truncated": "cut off", "not kept": "correct, not kept"}
-"""Outcomes that the page calls by other words than `sample_table.OUTCOMES`."""
+"""Names on the page of outcomes that differ from those in `sample_table.OUTCOMES`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Embedded:
-    """Data of the page's script."""
+    """The data of the page's script."""
 
     samples: list[dict[str, Any]]
     questions: dict[str, dict[str, str]]
@@ -27,7 +27,7 @@ class Embedded:
     runs: list[str]
     """Labels of the runs; a sample names its run by position."""
     total: int
-    """Number of samples and test answers in all."""
+    """Total number of samples and test answers."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,15 +53,15 @@ def embed(
 ) -> Embedded:
     """Chooses samples of every E-step and greedy test answers of every policy.
 
-    Problems are taken in an order fixed by their names, the same in every iteration, so that a
-    reader can follow one problem from the base policy on; of an E-step, up to four samples per
-    problem, different outcomes first.
+    Problems are taken in an order that depends on their names, the same in every iteration, so
+    that a reader can follow a problem from the base policy onwards. Each E-step contributes up to
+    four samples per problem, different outcomes first.
 
     Args:
       runs: runs of the report.
       tables: for each run, the samples of each iteration that has any.
       limit: maximum number of samples in all.
-      characters: maximum number of characters of one text; a cut text says so.
+      characters: maximum number of characters of one text; shortened texts are marked.
     """
     groups = _groups(runs, tables)
     samples: list[dict[str, Any]] = []
@@ -74,7 +74,7 @@ def embed(
 
 
 def _groups(runs: Sequence[StoredRun], tables: Sequence[Mapping[int, SampleTable]]) -> list[_Group]:
-    """Returns what there is to choose from: of each run the E-steps, then the test answers."""
+    """Returns the groups to choose from: for each run its E-steps, then its test answers."""
     groups = []
     for index, (run, of_run) in enumerate(zip(runs, tables, strict=True)):
         for iteration in run.iterations:
@@ -91,7 +91,7 @@ def _groups(runs: Sequence[StoredRun], tables: Sequence[Mapping[int, SampleTable
 
 
 def _cards(group: _Group, chosen: Sequence[int], characters: int) -> list[dict[str, Any]]:
-    """Returns what the page shows of the chosen rows, in their order."""
+    """Returns the data that the page shows of the chosen rows, in their order."""
     is_selected = bool(group.table.kept.any())
     outcomes = group.table.outcome
     cards = []
@@ -159,7 +159,7 @@ def choose(table: SampleTable, rows: np.ndarray, count: int, per_problem: int = 
 
 
 def shorten(text: str, characters: int) -> str:
-    """Returns the beginning of a text, with a note if some is left out."""
+    """Returns the beginning of a text, with a note if the rest is left out."""
     if len(text) <= characters:
         return text
     return f"{text[:characters]} […] ({len(text) - characters:,} more characters)"

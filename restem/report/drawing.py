@@ -1,4 +1,4 @@
-"""Draws the figures of a report and writes their files."""
+"""Drawing of a report's figures, and their files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from restem.runtime import storage
 def draw_sections(
     runs: Sequence[StoredRun], tables: Sequence[Mapping[int, SampleTable]], folder: epath.Path
 ) -> tuple[list[page.Section], list[Missing]]:
-    """Draws all figures into `folder`; returns them by section, and those left out.
+    """Draws all figures into `folder`; returns them by section, and those that lack data.
 
     Args:
       runs: runs of the report.
@@ -46,7 +46,7 @@ def draw_sections(
 def draw_all(
     charts: Iterable[Chart | Missing], folder: epath.Path
 ) -> tuple[list[page.Drawing], list[Missing]]:
-    """Draws charts into `folder`; returns them, and those that there is no data for."""
+    """Draws charts into `folder`; returns them, and those that lack data."""
     drawings, missing = [], []
     for chart in charts:
         if isinstance(chart, Missing):

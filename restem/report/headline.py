@@ -1,4 +1,4 @@
-"""The answer on the first screen: how good the base policy was, how good the result is."""
+"""The headline of the report: how good the base policy was, and how good the result is."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Change = Literal["better", "worse", "unclear"]
 """Whether the result differs from the base policy, at the 5% level of a paired test."""
 
 _OTHERS = 3
-"""Further tasks that have a column in the table of iterations."""
+"""Maximum number of further tasks with a column in the table of iterations."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     chosen: tuple[int, ...]
-    """Rows to set off."""
+    """Rows to highlight."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,19 +35,19 @@ class Headline:
     """The first screen in words and numbers."""
 
     before: str
-    """Pass@1 of the base policy; "" if it is not evaluated."""
+    """Pass@1 of the base policy; "" if it was not evaluated."""
     after: str | None
     """Pass@1 of the result; None until a trained policy is evaluated."""
     change: Change
     """Whether the page may show the second number as a change for better or worse."""
     sentence: str
     notes: tuple[str, ...]
-    """What a reader must know to trust the numbers."""
+    """Caveats that a reader must know to judge the numbers."""
     table: Table
 
 
 def headline(runs: Sequence[StoredRun]) -> Headline:
-    """Returns the answer of one run, or of the first of several, with a row for each."""
+    """Returns the headline of one run, or of the first of several with a row for each."""
     run = runs[0]
     base = _evaluation(run, run.base)
     result = run.result if run.result is not None and run.result.number else None
@@ -83,7 +83,7 @@ def _is_chosen(run: StoredRun, iteration: StoredIteration) -> bool:
 
 
 def _before_training(run: StoredRun, base: Evaluation | None) -> str:
-    """Returns the sentence of a run without a trained and evaluated policy to show."""
+    """Returns the sentence for a run without a trained and evaluated policy."""
     if base is None:
         return "No policy is evaluated yet."
     asked = f"{base.count or '?'} test problems of {run.task}"
@@ -123,7 +123,7 @@ def _notes(run: StoredRun, base: Evaluation | None, final: Evaluation | None) ->
 
 
 def _change(test: PairedTest | None, base: Evaluation, final: Evaluation) -> Change:
-    """Returns whether the difference is clear: by the paired test, else by the intervals."""
+    """Returns whether the difference is significant, by the paired test or else the intervals."""
     if test is not None:
         is_clear = test.significant
     else:
@@ -134,13 +134,13 @@ def _change(test: PairedTest | None, base: Evaluation, final: Evaluation) -> Cha
 
 
 def _apart(base: Evaluation, final: Evaluation) -> bool:
-    """Whether the 95% intervals of two evaluations do not overlap."""
+    """Returns whether the 95% intervals of two evaluations do not overlap."""
     a, b = base.interval, final.interval
     return a is not None and b is not None and (a[1] < b[0] or b[1] < a[0])
 
 
 def comparison(test: PairedTest | None, base: Evaluation, final: Evaluation) -> str:
-    """Returns the difference and how sure it is, in words."""
+    """Returns the difference and its certainty in words."""
     if test is None:
         text = f" That is {signed(final.pass1 - base.pass1)} points"
         if base.interval and final.interval:

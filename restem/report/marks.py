@@ -25,7 +25,7 @@ def before_and_after(run: StoredRun) -> list[StoredIteration]:
 
 
 def tasks_of(runs: Sequence[StoredRun]) -> list[str]:
-    """Returns the tasks with a test evaluation: the runs' own first; members of groups left out."""
+    """Returns the tasks with a test evaluation, the runs' own first, without members of groups."""
     own = list(dict.fromkeys(run.task for run in runs))
     evals = (e for run in runs for i in run.iterations for e in i.evals.values())
     names = {e.task for e in evals if e.split == "test" and groups.group_of(e.task) is None}
@@ -62,7 +62,7 @@ def plot_points(
 
 
 def horizontal_bars(axis: Axes, entries: Sequence[tuple[str, Evaluation, str]]) -> None:
-    """Draws labelled bars with intervals: (label, evaluation, colour), the first entry on top."""
+    """Draws labelled bars with intervals, from (label, evaluation, colour), the first on top."""
     ends = []
     for y, (_, e, color) in enumerate(entries):
         low, high = e.interval or (e.pass1, e.pass1)
@@ -100,7 +100,7 @@ def policy(iteration: StoredIteration) -> str:
 
 
 def result_word(iteration: StoredIteration) -> str:
-    """Returns the same name for the results of runs of several lengths that share a legend."""
+    """Returns one name for the results of runs of different lengths that share a legend."""
     return "result" if iteration.number else "base policy"
 
 

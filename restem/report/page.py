@@ -1,7 +1,7 @@
-"""The page: one HTML file that needs no network, and runs no script but its own.
+"""The page: one HTML file that needs no network and runs no script except its own.
 
-Text from a model, a task or the name of a folder is escaped here, or travels as JSON that the
-script shows as text; a content security policy with the script's hash is the second barrier.
+Text from a model, a task or a folder's name is escaped here, or embedded as JSON that the script
+shows as text. A content security policy with the script's hash is the second barrier.
 """
 
 from __future__ import annotations
@@ -59,13 +59,13 @@ def render(
     Args:
       title: first heading.
       subtitle: model, seed and state of the run.
-      headline: the answer: two numbers, a sentence, a table.
-      hero: the curve beside the answer.
+      headline: two numbers, a sentence and a table.
+      hero: curve beside the headline.
       sections: sections of figures.
-      missing: figures that there is no data for.
+      missing: figures that lack data.
       embedded: samples to browse.
       contamination: (label, contents of contamination.json by task) of each run that was checked.
-      texts: whether words of problems may appear on the page.
+      texts: whether texts of problems may appear on the page.
       identities: (label, contents of run.json) of each run.
       version: version of restem.
     """
@@ -128,7 +128,7 @@ def as_json(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
-    # A lone surrogate has no UTF-8 form; Parquet cannot hold one, a JSON file can.
+    # A lone surrogate has no UTF-8 form. Parquet cannot hold one, but a JSON file can.
     return text.encode("utf-8", "replace").decode()
 
 

@@ -1,7 +1,8 @@
-"""The look of figures, and what the page needs to know of one.
+"""The style of figures, and the data that the page needs for each.
 
-The colours are Okabe and Ito's (2008), which remain distinct under common colour blindness, and
-are never the only difference: lines differ in marker and dash, bars in position, label and hatch.
+The colours are those of Okabe and Ito (2008), which remain distinct under common colour blindness.
+They are never the only difference: lines also differ in marker and dash, bars in position, label
+and hatch.
 Every figure is drawn twice, wide (for a page and print) and narrow (for a phone), and comes with
 its numbers as a table.
 """
@@ -47,10 +48,10 @@ Cell = str | float | int | None
 
 @dataclasses.dataclass(frozen=True)
 class Chart:
-    """A figure that there is data for."""
+    """A figure that has data."""
 
     key: str
-    """Name of its files without their endings."""
+    """Name of its files without their suffixes."""
     title: str
     mirrors: str
     """"Figure 4" of the paper; "" if the paper has none like it."""
@@ -65,12 +66,12 @@ class Chart:
 
 @dataclasses.dataclass(frozen=True)
 class Missing:
-    """A figure that there is no data for."""
+    """A figure that lacks data."""
 
     title: str
     mirrors: str
     reason: str
-    """What is missing, and what would bring it."""
+    """Missing data, and how to obtain it."""
 
 
 def series(index: int) -> dict:
@@ -88,7 +89,7 @@ def style() -> Iterator[None]:
     settings: Any = {
         "svg.fonttype": "none",
         "svg.hashsalt": "restem",
-        # Labels contain names of tasks and folders: a dollar sign there does not start a formula.
+        # Labels contain names of tasks and folders, so a dollar sign does not start a formula.
         "text.parse_math": False,
         "font.family": ["DejaVu Sans"],
         "font.size": 9,
@@ -165,7 +166,7 @@ def whole_ticks(axis: Axes, numbers: Sequence[int]) -> None:
 
 
 def spread(numbers: Sequence[int], most: int) -> list[int]:
-    """Returns at most so many of the numbers: the first, the last, and others evenly between."""
+    """Returns a limited number of the numbers: the first, the last, and others evenly between."""
     if len(numbers) <= most:
         return list(numbers)
     return [numbers[round(i * (len(numbers) - 1) / (most - 1))] for i in range(most)]

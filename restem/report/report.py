@@ -1,7 +1,7 @@
-"""The paper's figures and tables from the files of runs, as one page.
+"""The paper's figures and tables, drawn from the files of runs, as one page.
 
-`report` reads what the other steps wrote and nothing else: no model, no network, no JAX. A run in
-progress can be reported, also while it writes.
+`report` reads only the files that the other steps wrote; it needs no model, network or JAX. It can
+also report a run that is still in progress.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ def report(
 ) -> str:
     """Writes `index.html` and `figures/*.svg|png`.
 
-    The page is one self-contained file. It compares several workdirs and shows each on its own; the
-    first gives the headline.
+    The page is one self-contained file. It compares several workdirs and shows each on its own. The
+    headline is that of the first.
 
     Args:
       workdirs: folders of runs, finished or not.
       output: folder of the report; None: `report/` in the first workdir.
-      labels: names of the runs in the figures; None: their methods if these are known and differ,
-        else the names of their folders.
-      max_samples: maximum number of samples that the page carries for its browser.
+      labels: names of the runs in the figures; None uses their methods if these are known and
+        differ, else the names of their folders.
+      max_samples: maximum number of samples that the page embeds for its sample browser.
       max_characters: maximum number of characters of one text there.
-      texts: False leaves out problems and samples, for a page that may be published although the
+      texts: False leaves out problems and samples, so that the page may be published even if the
         data set may not.
 
     Returns:
       The path of index.html.
 
     Raises:
-      UserError: there is no workdir, one holds no run, a file in it cannot be read, or the numbers
-        of labels and workdirs differ.
+      UserError: if there is no workdir, one holds no run, a file in it cannot be read, or the
+        numbers of labels and workdirs differ.
     """
     # Matplotlib takes a second to import, and only this step needs it.
     from restem.report import browser, drawing, headline, page
@@ -83,7 +83,7 @@ def report(
 
 
 def read_runs(workdirs: Sequence[str], labels: Sequence[str] | None) -> list[StoredRun]:
-    """Returns the runs with labels that differ.
+    """Returns the runs with distinct labels.
 
     Raises:
       UserError: see `report`.
@@ -98,7 +98,7 @@ def read_runs(workdirs: Sequence[str], labels: Sequence[str] | None) -> list[Sto
 
 
 def by_method(runs: Sequence[StoredRun]) -> list[StoredRun]:
-    """Labels the runs by their methods, if each has a method of its own."""
+    """Labels the runs by their methods, if all methods differ."""
     methods = {run.method for run in runs}
     if len(runs) == 1 or len(methods) < len(runs) or "" in methods:
         return list(runs)
@@ -106,7 +106,7 @@ def by_method(runs: Sequence[StoredRun]) -> list[StoredRun]:
 
 
 def distinguish(runs: Sequence[StoredRun]) -> list[StoredRun]:
-    """Numbers the runs of one label, so that no two lines of a figure have the same name."""
+    """Numbers runs with the same label, so that no two lines of a figure have the same name."""
     labels = [run.label for run in runs]
     result = []
     for index, run in enumerate(runs):

@@ -1,4 +1,4 @@
-"""Figures of one run that the paper does not have: samples, cost, the M-step."""
+"""Figures of one run that the paper does not have: samples, cost and the M-step."""
 
 from __future__ import annotations
 

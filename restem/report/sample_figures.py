@@ -1,4 +1,4 @@
-"""Figures of one run's samples: their fates, problems solved, lengths, rewards."""
+"""Figures of one run's samples: their outcomes, problems solved, lengths and rewards."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def _suite_chart(run: StoredRun, panels: dict[str, Bars], title: str, mirrors: s
 
 
 def exam(runs: Sequence[StoredRun]) -> Chart | Missing:
-    """Returns figure 10: an exam graded by humans against GSM8K, which a policy may have seen."""
+    """Returns figure 10: an exam graded by humans, plotted against pass@1 on GSM8K."""
     title, mirrors = "Hungarian exam against GSM8K", "Figure 10"
     shown: list[tuple[StoredRun, list[tuple[StoredIteration, float, float]]]] = []
     for run in runs:

@@ -1,11 +1,12 @@
-"""Verification: whether a sample's answer or program is right, and why.
+"""Verification decides whether a sample's answer or program is right, and why.
 
-Everything untrusted runs in killable child processes, and nothing in this package imports JAX or
-TensorFlow. Names are loaded when first used, so that a worker starts in milliseconds.
+All untrusted code runs in child processes that can be killed, and nothing in this package imports
+JAX or TensorFlow. Names are loaded when they are first used, so that a worker starts in
+milliseconds.
 
-The rooms, lowest first: `pool` (transport, worker processes), `sandbox` (isolation), `answers`,
-`programs`; then `graders` (one function per kind of grader), `grading` (the worker that runs
-them), `verifier`, and this face.
+The subpackages, lowest first, are `pool` (transport, worker processes), `sandbox` (isolation),
+`answers` and `programs`. Above them are `graders` (one function per kind of grader), `grading` (the
+worker that runs them), `verifier`, and this public interface.
 """
 
 from __future__ import annotations
@@ -65,9 +66,9 @@ def grade_answers(
 
     Args:
       predictions: solutions or final answers, one per gold answer.
-      golds: gold final answers (of a MATH solution: `answers.extract.extract_gold`).
-      extraction: a mode of `extract_answer`. "any" takes the Minerva sentence; without one, the
-        last box; without either, the whole text as a final answer.
+      golds: gold final answers; `answers.extract.extract_gold` finds that of a MATH solution.
+      extraction: a mode of `extract_answer`. "any" takes the Minerva sentence if there is one,
+        else the last box, else the whole text as a final answer.
       workers: child processes; None takes one per usable core.
       **options: fields of `answers.options.Options`.
 
@@ -75,8 +76,8 @@ def grade_answers(
       One verdict per prediction, in order.
 
     Raises:
-      UserError: an unknown extraction or option.
-      ValueError: the two sequences differ in length.
+      UserError: if the extraction or an option is unknown.
+      ValueError: if the two sequences differ in length.
     """
     from restem.records import Problem
     from restem.verify.verifier import Verifier

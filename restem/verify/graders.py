@@ -1,4 +1,4 @@
-"""Turns a task card's grader into verdicts: the one table of how tasks are checked.
+"""The table of graders: how each kind of task is checked.
 
 A grader is a mapping. Its `kind` names an entry here, and its other keys are options:
 
@@ -10,8 +10,8 @@ A grader is a mapping. Its `kind` names an entry here, and its other keys are op
     {"kind": "none"}                                 ungraded, reward 0
 
 Every kind but "none" also takes `time_limit_s`, `memory_mb` and `workers`
-(`verify.pool.resources`). Worker processes call `build` for all kinds but "program" and "none",
-which `Verifier` handles without one.
+(`verify.pool.resources`). Worker processes call `build` for all kinds except "program" and "none",
+which `Verifier` handles itself.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ KINDS = ("math", "numeric", "exact", "program", "function", "none")
 _MATH_OPTIONS = frozenset(field.name for field in dataclasses.fields(Options))
 NO_ANSWER = "no final answer where the task looks for one"
 SHOWN = 200
-"""Characters of an answer that a verdict keeps."""
+"""Maximum characters of an answer in a verdict."""
 
 
 def check(grader: Mapping[str, Any]) -> None:
@@ -82,7 +82,7 @@ def build(grader: Mapping[str, Any]) -> Grader:
     """Returns the function that grades one sample.
 
     Raises:
-      UserError: an unknown kind or option, or a reward function that cannot be imported.
+      UserError: if a kind or option is unknown, or a reward function cannot be imported.
     """
     check(grader)
     _, options = resources.split(grader)
@@ -134,8 +134,8 @@ def _one_number(text: str) -> str | None:
 def _numeric(*, extraction: str = "answer_is") -> Grader:
     """One number, compared exactly, without currency signs, thousands separators and units.
 
-    An answer with several numbers (`3 * 4 = 12`) is decided by what follows its last `=`; if that
-    still holds several, there is no number.
+    For an answer with several numbers (`3 * 4 = 12`), the part after its last `=` decides; if that
+    still has several, there is no number.
     """
 
     def grade(problem: Problem, text: str) -> Verdict:

@@ -17,7 +17,7 @@ from restem.verify.pool.process import Launch
 from restem.verify.pool.transport import Channel
 
 WINDOW = 8
-"""Samples in one worker's hands at a time."""
+"""Number of samples that one worker holds at a time."""
 _KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
 
 
@@ -26,8 +26,8 @@ def launch(grader: Mapping[str, Any], *, time_limit_s: float, memory_mb: int, jo
 
     Args:
       grader: a task's grader, of any kind but "program" and "none", without its resources.
-      time_limit_s: wall-clock seconds for one sample, or one batch of a reward function, and on
-        each core a second more of CPU time.
+      time_limit_s: wall-clock seconds for one sample, or one batch of a reward function; the
+        limit of CPU time is a second more, on each core.
       memory_mb: address space of the worker in MiB.
       jobs: samples after which the worker is replaced.
     """
@@ -52,7 +52,7 @@ def launch(grader: Mapping[str, Any], *, time_limit_s: float, memory_mb: int, jo
         # A reward function may keep several cores busy; an answer is graded by one.
         cpu_s=(time_limit_s + 1) * (usable_cores() if own else 1),
         start_limit_s=grader.get("start_limit_s", rewards.START_LIMIT_S) if own else 60.0,
-        # The model of a reward function, however large, is no reason to load it again.
+        # However large it is, the model of a reward function is not a reason to load it again.
         recycle_mb=memory_mb if own else memory_mb // 2,
         recycle_jobs=jobs,
         window=1 if own else WINDOW,

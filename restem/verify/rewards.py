@@ -1,4 +1,4 @@
-"""Reward functions of the user's own, as the worker that calls them sees them.
+"""The user's reward functions, in the worker that calls them.
 
 A grader of kind "function" has these options:
 
@@ -30,7 +30,7 @@ START_LIMIT_S = 600.0
 
 
 def check(options: Mapping[str, Any]) -> None:
-    """Raises UserError for options that could never work; imports nothing."""
+    """Raises UserError for invalid options; imports nothing."""
     name = options.get("function")
     if not isinstance(name, str) or not re.fullmatch(r"[\w.]+:\w+", name):
         raise UserError(f"the grader's function is {name!r}; write it as package.module:function")
@@ -65,7 +65,7 @@ class Reward:
         """Imports the function; the arguments are the options of the grader.
 
         Raises:
-          UserError: the module or a name in it cannot be imported.
+          UserError: if the module or a name in it cannot be imported.
         """
         del start_limit_s, devices  # the parent's concern
         self._name = function
@@ -156,11 +156,11 @@ def _shown(result: Any) -> str:
 
 
 def _number(result: Any) -> float:
-    """Returns a reward as a float; NaN if it is no number, as no string is, whatever it spells."""
+    """Returns a reward as a float; NaN if it is not a number, even if it is a string of digits."""
     if isinstance(result, str | bytes | bytearray):
         return math.nan
     try:
-        # This takes NumPy's and JAX's scalars too, without importing either.
+        # This accepts scalars of NumPy and JAX too, without importing either.
         return float(result)
     except (TypeError, ValueError, OverflowError):
         return math.nan

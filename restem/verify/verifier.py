@@ -1,4 +1,4 @@
-"""`Verifier`: samples of one task in, verdicts out, whatever the task's grader is."""
+"""`Verifier`, which turns the samples of a task into verdicts with any kind of grader."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _DEFAULT = Resources(time_limit_s=10.0, memory_mb=2048)
 class Verifier:
     """Grades samples of one task in child processes; a context manager.
 
-    `submit` returns at once, so that verification overlaps sampling; `grade` waits. Verdicts of
-    samples that ran past their time have method "timeout", of those that broke the worker "error";
-    both have reward 0 and cost no other sample its verdict. A worker that dies by none of our
-    limits is replaced and its sample tried once more. If more than 1% of the verdicts are timeouts
-    or errors, a warning is logged; a reward function that fails on each of its first 32 samples
-    raises UserError.
+    `submit` returns immediately, so that verification overlaps sampling; `grade` waits. The verdict
+    on a sample that exceeds its time has method "timeout", and that on a sample that breaks the
+    worker "error". Both have reward 0 and do not affect other samples. If a worker dies by another
+    cause than our limits, it is replaced and its sample is tried once more. If more than 1% of the
+    verdicts are timeouts or errors, a warning is logged. If a reward function fails on each of its
+    first 32 samples, UserError is raised.
     """
 
     def __init__(
@@ -46,11 +46,11 @@ class Verifier:
         memory_mb: int | None = None,
         jobs_per_worker: int = 20_000,
     ):
-        """For programs, starts the workers; otherwise the first sample starts the first worker.
+        """Starts the workers for programs; otherwise, the first sample starts the first worker.
 
         Args:
           grader: `TaskCard.grader`; see `restem.verify.graders`. Its keys `time_limit_s`,
-            `memory_mb` and `workers` set what the arguments of these names leave open.
+            `memory_mb` and `workers` apply if the arguments of the same names are None.
           workers: child processes; None takes one per usable core.
           allow_weak_sandbox: whether programs run where the machine isolates them too little.
           time_limit_s: wall-clock seconds for one sample (10), or for one test of a program (4).
@@ -60,8 +60,8 @@ class Verifier:
           jobs_per_worker: samples after which a worker is replaced.
 
         Raises:
-          UserError: an unknown kind of grader, option or extraction, a limit out of range, or a
-            machine that isolates programs too little.
+          UserError: if the kind of grader, an option or the extraction is unknown, if a limit is
+            out of range, or if the machine isolates programs too little.
         """
         graders.check(grader)
         asked, options = resources.split(grader)
@@ -106,21 +106,21 @@ class Verifier:
 
     @property
     def counts(self) -> dict[str, int]:
-        """What befell the workers so far: "deaths" by none of our limits, samples "retried" after
-        one and "lost" to a second one, "timeouts"; only what happened."""
+        """Returns the workers' events so far, without zeros: "deaths" by other causes than our
+        limits, samples "retried" after one death and "lost" after a second one, "timeouts"."""
         return dict(+self._pool.counts) if self._pool else {}
 
     @property
     def layers(self) -> Mapping[str, layers.LayerStatus]:
-        """Layers of isolation that programs run in; empty for other graders."""
+        """Returns the layers of isolation that programs run in; empty for other graders."""
         return self._programs.layers if self._programs else {}
 
     def submit(self, problem: Problem, text: str) -> Future[Verdict]:
         """Returns the verdict on one sample, as a future.
 
-        Its result raises UserError where the grader or the problem is at fault, not the sample: no
-        answer to compare with, a reward function that returns no reward; and `WorkersLostError`
-        where no worker can be started. Blocks while thousands of samples wait.
+        Its result raises UserError if the grader or the problem is at fault rather than the sample
+        (there is no gold answer, or a reward function returns no reward), and `WorkersLostError` if
+        no worker can be started. Blocks while thousands of samples wait.
         """
         if self._pool is None:
             future: Future[Verdict] = Future()
@@ -160,10 +160,10 @@ class Verifier:
 
 
 class _Watch:
-    """Watches verdicts for what goes wrong with most of them, which no single one shows."""
+    """Watches verdicts for systematic failures, which no single verdict shows."""
 
     FIRST = 32
-    """A reward function that fails on so many samples at the start is stopped."""
+    """Number of failed samples at the start after which a reward function is stopped."""
     SHARE = 0.01
     """Share of timeouts and errors above which a warning is logged."""
 
@@ -208,7 +208,7 @@ _sharing = threading.Lock()
 
 
 def shared_verifier(grader: Mapping[str, Any], allow_weak_sandbox: bool = False) -> Verifier:
-    """Returns this process's verifier of a grader; kept, since workers take a second to start."""
+    """Returns this process's verifier of a grader, which is kept since workers start slowly."""
     key = repr((sorted(grader.items()), allow_weak_sandbox))
     with _sharing:
         if key not in _shared:
@@ -221,13 +221,13 @@ def shared_verifier(grader: Mapping[str, Any], allow_weak_sandbox: bool = False)
 
 
 def shared_counts() -> collections.Counter[str]:
-    """Returns `Verifier.counts` of this process's shared verifiers together."""
+    """Returns the sum of `Verifier.counts` over this process's shared verifiers."""
     with _sharing:
         return sum((collections.Counter(v.counts) for v in _shared.values()), collections.Counter())
 
 
 def close_shared() -> None:
-    """Ends the workers of all shared verifiers; the end of a process."""
+    """Ends the workers of all shared verifiers, at the end of a process."""
     with _sharing:
         while _shared:
             _shared.popitem()[1].close()

@@ -1,9 +1,10 @@
 r"""Whether a final answer equals the gold answer, in whatever form it is written.
 
-The steps, cheapest first: the same string after `notation.clean`; the same rational number; the
-same words; then both are parsed and compared part by part: lists and sets without order, points,
-intervals and matrices in order, equations up to a factor, scalars by `compare.values`. Nothing here
-evaluates text, and each module bounds the time and memory of its own step.
+The checks, cheapest first, are for the same string after `notation.clean`, the same rational
+number, and the same words. If these fail, both answers are parsed and compared part by part: lists
+and sets without order, points, intervals and matrices in order, equations up to a factor, scalars
+by `compare.values`. Nothing here evaluates text, and each module bounds the time and memory of its
+own step.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ DEFAULT = Options()
 def is_equivalent(prediction: str, gold: str) -> bool:
     """Returns whether a final answer equals the gold answer under the default `Options`.
 
-    Both are final answers; `extract.extract` finds them in solutions. Safe on hostile text.
+    Both are final answers; `extract.extract` finds them in solutions. This is safe on hostile text.
     """
     return compare(prediction, gold).reward > 0
 
@@ -51,15 +52,15 @@ def compare(prediction: str, gold: str, *, options: Options = DEFAULT) -> Verdic
     """Compares a final answer with the gold answer.
 
     Args:
-      prediction: a model's final answer: untrusted, of any length and content.
+      prediction: a model's final answer, untrusted, of any length and content.
       gold: the reference answer.
       options: what MATH's conventions leave open.
 
     Returns:
-      A verdict with reward 1.0 or 0.0. `method` is what decided: "string", "numeric", "text",
-      "symbolic", "set", "list", "tuple", "interval", "matrix", "equation", "inequality", "base",
-      "ratio", or "none" for a prediction that could not be read. `normalized` is the cleaned
-      prediction, and `detail` why it is not equal, or that equality is not proved.
+      A verdict with reward 1.0 or 0.0. `method` names the rule that decided: "string", "numeric",
+      "text", "symbolic", "set", "list", "tuple", "interval", "matrix", "equation", "inequality",
+      "base", "ratio", or "none" for a prediction that could not be read. `normalized` is the
+      cleaned prediction; `detail` says why it is not equal, or that equality is not proved.
     """
     if len(prediction) > 4 * MAX_CHARS:
         return _verdict(prediction[:100], None, _TOO_LONG)
@@ -97,7 +98,7 @@ def _verdict(extracted: str, normalized: str | None, result: Comparison) -> Verd
 
 
 def _with_points(text: str) -> str:
-    """Returns a text with decimal points for its decimal commas."""
+    """Returns a text with its decimal commas replaced by decimal points."""
     text = text.replace("{,}", ",")
     return _DECIMAL_COMMA.sub(lambda match: match[1].replace(".", "") + "." + match[2], text)
 
@@ -155,7 +156,7 @@ def _parsed(target: str) -> Node | None:
 
 
 def _is_words(node: Node) -> bool:
-    """Returns whether an answer is words, where capitals, spaces and TeX do not matter."""
+    """Returns whether an answer consists of words, so that case, spaces and TeX do not matter."""
     match node:
         case Text():
             return True

@@ -1,9 +1,9 @@
-"""Finds the final answer in a solution, or in a data set's reference solution.
+"""Extraction of the final answer from a solution or a data set's reference solution.
 
-Every mode looks at the *last* announcement of an answer and at nothing before it. If that one is
-malformed or cut off, there is no answer, so a model that boxes a guess early and runs out of room
-earns nothing. A text that continues with a next problem (`Problem:` at the start of a line) after
-an announcement ends there. All scans are linear in the length of the text.
+Every mode considers only the *last* announcement of an answer. If it is malformed or cut off, there
+is no answer, so a model that boxes a guess early and then runs out of tokens earns nothing. If a
+text continues with another problem (`Problem:` at the start of a line) after an announcement, the
+rest of it is ignored. All scans are linear in the length of the text.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _ANSWER_IS = re.compile(r"the\s+answer\s+is", re.IGNORECASE)
 _SENTENCE_STOP = re.compile(r"\.(?=\s|$)|\n")
 _NUMBER = re.compile(r"-?\$?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|-?\$?\.\d+")
 MAX_BOXES = 60
-"""Most boxes that make up one list; a text with more has no answer."""
+"""Maximum number of boxes in one list; a text with more has no answer."""
 _NEXT_PROBLEM = re.compile(
     r"^[#*\t ]*(?:Problem|Question|Exercise|Q)(?: ?\d{1,4})?[*\t ]*:", re.MULTILINE | re.IGNORECASE
 )
-"""The heading of a problem, where a model continues with one of its own making."""
+"""Heading of a problem, where a model continues with one that it made up."""
 
 
 def extract(text: str, *, mode: str = "minerva") -> str | None:
@@ -54,7 +54,7 @@ def extract(text: str, *, mode: str = "minerva") -> str | None:
       missing, cut off, unbalanced or empty.
 
     Raises:
-      UserError: an unknown mode.
+      UserError: if the mode is unknown.
     """
     if mode not in MODES:
         raise UserError(f"unknown extraction {mode!r}; choose one of {', '.join(MODES)}")
@@ -86,7 +86,7 @@ def extract(text: str, *, mode: str = "minerva") -> str | None:
 def _up_to_next_problem(text: str, announcement: re.Pattern[str]) -> str:
     """Returns the text before the first problem that follows an announcement of an answer.
 
-    A model that has answered may continue with a problem of its own making and solve that.
+    After its answer, a model may continue with a problem that it made up, and solve that.
     """
     first = announcement.search(text)
     heading = _NEXT_PROBLEM.search(text, first.end()) if first else None
@@ -131,7 +131,7 @@ def _sentence(text: str) -> str | None:
 
 
 def _last(pattern: re.Pattern[str], text: str) -> int | None:
-    """Returns where the last match of a pattern ends."""
+    """Returns the end of a pattern's last match."""
     end = None
     for match in pattern.finditer(text):
         end = match.end()
@@ -167,7 +167,7 @@ def _box(rest: str) -> str | None:
     body = rest.lstrip()
     if body.startswith("{"):
         return balanced(body)
-    # `\\boxed 2`: TeX would take one token, but authors mean everything up to the formula's end.
+    # `\\boxed 2`: TeX takes one token, but authors mean everything up to the end of the formula.
     if rest[:1].isspace() or body[:1].isdigit():
         return re.split(r"\$|\n|\\\)|\\\]", body, maxsplit=1)[0].rstrip(" .")
     return None

@@ -19,7 +19,7 @@ class Options:
     """What MATH's conventions leave open.
 
     Raises:
-      UserError: a value that an option does not have.
+      UserError: if an option has an invalid value.
     """
 
     percent: str = "either"
@@ -48,7 +48,7 @@ class Options:
     lowest_terms: bool = False
     """Reduce ratios to lowest terms: accept `2:4` for `1:2`."""
     log_base: int = 10
-    """Base of a `\\log` that states none; `\\ln` is natural."""
+    """Base of a `\\log` without one; `\\ln` is natural."""
     decimal_comma: bool = False
     """Read `3,14` as 3.14 and `1.234,5` as 1234.5, in both answers. Elements of a list then have a
     space after their comma, or a semicolon."""

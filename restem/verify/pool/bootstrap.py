@@ -1,6 +1,6 @@
-"""Starting helper processes: an interpreter that loads only what it is told to.
+"""The start of helper processes: an interpreter that loads only the modules that it needs.
 
-`restem.verify` is entered as a bare folder, so that its `__init__` and what that imports are not
+`restem.verify` is entered as a bare folder, so that its `__init__` and the imports there are not
 loaded into processes that must start in milliseconds and are forked thousands of times.
 """
 
@@ -30,7 +30,7 @@ CLEAN_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
-"""All that a program finds in its environment besides HOME and TMPDIR, less the PYTHON names."""
+"""The whole environment of a program, besides HOME and TMPDIR, and without the PYTHON names."""
 
 
 def command(module: str, *arguments: str) -> list[str]:
@@ -43,6 +43,6 @@ def command(module: str, *arguments: str) -> list[str]:
 def package_folders() -> list[str]:
     """Returns the folders where this interpreter finds installed packages."""
     found = [sysconfig.get_path(key) for key in ("purelib", "platlib")]
-    # Folders that .pth files add: helper processes run none.
+    # Folders that .pth files add; helper processes do not run such files.
     found += [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
     return [path for path in dict.fromkeys(found) if path and os.path.isdir(path)]

@@ -1,10 +1,11 @@
-"""A pool of killable worker processes: the only one, for answers, programs and reward functions.
+"""The pool of worker processes that grade answers, run programs and call reward functions.
 
-Only a process can be stopped for sure, so each worker is one: started by exec (never forked from
-the process that may hold an accelerator), in a session and process group of its own, killed as a
-group. One thread per worker feeds it, reads its replies, watches its deadline and replaces it when
-it hangs, dies, has grown or has done its share. The jobs that a lost worker had not begun go to
-another; the one it was at is tried once more if the worker died by none of our limits.
+Only a process can be stopped reliably, so each worker is a process. It is started by exec (never
+forked from the process that may hold an accelerator) in its own session and process group, and
+killed as a group. One thread per worker feeds it, reads its replies, watches its deadline and
+replaces it when it hangs, dies, has grown too large or has done its number of jobs. The jobs that a
+lost worker had not begun go to another worker. The job that it was working on is tried once more if
+the worker did not die by one of our limits.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from restem.records import Verdict
 from restem.verify.pool.process import Event, Job, Launch, WorkerProcess
 
 START_ATTEMPTS = 3
-"""Workers in a row that may die before they are ready, on one thread, until the pool gives up."""
+"""Number of consecutive failed starts, on one thread, after which the pool gives up."""
 MOST_WAITING = 4096
-"""Jobs that wait for a worker; `submit` blocks while there are so many."""
+"""Maximum number of jobs that wait for a worker; `submit` blocks at this number."""
 
 
 class WorkersLostError(RuntimeError):
-    """No worker can be started on this machine now; the same command may be run again."""
+    """No worker can be started on this machine now; the same command may succeed later."""
 
     exit_code = 75
     """EX_TEMPFAIL of sysexits.h: the same command continues the run."""
@@ -55,11 +56,11 @@ class WorkerPool:
 
         Args:
           launch: returns how worker number n is started.
-          workers: most worker processes at a time.
-          on_ready: is given the facts of each worker that has started. What it raises breaks the
-            pool: every job's future raises it.
-          on_verdict: is given each verdict and the reply it came in (empty where no worker
-            replied), in some worker's thread, with the same effect.
+          workers: maximum number of worker processes at a time.
+          on_ready: receives the facts of each worker that has started. If it raises an exception,
+            the pool breaks and every job's future raises that exception.
+          on_verdict: receives each verdict and the reply that contained it (empty if no worker
+            replied), in some worker's thread; its exceptions have the same effect.
         """
         self._launch = launch
         self._count = workers
@@ -76,8 +77,8 @@ class WorkerPool:
         self._room = threading.Condition(self._lock)
         self._live: dict[int, int] = {}
         self.counts: collections.Counter[str] = collections.Counter()
-        """Since the start: "deaths" of workers by none of our limits, jobs "retried" after one,
-        jobs "lost" to a second one, "timeouts" of workers."""
+        """Events since the start: "deaths" of workers by other causes than our limits, jobs
+        "retried" after one death and "lost" after a second one, "timeouts" of workers."""
 
     def __enter__(self) -> WorkerPool:
         return self
@@ -95,8 +96,8 @@ class WorkerPool:
         """Starts all workers and waits for the first to be ready.
 
         Raises:
-          UserError: the workers refuse what they are asked for.
-          WorkersLostError: no worker can be started.
+          UserError: if the workers refuse their set-up.
+          WorkersLostError: if no worker can be started.
         """
         with self._changed:
             while len(self._threads) < self._count:
@@ -180,7 +181,7 @@ class WorkerPool:
                     if self._broken is not None:
                         eager = False
         except Exception as error:
-            # Whatever goes wrong here must not leave anybody waiting for a verdict.
+            # No failure here may leave a caller waiting for a verdict.
             self._break(error)
         finally:
             if worker is not None:
@@ -205,13 +206,13 @@ class WorkerPool:
             return not self._closed
 
     def _take(self, worker: WorkerProcess) -> list[Job]:
-        """Returns jobs for the worker's next message; none where it has enough."""
+        """Returns the jobs of the worker's next message; none if it has enough."""
         window, size = worker.launch.window, worker.launch.batch
         taken: list[Job] = []
         if worker.spent():
             return taken
         with self._changed:
-            # No more than a fair share, or the last jobs would all wait in one worker's hands.
+            # No more than a fair share, or the last jobs would all wait for one worker.
             share = 1 + len(self._queue) // (self._count * size)
             if len(worker.pending) >= min(window, share):
                 return taken
@@ -255,7 +256,7 @@ class WorkerPool:
         job.future.set_result(verdict)
 
     def _lose(self, worker: WorkerProcess, event: Event, failures: int) -> None:
-        """Decides what becomes of the jobs of a worker that refused, hung or died."""
+        """Decides what happens to the jobs of a worker that refused, hung or died."""
         died = event.kind == "died"
         self.counts["deaths"] += died
         self.counts["timeouts"] += event.kind == "timeout"
@@ -295,7 +296,7 @@ class WorkerPool:
             )
 
     def _break(self, error: Exception) -> None:
-        """Nothing can be graded: everybody who waits or will wait is told why."""
+        """Breaks the pool: all current and future jobs fail with the reason."""
         with self._changed:
             self._broken = self._broken or error
             waiting = list(self._queue)

@@ -1,4 +1,4 @@
-"""The parent's end of a worker process: what it was given, its deadline, its end."""
+"""The parent's end of a worker process: its jobs, its deadline and how it ended."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Launch:
     command: tuple[str, ...]
     """Command line of the worker."""
     environment: Mapping[str, str]
-    """All of its environment."""
+    """Whole environment of the worker."""
     setup: Mapping[str, Any]
-    """The first message to the worker."""
+    """First message to the worker."""
     time_limit_s: float
     """Wall-clock seconds for one message of jobs."""
     cpu_s: float
@@ -43,7 +43,7 @@ class Launch:
     recycle_jobs: int = 20_000
     """Number of jobs after which a worker is replaced."""
     window: int = 1
-    """Messages in the worker's hands at a time, so that it never waits for its parent."""
+    """Messages that the worker holds at a time, so that it never waits for its parent."""
     batch: int = 1
     """Jobs in one message."""
     close_s: float = 0.0
@@ -55,13 +55,13 @@ class Job:
     """One text on its way to a verdict."""
 
     payload: Any
-    """What the worker is sent."""
+    """Data that the worker receives."""
     future: Future[Verdict] = dataclasses.field(default_factory=Future)
-    """Where the verdict goes."""
+    """Future of the verdict."""
     begun: bool = False
-    """Whether a worker has had it; a future can be set running once only."""
+    """Whether a worker has received it; a future can be set running only once."""
     deaths: int = 0
-    """Workers that died, by none of our limits, while it was at their head."""
+    """Number of workers that died while working on it, by other causes than our limits."""
     alone: bool = False
     """Whether it must be in a message of its own, because a batch with it failed."""
 
@@ -71,13 +71,13 @@ class Event:
     """What happened to a worker."""
 
     kind: Literal["ready", "replies", "refused", "timeout", "died", "closing"]
-    """After "refused", "timeout" and "died" the process is of no more use."""
+    """Kind of event; after "refused", "timeout" and "died", the process is of no more use."""
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """What a ready worker tells of itself."""
+    """Facts that a ready worker reports about itself."""
     replies: tuple[tuple[Job, Mapping[str, Any]], ...] = ()
     """Jobs and the replies to them."""
     detail: str = ""
-    """Why the worker is of no more use."""
+    """Reason why the worker is of no more use."""
 
 
 class WorkerProcess:
@@ -112,7 +112,7 @@ class WorkerProcess:
         """Gives the worker a message of jobs.
 
         Raises:
-          TypeError, ValueError: a job holds what JSON cannot; nothing is sent.
+          TypeError, ValueError: if a job holds data that JSON cannot represent; nothing is sent.
         """
         data = message({"jobs": [job.payload for job in batch]})
         if not self.pending and self.ready:
@@ -121,12 +121,12 @@ class WorkerProcess:
         self._output += data
 
     def spent(self) -> bool:
-        """Returns whether the worker gets no more jobs: it has done its share, or has grown."""
+        """Returns whether the worker has done its number of jobs, or has grown too large."""
         given = self._done + sum(map(len, self.pending))
         return given >= self.launch.recycle_jobs or self._rss_mb > self.launch.recycle_mb
 
     def step(self, closing: Callable[[], bool]) -> Event:
-        """Moves bytes until something happens; `closing` is asked twice a second."""
+        """Moves bytes until there is an event; checks `closing` twice a second."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._back, selectors.EVENT_READ)
             writing = False
@@ -177,7 +177,7 @@ class WorkerProcess:
         return bool(data)
 
     def _received(self) -> Event | None:
-        """Returns what whole messages say; None where none has arrived."""
+        """Returns the event in complete messages; None if none has arrived."""
         replies: list[tuple[Job, Mapping[str, Any]]] = []
         while (data := self._input.take()) is not None:
             received = json.loads(data)
@@ -217,7 +217,7 @@ class WorkerProcess:
             self._process.stdout.close()
 
     def _wait(self, seconds: float) -> None:
-        # Not reaped until the group is killed, so that its number cannot be another's by then.
+        # Not reaped until the group is killed, so that its number cannot be reused before then.
         end = time.monotonic() + seconds
         while time.monotonic() < end and not self._exited():
             time.sleep(0.005)

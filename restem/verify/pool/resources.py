@@ -1,4 +1,4 @@
-"""What a task's grader may use: time, memory and worker processes, as its mapping sets them."""
+"""The resources of a task's grader: time, memory and worker processes."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def split(grader: Mapping[str, Any]) -> tuple[Resources, dict[str, Any]]:
     """Returns the resources that a grader's mapping sets, and the rest of the mapping.
 
     Raises:
-      UserError: a limit is out of range or of the wrong type.
+      UserError: if a limit is out of range or of the wrong type.
     """
     rest = {name: value for name, value in grader.items() if name not in NAMES}
     return Resources(**{name: grader[name] for name in NAMES & set(grader)}), rest
 
 
 def merged(first: Resources, second: Resources) -> Resources:
-    """Returns `first` with the limits of `second` where it sets none."""
+    """Returns `first`, with the limits of `second` for those that it does not set."""
     values = {name: getattr(first, name) for name in NAMES}
     return Resources(**{n: getattr(second, n) if v is None else v for n, v in values.items()})

@@ -1,7 +1,8 @@
-"""The one transport between restem's processes: frames of bytes over two descriptors.
+"""The transport between restem's processes: frames of bytes over two descriptors.
 
-A frame is a 4-byte little-endian length and that many bytes. Workers and their parents exchange
-frames of JSON (a *message*); jailed programs exchange frames of `restem.verify.programs.codec`.
+A frame is a 4-byte little-endian length followed by that many bytes. Workers and their parents
+exchange frames of JSON (a *message*); jailed programs exchange frames of
+`restem.verify.programs.codec`.
 Nothing that arrives is ever unpickled.
 """
 
@@ -14,7 +15,7 @@ import struct
 from typing import Any
 
 MAX_FRAME = 256 << 20
-"""Bytes in one frame; a longer one ends the conversation."""
+"""Maximum bytes in one frame; a longer one ends the connection."""
 _HEAD = struct.Struct("<I")
 
 
@@ -35,21 +36,21 @@ def message(value: Any) -> bytes:
 
 
 class FrameBuffer:
-    """Takes bytes as they arrive and gives whole frames, in time linear in the bytes."""
+    """Collects bytes as they arrive and returns whole frames, in time linear in the bytes."""
 
     def __init__(self, limit: int = MAX_FRAME):
         self.limit = limit
         self._bytes = bytearray()
 
     def __len__(self) -> int:
-        """Bytes that no frame was made of yet."""
+        """Returns the number of bytes that do not form a whole frame yet."""
         return len(self._bytes)
 
     def feed(self, data: bytes) -> None:
         """Adds bytes.
 
         Raises:
-          FrameError: the head of the next frame announces more than `limit` bytes.
+          FrameError: if the next frame's header announces more than `limit` bytes.
         """
         self._bytes += data
         size = self._size()
@@ -83,8 +84,8 @@ class Channel:
         """Returns the next frame's bytes.
 
         Raises:
-          EOFError: the other side is gone.
-          FrameError: the frame is longer than `limit`.
+          EOFError: if the other side is gone.
+          FrameError: if the frame is longer than `limit`.
         """
         (size,) = _HEAD.unpack(self._exactly(_HEAD.size))
         if size > limit:

@@ -1,10 +1,11 @@
-"""The child's end of a worker process: reads jobs, answers them, keeps its limits.
+"""The child's end of a worker process, which reads jobs, answers them and enforces its limits.
 
-Messages (`restem.verify.pool.transport`): the parent's first is the set-up, answered by
-`{"ready": facts}` or `{"user_error": text}`. Each later one is `{"jobs": [payload, ...]}`, answered
-in order by `{"replies": [reply, ...], "rss_mb": size}`, where a reply is `{"verdict": fields}` or
-`{"user_error": text}`. The parent kills a worker that is late; limits on memory and CPU time, which
-the kernel enforces, back that up.
+Parent and worker exchange messages (`restem.verify.pool.transport`). The parent's first message is
+the set-up; the worker answers `{"ready": facts}` or `{"user_error": text}`. Each later message is
+`{"jobs": [payload, ...]}`; the worker answers in order with
+`{"replies": [reply, ...], "rss_mb": size}`, where a reply is `{"verdict": fields}` or
+`{"user_error": text}`. The parent kills a worker that is late. As a second safeguard, the kernel
+enforces limits on memory and CPU time.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ Answer = Callable[[list[Any]], list[dict[str, Any]]]
 
 
 class Limits:
-    """Memory and CPU time of this process; the bound on CPU time moves along with each message."""
+    """Limits on this process's memory and CPU time; each message renews that on CPU time."""
 
     def __init__(self, *, cpu_s: float):
         self._cpu_s = int(cpu_s) + 1
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
     def bound_memory(self, megabytes: int) -> None:
-        """Bounds the address space, of processes started from now on too."""
-        # macOS has the name of this limit and refuses to set it.
+        """Bounds the address space of this process and of those that it starts later."""
+        # macOS defines this limit but refuses to set it.
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20,) * 2)
 
@@ -47,8 +48,8 @@ class Limits:
 
     def peak_mb(self) -> int:
         """Returns the largest resident size so far."""
-        # Linux keeps in ru_maxrss what the process held before exec: the memory of the trainer that
-        # started this worker, which would have it replaced after every answer.
+        # On Linux, ru_maxrss includes what the process held before exec, which is the memory of the
+        # trainer that started it. Then this worker would be replaced after every answer.
         with contextlib.suppress(OSError), open("/proc/self/status") as status:
             for line in status:
                 if line.startswith("VmHWM:"):
@@ -66,7 +67,7 @@ Prepare = Callable[
 def serve(prepare: Prepare) -> None:
     """Runs a worker over standard input and output until the parent is gone."""
     channel = Channel(os.dup(0), os.dup(1))
-    # Whatever a grader prints must not get between the replies.
+    # The output of a grader must not mix with the replies.
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(2, 1)
@@ -114,6 +115,6 @@ def die_with(parent: int) -> None:
 
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
-    # The parent may have gone before the request was made.
+    # The parent may have ended before the request was made.
     if os.getppid() != parent:
         os._exit(0)

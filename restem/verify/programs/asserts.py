@@ -1,4 +1,4 @@
-"""Test code that calls into a program: HumanEval's and MBPP's assertions, in a jail of their own.
+"""Test code that calls into a program: HumanEval's and MBPP's assertions, in a separate jail.
 
 A `Remote` stands for each name that the test code takes from the program, and a `Link` carries its
 calls. A `Remote` never lets the program decide a comparison: it equals only itself and has no truth
@@ -23,11 +23,11 @@ from restem.verify.sandbox.linux import syscalls
 
 
 class RemoteError(Exception):
-    """The program raised an exception of a class that is not built in."""
+    """The program raised an exception whose class is not built in."""
 
 
 class ProgramGone(BaseException):
-    """The program's process ended or sent no valid reply; no `except Exception` hides it."""
+    """The program's process ended or sent an invalid reply; `except Exception` cannot hide it."""
 
 
 class Remote:
@@ -101,7 +101,7 @@ class Link:
         return tuple(rest)
 
     def _remote(self, number: int) -> Remote:
-        """Returns the one proxy of an object of the program, so that `is` compares objects."""
+        """Returns the proxy of an object of the program, always the same, so that `is` works."""
         return self._remotes.setdefault(number, Remote(self, number))
 
     def _number(self, value: Any) -> int:
@@ -133,15 +133,15 @@ def _exception(name: str, text: str) -> BaseException:
 def run_asserts(job: dict, report_fd: int, channels: Sequence[int]) -> None:
     """Runs the test code of `job` and reports to the supervisor.
 
-    Each passed statement is reported by its number; the nonce, which is nowhere else, is sent only
-    after the last one has returned.
+    Each passed statement is reported by its number. The nonce, which exists nowhere else, is sent
+    only after the last statement has returned.
 
     Args:
       job: statements, entry_point, calls_check, program_names, helper_names, module_names, nonce.
       report_fd: where reports are written.
       channels: descriptors to read from and write to the program, then the helpers' if any.
     """
-    # Not readable through /proc by another process of the same user.
+    # Another process of the same user cannot read this one through /proc.
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     program = Link(Channel(channels[0], channels[1]))
     report = Channel(-1, report_fd)

@@ -1,11 +1,11 @@
-"""The program's side of calls into it: it is loaded into a jail of its own and answers requests.
+"""The program's side of calls into it: loads the program into its own jail and answers requests.
 
-Values cross as data (`restem.verify.programs.codec`). The caller is the supervisor (APPS's
+Values are sent as data (`restem.verify.programs.codec`). The caller is the supervisor (APPS's
 call-based tests) or test code in a second jail (`restem.verify.programs.asserts`).
 
-A request is `[token, operation, ...]`, a reply `("ok", token, value)`, after a call
-`("ok", token, value, changed arguments)`, or `("raised", token, exception name, text)`. A token
-cannot be known before its request, so no reply comes before its call.
+A request is `[token, operation, ...]`. A reply is `("ok", token, value)`, for a call
+`("ok", token, value, changed arguments)`, or `("raised", token, exception name, text)`. A program
+cannot know a token before its request, so it cannot reply in advance.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _NOT_BOUND = frozenset({*vars(types.ModuleType("")), "__builtins__", "__file__"}
 
 
 def token() -> str:
-    """Returns what marks one request and the reply to it."""
+    """Returns a random token for one request and its reply."""
     return secrets.token_hex(8)
 
 
 def check_reply(reply: Any, token: str, operation: str) -> tuple:
-    """Returns a reply whose form and token are right.
+    """Returns the reply if its form and token are right.
 
     Raises:
-      CodecError: it is no reply to the request.
+      CodecError: if it is not a reply to the request.
     """
     lengths = {"ok": 4 if operation == "call" else 3, "raised": 4}
     if type(reply) is not tuple or not reply or type(reply[0]) is not str:
@@ -57,7 +57,7 @@ class _Objects:
         self._numbers: dict[int, int] = {}
 
     def number(self, value: Any) -> int:
-        """Returns the number of an object: the same however often it is handed out."""
+        """Returns the number of an object, always the same for the same object."""
         number = self._numbers.setdefault(id(value), len(self._objects))
         if number == len(self._objects):
             self._objects.append(value)  # kept, so that its id stays its own
@@ -129,7 +129,7 @@ def _perform(request: list, names: dict[str, Any], objects: _Objects) -> tuple:
 
 
 def _images(arguments: list) -> dict[int, bytes | None]:
-    """Returns images of the mutable arguments, to see which of them a call changed in place."""
+    """Returns images of the mutable arguments, which show what a call changed in place."""
     images: dict[int, bytes | None] = {}
     for n, argument in enumerate(arguments):
         if type(argument) in MUTABLE:
@@ -141,7 +141,7 @@ def _images(arguments: list) -> dict[int, bytes | None]:
 
 
 def _bound(names: dict[str, Any], name: str) -> Any:
-    """Returns what the program itself bound to `name`."""
+    """Returns the object that the program itself bound to `name`."""
     if name in _NOT_BOUND or name not in names:
         raise NameError(f"the program defines no {name}")
     return names[name]
@@ -150,8 +150,9 @@ def _bound(names: dict[str, Any], name: str) -> Any:
 def _solver(names: dict[str, Any], name: str) -> Callable:
     """Returns APPS's function of that name, or the method of a fresh `Solution`.
 
-    A name that the program only imported yields to the method: `from itertools import *` does not
-    make `itertools.count` the answer to a problem that asks for `Solution.count`.
+    The method takes precedence over a name that the program only imported: after
+    `from itertools import *`, a problem that asks for `Solution.count` does not get
+    `itertools.count`.
     """
     value = names.get(name) if name not in _NOT_BOUND else None
     if callable(value) and not (_imported(value) and hasattr(names.get("Solution"), name)):
@@ -164,7 +165,7 @@ def _solver(names: dict[str, Any], name: str) -> Callable:
 
 
 def _imported(value: Any) -> bool:
-    """Returns whether a value is a public object of another module than the program."""
+    """Returns whether a value is a public object of a module other than the program."""
     home = getattr(value, "__module__", None)
     module = sys.modules.get(home) if isinstance(home, str) and home != SOLUTION else None
     return module is not None and getattr(module, getattr(value, "__name__", ""), None) is value

@@ -1,13 +1,13 @@
-"""A data-only encoding of Python values: what crosses between a program and its judges.
+"""A data-only encoding of Python values that a program and its judges exchange.
 
-Unlike pickle it can name no class and run no code: a value is decoded to exactly the built-in
-type that its tag names, so an object with a clever `__eq__`, a subclass of `int` or a patched
-method never leaves the process that made it. What is not data (an instance of a class of the
-program, a function, a generator) crosses as a numbered handle and stays where it is.
+Unlike pickle, it cannot name classes or run code. A value is decoded to exactly the built-in type
+that its tag names, so an object with a crafted `__eq__`, a subclass of `int` or a patched method
+never leaves the process that made it. Anything else (an instance of one of the program's classes,
+a function, a generator) stays in its process and is sent as a numbered handle.
 
-Wire form: JSON in ASCII. None, bool, str, lists and integers below 2^53 stand for themselves;
-every other type is an object with one key, its tag: `{"t": [1, 2]}` is the tuple (1, 2).
-Floats travel as hexadecimal, so they arrive bit for bit.
+The wire form is JSON in ASCII. None, bool, str, lists and integers below 2^53 are encoded as
+themselves; every other type is an object with one key, its tag: `{"t": [1, 2]}` is the tuple
+(1, 2). Floats are encoded in hexadecimal, so they are preserved exactly.
 """
 
 from __future__ import annotations
@@ -21,24 +21,25 @@ from collections.abc import Callable
 from typing import Any
 
 MAX_VALUE = 64 << 20
-"""Bytes of one encoded value."""
+"""Maximum bytes of one encoded value."""
 _EXACT = 1 << 53
 _MOST_DIGITS = 1 << 14
-"""Digits of a decimal number, or hexadecimal ones of a fraction's parts: reducing a fraction and
-rounding a decimal take more than linear time. Integers have no bound but a value's."""
+"""Maximum decimal digits of a decimal number, or hexadecimal digits of a fraction's parts, because
+reducing a fraction and rounding a decimal take more than linear time. Integers have only the bound
+of a value."""
 _TYPES = (int, float, complex, bool, str, bytes, list, tuple, dict, set, frozenset, type(None))
-"""Built-in types that cross by name, because tests ask a program to filter by them."""
+"""Built-in types that are sent by name, because tests pass them to programs as filters."""
 
 
 class CodecError(ValueError):
-    """The bytes are no value of this encoding, or the value cannot be encoded."""
+    """The bytes are not a value of this encoding, or the value cannot be encoded."""
 
 
 def encode(value: Any, handle: Callable[[Any], int] | None = None) -> bytes:
     """Returns a value's wire form; `handle` numbers objects that are not data.
 
     Raises:
-      CodecError: the value is nested too deeply, too large, or not data while `handle` is None.
+      CodecError: if the value is nested too deeply, too large, or not data while `handle` is None.
     """
     try:
         data = json.dumps(_pack(value, handle)).encode("ascii")
@@ -53,7 +54,7 @@ def decode(data: bytes, handle: Callable[[int], Any] | None = None) -> Any:
     """Returns the value of a wire form, of exact built-in types; `handle` resolves numbers.
 
     Raises:
-      CodecError: the bytes are no value.
+      CodecError: if the bytes are not a value.
     """
     try:
         return _unpack(json.loads(data.decode("ascii"), parse_constant=_refuse), handle)
@@ -117,7 +118,7 @@ def _pack(value: Any, handle: Callable[[Any], int] | None) -> Any:
 
 
 def _pack_subclass(value: Any, handle: Callable[[Any], int] | None) -> Any:
-    """Sets, and subclasses of built-in types read through the built-in type's own methods."""
+    """Encodes sets and subclasses of built-in types, read by the built-in type's methods."""
     kind = type(value)
     base: Any
     for base, tag in ((set, "s"), (frozenset, "z")):
@@ -151,9 +152,9 @@ def _pairs(items: list, handle: Callable[[int], Any] | None) -> list:
 
 
 def _mapping(kind: type[dict]) -> Callable[[list], Any]:
-    """Returns what builds a mapping key by key.
+    """Returns a function that builds a mapping key by key.
 
-    Keys of one hash take quadratic time, and a signal is seen only between two steps of Python.
+    Keys with equal hashes take quadratic time, and Python handles signals only between two steps.
     """
 
     store = kind.__setitem__

@@ -1,4 +1,4 @@
-"""What jails do for this room: run scripts as APPS's harness does, serve calls, run test code."""
+"""The orders that a jail accepts from `programs`: run a script, serve calls, run test code."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _run_test_code(order: dict, fds: list[int], code: types.CodeType | None) -> 
 
 
 def _module(code: types.CodeType | None) -> dict:
-    """Returns the namespace of the program as an imported module: no `__main__` guard runs."""
+    """Returns the program's namespace, imported as a module so that no `__main__` guard runs."""
     assert code is not None
     prelude.supply(code)
     module = interpreter.new_module(interpreter.SOLUTION)

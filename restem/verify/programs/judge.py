@@ -1,9 +1,8 @@
-"""Running one program against its tests, in jails, and deciding.
+"""The judge, which runs a program against its tests in jails and decides.
 
-Decisions are taken here, outside of every jail, from three things only: bytes that the program
-wrote, values that the codec rebuilt, and a nonce that test code in its own jail sends after its
-last statement. That a program ended in good order never makes it right; that it ended in disorder
-always makes it wrong.
+The judge decides outside every jail, from three things only: bytes that the program wrote, values
+that the codec rebuilt, and a nonce that test code in its own jail sends after its last statement.
+A clean exit never makes a program right; a failed one always makes it wrong.
 """
 
 from __future__ import annotations
@@ -26,18 +25,18 @@ from restem.verify.sandbox.execution import STDERR_KEPT, Execution, Failure, Fra
 from restem.verify.sandbox.jails import Jail
 
 MAX_REPORT = 1 << 16
-"""Bytes of one report of test code."""
+"""Maximum bytes of one report of test code."""
 _SPARE_REPLY = 1 << 20
-"""Bytes that any reply may have, however short the expected value is."""
+"""Bytes that any reply may have, even if the expected value is short."""
 _LONGEST_ITEM = 32
-"""Bytes on the wire of what can equal one byte of an expected value: a float, in hexadecimal."""
+"""Most bytes on the wire per byte of an equal expected value: those of a float in hexadecimal."""
 _READ_S, _READ_RATE = 2.0, 1e6
 """CPU seconds to read and compare any reply, and bytes that add another second."""
 
 
 @dataclasses.dataclass
 class Outcome:
-    """How a program fared."""
+    """The outcome of a program's tests."""
 
     reward: float
     method: str
@@ -49,13 +48,13 @@ class Outcome:
 def judge(
     run: Execution, program: str, tests: Tests, *, before_test: Callable[[], None] = lambda: None
 ) -> Outcome:
-    """Runs a program against its tests until the first failure; returns how it fared.
+    """Runs a program against its tests until the first failure; returns the outcome.
 
     Args:
-      run: what the program is executed in.
+      run: execution of the program.
       program: source text.
-      tests: of the problem.
-      before_test: called before each test; renews what the judge itself may use.
+      tests: tests of the problem.
+      before_test: called before each test; renews the judge's own limits.
     """
     total = len(tests.statements) if isinstance(tests, Asserts) else len(tests.inputs)
     outcome = Outcome(0.0, "tests", total=total)
@@ -79,15 +78,15 @@ def judge(
 
 
 class _Late(BaseException):
-    """The judge's own work takes too long; nothing but `_own_work` catches it."""
+    """The judge's own work takes too long; only `_own_work` catches this."""
 
 
 @contextlib.contextmanager
 def _own_work(size: int) -> Iterator[None]:
-    """Bounds the CPU time of what the judge itself does with a reply to a test of `size` bytes.
+    """Bounds the CPU time of the judge's own work on a reply to a test of `size` bytes.
 
-    The sizes of values are bounded before they are touched, so that no single step of it is long;
-    the interpreter sees the signal between two steps.
+    The sizes of values are bounded before they are used, so that no single step takes long; the
+    interpreter handles the signal between two steps.
     """
 
     def late(*_: object) -> None:
@@ -106,7 +105,7 @@ def _own_work(size: int) -> Iterator[None]:
 
 
 def _size(value: Any) -> int:
-    """Returns about how many bytes a value takes in JSON."""
+    """Returns the approximate number of bytes of a value in JSON."""
     try:
         return len(json.dumps(value))
     except ValueError:  # an integer of thousands of digits

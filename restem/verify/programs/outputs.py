@@ -1,13 +1,15 @@
 """Whether a program's output equals the expected one.
 
-Standard output: the tokens between white space are compared in order. A token equals the expected
-one if it is the same text, or if the expected one is a decimal and both are the same number within
-1e-6 (absolutely, or 1e-9 relatively for large ones). Integers, also those beyond 2^53, and words
-must be the same text, so "2.0" is not an answer if "2" is expected. Order counts, lines do not.
+Standard output is split at white space, and its tokens are compared in order. A token equals the
+expected one if it is the same text, or if the expected one is a decimal and both are the same
+number within 1e-6 (or, for large numbers, within a relative error of 1e-9). Integers, including
+those beyond 2^53, and words must be the same text, so "2.0" is wrong if "2" is expected. The order
+of tokens matters, line breaks do not.
 
-Returned values: Python's `==` over built-in data, tuples equal to lists (the expected values come
-from JSON), numbers within the same tolerance where the expected one is a float, dictionary keys
-compared as JSON writes them (JSON turns 1 into "1").
+Returned values are compared with Python's `==` over built-in data, with three exceptions: tuples
+equal lists (the expected values come from JSON), numbers have the same tolerance as above if the
+expected one is a float, and dictionary keys are compared as JSON writes them (JSON turns 1 into
+"1").
 """
 
 from __future__ import annotations
@@ -97,19 +99,19 @@ def _json_key(key: Any) -> str:
         return {None: "null", True: "true", False: "false"}[key]
     if isinstance(key, float):
         return repr(key)
-    # No expected key, which is text, is a number of thousands of digits.
+    # Expected keys are text, and none is a number of thousands of digits.
     return hex(key) if isinstance(key, int) and key.bit_length() > 10_000 else str(key)
 
 
 def returned_value_matches(expected: Any, found: Any, *, wrapped: bool) -> bool:
-    """Is `value_matches`, also where the problem writes every value v as [v] (`wrapped`)."""
+    """Returns `value_matches`, also if the problem writes every value v as [v] (`wrapped`)."""
     if value_matches(expected, found):
         return True
     return wrapped and value_matches(expected[0], found)
 
 
 def values_are_wrapped(outputs: list) -> bool:
-    """Returns whether every value is inside a list of one, as in APPS's Codewars problems."""
+    """Returns whether every value is in a list of length one, as in APPS's Codewars problems."""
     return all(isinstance(output, list) and len(output) == 1 for output in outputs)
 
 
@@ -122,7 +124,7 @@ _BRACKETS: dict[type, str] = {list: "[]", tuple: "()", set: "{}", dict: "{}"}
 
 
 def _spelled(value: Any, room: list[int]) -> Iterator[str]:
-    """Yields the parts of `repr(value)`, but none once `room[0]` characters have been yielded."""
+    """Yields the parts of `repr(value)`, and stops after `room[0]` characters."""
     brackets = _BRACKETS.get(type(value))
     if room[0] < 0:
         return
@@ -153,7 +155,7 @@ def _spelled_whole(value: Any) -> str:
     if isinstance(value, (str, bytes, bytearray)):
         return repr(value[:_LONGEST_NUMBER])
     if isinstance(value, (Collection, fractions.Fraction)) and not isinstance(value, range):
-        # Of the kinds that can be large, these are never right; their name says enough.
+        # These kinds of value can be large and are never right, so the name of the kind is enough.
         return f"<{type(value).__name__}>" if value else repr(value)
     try:
         return repr(value)

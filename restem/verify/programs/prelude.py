@@ -1,9 +1,9 @@
-"""Names that judges of programs import for them: APPS's own harness, and LeetCode.
+"""Names that judges import for programs: those of APPS's own harness, and of LeetCode.
 
 The harness of APPS (hendrycks/apps, eval/testing_util.py) puts a list of imports before every
 program, and later harnesses a longer one, so published programs use names that they never import.
-Here such a name becomes a built-in one, and only if the program mentions it: the program's own
-namespace holds nothing that it did not bind, so a name of the prelude can never answer for it.
+Here, such a name becomes a built-in name if the program mentions it. The program's own namespace
+holds only what the program bound, so a test can never call a name of the prelude in its place.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ _STARS = (
     "typing", "string", "random", "datetime", "copy", "fractions", "decimal", "collections",
     "functools", "heapq", "itertools", "math", "bisect",
 )  # fmt: skip
-"""Modules whose public names are given; a name of a later module replaces an earlier one."""
+"""Modules whose public names are supplied; later modules replace names of earlier ones."""
 _MODULES = (
     "collections", "copy", "datetime", "decimal", "fractions", "functools", "heapq", "io",
     "itertools", "json", "math", "operator", "random", "re", "statistics", "string", "sys", "time",
     "typing", "numpy",
 )  # fmt: skip
-"""Modules that are given under their own names; `bisect` is the function."""
+"""Modules that are supplied under their own names; `bisect` is the function."""
 _SHORT = {"np": "numpy"}
 _EVALUATES = frozenset({"eval", "exec", "compile", "globals"})
-"""A program that mentions one of these may use names that its code does not show."""
+"""Names whose mention means that a program may use names that its code does not show."""
 _HEAVY = frozenset({"np", "numpy"})
-"""Never given to a program that does not mention them: they take a tenth of a second to load."""
+"""Modules for programs that mention them only: they take a tenth of a second to load."""
 
 
 @functools.cache
 def table() -> dict[str, tuple[str, str]]:
-    """Returns, for each name that is given, its module and attribute; "" for the module itself."""
+    """Returns the module and attribute of each supplied name; "" for the module itself."""
     found: dict[str, tuple[str, str]] = {}
     for name in _STARS:
         module = importlib.import_module(name)
         public = getattr(module, "__all__", None) or [n for n in dir(module) if n[0] != "_"]
-        # What a module imported for itself is not among its names.
+        # Names that a module imported for its own use are left out.
         found |= {
             attribute: (name, attribute)
             for attribute in public
@@ -53,7 +53,7 @@ def table() -> dict[str, tuple[str, str]]:
 
 
 def supply(code: types.CodeType) -> None:
-    """Makes the names of the prelude that `code` mentions built-in names of this process."""
+    """Adds the prelude's names that `code` mentions to the built-in names of this process."""
     given = table()
     used = set(_names(code))
     if used & _EVALUATES:
@@ -68,12 +68,12 @@ def supply(code: types.CodeType) -> None:
 
 
 def _stored(code: types.CodeType) -> set[str]:
-    """Returns the names that the code itself binds at its top level, by whatever statement."""
+    """Returns the names that the code itself binds at its top level, by any statement."""
     return {i.argval for i in dis.get_instructions(code) if i.opname == "STORE_NAME"}
 
 
 def _loaded(code: types.CodeType) -> set[str]:
-    """Returns the names that the code looks up, imported modules and attributes not among them."""
+    """Returns the names that the code looks up, without imported modules and attributes."""
     found = {
         i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_NAME", "LOAD_GLOBAL")
     }
@@ -82,7 +82,7 @@ def _loaded(code: types.CodeType) -> set[str]:
 
 
 def _names(code: types.CodeType) -> Iterator[str]:
-    """Yields the names that the code looks up outside its functions, attributes among them."""
+    """Yields the names that the code looks up outside its functions, including attributes."""
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):

@@ -28,16 +28,16 @@ from restem.verify.sandbox import layers
 from restem.verify.sandbox.limits import Limits
 
 SUPERVISOR_MB = 2048
-"""Address space of a supervisor in MiB, which holds the tests and what programs answer."""
+"""Address space of a supervisor in MiB; it holds the tests and the programs' replies."""
 JUDGE_CPU_S = 10.0
 """Seconds of CPU time that a supervisor itself may use between two tests of a program."""
 _PATIENCE = 4.0
-"""A supervisor that takes this many times the program limit is taken for dead."""
+"""Multiple of the program limit after which a supervisor counts as dead."""
 _slots = itertools.count(os.getpid() * 16)
 
 
 class ProgramPool:
-    """Workers that grade programs; `submit` returns at once; a context manager."""
+    """Workers that grade programs, as a context manager; `submit` returns immediately."""
 
     def __init__(
         self,
@@ -64,8 +64,8 @@ class ProgramPool:
           without: layers to leave out, as if the machine refused them.
 
         Raises:
-          UserError: an unknown extraction, a limit out of range, or too weak a sandbox.
-          WorkersLostError: no worker can be started.
+          UserError: if the extraction is unknown, a limit is out of range, or the sandbox too weak.
+          WorkersLostError: if no worker can be started.
         """
         if extraction not in MODES:
             raise UserError(f"extraction {extraction!r}: use one of {', '.join(MODES)}")
@@ -79,7 +79,7 @@ class ProgramPool:
             )
         self.limits = limits
         self.layers: Mapping[str, layers.LayerStatus] = {}
-        """The layers of isolation of the worker that started last."""
+        """Layers of isolation of the worker that started last."""
         self._setup = {
             "limits": dataclasses.asdict(limits),
             "without": list(without),
@@ -116,7 +116,7 @@ class ProgramPool:
         """Returns the verdict on `text`, a model's answer, by `tests`.
 
         Raises:
-          UserError: the tests are malformed; the message begins with `where`.
+          UserError: if the tests are malformed; the message begins with `where`.
         """
         check_tests(tests, where=where)
         return self.pool.submit({"text": text, "tests": tests})
@@ -173,8 +173,8 @@ def run_programs(
       limits: all limits, instead of `time_limit_s` and `memory_mb`.
 
     Returns:
-      One verdict per program, in order. Its method is "tests", or how the program failed otherwise:
-      "timeout", "memory", "output", "error".
+      One verdict per program, in order. Its method is "tests", or another way in which the program
+      failed: "timeout", "memory", "output", "error".
 
     Raises:
       UserError: tests are malformed, a limit is out of range, or the sandbox is too weak.

@@ -1,8 +1,8 @@
 """The worker that judges programs: single-threaded, started by exec.
 
-It alone holds tests and expected values. It has programs run in jails that its zygote forks,
-compares what comes out, and answers with verdicts. It was never forked from the process that holds
-the accelerator, and ends when that one does.
+Only the supervisor holds tests and expected values. It runs programs in jails that its zygote
+forks, compares their output, and replies with verdicts. It is not forked from the process that
+holds the accelerator, and ends when that process does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from restem.verify.sandbox.limits import Limits
 
 GUEST = "restem.verify.programs.guest"
 MAX_PROGRAM = 1 << 17
-"""Characters of a model's text; a longer one is no program."""
+"""Maximum characters of a model's text; a longer one does not count as a program."""
 
 
 class Supervisor:
@@ -59,7 +59,7 @@ class Supervisor:
         )
 
     def _judge(self, text: str, given: Any) -> tuple[str | None, judge.Outcome]:
-        # A problem's samples come one after the other.
+        # The samples of a problem arrive one after the other.
         tests = _parse_text(given) if isinstance(given, str) else parse_tests(given)
         if len(text) > MAX_PROGRAM:
             too_long = judge.Outcome(0.0, "error", f"a text of {len(text)} characters")

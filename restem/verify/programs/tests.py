@@ -23,7 +23,7 @@ class StandardInput:
     """Programs that read standard input and write standard output."""
 
     inputs: tuple[str, ...]
-    """What each test feeds."""
+    """Standard input of each test."""
     outputs: tuple[str, ...]
     """What each test expects; never given to the program's process."""
 
@@ -39,7 +39,7 @@ class Calls:
     outputs: tuple[Any, ...]
     """What each test expects; never given to the program's process."""
     wrapped: bool
-    """Whether every expected value v is written [v]."""
+    """Whether every expected value v is written as [v]."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Asserts:
     module_names: tuple[str, ...]
     """Modules of the standard library that the test code uses without importing them."""
     calls_check: bool = False
-    """Whether `check(entry_point)` is called at the end; else the statements are all there is."""
+    """Whether `check(entry_point)` is called after the statements."""
     prompt: str = ""
     """Beginning of the program; empty if programs are whole."""
 
@@ -69,7 +69,7 @@ def parse_tests(tests: Mapping | str, *, where: str = "tests") -> Tests:
     """Returns one problem's tests.
 
     Raises:
-      UserError: the tests are not of a known form; the message begins with `where`.
+      UserError: if the tests are not of a known form; the message begins with `where`.
     """
     if isinstance(tests, (str, bytes)):
         try:
@@ -138,7 +138,7 @@ def _parse_apps(tests: Mapping, where: str) -> StandardInput | Calls:
 
 
 def _integer_keys(argument: Any) -> Any:
-    """Undoes JSON's text keys: if all keys are integers in decimal, they become integers."""
+    """Undoes JSON's conversion of keys: if all keys are decimal integers, they become integers."""
     if isinstance(argument, dict) and argument:
         try:
             keys = [int(key) for key in argument]
@@ -179,8 +179,8 @@ def _asserts(statements: list[str], entry_point: str | None, prompt: str, where:
             prompt=prompt,
         )
     if not names:
-        # The function under test has the name of a built-in one (MBPP 126 asks for `sum`): it is
-        # what the assertions call outermost. Any other built-in name stays Python's own.
+        # The function under test may have the name of a built-in one (MBPP 126 asks for `sum`). It
+        # is the outermost call of the assertions; any other built-in name stays Python's own.
         names = sorted(_outermost_calls(tree))
     return Asserts(
         statements=tuple(s.replace("\r\n", "\n") for s in statements),
@@ -192,7 +192,7 @@ def _asserts(statements: list[str], entry_point: str | None, prompt: str, where:
 
 
 def _free_names(tree: ast.AST) -> tuple[set[str], set[str]]:
-    """Returns the names that code loads and does not bind, and those that it binds."""
+    """Returns the names that the code loads but does not bind, and the names that it binds."""
     loaded: set[str] = set()
     bound: set[str] = set()
     for node in ast.walk(tree):
@@ -221,7 +221,7 @@ def _outermost_calls(tree: ast.Module) -> set[str]:
 
 
 def program_of(tests: Tests, text: str) -> str:
-    """Returns the whole program of an extracted text: with the prompt, without prose after it."""
+    """Returns the whole program of an extracted text, with the prompt, without trailing prose."""
     if isinstance(tests, Asserts) and tests.prompt and tests.entry_point:
         text = join_prompt(tests.prompt, text, tests.entry_point)
     return without_trailing_prose(text)

@@ -1,4 +1,4 @@
-"""Finding the program in what a model wrote."""
+"""Extraction of the program from a model's text."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from collections.abc import Sequence
 
 MODES = ("completion", "fenced", "auto")
 _FENCE = re.compile(
-    # Possessive: a fence that no line ends would otherwise be tried in quadratic time.
+    # Possessive, since an unclosed fence would otherwise take quadratic time.
     r"^[ \t]*+(`{3,}+|~{3,}+)[ \t]*+([\w+.-]*+)[^\n`]*+\n(.*?)(?:^[ \t]*+\1[ \t]*+$|\Z)",
     re.M | re.S,
 )
 _OPENING = re.compile(r"\s*+(?:`{3,}+|~{3,}+)[ \t]*+[\w+.-]*+[^\n`]*+\n")
 _CLOSING = re.compile(r"^[ \t]*+(?:```|~~~)", re.M)
 _CUTS = 20
-"""Places at which prose after a program may begin that are tried."""
+"""Maximum number of places that are tried as the beginning of prose after a program."""
 _PYTHON_LABELS = frozenset({"", "python", "python3", "py", "py3"})
 
 
 def compiles(source: str) -> bool:
-    """Returns whether `source` is a Python program, by its syntax alone."""
+    """Returns whether the syntax of `source` is that of a Python program."""
     return _error_line(source) is None
 
 
@@ -45,10 +45,10 @@ def extract_program(
     """Returns the program in a model's text, or None if it has none.
 
     `completion`: the text is the program; it ends at the first of the `stop` strings, at a
-    closing fence, or where prose follows that does not parse. `fenced`: the program stands in a
-    Markdown block; of several the last that parses and defines the name `defines` (where given),
-    else the last that parses, else the last; a block that was cut off counts. `auto`: fenced if
-    there is a block, else completion.
+    closing fence, or before prose that does not parse. `fenced`: the program is in a Markdown
+    block. Of several blocks, it is the last that parses and defines the name `defines` (if given),
+    else the last that parses, else the last; a block that was cut off counts. `auto`: `fenced` if
+    there is a block, else `completion`.
     """
     if mode not in MODES:
         raise ValueError(f"extraction mode {mode!r}: use one of {', '.join(MODES)}")
@@ -78,11 +78,11 @@ def _completion(text: str, stop: Sequence[str]) -> str | None:
 
 
 def without_trailing_prose(source: str) -> str:
-    """Returns the longest run of whole statements from the start that parses, or `source`.
+    """Returns the longest leading run of whole statements that parses, or `source`.
 
-    A model that keeps talking after its program leaves text that is no Python. A cut is made at the
-    last line that starts in the first column, not after the line where parsing stops; what is left
-    is parsed again, since a statement that has lost its body has to go too.
+    If a model continues with prose after its program, the end of its text is not Python. The text
+    is cut at the last line that starts in the first column, not after the line where parsing stops.
+    The rest is parsed again, since a statement that has lost its body must be removed too.
     """
     stop = _error_line(source)
     if stop is None:
@@ -90,7 +90,7 @@ def without_trailing_prose(source: str) -> str:
     lines = source.split("\n")
     starts = [n for n, line in enumerate(lines) if line and not line[0].isspace()]
     for _ in range(_CUTS):
-        # The line where parsing stops may itself be the first of prose.
+        # The line where parsing stops may be the first line of prose.
         n = bisect.bisect_left(starts, stop) - 1
         if n < 0:
             break

@@ -29,7 +29,7 @@ def attack(name):
 
 
 def refused(call, *arguments):
-    """Whether the kernel answers EPERM or EACCES."""
+    """Returns whether the kernel answers EPERM or EACCES."""
     ctypes.set_errno(0)
     return call(*arguments) == -1 and ctypes.get_errno() in (errno.EPERM, errno.EACCES)
 

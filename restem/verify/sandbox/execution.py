@@ -1,7 +1,7 @@
-"""One program's execution in jails: descriptors, waiting, limits, and how it ended.
+"""One program's execution in jails: its descriptors, its limits, and how it ended.
 
-Everything is decided outside of the jails, from bytes that the program wrote and from what its
-jail reports. A report can only make a program fail.
+All decisions are made outside the jails, from bytes that the program wrote and from the reports of
+its jail. A report can only make a program fail.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from restem.verify.sandbox import jails, process_tree
 from restem.verify.sandbox.limits import Limits
 
 STDERR_KEPT = 1 << 16
-"""Bytes of standard error that are kept for the detail of a verdict."""
+"""Maximum bytes of standard error that are kept for the detail of a verdict."""
 _WATCH_S = 0.05
 _MOST_PATIENCE = 3.0
-"""A test may last this many times its limit while it waits for a core that others keep busy."""
+"""Multiple of its time limit that a test may last while other programs keep the cores busy."""
 
 
 class Failure(Exception):
@@ -31,7 +31,7 @@ class Failure(Exception):
 
 
 class Sink:
-    """What comes out of one descriptor, up to a limit."""
+    """The output of one descriptor, up to a limit."""
 
     def __init__(self, fd: int, limit: int, keep: int | None = None):
         self.fd, self.limit, self.keep = fd, limit, keep
@@ -57,7 +57,7 @@ class Sink:
 
 
 class FrameSink(Sink):
-    """What comes out of one descriptor, as frames of at most `limit` bytes."""
+    """The output of one descriptor, as frames of at most `limit` bytes."""
 
     def __init__(self, fd: int, limit: int):
         super().__init__(fd, limit)
@@ -147,14 +147,14 @@ class Execution:
         seconds: float,
         done: Callable[[], bool] | None,
     ) -> dict | None:
-        """Reads until `done()`, or until the jail reports and all sinks are at their end.
+        """Reads until `done()`, or until the jail has reported and all sinks have ended.
 
         Returns:
-          The jail's report; None where `done()` came first.
+          The jail's report; None if `done()` came first.
 
         Raises:
-          Failure: the deadline has passed, or a limit.
-          EOFError: the caller is gone.
+          Failure: if the deadline or another limit is exceeded.
+          EOFError: if the caller is gone.
         """
         start = time.monotonic()
         poll = select.poll()
@@ -202,7 +202,7 @@ class Execution:
                     poll.unregister(fd)
 
     def _note_cpu(self, jail: jails.Jail, report: dict) -> None:
-        """Notes the CPU time of a jail's ended children, which is no part of the next test's."""
+        """Notes the CPU time of a jail's ended children, which does not count for the next test."""
         used = report.get("cpu_s")
         if isinstance(used, (int, float)) and 0 <= used < 1e6:
             self._cpu_s[jail.number] = float(used)
@@ -263,7 +263,7 @@ class Execution:
         """Returns the standard output of the jail's program for one standard input.
 
         Raises:
-          Failure: the program does not end well.
+          Failure: if the program does not end with status 0.
         """
         out, err = self.pipe(), self.pipe()
         self.worker.give(out[1])

@@ -1,4 +1,4 @@
-"""Makes a forked child look like a newly started interpreter, from its streams to its exit."""
+"""A forked child that behaves like a newly started interpreter, from its streams to its exit."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def null() -> int:
 
 
 def aside(fds: list[int]) -> list[int]:
-    """Returns the same descriptors above the standard ones and above those programs count on."""
+    """Moves descriptors above the standard ones and those that programs rely on; returns them."""
     moved = [fcntl.fcntl(fd, fcntl.F_DUPFD, 20) for fd in fds]
     for fd in fds:
         os.close(fd)
@@ -55,7 +55,7 @@ def standard_streams(fds: list[int]) -> None:
 
 
 def new_module(name: str) -> types.ModuleType:
-    """Returns an empty module that holds a program, entered among the loaded ones."""
+    """Returns an empty module for a program, registered in `sys.modules`."""
     module = types.ModuleType(name)
     module.__dict__.update(__builtins__=builtins, __file__="main.py")
     sys.modules[name] = module
@@ -93,7 +93,7 @@ def leave_after(body: Callable[[], None]) -> None:
 
 
 def _open_streams() -> list:
-    """Returns what the interpreter would flush at its end: standard streams, and files held."""
+    """Returns the streams that the interpreter flushes at its end: standard streams, open files."""
     streams = [sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__]
     for name in (MAIN, SOLUTION):
         module = sys.modules.get(name)

@@ -1,9 +1,9 @@
 """The first process of a jail, which starts programs and ends them.
 
-The first process ("init", PID 1 of the jail's namespace) has lost every privilege before it gets
-here. It takes orders from the supervisor over a socket, forks a child for each, waits, kills
-whatever the child left running, and reports. It holds neither a test nor an expected value, so a
-program that took it over would gain nothing: its reports can only make a program fail.
+The first process ("init", PID 1 of the jail's namespace) has already lost every privilege. It takes
+orders from the supervisor over a socket, forks a child for each, waits, kills all processes that
+the child left running, and reports. It holds no test or expected value, so a program that took it
+over would gain nothing: its reports can only make a program fail.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from restem.verify.sandbox import interpreter
 from restem.verify.sandbox.linux import syscalls
 
 Body = Callable[[dict, list[int], types.CodeType | None], None]
-"""What a forked child does: given an order, its descriptors and the loaded program."""
+"""Function that a forked child runs, given an order, its descriptors and the loaded program."""
 BODIES: Mapping[str, Body] = {"script": interpreter.script}
-"""What a jail can be ordered to do besides loading a program; `Config.guest` adds to it."""
+"""Orders that a jail accepts besides loading a program; `Config.guest` adds more."""
 
 
 def receive(control: socket.socket, most: int = 8) -> tuple[dict | None, list[int]]:
@@ -47,7 +47,7 @@ def serve(
     kill_others: Callable[[int], None],
     before_program: Callable[[], None],
 ) -> None:
-    """Lives the life of a jail's init; does not return."""
+    """Runs as a jail's init; does not return."""
     code = None
     while True:
         order, fds = receive(control)
@@ -103,9 +103,9 @@ def kill_namespace(child: int) -> None:
 
 
 def kill_group(child: int) -> None:
-    """Kills the process group of `child`, which no member can leave where there is seccomp.
+    """Kills the process group of `child`, which no member can leave if seccomp is in force.
 
-    A process that could leave is killed by the zygote together with the jail.
+    The zygote kills a process that did leave together with the jail.
     """
     for _ in range(50):
         with contextlib.suppress(OSError):

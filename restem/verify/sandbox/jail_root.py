@@ -1,4 +1,4 @@
-"""The file system as a program sees it: Python's files, read only, and nothing else."""
+"""The file system of a jail: Python's files, read-only, and nothing else."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def readable(package_folders: Sequence[str]) -> list[str]:
 
 
 def build(new: str, shown: Sequence[str], *, with_proc: bool) -> None:
-    """Makes a root of the empty folder `new` and moves this mount namespace there.
+    """Turns the empty folder `new` into the root of this mount namespace.
 
-    Paths in `shown` stay, read only; besides them the root has /dev with five devices, /proc if
-    `with_proc`, and an empty place for scratch folders.
+    Paths in `shown` remain visible, read-only. The root also has /dev with five devices, /proc if
+    `with_proc`, and an empty folder for scratch folders.
     """
     syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
     syscalls.mount("root", new, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "size=1m,mode=755")
@@ -67,7 +67,7 @@ def build(new: str, shown: Sequence[str], *, with_proc: bool) -> None:
     ):
         os.symlink(target, f"{new}/dev/{name}")
     if with_proc:
-        # Also needed so that a jail may mount its own: the kernel wants to see one.
+        # Also needed so that a jail may mount its own, for which the kernel requires a visible one.
         hardened = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
         with contextlib.suppress(OSError):
             syscalls.mount("proc", f"{new}/proc", "proc", hardened)

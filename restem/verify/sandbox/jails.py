@@ -1,4 +1,4 @@
-"""Jails as the supervisor sees them: a worker's zygote, its control group, its folder."""
+"""The supervisor's side of jails: a worker's zygote, control group and folder."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from restem.verify.sandbox.limits import Limits
 from restem.verify.sandbox.linux import cgroups, users
 
 _OURS = 8
-"""Processes in a control group that are not the program's: zygote, inits, test code."""
+"""Number of processes in a control group that are not the program's: zygote, inits, test code."""
 _OURS_MB = 128
 """Memory of those processes in MiB."""
 _ANSWER_S = 30.0
-"""Seconds after which a zygote that does not answer is given up, and its supervisor with it."""
+"""Seconds without an answer after which a zygote, and its supervisor with it, is given up."""
 _FOLDER = "restem-jail-"
 
 
 def _remove_stale_folders() -> None:
-    """Removes the folders of supervisors that were killed: nothing holds the lock on them."""
+    """Removes the folders of killed supervisors, which no process locks any more."""
     with os.scandir(tempfile.gettempdir()) as entries:
         found = [entry.path for entry in entries if entry.name.startswith(_FOLDER)]
     for path in found:
         with contextlib.suppress(OSError):
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_DIRECTORY)
             try:
-                # A folder that another supervisor has only just made is not locked yet.
+                # A folder that another supervisor has just created is not locked yet.
                 if os.fstat(fd).st_uid == os.geteuid() and time.time() - os.fstat(fd).st_ctime > 60:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     shutil.rmtree(path, ignore_errors=True)
@@ -45,7 +45,7 @@ def _remove_stale_folders() -> None:
 
 
 class Worker:
-    """A zygote, the control group of its programs, and the folder that it lives in."""
+    """A zygote, the control group of its programs, and its folder."""
 
     def __init__(
         self,
@@ -63,10 +63,10 @@ class Worker:
           limits: of each program.
           without: layers to leave out, as if the machine refused them.
           packages: folders of installed packages that programs can import.
-          guest: module whose `BODIES` are added to what a jail can be ordered to do.
+          guest: module whose `BODIES` are added to the orders that a jail accepts.
 
-        Raises:
-          EOFError: the zygote ended.
+          Raises:
+          EOFError: if the zygote ended.
         """
         self.limits = limits
         self.slot = slot
@@ -109,14 +109,14 @@ class Worker:
             self.cgroup.add(self._process.pid)
         self._exits: dict[int, dict] = {}
         self._next_jail = 0
-        # The zygote waits for this, so that all it forks is born into the group: moving a process
-        # later would cost every program a wait for the whole kernel.
+        # The zygote waits for this, so that all its children start in the group: moving a process
+        # later would make every program wait for the whole kernel.
         self._control.send(b"go")
         self.layers: dict[str, str] = self._receive()["layers"]
 
     @property
     def pid(self) -> int:
-        """The process below which all of this worker's programs run."""
+        """Process that is the ancestor of all of this worker's programs."""
         return self._process.pid
 
     def _receive(self) -> dict:
@@ -174,7 +174,7 @@ class Jail:
         self.control = control
 
     def order(self, order: dict, fds: list[int]) -> None:
-        with contextlib.suppress(OSError):  # a dead jail shows as the end of its replies
+        with contextlib.suppress(OSError):  # the replies of a dead jail end
             socket.send_fds(self.control, [json.dumps(order).encode()], fds)
 
     def reply(self) -> dict | None:

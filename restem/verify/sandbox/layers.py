@@ -1,8 +1,8 @@
-"""What isolates programs on this machine, layer by layer, and whether that is enough.
+"""The layers that isolate programs on this machine, and whether they are enough.
 
-A worker enters every layer that the machine lets it enter, then attacks it from inside a jail
-(`verify.sandbox.probes`); a layer is in force only if its attack failed. Five things must hold for
-unreviewed programs, each by at least one layer:
+A worker enters every layer that the machine allows, then attacks it from inside a jail
+(`verify.sandbox.probes`); a layer is in force only if its attack failed. Unreviewed programs
+require five properties, each provided by at least one layer:
 
     files       nothing outside the scratch folder and Python's own files is read or written
     network     no socket
@@ -37,9 +37,9 @@ class LayerStatus:
     in_force: bool
     """Whether the attack on it failed."""
     probe: str
-    """The attack that was tried at the start."""
+    """Attack that was tried at the start."""
     reason: str = ""
-    """Why the layer is not in force; empty where it is."""
+    """Reason why the layer is not in force; empty if it is."""
 
 
 _HELD = ("seccomp", "kill_at_end")
@@ -50,11 +50,11 @@ PROPERTIES = {
     "memory": (("cgroup_memory",), ("memory_watch",)),
     "process count": (("process_limit",),),
 }
-"""What must hold, and the sets of layers of which one must be in force for it."""
+"""Required properties, each with the sets of layers of which one must be in force."""
 
 
 def missing(layers: Mapping[str, LayerStatus]) -> list[str]:
-    """Returns the properties that no layer in force gives; none if programs may be run."""
+    """Returns the properties that no layer in force provides; none if programs may be run."""
 
     def holds(alternatives: Sequence[Sequence[str]]) -> bool:
         return any(
@@ -115,7 +115,7 @@ def read(statuses: Mapping[str, Mapping[str, Any]]) -> dict[str, LayerStatus]:
 
 
 def describe(found: Mapping[str, LayerStatus] | None = None) -> list[str]:
-    """Returns lines to read: each layer with its state, then what follows from them."""
+    """Returns lines for the user: the state of each layer, then the conclusion."""
     found = layers() if found is None else found
     lines = [
         f"{name:18} {'in force' if status.in_force else 'OFF: ' + status.reason}"

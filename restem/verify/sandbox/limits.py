@@ -10,16 +10,16 @@ class Limits:
     """Limits of one program, in seconds, MiB and counts."""
 
     time_limit_s: float = 4.0
-    """Seconds for each test, less those in which other programs keep the cores busy."""
+    """Seconds for each test, not counting time in which other programs keep the cores busy."""
     program_limit_s: float = 60.0
     """Seconds for all tests of a program together."""
     memory_mb: int = 1024
-    """Address space of each process, and memory of the whole tree."""
+    """Address space of each process, and memory of the whole process tree, in MiB."""
     processes: int = 32
-    """Processes and threads."""
+    """Number of processes and threads."""
     output_mb: int = 8
-    """Standard output, or standard error, of one test."""
+    """Size of the standard output, or the standard error, of one test in MiB."""
     file_mb: int = 16
-    """Size of one file."""
+    """Size of one file in MiB."""
     scratch_mb: int = 64
-    """The private folder that a program may write to, which vanishes after it."""
+    """Size in MiB of the program's private writable folder, which is removed afterwards."""

@@ -1,8 +1,8 @@
-"""Which layers are in force, found out by trying to break them from inside a jail.
+"""Probes of the layers: attempts to break them from inside a jail.
 
-One program (`attacks.py`) is run in a fresh jail when a worker starts. A layer counts only if it
-could be set up and its attack failed; a layer that nothing can attack from inside, because another
-one stands before it, counts by what distinguishes it (a namespace by its identity).
+One program (`attacks.py`) runs in a fresh jail when a worker starts. A layer counts only if it
+could be set up and its attack failed. If another layer shields a layer from attacks from inside, it
+counts by what distinguishes it (a namespace by its identity).
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def probe(worker: jails.Worker) -> dict[str, dict[str, Any]]:
 
 
 def _attack(worker: jails.Worker) -> dict[str, str]:
-    """Returns what each attack achieved; under "" why an attack has no result."""
+    """Returns what each attack achieved; the key "" gives the reason for missing results."""
     canary = os.path.join(worker.folder + "-canary", "file")
     os.mkdir(os.path.dirname(canary), 0o755)
     try:
@@ -130,7 +130,7 @@ def _survivors(worker: jails.Worker) -> str:
 
 
 def start(arguments: list[str]) -> None:
-    """Probes a worker that is started for it, and writes what came out as a message."""
+    """Starts a worker, probes it, and writes the result as a message."""
     config = json.loads(arguments[0])
     channel = Channel(-1, os.dup(1))
     os.dup2(2, 1)

@@ -1,4 +1,4 @@
-"""What /proc tells about the processes below one."""
+"""The processes below a given one, as /proc lists them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def parents() -> dict[int, int]:
 
 
 def below_children(root: int) -> list[int]:
-    """Returns all processes below the children of `root`, the stage 0 of a zygote: its programs."""
+    """Returns all processes below the children of `root`, a zygote's stage 0: its programs."""
     children: dict[int, list[int]] = {}
     for pid, parent in parents().items():
         children.setdefault(parent, []).append(pid)
@@ -37,9 +37,9 @@ def below_children(root: int) -> list[int]:
 def wait_for_others_s(root: int, cpu_before_s: float) -> float:
     """Returns for how many seconds the programs were kept from running by other programs.
 
-    The time that a process was ready without a core, less the CPU time that the rest of its tree
-    used: a program that waits for its own children delays only itself. So all
-    its processes together have one budget of CPU time. The longest such time counts.
+    This is the time for which a process was ready without a core, minus the CPU time that the rest
+    of its tree used, because a program that waits for its own children delays only itself. All
+    processes of a program therefore share one budget of CPU time. The longest such time counts.
 
     Args:
       root: stage 0 of a zygote.
@@ -51,14 +51,14 @@ def wait_for_others_s(root: int, cpu_before_s: float) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Use:
-    """What one process has had of the machine's cores, in seconds."""
+    """One process's use of the machine's cores, in seconds."""
 
     cpu_s: float
-    """CPU time of its own."""
+    """CPU time of the process itself."""
     children_s: float
     """CPU time of its children that have ended."""
     waited_s: float
-    """Time in which it was ready and had no core."""
+    """Time for which it was ready and had no core."""
 
 
 def foreign_wait_s(uses: Sequence[Use], cpu_before_s: float) -> float:

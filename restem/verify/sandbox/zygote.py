@@ -1,12 +1,12 @@
 """A warm interpreter that forks jails.
 
-The supervisor starts it by exec, once per worker. It first goes through every door that the
-machine opens (user, PID, mount, network, IPC and UTS namespaces, a read-only root that shows Python
-and nothing else), notes which ones opened, and then forks a jail in about two milliseconds whenever
-it is asked. It never sees a test or an expected value.
+The supervisor starts it by exec, once per worker. It first enters every layer that the machine
+allows (user, PID, mount, network, IPC and UTS namespaces, a read-only root that shows only Python),
+notes which ones succeeded, and then forks a jail on request in about two milliseconds. It never
+sees a test or an expected value.
 
-Two processes: stage 0 enters the namespaces and waits; stage 1 is the first process of a PID
-namespace that all jails live below, so that every process of every program dies with it.
+It consists of two processes. Stage 0 enters the namespaces and waits. Stage 1 is the first process
+of a PID namespace that contains all jails, so that every process of every program dies with it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PRELOADED = (
     "fractions", "functools", "heapq", "io", "itertools", "json", "math", "operator", "random",
     "re", "string", "sys", "time", "typing",
 )  # fmt: skip
-"""Modules that programs import most often, loaded once for all."""
+"""Modules that programs import most often, loaded once for all programs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,21 +43,21 @@ class Config:
     slot: int
     """Number of the worker, which decides its users."""
     folder: str
-    """An empty folder: mount point of the root, or scratch folder without mounts."""
+    """Empty folder: mount point of the root, or scratch folder without mounts."""
     without: tuple[str, ...] = ()
     """Layers to leave out, as if the machine refused them (tests of the fallbacks)."""
     memory_mb: int = 1024
-    """Address space of each process."""
+    """Address space of each process in MiB."""
     processes: int = 32
     """Processes and threads of a jail."""
     file_mb: int = 16
-    """Size of one file."""
+    """Size of one file in MiB."""
     scratch_mb: int = 64
-    """Size of the private scratch folder."""
+    """Size of the private scratch folder in MiB."""
     package_folders: tuple[str, ...] = ()
     """Folders of installed packages that programs can import besides the standard library."""
     guest: str = ""
-    """Module whose `BODIES` are added to what a jail can be ordered to do; empty for none."""
+    """Module whose `BODIES` are added to the orders that a jail accepts; empty for none."""
 
 
 class Zygote:
@@ -76,7 +76,7 @@ class Zygote:
     # ---- stage 0 ----
 
     def attempt(self, layer: str, action: Callable[[], None]) -> bool:
-        """Does `action` unless told not to; notes why it failed; returns whether it did not."""
+        """Runs `action` unless its layer is left out; notes failures; returns whether it worked."""
         if layer in self.config.without:
             self.layers[layer] = "left out on request"
             return False
@@ -241,7 +241,7 @@ class Zygote:
             os.umask(0o077)
             syscalls.drop_capabilities()
             syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-            # A change of user takes the request back, so it is made again.
+            # A change of user cancels the request, so it is made again.
             syscalls.die_with_parent(None if self.has("pid_namespace") else parent)
             if not self.has("pid_namespace"):
                 syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
@@ -295,7 +295,7 @@ class Zygote:
             try:
                 syscalls.mount("proc", "/proc", "proc", hardened, "subset=pid")
             except OSError:
-                # Where the container hides parts of /proc there is none: the zygote's is covered.
+                # If the container hides parts of /proc, there is none: the zygote's is covered.
                 syscalls.mount("none", "/proc", "tmpfs", hardened | syscalls.MS_RDONLY, "size=4k")
         if not self.root and self.has("user_namespace"):
             uid = 0  # the one user that its map has: the caller's, seen from inside
@@ -396,7 +396,7 @@ def start(arguments: list[str]) -> None:
     os.setsid()
     control = socket.socket(fileno=int(arguments[1]))
     control.recv(2)
-    # When memory runs out, the kernel must kill programs and never what trains beside them.
+    # When memory runs out, the kernel must kill programs, never the training process.
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("900")
     os.umask(0o022)

@@ -1,9 +1,9 @@
-"""The last stage: SymPy, asked about scalars that nothing else here can decide.
+"""The last stage: SymPy compares scalars that no earlier stage can decide.
 
-Trees are translated node by node, so no text is ever parsed or evaluated. SymPy is imported with
-the first question. All questions of one comparison share `CPU_S` seconds of CPU time, and numbers
-too large for it are never handed over. Equality that SymPy finds must also hold at the integer
-points at which the expressions have values.
+Trees are translated node by node, so SymPy never parses or evaluates text. SymPy is imported when
+it is first needed. All SymPy calls of one comparison share `CPU_S` seconds of CPU time, and numbers
+that are too large for it are never passed on. If SymPy finds two expressions equal, they must also
+be equal at the integer points at which both have values.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ from restem.verify.answers.latex.nodes import (
 from restem.verify.answers.latex.walks import mentions, variables, walk
 
 CPU_S = 2.0
-"""Seconds of CPU time for all questions of one comparison, without the import of SymPy."""
+"""Seconds of CPU time for all SymPy calls of one comparison, excluding the import of SymPy."""
 MAX_NODES = 200
-"""Nodes of the largest tree that is translated."""
+"""Number of nodes of the largest tree that is translated."""
 MAX_BITS = 4000
 """Bits of the largest integer, and of the largest constant power."""
 MAX_EXPONENT = 400
@@ -67,13 +67,13 @@ _DISCRETE = frozenset(("binom", "fact", "fact2", "gcd", "lcm"))
 
 
 class _OutOfTime(BaseException):
-    """The CPU time is used up. SymPy catches `Exception` in places, and must not catch this."""
+    """The CPU time is used up. A BaseException, because SymPy catches `Exception` in places."""
 
 
 class Oracle:
-    """Decides about scalars in one comparison.
+    """Compares scalars with SymPy within one comparison of answers.
 
-    Only a process's main thread can bound its CPU time. In other threads nothing is decided.
+    Only the main thread of a process can bound its CPU time, so other threads decide nothing.
     """
 
     def __init__(self, *, log_base: int = 10):
@@ -104,7 +104,7 @@ class Oracle:
 
     @contextlib.contextmanager
     def _deadline(self) -> Iterator[None]:
-        """Raises `_OutOfTime` inside when the CPU time of this comparison is used up."""
+        """Raises `_OutOfTime` in its body when the CPU time of this comparison is used up."""
 
         def expire(*_: object) -> None:
             raise _OutOfTime
@@ -138,7 +138,7 @@ def _equal(sympy: Any, answer: Node, gold: Node, log_base: int) -> bool | None:
 
 
 def _holds_at_points(answer: Node, gold: Node, log_base: int) -> bool | None:
-    """Returns None if two expressions differ at an integer point, else True."""
+    """Returns None if the two expressions differ at an integer point, else True."""
     node = difference(answer, gold)
     for start in _POINTS:
         names = sorted(variables(node))
@@ -153,7 +153,7 @@ def _holds_at_points(answer: Node, gold: Node, log_base: int) -> bool | None:
 
 
 def _is_small(node: Node) -> bool:
-    """Returns whether a tree can be translated, and no power or factorial in it is huge."""
+    """Returns whether a tree can be translated and contains no huge power or factorial."""
     parts = walk(node)
     return len(parts) <= MAX_NODES and all(map(_is_small_part, parts))
 

@@ -9,9 +9,9 @@ number is zero or at least
 
     1 / (u^(D-1) l),
 
-so an interval around zero narrower than that *proves* equality. Roots of unity (i, and sine and
-cosine at rational multiples of pi) are algebraic integers whose conjugates have absolute value 1,
-so the bound covers them as it stands.
+so an interval around zero that is narrower than this bound *proves* equality. Roots of unity (i,
+and sine and cosine at rational multiples of pi) are algebraic integers whose conjugates have
+absolute value 1, so the bound covers them without changes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ EXACT = -(10**9)
 
 
 class Refused(ArithmeticError):
-    """Too large to evaluate within the limits."""
+    """The value is too large to evaluate within the limits."""
 
 
 class Undefined(ArithmeticError):
@@ -46,11 +46,11 @@ class Undefined(ArithmeticError):
 
 
 class Unsupported(Undefined):
-    """A function at an argument at which it is not evaluated here."""
+    """A function cannot be evaluated here at its argument."""
 
 
 class Undecided(ArithmeticError):
-    """A ball straddles a point where the operation is undefined: more precision may tell."""
+    """A ball straddles a point where the operation is undefined; more precision may decide."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -62,12 +62,12 @@ class Algebraic:
     log_l: float
     """Log2 of a bound on the conjugates of L, at least 0."""
     radicals: frozenset[tuple[Any, int]]
-    """Radicals adjoined, each with the largest degree it can add."""
+    """Adjoined radicals, each with the largest degree that it can add."""
     order: int
-    """Order of the roots of unity adjoined."""
+    """Order of the adjoined roots of unity."""
 
     def zero_bits(self) -> float:
-        """Returns the bits such that a number below 2**-bits is zero."""
+        """Returns the number of bits such that a number below 2**-bits is zero."""
         degree = _totient(self.order)
         for _, d in self.radicals:
             degree *= d
@@ -78,7 +78,7 @@ class Algebraic:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Ball:
-    """A real or complex number, known to within 2**error."""
+    """A real or complex number that is known to within 2**error."""
 
     center: Any
     """An mpf or mpc of `MP`."""
@@ -87,7 +87,7 @@ class Ball:
     algebraic: Algebraic | None
     """None for numbers not known to be algebraic."""
     span: int
-    """Largest |log2| of any number that took part: how small a non-zero difference of such numbers
+    """Largest |log2| of all numbers involved; indicates how small a non-zero difference of them
     can reasonably be."""
 
     @property
@@ -112,7 +112,7 @@ def _totient(n: int) -> int:
 
 
 def log2(n: int) -> float:
-    """Returns log2 of max(|n|, 1), rounded up a little."""
+    """Returns log2 of max(|n|, 1), rounded up slightly."""
     n = abs(n)
     if n <= 1:
         return 0.0
@@ -121,7 +121,7 @@ def log2(n: int) -> float:
 
 
 def magnitude(center: Any) -> int:
-    """Returns an exponent m with |center| < 2**m, and not much less; EXACT for zero."""
+    """Returns an exponent m such that 2**m is a close upper bound of |center|; EXACT for zero."""
     if not center:
         return EXACT
     return int(MP.mag(center))
@@ -136,7 +136,7 @@ def make(center: Any, error: int, algebraic: Algebraic | None, span: int) -> Bal
         error = max(error, rounding) + 1
     else:
         error = rounding
-    # The size of a center that may be zero is only rounding.
+    # The size of a center that may be zero comes only from rounding.
     if size > max(EXACT, error + 2):
         span = max(span, abs(size))
     return Ball(center, error, algebraic, span)
@@ -274,7 +274,7 @@ _SMALL_PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)
 
 
 def _radical_key(a: Fraction, k: int) -> object:
-    """Returns a key that radicals of one field share if that is cheap to see: sqrt 8 and sqrt 2."""
+    """Returns a key that radicals of one field share where this is cheap to see: sqrt 8, sqrt 2."""
     if k != 2:
         return (a, k)
     n = a.numerator * a.denominator
@@ -326,7 +326,7 @@ def root(a: Value, k: int, key: object) -> Value:
     turn = None
     if not a.real and abs(center.imag) <= MP.ldexp(1, a.error):
         center = center.real
-        # A real number computed by way of complex ones; what is dropped is within the error.
+        # A real number that was computed with complex ones; the dropped part is within the error.
     if not hasattr(center, "_mpc_") and center < 0:
         center = -center
         turn = Fraction(-1) if k % 2 else unit_root(Fraction(1, k))

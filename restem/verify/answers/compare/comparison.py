@@ -10,12 +10,12 @@ class Comparison:
     """Whether two answers or parts of answers are equal, and how that was decided."""
 
     equal: bool
-    """True only if equality was shown."""
+    """Whether equality was shown."""
     method: str
-    """What was compared: "numeric", "symbolic", "list", "interval", ..."""
+    """Kind of comparison: "numeric", "symbolic", "list", "interval", ..."""
     detail: str = ""
-    """Why equality could not be shown."""
+    """Reason why equality could not be shown."""
     evidence: str = ""
-    """What equality rests on; empty for a proof."""
+    """Evidence that equality rests on; empty for a proof."""
     undecided: bool = False
     """Whether equality was neither shown nor refuted."""

@@ -1,4 +1,4 @@
-"""Evaluates parsed answers at a point, to a chosen precision, within limits."""
+"""Evaluation of parsed answers at a point, to a chosen precision and within limits."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ from restem.verify.answers.latex.walks import mentions
 MAX_FACTORIAL = 6000
 """Largest number whose factorial is computed."""
 MAX_ROOT = 60
-"""Degree past which roots are computed as exponentials, which rules out a proof."""
+"""Largest degree of roots that are computed algebraically; larger ones rule out a proof."""
 MAX_TERMS = 1000
-"""Terms of the longest sum or product that is written out."""
+"""Number of terms of the longest sum or product that is expanded."""
 MAX_NODES = 20_000
-"""Operations in one evaluation."""
+"""Maximum number of operations in one evaluation."""
 
 
 class Evaluation:
@@ -170,7 +170,7 @@ class Evaluation:
     def _turn(self, node: Node) -> Fraction | None:
         """Returns r if the node is r pi for a rational r, else None.
 
-        Random rationals are put for pi: a ratio that does not depend on it is r.
+        Pi is replaced by random rationals; if the ratio does not depend on them, it is r.
         """
         ratios = set()
         for value in (Fraction(104729, 7919), Fraction(-1299709, 3571), Fraction(15485863, 611953)):
@@ -282,7 +282,7 @@ class Evaluation:
         return total
 
     def _application(self, name: str, argument: Node) -> Value:
-        """Returns a fixed random number for each unknown function and each argument."""
+        """Returns a random number that is fixed for each unknown function and argument."""
         if isinstance(argument, Tuple | List):
             spelled = repr(argument)
         else:
@@ -293,7 +293,7 @@ class Evaluation:
 
 
 def numeral_value(node: Numeral) -> Fraction:
-    """Returns the number that a numeral writes."""
+    """Returns the number that a numeral denotes."""
     digits, base = node.digits, node.base
     if not 2 <= base <= 36 or len(digits) > 2000:
         raise Undefined("a base outside 2 to 36")

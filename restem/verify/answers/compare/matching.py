@@ -1,4 +1,4 @@
-"""Compares parsed answers part by part."""
+"""Comparison of parsed answers, part by part."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ from restem.verify.answers.latex.walks import mentions, mentions_kind, replace, 
 from restem.verify.answers.options import Options
 
 MAX_LIST = 60
-"""Elements of the longest list that is compared; each is tried against each."""
+"""Number of elements of the longest list that is compared; all pairs are tried."""
 
 _METHODS = {
     Set: "set", List: "list", Tuple: "tuple", Matrix: "matrix", Text: "text", Ratio: "ratio",
     Numeral: "base", Relation: "equation", Union: "interval", Difference: "interval",
     Reals: "interval",
 }  # fmt: skip
-"""Names of the comparison of two equal nodes."""
+"""Names of the method for two equal nodes."""
 _NUMBER_SETS = {Union, Difference, Intersection, Reals, NumberSet, SetBuilder, Empty}
 _SCALARS = {
     Number, Symbol, Constant, Sum, Product, Inverse, Negation, Power, Function, Application,
@@ -76,12 +76,12 @@ _SCALARS = {
 
 
 class Matcher:
-    """Compares two parsed answers under given options."""
+    """Compares two parsed answers under the given options."""
 
     def __init__(self, options: Options, oracle: Oracle | None = None):
         """Args:
         options: what MATH's conventions leave open.
-        oracle: asked about scalars that `compare_values` leaves undecided.
+        oracle: compares scalars that `compare_values` leaves undecided.
         """
         self.options = options
         self.undecided = False
@@ -89,7 +89,7 @@ class Matcher:
         self._oracle = oracle
 
     def match(self, answer: Node, gold: Node) -> Comparison:
-        """Compares two answers or parts of answers; the gold answer says what is looked for."""
+        """Compares two answers or parts of answers, by rules that the gold answer selects."""
         if answer == gold:
             return Comparison(True, _METHODS.get(type(gold), "symbolic"))
         answer, gold = _spread(answer), _spread(gold)
@@ -174,7 +174,7 @@ class Matcher:
         return result
 
     def match_residues(self, answer: Node, gold: Node) -> Comparison:
-        """Compares residues: the same modulus, and values that differ by a multiple of it."""
+        """Compares residues: equal if the modulus is the same and divides the difference."""
         if not isinstance(answer, Residue) or not isinstance(gold, Residue):
             return Comparison(False, "residue", "one has a modulus, the other has none")
         if not self.match(answer.modulus, gold.modulus).equal:
@@ -186,7 +186,7 @@ class Matcher:
         return Comparison(whole.equal, "residue", "" if whole.equal else "another residue")
 
     def match_quantities(self, answer: Node, gold: Node) -> Comparison:
-        """Compares answers of which at least one has units, or words that measure nothing."""
+        """Compares answers of which at least one has units, or other words after its value."""
         a, given = _value_and_units(answer)
         b, wanted = _value_and_units(gold)
         if wanted and not given:
@@ -215,7 +215,7 @@ class Matcher:
         return self.match(a, b)
 
     def match_numerals(self, answer: Node, gold: Node) -> Comparison:
-        """Compares answers of which at least one is written in a stated base."""
+        """Compares answers of which at least one states its base."""
         if self.options.bases == "value":
             return self.match_scalars(answer, gold)
         if isinstance(answer, Numeral) and isinstance(gold, Numeral):
@@ -227,7 +227,7 @@ class Matcher:
             return self.match_scalars(answer, gold)
         if self.options.bases == "required" or not isinstance(answer, Number):
             return Comparison(False, "base", "no base given")
-        # The digits as written, read in base ten on both sides.
+        # Compares the digits as written, read in base ten on both sides.
         plain = gold.digits.strip("-").replace(".", "").isdigit()
         same = plain and Fraction(gold.digits) == answer.value
         return Comparison(same, "base", "" if same else "other digits, and no base given")
@@ -236,7 +236,7 @@ class Matcher:
         """Compares answers of which at least one is a ratio."""
         if isinstance(answer, Ratio) and isinstance(gold, Ratio):
             if self.options.lowest_terms and len(answer.parts) == len(gold.parts):
-                # a : b : ... is c : d : ... if a d = b c, and so on.
+                # a : b : ... equals c : d : ... if a d = b c, and so on.
                 crosswise = [Product((part, gold.parts[0])) for part in answer.parts]
                 return self.match_rows(
                     crosswise, [Product((part, answer.parts[0])) for part in gold.parts], "ratio"
@@ -251,7 +251,7 @@ class Matcher:
     # Several parts.
 
     def match_rows(self, answers: Sequence[Node], golds: Sequence[Node], method: str) -> Comparison:
-        """Compares part by part, in order."""
+        """Compares two sequences part by part, in order."""
         if len(answers) != len(golds):
             return Comparison(False, method, "another number of parts")
         evidence = ""
@@ -263,7 +263,7 @@ class Matcher:
         return Comparison(True, method, evidence=evidence)
 
     def match_lists(self, answer: Node, gold: Node) -> Comparison:
-        """Compares without order; braces and bare lists may stand for each other."""
+        """Compares lists or sets, ignoring order; braces and bare lists are interchangeable."""
         match answer, gold:
             case (Tuple(items=given), List(wanted)) | (List(given), Tuple(items=wanted)) if (
                 self.options.bare_lists
@@ -290,7 +290,7 @@ class Matcher:
         return Comparison(True, method)
 
     def _match_counted(self, answers: Sequence[Node], golds: Sequence[Node]) -> Comparison:
-        """Compares lists in which an element counts as often as it occurs."""
+        """Compares lists in which repeated elements count."""
         if len(answers) != len(golds):
             return Comparison(False, "list", "another number of parts")
         # Equality is transitive, so taking the first partner that fits loses nothing.
@@ -313,7 +313,7 @@ class Matcher:
                 if not result.equal:
                     return result
             return Comparison(True, "matrix")
-        # A vector may be written as a point; then only its entries count.
+        # A vector may be written as a point; only its entries are compared.
         given, wanted = _entries(answer), _entries(gold)
         if given is None or wanted is None:
             return Comparison(False, "matrix", "one is a matrix, the other is not")
@@ -323,7 +323,7 @@ class Matcher:
         try:
             same = sets.equal(sets.from_answer(answer), sets.from_answer(gold))
         except sets.NotASet:
-            # End points with variables: the same intervals in the same order.
+            # End points with variables: the intervals must be the same, in the same order.
             match answer, gold:
                 case Tuple(opening, items, closing), Tuple(left, golds, right):
                     if (opening, closing) != (left, right):
@@ -334,7 +334,7 @@ class Matcher:
 
 
 def _word(node: Node) -> str | None:
-    """Returns a node as a word, if it may be one."""
+    """Returns a node as a word, if it can be read as one."""
     match node:
         case Text(words):
             return text_key(words)
@@ -349,7 +349,7 @@ def _word(node: Node) -> str | None:
 
 
 def _elements(node: Node) -> list[Node]:
-    """Returns the elements of a list or set, or the node itself as the only one."""
+    """Returns the elements of a list or set; for any other node, the node itself."""
     if not isinstance(node, List | Set):
         return [node]
     elements: list[Node] = []
@@ -401,7 +401,7 @@ def _parameter(node: Node) -> Node | None:
 
 
 def _with_parameter_of(answer: Node, gold: Node) -> Node:
-    """Returns a family of solutions with its integer parameter named as in the gold answer."""
+    """Returns a family of solutions with its integer parameter renamed as in the gold answer."""
     given, wanted = _parameter(answer), _parameter(gold)
     if given is None or wanted is None or given == wanted or mentions(answer, wanted):
         return answer
@@ -409,7 +409,7 @@ def _with_parameter_of(answer: Node, gold: Node) -> Node:
 
 
 def _entries(node: Node) -> tuple[Node, ...] | None:
-    """Returns the entries of a vector, or None if the node is none."""
+    """Returns the entries of a vector, or None if the node is not a vector."""
     match node:
         case Tuple("(", items, ")"):
             return items

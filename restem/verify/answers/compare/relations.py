@@ -1,4 +1,4 @@
-"""Compares equations and inequalities, with each other and with values or sets."""
+"""Comparison of equations and inequalities with each other, and with values or sets."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _MIRRORED = {">": "<", ">=": "<="}
 
 
 class Relations:
-    """Compares relations; their sides are compared by the callables given."""
+    """Compares relations; the given callables compare their sides."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Relations:
         """Args:
         options: the conventions in force.
         match: compares two answers or parts of answers.
-        match_rows: compares two sequences part by part; the string names what they are.
+        match_rows: compares two sequences part by part; the string names their kind.
         """
         self._options = options
         self._match = match
@@ -87,7 +87,7 @@ class Relations:
         if (
             not variables(first)
             and not variables(last)
-            # A chain of numbers: the last is the answer, if the chain is true.
+            # In a chain of numbers, the last one is the answer if the chain is true.
             and all(self._match(side, last).equal for side in relation.sides[:-1])
         ):
             return last
@@ -113,7 +113,7 @@ class Relations:
         return Comparison(same, "inequality", "" if same else "another inequality")
 
     def _match_membership(self, answer: Relation, gold: Relation) -> Comparison:
-        """Compares `x \\in [0,1]` with the same or with `0 \\le x \\le 1`."""
+        """Compares `x \\in [0,1]` with a membership or with `0 \\le x \\le 1`."""
         if answer.operators == gold.operators == ("in",):
             return self._match_rows(answer.sides, gold.sides, "inequality")
         inside, other = (answer, gold) if "in" in answer.operators else (gold, answer)
@@ -126,7 +126,7 @@ class Relations:
     def _match_equations(self, answer: Relation, gold: Relation) -> Comparison:
         answer, gold = _without_middle(answer), _without_middle(gold)
         if not variables(answer) and not variables(gold):
-            # `0.56 = 56\\%`: each says one number twice.
+            # `0.56 = 56\\%`: each states one number twice.
             given, wanted = self._labeled(answer), self._labeled(gold)
             if given is not None and wanted is not None:
                 return self._match(given, wanted)
@@ -140,7 +140,7 @@ class Relations:
         """Returns whether the differences of the sides are a constant multiple of each other.
 
         f = c g for a constant c if f(p) g(q) = f(q) g(p) at random points p, q. With `positive`,
-        c must be positive, which keeps the sense of an inequality.
+        c must be positive, which preserves the direction of an inequality.
         """
         f, g = difference(*answer.sides), difference(*gold.sides)
         names = sorted(variables(g))
@@ -168,7 +168,7 @@ def _same_set(method: str, a: Node, b: Node) -> Comparison:
 
 
 def _ascending(relation: Relation) -> Relation:
-    """Returns a chain of inequalities read from the small end to the large one."""
+    """Returns a chain of inequalities in ascending order."""
     if relation.operators and all(operator in _MIRRORED for operator in relation.operators):
         operators = tuple(_MIRRORED[operator] for operator in reversed(relation.operators))
         return Relation(relation.sides[::-1], operators)
@@ -183,7 +183,7 @@ def _without_middle(equation: Relation) -> Relation:
 
 
 def is_label(node: Node) -> bool:
-    """Returns whether the left side of an equation only names what the right side is."""
+    """Returns whether the left side of an equation only names the value on the right."""
     match node:
         case Symbol() | Application() | Text():
             return True

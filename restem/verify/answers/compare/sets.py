@@ -1,8 +1,8 @@
 r"""Sets of real numbers: intervals, unions, differences and inequalities, compared exactly.
 
-Both sets are cut at all end points that occur in either. This leaves points, and open gaps between
-neighbors, each wholly inside or wholly outside each set, so that a set is a set of cells, and two
-sets are equal if their cells are:
+Both sets are cut at all end points that occur in either of them. This leaves points, and open gaps
+between neighbors. Each of these cells is wholly inside or wholly outside each set, so two sets are
+equal if they consist of the same cells:
 
     (-oo, 2] \cup (2, 5)  and  (-oo, 5), cut at -oo < 2 < 5 < oo:
     gap(-oo, 2), point 2, gap(2, 5)  both times.
@@ -34,17 +34,17 @@ from restem.verify.answers.latex.nodes import (
 from restem.verify.answers.latex.walks import variables
 
 MAX_ENDPOINTS = 40
-"""End points of both sets together; comparing larger ones takes too long."""
+"""Maximum number of end points of both sets together; more would take too long."""
 
 _MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "!=": "!=", "=": "="}
 
 
 class NotASet(ValueError):
-    """The node denotes no set of reals that can be cut at constants."""
+    """The node does not denote a set of reals that can be cut at constants."""
 
 
 def is_interval(node: Node) -> bool:
-    """Returns whether a node can only be meant as an interval.
+    """Returns whether a node can only denote an interval.
 
     A square bracket or an infinite end makes it one; `(1, 2)` may be a point.
     """
@@ -64,7 +64,7 @@ def from_answer(node: Node) -> Node:
     A list of inequalities is the union of their solutions.
 
     Raises:
-      NotASet: it is another kind of list.
+      NotASet: if it is a different kind of list.
     """
     if isinstance(node, Quantity):
         return from_answer(node.value)
@@ -76,7 +76,7 @@ def from_answer(node: Node) -> Node:
 
 
 def _solutions(node: SetBuilder) -> Node:
-    """Returns the set of the reals that satisfy a set builder's conditions."""
+    """Returns the set of reals that satisfy the conditions of a set builder."""
     if any(variables(condition) != {node.variable.name} for condition in node.conditions):
         raise NotASet
     parts = tuple(from_relation(condition) for condition in node.conditions)
@@ -88,7 +88,7 @@ def from_relation(node: Node) -> Node:
     """Returns the solution set of an inequality in one bare variable, or of several joined by "or".
 
     Raises:
-      NotASet: it is another kind of relation.
+      NotASet: if it is a different kind of relation.
     """
     if isinstance(node, List):
         parts = tuple(from_relation(item) for item in node.items)
@@ -143,7 +143,7 @@ def equal(a: Node, b: Node) -> bool:
     """Returns whether two set expressions denote the same set of reals.
 
     Raises:
-      NotASet: one of them is no set, or has an end point that is no real constant.
+      NotASet: if one of them is not a set, or has an end point that is not a real constant.
     """
     ends: list[Node] = []
     _collect(a, ends)
@@ -214,10 +214,10 @@ class _Line:
     def _interval_cells(self, node: Tuple) -> frozenset[int]:
         low, high = (self.index[end] for end in node.items)
         if low > high or (low == high and (node.opening, node.closing) != ("[", "]")):
-            # `(2, 2)` is a point and no way to write the empty set.
+            # `(2, 2)` is a point, not a way to write the empty set.
             raise NotASet
         cells = set(range(2 * low + 1, 2 * high))
-        # Infinity is no number: a bracket that closes it is a mistake, not a spelling.
+        # Infinity is not a number: a closed bracket beside it is a mistake, not a notation.
         if node.opening == "[":
             if low == 0:
                 raise NotASet

@@ -1,4 +1,4 @@
-"""Plus-minus, percent and degree signs, as part of a whole answer."""
+"""Plus-minus, percent and degree signs that belong to a whole answer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIGNS: tuple[type[Percent] | type[Degree], ...] = (Percent, Degree)
 
 
 def choose_signs(node: Node, sign: int) -> Node:
-    """Returns the node with the upper (1) or the lower (-1) of its double signs."""
+    """Returns the node with its double signs resolved to the upper (1) or lower (-1) sign."""
     if isinstance(node, PlusMinus):
         inner = choose_signs(node.value, sign)
         return inner if node.sign * sign > 0 else Negation(inner)
@@ -45,7 +45,7 @@ def has_sign(node: Node, kind: type[Percent] | type[Degree]) -> bool:
 
 
 def without_sign(node: Node, kind: type[Percent] | type[Degree]) -> Node:
-    """Returns the node without the signs that `has_sign` sees, in every part of a set or point."""
+    """Returns the node without the signs that `has_sign` finds, in every part of a set or point."""
     match node:
         case Percent(value) | Degree(value) if isinstance(node, kind):
             return without_sign(value, kind)

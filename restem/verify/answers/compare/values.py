@@ -1,22 +1,22 @@
-"""Decides whether two scalar expressions have the same value.
+"""Whether two scalar expressions have the same value.
 
 Constants are compared by proof wherever a proof is known:
 
 * rational numbers exactly;
 * algebraic numbers (radicals, complex numbers, trigonometry at rational multiples of pi) by the
   root bound of `balls`;
-* expressions in pi and e that are otherwise algebraic by putting random rationals for pi and e:
+* expressions in pi and e that are otherwise algebraic by replacing pi and e with random rationals:
   an identity that holds for all values holds for these, and since pi is transcendental, one that
   does not hold for all values does not hold for pi.
 
 Expressions with variables are compared at random points (Schwartz and Zippel: a polynomial of
 degree d that is not zero vanishes at a random point of a set of size S with probability at most
-d/S; S is 2^24 and there are several points), each point decided as above. The points come from a
-hash of both answers: they are repeatable, and no answer can be built to match them.
+d/S; S is 2^24 and there are several points), and each point is decided as above. The points come
+from a hash of both answers, so they are reproducible, and no answer can be built to match them.
 
 Logarithms and functions such as sin(x) at general arguments have no decision procedure, and for a
-sum of many radicals the root bound asks for too many digits. There, agreement to 300 bits beyond
-four times the size of every number involved, at every point, is taken as equality, and
+sum of many radicals the root bound needs too many digits. In these cases, agreement to 300 bits
+beyond four times the size of every number involved, at every point, counts as equality, and
 `Comparison.evidence` says so.
 """
 
@@ -50,17 +50,17 @@ from restem.verify.answers.latex.nodes import (
 from restem.verify.answers.latex.walks import mentions, mentions_kind, variables, walk
 
 START_BITS = 96
-"""Precision of the first evaluation."""
+"""Precision of the first evaluation in bits."""
 MAX_BITS = 20_000
-"""Precision past which no proof is tried; evidence that needs more counts as "not shown equal"."""
+"""Largest precision of a proof in bits; evidence that needs more counts as "not shown equal"."""
 EVIDENCE_BITS = 300
 """Bits of agreement that count as evidence, beyond four times the size of the numbers involved."""
 AGREEMENT = "equal to 300 bits and more"
 """Evidence for equality without a proof."""
 POINTS = 3
-"""Points at which two functions must agree at the least."""
+"""Minimum number of points at which two functions must agree."""
 OFFERED = 36
-"""Points tried in all, those where the gold answer is not real included."""
+"""Number of points tried, including those where the gold answer is not real."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class _Zero:
 
 
 def seeded(*nodes: object) -> random.Random:
-    """Returns random numbers that depend on the expressions given and on nothing else."""
+    """Returns a random generator that depends only on the given expressions."""
     return random.Random(hashlib.sha256(repr(nodes).encode("utf-8", "replace")).digest())
 
 
@@ -86,8 +86,8 @@ def difference(a: Node, b: Node) -> Node:
 def compare_values(a: Node, b: Node, *, log_base: int = 10) -> Comparison:
     """Compares two scalar expressions as numbers or, if they have variables, as functions.
 
-    Variables are real. Where the gold answer (`b`) is real, so must the prediction be; points where
-    the gold answer is not real (its radicals have another domain) are left out.
+    Variables are real. Where the gold answer (`b`) is real, the prediction must be real too; points
+    where the gold answer is not real (because of the domain of its radicals) are left out.
     """
     if a == b:
         return Comparison(True, "symbolic")
@@ -103,7 +103,7 @@ def compare_values(a: Node, b: Node, *, log_base: int = 10) -> Comparison:
 
 
 def approximate(node: Node, *, log_base: int = 10) -> float | None:
-    """Returns a real constant as a float, for ordering; None for anything else."""
+    """Returns a real constant as a float, for ordering; None for any other node."""
     if node == INFINITY:
         return math.inf
     if node == MINUS_INFINITY:
@@ -142,7 +142,7 @@ def _compare_constants(a: Node, b: Node, node: Node, log_base: int) -> Compariso
 
 def _compare_functions(a: Node, b: Node, node: Node, names: list[str], log_base: int) -> Comparison:
     numbers = seeded(a, b)
-    # Where roots and absolute values branch, more patterns of signs must be seen.
+    # Roots and absolute values branch, so more patterns of signs must be tried.
     wanted = POINTS * 4 if _branches(node) else POINTS * 2
     complex_allowed = mentions(node, I)
     proved = True
@@ -171,7 +171,7 @@ def _decide(
 ) -> _Zero:
     """Returns whether the node is zero at a point.
 
-    Pi and e are taken as variables if that decides what numbers alone cannot.
+    Pi and e are treated as variables if that decides what numbers alone cannot.
     """
     found = _zero_at(node, point, log_base)
     if not found.zero or found.proved:
@@ -185,7 +185,7 @@ def _decide(
                 generic = _zero_at(node, {**point, **constants}, log_base)
             except (Undefined, Undecided):
                 continue
-            # e^{i pi} = -1 does not hold for all e and pi: only polynomials decide.
+            # e^{i pi} = -1 does not hold for all e and pi, so this decides only polynomials.
             return dataclasses.replace(generic, proved=True) if generic.algebraic else found
     return found
 
@@ -207,7 +207,7 @@ def _zero_at(node: Node, point: Mapping[str, Fraction], log_base: int) -> _Zero:
         if balls.is_nonzero(value):
             return _Zero(False, True, algebraic)
         needed = value.algebraic.zero_bits() if algebraic else math.inf
-        # A proof out of reach (the sum of a dozen radicals) leaves agreement as evidence.
+        # If a proof is out of reach (a sum of a dozen radicals), agreement counts as evidence.
         provable = needed <= MAX_BITS
         if not provable:
             needed = EVIDENCE_BITS + 4 * value.span
@@ -233,13 +233,14 @@ def _is_real(node: Node, point: Mapping[str, Fraction], log_base: int) -> bool:
 def _points(
     names: list[str], numbers: random.Random, *, small: bool = False
 ) -> Iterator[dict[str, Fraction]]:
-    """Yields random points: all positive, of mixed signs, and near zero, in turn.
+    """Yields random points: all positive, with mixed signs, and near zero, in turn.
 
-    The mixed ones step through the patterns of signs, so that no function of |x| passes for one of
-    x. Radicals and logarithms are real only in part of space, so many points are offered.
+    Points with mixed signs go through all patterns of signs, so that a function of |x| is not taken
+    for one of x. Radicals and logarithms are real only in part of the space, so many points are
+    tried.
 
     Args:
-      small: stay near zero throughout, for functions that grow fast or oscillate.
+      small: keeps all points near zero, for functions that grow fast or oscillate.
     """
     patterns = range(1, 2 ** min(len(names), 12))
     order = numbers.sample(patterns, min(len(patterns), OFFERED)) if patterns else [0]
@@ -270,7 +271,7 @@ def _grows(node: Node) -> bool:
 
 
 def _branches(node: Node) -> bool:
-    """Returns whether a function of variables may change its formula with their signs."""
+    """Returns whether the node contains functions whose formula depends on the variables' signs."""
     for part in walk(node):
         match part:
             case Power(_, Number() | Symbol()):

@@ -1,4 +1,4 @@
-"""What stands inside delimiters: brackets, groups, sets, absolute values and matrices."""
+"""A reader of delimited expressions: brackets, groups, sets, absolute values and matrices."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MATRICES = frozenset(("pmatrix", "bmatrix", "matrix", "Bmatrix", "smallmatrix")
 
 
 class Brackets:
-    """Reads delimiters; what stands between them is read by the callables given."""
+    """Reads delimiters; the given callables read what is between them."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Brackets:
         return not self._bars
 
     def listing(self) -> Node:
-        """Reads a comma-separated list; a single element is no list."""
+        """Reads a comma-separated list; a single element is not made a list."""
         items = self._items()
         return items[0] if len(items) == 1 else List(tuple(items))
 

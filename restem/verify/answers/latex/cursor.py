@@ -1,4 +1,4 @@
-"""A position in an answer's tokens, and the readers of what holds no other expression."""
+"""A position in an answer's tokens, and readers of what contains no other expression."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from restem.verify.answers.latex.nodes import Number
 from restem.verify.answers.latex.tokens import ParseError, Token
 
 MAX_DEPTH = 40
-"""Brackets, signs and arguments nested deeper than this are not read."""
+"""Maximum nesting depth of brackets, signs and arguments."""
 
 
 class Cursor:
@@ -36,7 +36,7 @@ class Cursor:
         return token
 
     def replace(self, token: Token) -> None:
-        """Puts another token at the position."""
+        """Replaces the token at the position."""
         self.tokens[self.at] = self.token = token
 
     def descend(self) -> None:
@@ -60,13 +60,13 @@ class Cursor:
         return self.token.kind == "text" and self.token.value.lower() in values
 
     def expect(self, value: str) -> None:
-        """Moves past an operator that must stand here."""
+        """Moves past an operator, which is required here."""
         if not self.is_op(value):
             raise ParseError(f"expected {value}")
         self.move(self.at + 1)
 
     def expect_cmd(self, value: str, problem: str) -> None:
-        """Moves past a command that must stand here."""
+        """Moves past a command, which is required here."""
         if not self.is_cmd(value):
             raise ParseError(problem)
         self.move(self.at + 1)
@@ -74,7 +74,7 @@ class Cursor:
     def minus(self) -> bool:
         """Moves past a sign; returns whether it is a minus.
 
-        Two signs side by side are no sign: `--5` may be meant as 5, as -5 or as a dash.
+        Two adjacent signs are not read as a sign: `--5` may mean 5, -5 or a dash.
         """
         if not self.is_op("-", "+"):
             return False

@@ -1,7 +1,7 @@
-"""The tight part of the grammar: what is read before any `+`, `=` or comma is looked for.
+"""The part of the grammar that binds more tightly than `+`, `=` or a comma.
 
-A factor is a number, a symbol, a TeX command with its arguments or a bracket, with the powers,
-factorials and signs written after it.
+A factor is a number, a symbol, a TeX command with its arguments, or a bracket, together with the
+powers, factorials and signs written after it.
 """
 
 from __future__ import annotations
@@ -82,12 +82,12 @@ class Factors:
     ):
         """Args:
         cursor: the position, shared with the other readers.
-        brackets: reads what stands inside delimiters.
+        brackets: reads delimited expressions.
         sum: reads a sum without relations.
         product: reads a product.
         """
         self.units: list[tuple[str, int]] = []
-        """Currency signs seen since the current side of a relation began."""
+        """Currency signs since the start of the current side of a relation."""
         self._cursor = cursor
         self._brackets = brackets
         self._sum = sum
@@ -97,7 +97,7 @@ class Factors:
         """Returns whether a factor can start here, next to another one."""
         token = self._cursor.token
         if token.kind == "num":
-            # Side by side, numbers are a mixed number or nothing; `(-1) 2` and `5!7!` are products.
+            # Two adjacent numbers can only be a mixed number; `(-1) 2` and `5!7!` are products.
             before, _, after = self._cursor.tokens[self._cursor.at - 1 : self._cursor.at + 2]
             if before.kind == "op" and before.value == "!":
                 return after.kind == "op" and after.value == "!"
@@ -111,7 +111,7 @@ class Factors:
         return token.kind == "cmd" and token.value in _STARTING_COMMANDS
 
     def at_modulus(self) -> bool:
-        """Returns whether a modulus stands here."""
+        """Returns whether a modulus starts here."""
         token = self._cursor.token
         if token.value == "(":
             token = self._cursor.tokens[self._cursor.at + 1]
@@ -121,7 +121,7 @@ class Factors:
         """Reads a primary with its powers, factorials, percent and degree signs.
 
         Args:
-          leading: whether it is the first factor of a product, where words may stand before it.
+          leading: whether it is the first factor of a product, which words may precede.
         """
         cursor = self._cursor
         start = cursor.token
@@ -168,7 +168,7 @@ class Factors:
         raise ParseError("too many powers")
 
     def _takes_degree(self) -> bool:
-        """Moves past `\\circ` or `{\\circ}`; returns whether it stood here."""
+        """Moves past `\\circ` or `{\\circ}`; returns whether it was here."""
         cursor = self._cursor
         if cursor.is_cmd("circ"):
             cursor.take()
@@ -243,7 +243,7 @@ class Factors:
         raise ParseError(f"cannot read {token.value!r} here")
 
     def argument(self) -> Node:
-        """Reads what a TeX command takes: a group or one token, and of a number one digit."""
+        """Reads the argument of a TeX command: a group or one token; of a number, one digit."""
         cursor = self._cursor
         cursor.descend()
         node: Node

@@ -1,7 +1,7 @@
 """The syntax trees of parsed answers.
 
-A tree says how an answer is written, not what it is worth: `9^{9^{9}}` is a `Power` of a `Power`,
-and `compare/` refuses to evaluate it. Nodes are immutable and hashable, and equal if they have the
+A tree represents how an answer is written, not its value: `9^{9^{9}}` is a `Power` of a `Power`,
+which `compare/` refuses to evaluate. Nodes are immutable and hashable, and equal if they have the
 same type and the same parts.
 """
 
@@ -130,7 +130,7 @@ class Negation(Node):
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Power(Node):
-    """A base to an exponent; the k-th root is the power of an `Inverse`."""
+    """A base raised to an exponent; the exponent of a k-th root is an `Inverse`."""
 
     base: Node
     exponent: Node
@@ -163,7 +163,7 @@ class Application(Node):
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class PlusMinus(Node):
-    """A term whose sign is either."""
+    """A term with either sign."""
 
     sign: int
     """1 for `\\pm`, -1 for `\\mp`."""
@@ -318,7 +318,7 @@ class Empty(Node):
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Union(Node):
-    """What is in any of the parts."""
+    """The union of sets: the numbers in any of the parts."""
 
     parts: tuple[Node, ...]
 
@@ -328,7 +328,7 @@ class Union(Node):
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Intersection(Node):
-    """What is in all of the parts."""
+    """The intersection of sets: the numbers in all of the parts."""
 
     parts: tuple[Node, ...]
 
@@ -338,7 +338,7 @@ class Intersection(Node):
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Difference(Node):
-    """What is in the left set and not in the right one."""
+    """The numbers that are in the left set and not in the right one."""
 
     left: Node
     right: Node
@@ -371,7 +371,7 @@ class Relation(Node):
 
     sides: tuple[Node, ...]
     operators: tuple[str, ...]
-    """One fewer than there are sides: "=", "!=", "<", "<=", ">", ">=" or "in"."""
+    """Operators between the sides: "=", "!=", "<", "<=", ">", ">=" or "in"."""
 
     def children(self) -> tuple[Node, ...]:
         return self.sides

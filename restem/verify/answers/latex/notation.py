@@ -1,8 +1,8 @@
-r"""Normalizes an answer's LaTeX: no layout, one name for each symbol.
+r"""Normalization of an answer's LaTeX: no layout, and one name for each symbol.
 
 This is the part of Minerva's normalization (arXiv 2206.14858, appendix D.1) that concerns spelling.
-What that one *drops* (units, words, the left side of `=`) is kept here for the parser, which can
-tell `3 \text{ cm}` from `3 \text{ m}`.
+What Minerva *drops* (units, words, the left side of `=`) is kept here for the parser, which can
+distinguish `3 \text{ cm}` from `3 \text{ m}`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from restem.verify.answers.extract import balanced
 
 MAX_CHARS = 4000
-"""Longer answers are compared as strings and never parsed; MATH's longest gold has 159."""
+"""Maximum characters of an answer that is parsed; longer ones are compared as strings."""
 
 ROW = "\ue000"
 r"""Stands for TeX's `\\` in cleaned answers, so that no pattern takes half of it for a command."""
@@ -97,7 +97,7 @@ def clean(answer: str) -> str:
 
 
 def _without_layout(text: str) -> str:
-    """Returns a text that has commands with layout removed and synonyms spelled one way."""
+    """Returns a text with layout commands removed and synonyms spelled one way."""
     # Functions as replacements: templates with a backslash are expanded in Python.
     text = text.replace("\\\\$", "\\$")
     text = text.replace("\\\\", ROW)
@@ -150,7 +150,7 @@ def squeeze(cleaned: str) -> str:
 
 
 def text_key(cleaned: str) -> str:
-    """Returns a verbal answer as a human compares it: words, single spaces, no capitals."""
+    """Returns the words of a verbal answer, in lower case with single spaces, for comparison."""
     text = _WORDS_ONLY.sub(" ", cleaned.replace(r"\text", " "))
     text = _CLOCK_DOTS.sub(lambda match: match[1] + "m", text.casefold())
     text = _PUNCTUATION.sub(" ", text)

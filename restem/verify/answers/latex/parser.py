@@ -1,7 +1,7 @@
 """A recursive-descent parser from LaTeX answers to the trees of `nodes`.
 
-This module reads the loose part of the grammar, from lists down to products; `factors` reads what
-is tighter, and `brackets` what is delimited. Nothing here computes.
+This module reads the loosely binding part of the grammar, from lists down to products. `factors`
+reads what binds more tightly, and `brackets` what is delimited. Nothing here computes.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ def parse(cleaned: str, *, thousands: bool = True) -> Node:
     """Returns the syntax tree of a cleaned answer.
 
     Args:
-      cleaned: what `notation.clean` returned.
+      cleaned: result of `notation.clean`.
       thousands: see `tokens.tokenize`.
 
-    Raises:
-      ParseError: it is no answer in this grammar, or is too large or too deep.
+      Raises:
+      ParseError: if it is not an answer in this grammar, or is too large or too deep.
     """
     return _Parser(Cursor(tokenize(cleaned, thousands=thousands))).answer()
 
@@ -112,7 +112,7 @@ class _Parser:
             sides.append(side)
         self.factors.units = outer_units
         cursor.ascend()
-        # An approximation only says again what stood before it.
+        # An approximation only repeats what precedes it.
         if "~" in operators:
             cut = operators.index("~")
             sides, operators = sides[: cut + 1], operators[:cut]
@@ -209,7 +209,7 @@ class _Parser:
                 else:
                     factors.append(Inverse(self.signed_factor()))
             elif cursor.is_cmd("$"):
-                # `5\\$`, as some write it.
+                # `5\\$`, as some authors write it.
                 cursor.take()
                 self.factors.units.append(("dollar", 1))
             elif self.factors.starts():

@@ -1,4 +1,4 @@
-"""Cuts a cleaned answer into tokens for the parser."""
+"""A tokenizer of cleaned answers, for the parser."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Token:
 
     kind: str
     """"num" (digits and point), "sym" (a letter), "cmd" (a TeX command, without its backslash),
-    "text" (words), "base" (digits|base), "sep" ("or" and what else lists), "op" (one character),
+    "text" (words), "base" (digits|base), "sep" ("or" and other separators), "op" (one character),
     "end"."""
     value: str
     """The token's text."""
     spaced: bool = False
-    """Whether white space stood before it."""
+    """Whether white space precedes it."""
 
 
 _FUNCTIONS = "sin cos tan sec csc cot arcsin arccos arctan sinh cosh tanh log ln lg exp sqrt"
@@ -50,11 +50,11 @@ def tokenize(cleaned: str, *, thousands: bool = True) -> list[Token]:
     """Returns the tokens of a cleaned answer, with an "end" token after them.
 
     Args:
-      cleaned: what `notation.clean` returned.
+      cleaned: result of `notation.clean`.
       thousands: read `1,234` outside brackets as one number rather than as a list of two.
 
     Raises:
-      ParseError: too many tokens, an open text group, or a character that no answer has.
+      ParseError: if there are too many tokens, an open text group, or an invalid character.
     """
     if len(cleaned) > MAX_CHARS:
         raise ParseError("too long")
@@ -102,7 +102,7 @@ def tokenize(cleaned: str, *, thousands: bool = True) -> list[Token]:
 def _number(
     cleaned: str, position: int, spaced: bool, subscript: bool, thousands: bool
 ) -> tuple[Token, int] | None:
-    """Returns the number or numeral at a position, and where it ends; None at a mere letter."""
+    """Returns the number or numeral at a position, and its end; None if there is only a letter."""
     if not subscript and (match := _BASE.match(cleaned, position)):
         base = match[2] or match[3] or match[4]
         return Token("base", f"{match[1]}|{base}", spaced), match.end()
@@ -118,7 +118,7 @@ def _number(
 
 
 def _is_unequal(cleaned: str, position: int, tokens: list[Token], spaced: bool) -> bool:
-    """Returns whether `!=` at a position is a sign; in `5!=120` it is a factorial that is equal."""
+    """Returns whether `!=` at a position is one sign; in `5!=120`, `!` is a factorial."""
     if not cleaned.startswith("!=", position):
         return False
     return spaced or (bool(tokens) and tokens[-1].kind in ("sym", "text"))
@@ -147,7 +147,7 @@ def _command(cleaned: str, position: int, spaced: bool) -> tuple[list[Token], in
 
 
 def _text_tokens(inner: str, spaced: bool, applied: bool) -> list[Token]:
-    """A `\\text{...}` group as words, list separators, numbers or a lone symbol."""
+    """Returns a `\\text{...}` group as words, list separators, numbers or a lone symbol."""
     words = inner.strip()
     words = words.replace("$", " ").strip()
     if _NUMBER.fullmatch(words):
@@ -180,7 +180,7 @@ def _text_tokens(inner: str, spaced: bool, applied: bool) -> list[Token]:
 
 
 def _letter_tokens(run: str, spaced: bool) -> list[Token]:
-    """Letters outside `\\text`: a function, a word, or a product of one-letter variables."""
+    """Returns letters outside `\\text` as a function, a word, or a product of variables."""
     if len(run) == 1:
         return [Token("sym", run, spaced)]
     lowered = run.lower()

@@ -30,14 +30,14 @@ _SHORT_WORDS = (
     "yes no one two six ten red all none feet men day days ways per pct mod"
 )
 SHORT_WORDS = frozenset(_SHORT_WORDS.split())
-"""Words of two or three letters that are words, not products of variables, outside `\\text`."""
+"""Words of two or three letters that, outside `\\text`, are not products of variables."""
 
 
 def measure(words: str, power: int) -> tuple[str, int] | None:
-    """Returns the dimension and the size of a unit, or None for words that measure nothing.
+    """Returns the dimension and the size of a unit, or None for words that are not units.
 
     `("cm", 2)` and `("square centimeters", 1)` are both `("metric^2", 100)`: square millimeters.
-    Compound units (`miles per hour`) measure nothing here.
+    Compound units (`miles per hour`) are not recognised.
     """
     words = re.sub(r"[.,;:()]", "", words.casefold()).strip()
     words = re.sub(r"^(?:sq|square)\s+", "\x02", words)

@@ -1,4 +1,4 @@
-"""Walks over syntax trees, and rewritings that compute nothing."""
+"""Walks over syntax trees, and rewritings that do not compute."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _free(node: Node) -> set[str]:
 
 
 def mentions(node: Node, wanted: Node) -> bool:
-    """Returns whether `wanted` is the node or occurs in it."""
+    """Returns whether `wanted` is the node or a part of it."""
     return wanted in walk(node)
 
 

@@ -1,7 +1,7 @@
 """Control groups: one bound on memory and processes for everything that a jail starts.
 
-Version 1 (memory and pids hierarchies) and version 2 are understood. A limit counts only once it
-has been read back: a folder left over from another run can refuse it silently.
+Version 1 (memory and pids hierarchies) and version 2 are supported. A limit counts only once it
+has been read back, because a folder left over from another run can refuse it silently.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Cgroup:
                 self.processes = _read(folder, "pids.max").strip() == str(processes)
 
     def add(self, pid: int) -> None:
-        """Puts a process into the group, where its children are born too."""
+        """Moves a process into the group, in which its children start too."""
         for controller, folder in list(self._folders.items()):
             try:
                 _write(folder, "cgroup.procs", str(pid))
@@ -109,7 +109,7 @@ class Cgroup:
                 self.processes = self.processes and controller == "memory"
 
     def out_of_memory_kills(self) -> int:
-        """Returns how often the kernel killed a process of this group for memory."""
+        """Returns how often the kernel killed a process of this group for lack of memory."""
         for controller, name in (("memory", "memory.oom_control"), ("v2", "memory.events")):
             if controller in self._folders and self.memory:
                 with contextlib.suppress(OSError):
@@ -132,7 +132,7 @@ class Cgroup:
 
 
 def _remove_stale(parent: str) -> None:
-    """Removes the empty groups of supervisors that were killed before they could."""
+    """Removes the empty groups of supervisors that were killed before they could do so."""
     for entry in os.listdir(parent):
         if entry.startswith(_PREFIX):
             owner = entry[len(_PREFIX) :].split("-")[0]

@@ -1,4 +1,4 @@
-"""Landlock: an unprivileged process gives up files, TCP and signals outside its own domain.
+"""Landlock, by which an unprivileged process gives up files, TCP, and signals outside its domain.
 
 Source: the kernel's `Documentation/userspace-api/landlock.rst`. ABI 1 restricts files, 4 TCP,
 6 signals and abstract sockets; rights that the running kernel does not know are left out.
@@ -53,7 +53,7 @@ def ruleset(*, readable: Sequence[str], writable: Sequence[str], devices: Sequen
 
 
 def restrict(rules: int) -> None:
-    """Puts the rules in force for this process and all that it starts; needs no_new_privs."""
+    """Enforces the rules on this process and its descendants; needs no_new_privs."""
     syscalls.syscall(_RESTRICT, rules, 0)
 
 

@@ -1,6 +1,6 @@
 """A seccomp filter, assembled by hand: which system calls a jailed program may not make.
 
-The list names what an honest program never needs: other processes' memory, namespaces and
+The list names what an honest program never needs: the memory of other processes, namespaces and
 mounts, sockets, executing another binary, kernel keys, and the kernel's largest attack surfaces
 (bpf, io_uring, userfaultfd, perf). Everything else is allowed, so that libraries keep working.
 A filtered call fails with EPERM; a call through a foreign architecture's table kills the process.
@@ -119,7 +119,7 @@ def program(*, pid_namespace: bool) -> bytes:
 
 
 def install(code: bytes) -> None:
-    """Puts the filter in force for this process and all that it starts; needs no_new_privs."""
+    """Enforces the filter on this process and its descendants; needs no_new_privs."""
     buffer = ctypes.create_string_buffer(code, len(code))
 
     class Program(ctypes.Structure):

@@ -1,6 +1,6 @@
-"""The few Linux calls that isolation needs and Python does not offer, through ctypes.
+"""Linux system calls that isolation needs and Python does not offer, through ctypes.
 
-Every function raises OSError with the kernel's errno where the call fails. Numbers are those of
+Every function raises OSError with the kernel's errno if the call fails. Numbers are those of
 the kernel's user API headers (`linux/sched.h`, `linux/mount.h`, `linux/prctl.h`).
 """
 
@@ -113,13 +113,13 @@ def bind_read_only(source: str, target: str) -> None:
 
 
 def bound_capabilities() -> None:
-    """Gives up gaining capabilities, also by execve; those held are kept."""
+    """Gives up the right to gain capabilities, including by execve; those held are kept."""
     for capability in range(LAST_CAPABILITY + 1):
         try:
             prctl(PR_CAPBSET_DROP, capability)
         except OSError:
             break
-    with contextlib.suppress(OSError):  # without CAP_SETPCAP nothing can be given back either
+    with contextlib.suppress(OSError):  # without CAP_SETPCAP, nothing can be regained either
         prctl(PR_SET_SECUREBITS, 0xF)
         prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
 

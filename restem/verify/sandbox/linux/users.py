@@ -7,7 +7,7 @@ import os
 from restem.verify.sandbox.linux import syscalls
 
 INNER = 1000
-"""User number of programs inside the user namespace of root's zygote; the next is test code's."""
+"""User id of programs in the user namespace of root's zygote; the next id is that of test code."""
 
 
 def outer(slot: int) -> int:
@@ -18,10 +18,10 @@ def outer(slot: int) -> int:
 def enter(outer_user: int) -> None:
     """Moves this process into a user namespace of its own.
 
-    Root maps itself and two users that nothing else has; any other user can map only itself.
+    Root maps itself and two otherwise unused users; any other user can map only itself.
 
     Raises:
-      OSError: the kernel refuses.
+      OSError: if the kernel refuses.
     """
     if os.geteuid() != 0:
         uid, gid = os.geteuid(), os.getegid()
@@ -74,7 +74,7 @@ def _try(outer_user: int) -> None:
 
 
 def _map(pid: int, outer_user: int) -> str:
-    """Maps root to root, and two unprivileged users; returns what went wrong, or ""."""
+    """Maps root to root, and two unprivileged users; returns an error message, or ""."""
     try:
         for name in ("uid_map", "gid_map"):
             with open(f"/proc/{pid}/{name}", "w") as file:
