@@ -1,4 +1,4 @@
-"""What must hold before a job is sent: gin files, a model and data that its hosts can read."""
+"""Checks before a job is sent: its hosts must be able to read gin files, model and data."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _HARDWARE = image.ROOT / "gin" / "hardware"
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What the gin files of a run say, as far as a launch depends on it."""
+    """The settings in a run's gin files that a launch depends on."""
 
     gin_files: tuple[str, ...]
-    """Files as workers find them, with that of the hardware."""
+    """Gin files as workers find them, including the hardware file."""
     bindings: tuple[str, ...]
     """"--gin.NAME=VALUE" as given, with that of the set-up model."""
     model: str
@@ -42,21 +42,21 @@ def read_run(
     model_on_hosts: bool,
     points: Sequence[Mapping[str, str]] = (),
 ) -> Run:
-    """Reads the gin files as workers will, and checks what these need.
+    """Reads the gin files as workers do, and checks that workers can read all they need.
 
     Args:
       config: settings of the launch.
       asked: hosts and accelerators.
-      gin_files: as given.
+      gin_files: gin files as given.
       bindings: "--gin.NAME=VALUE" as given.
-      model_flag: `--model` as given; it comes before the gin files' own model, the set-up one
-        after it.
+      model_flag: `--model` as given; it overrides the gin files' own model, which overrides the
+        model of the set-up.
       model_on_hosts: whether a model in a local folder is on every host.
-      points: swept values by name, one for each job.
+      points: swept values by name, one mapping per job.
 
     Raises:
-      UserError: a gin file is missing, or workers do not get it; a gin name or value is wrong; no
-        model is named, or workers cannot read it; the hardware file is one of another slice.
+      UserError: if a gin file is missing or not sent to workers, a gin name or value is wrong, no
+        model is named, workers cannot read it, or the hardware file is for a different slice.
     """
     remote = config.executor != "local"
     if not gin_files:
@@ -98,7 +98,7 @@ def read_run(
 
 
 def preflight(workdir: str, run: Run) -> list[list[str]]:
-    """Returns the commands that show that the bucket, the model and the data are there."""
+    """Returns the commands that check that the bucket, the model and the data exist."""
     asked = ["/".join(workdir.split("/")[:3])]
     scheme, _, where = run.model.partition(":")
     if "://" in where:
@@ -122,7 +122,7 @@ def check_buckets(listings: Sequence[Sequence[str]]) -> None:
 
 
 def _as_workers_find(file: str) -> str:
-    """The name under which workers find a gin file of the checkout."""
+    """Returns the name under which workers find a gin file of the checkout."""
     for folder in _gin_files().gin_folders():
         path = pathlib.Path(folder, file).resolve()
         if not path.is_file():
@@ -139,12 +139,12 @@ def _as_workers_find(file: str) -> str:
                 f" {image.ROOT / 'gin'}"
             )
         return str(inside.relative_to("gin") if inside.parts[0] == "gin" else inside)
-    return file  # reading it says that it is missing, and what is near
+    return file  # the error of reading it names similar files
 
 
 def _gin_files() -> Any:
-    """restem's module of gin files, which imports JAX; refused flags do not wait for it."""
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # no launch takes the accelerators here
+    """Returns restem's module of gin files; imported late, because it imports JAX."""
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # a launch does not use accelerators here
     from restem.cli import gin_files
 
     return gin_files
@@ -158,14 +158,14 @@ def _parse(files: Sequence[str], bindings: Sequence[str]) -> None:
 
 
 def _check_settings() -> None:
-    """Checks the type and range of every setting of the run, as restem itself does first."""
+    """Checks the type and range of every setting of the run, as restem does when it starts."""
     from restem.steps.settings import Settings
 
     Settings.from_gin()
 
 
 def _query(*names: str) -> Any:
-    """The value of the first gin name that is bound, followed through macros; None."""
+    """Returns the value of the first bound gin name, with macros resolved; None if unbound."""
     import gin
 
     for name in names:
@@ -205,7 +205,7 @@ def _check_model(model: str, *, remote: bool, on_hosts: bool) -> None:
 
 
 def _hardware(asked: Resources, bound: str | None) -> list[str]:
-    """The hardware file that a slice or GPUs need, where no gin file given is one."""
+    """Returns the hardware file for a slice or GPUs, if none of the given gin files is one."""
     if asked.slice is None and asked.gpu is None:
         return []
     if bound is not None:

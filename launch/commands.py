@@ -1,4 +1,4 @@
-"""Runs gcloud, kubectl and docker, or prints what would be run."""
+"""Commands of gcloud, kubectl and docker, to run or to print."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def require(program: str) -> None:
 
 
 def text(argv: Sequence[str], stdin: str | None = None) -> str:
-    """The command as it can be pasted into a shell."""
+    """Returns the command as it can be pasted into a shell."""
     line = shlex.join(argv)
     return line if stdin is None else f"{line} <<'END'\n{stdin.rstrip()}\nEND"
 
@@ -62,9 +62,9 @@ def ask(argv: Sequence[str]) -> tuple[int, str, str]:
 
 @contextlib.contextmanager
 def background(argv: Sequence[str]) -> Iterator[None]:
-    """Runs a command whose output the user sees beside what is done in the context.
+    """Runs a command in the background of the context, with its output shown to the user.
 
-    It has some seconds to show the rest when the context ends, then it is stopped.
+    When the context ends, the command has some seconds to show the rest, then it is stopped.
 
     Raises:
       UserError: it is not installed.
@@ -81,7 +81,7 @@ def background(argv: Sequence[str]) -> Iterator[None]:
 
 
 def show(argv: Sequence[str]) -> int:
-    """Runs a command whose output the user sees, and which may fail; returns its exit code.
+    """Runs a command that may fail, with its output shown to the user; returns its exit code.
 
     Raises:
       UserError: it is not installed.

@@ -1,6 +1,6 @@
-"""What a user sets up once: the project, the bucket, the slice and the model of every launch.
+"""The settings that a user sets up once: project, bucket, slice and model of every launch.
 
-A TOML file in the user's configuration folder holds it; flags of the same names come before it.
+A TOML file in the user's configuration folder holds them; flags of the same names override it.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _ASKED = (
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Settings of a launch; None and empty values are not set."""
+    """The settings of a launch; None and empty values count as not set."""
 
     executor: str | None = None
     """Where jobs run: local, vertex, tpu_vm or gke."""
     project: str | None = None
     """Google Cloud project."""
     zone: str | None = None
-    """Zone of the accelerators, such as us-west4-a; Vertex AI takes its region."""
+    """Zone of the accelerators, such as us-west4-a; Vertex AI uses its region."""
     bucket: str | None = None
     """Folder of all runs, such as gs://bucket/runs."""
     chip: str | None = None
@@ -48,7 +48,7 @@ class Config:
     gpu_type: str | None = None
     """GPU on Vertex AI, such as a100."""
     gpu_count: int | None = None
-    """GPUs of each host."""
+    """Number of GPUs per host."""
     capacity: str | None = None
     """Kind of capacity: on_demand, spot or reserved."""
     model: str | None = None
@@ -56,7 +56,7 @@ class Config:
     data: str | None = None
     """Folder of the published data sets, such as gs://bucket/data."""
     image: str | None = None
-    """Container image; without a tag it is built from this checkout and tagged by its content."""
+    """Container image; without a tag, it is built from this checkout and tagged by its content."""
     service_account: str | None = None
     """Service account that jobs run as: an e-mail address, on GKE a Kubernetes service account."""
     context: str | None = None
@@ -83,10 +83,10 @@ class Config:
         return self.zone and self.zone.rpartition("-")[0]
 
     def require(self, *names: str) -> None:
-        """Checks that settings are there.
+        """Checks that settings are set.
 
         Raises:
-          UserError: names the missing ones and how to set them.
+          UserError: if any are missing; names them and how to set them.
         """
         missing = [name for name in names if getattr(self, name) is None]
         if missing:
@@ -96,9 +96,9 @@ class Config:
             )
 
     def over(self, other: Config) -> Config:
-        """These settings where they are set, and those of `other` elsewhere.
+        """Returns these settings, with those of `other` where they are not set.
 
-        A TPU chip given here puts aside a GPU set up there, and the other way round.
+        A TPU chip given here overrides a GPU in `other`, and the reverse.
         """
         mine = {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
         theirs = dataclasses.asdict(other)
@@ -109,7 +109,7 @@ class Config:
 
 
 def path() -> pathlib.Path:
-    """The user's file."""
+    """Returns the path of the user's file."""
     folder = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     return pathlib.Path(folder) / "restem" / "launch.toml"
 
@@ -118,7 +118,7 @@ def read(file: pathlib.Path) -> Config:
     """Returns the settings of a file, all unset if the file does not exist.
 
     Raises:
-      UserError: it is not TOML, or holds an unknown name or a wrong value.
+      UserError: if it is not TOML, or has an unknown name or a wrong value.
     """
     if not file.exists():
         return Config()
@@ -139,7 +139,7 @@ def read(file: pathlib.Path) -> Config:
 
 
 def write(file: pathlib.Path, config: Config) -> None:
-    """Writes a file that holds what is set."""
+    """Writes the settings that are set to a file."""
     lines = ["# Settings of launch/xm_launch.py on this machine; flags come before them."]
     for field in dataclasses.fields(Config):
         value = getattr(config, field.name)
@@ -150,7 +150,7 @@ def write(file: pathlib.Path, config: Config) -> None:
 
 
 def ask(config: Config, prompt: Callable[[str], str]) -> Config:
-    """Returns `config` with what a person types at the prompts; an empty answer keeps a value."""
+    """Returns `config` with the user's answers to prompts; an empty answer keeps a value."""
     answers: dict[str, str] = {}
     for name in _ASKED:
         now = getattr(config, name)
@@ -161,7 +161,7 @@ def ask(config: Config, prompt: Callable[[str], str]) -> Config:
 
 
 def _help() -> Mapping[str, str]:
-    """The line of text under each field of `Config`, which flags show too."""
+    """Returns the docstring of each field of `Config`, which flags show too."""
     body = ast.parse(inspect.getsource(Config)).body[0].body  # type: ignore[attr-defined]
     return {
         field.target.id: text.value.value
@@ -174,5 +174,5 @@ _HELP = _help()
 
 
 def help_of(name: str) -> str:
-    """The line of text of a setting."""
+    """Returns the description of a setting."""
     return _HELP[name]

@@ -1,4 +1,4 @@
-"""XManager's experiments: a title, and one work unit for each point of a sweep."""
+"""XManager experiments, which have a title and one work unit per point of a sweep."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from collections.abc import Callable, Sequence
 from launch.jobs import Job
 
 INSTALL = "pip install --no-deps -r launch/requirements.txt"
-"""Command that installs XManager and what it needs."""
+"""Command that installs XManager and its dependencies."""
 
 
 def run(title: str, jobs: Sequence[Job], start: Callable[[Job], int]) -> list[int]:
-    """Runs jobs side by side as the work units of an experiment.
+    """Runs jobs concurrently as the work units of an experiment.
 
-    Without XManager they run all the same, and nothing records the experiment.
+    Without XManager, the jobs still run, but the experiment is not recorded.
 
     Args:
-      title: of the experiment.
-      jobs: one for each work unit.
-      start: runs a job to its end and returns its exit code; called in a thread of its own.
+      title: title of the experiment.
+      jobs: jobs, one per work unit.
+      start: runs a job to its end and returns its exit code; called in a separate thread.
 
     Returns:
       The exit codes.

@@ -1,6 +1,6 @@
-"""Jobs on GKE: renders launch/gke.yaml and applies it with kubectl.
+"""Jobs on GKE: launch/gke.yaml is filled in and applied with kubectl.
 
-The Job starts pods again by restem's exit codes, so a worker never starts restem again in place.
+The Job restarts pods by restem's exit codes, so a worker never restarts restem in place.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def render(job: Job, config: Config, image: str) -> str:
         **_CAPACITY[config.capacity or "on_demand"],
     }
     template = TEMPLATE.read_text(encoding="utf-8")
-    template = template[template.index("apiVersion") :]  # without the comment on filling it in
+    template = template[template.index("apiVersion") :]  # without the comment on how to fill it in
     # JSON is YAML, and needs no quoting of its own.
     return string.Template(template).substitute(
         NAME=job.name,
@@ -92,7 +92,7 @@ def _delete(name: str, config: Config) -> list[str]:
 
 
 def text(job: Job, config: Config, image: str) -> str:
-    """What would be run."""
+    """Returns the commands and manifests as text."""
     first, logs = _get(job.name, config), _logs(job.name, config)
     apply = commands.text(_apply(config), render(job, config, image))
     return "\n".join([commands.text(first), apply, commands.text(logs), commands.text(first)])
@@ -101,11 +101,11 @@ def text(job: Job, config: Config, image: str) -> str:
 def run(job: Job, config: Config, image: str, *, detach: bool, poll_s: float = 30.0) -> int:
     """Applies a job and follows it; returns restem's exit code.
 
-    A Job of the name that runs is followed; one that was stopped or has ended makes room, because
-    the pods of a Job cannot be changed.
+    A running Job of the same name is followed. One that was stopped or has ended is deleted first,
+    because the pods of a Job cannot be changed.
 
     Raises:
-      UserError: kubectl does not answer, or the cluster refuses the job.
+    UserError: if kubectl does not answer, or the cluster refuses the job.
     """
     code, output, _ = commands.ask(_get(job.name, config))
     if code == 0:
@@ -130,13 +130,13 @@ def follow(name: str, config: Config, poll_s: float = 30.0) -> int:
             raise UserError(f"{name}: kubectl: {' '.join(errors.split())[-300:]}")
         if (ended := _exit_code(json.loads(output))) is not None:
             return ended
-        # It ends with the pod, or immediately if no pod exists yet.
+        # The command ends with the pod, or immediately if no pod exists yet.
         commands.show(_logs(name, config))
         time.sleep(poll_s)
 
 
 def _exit_code(job: dict) -> int | None:
-    """restem's exit code from the status of a Job, None while it runs."""
+    """Returns restem's exit code from the status of a Job, None while it runs."""
     for condition in job.get("status", {}).get("conditions", ()):
         if condition["status"] != "True":
             continue
@@ -151,9 +151,9 @@ def _exit_code(job: dict) -> int | None:
 
 
 def act(action: str, name: str, config: Config) -> int:
-    """Follows, stops or deletes a job, or says how it is; returns an exit code.
+    """Follows, stops or deletes a job, or prints its status; returns an exit code.
 
-    Stopping ends the pods, which save their work, and keeps the Job.
+    Stopping ends the pods, which save their work, but keeps the Job.
     """
     if action == "follow":
         return follow(name, config)

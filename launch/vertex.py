@@ -1,9 +1,9 @@
 """Jobs on Vertex AI: CustomJobs for TPU v5e and v6e slices and for GPUs.
 
-A request holds one worker pool for a TPU slice: `machine_type` and `tpu_topology` name it, and its
-replica count is 1 whatever its hosts
-(https://cloud.google.com/vertex-ai/docs/training/configure-compute). GPUs take one replica for each
-host, the first in a pool of its own.
+A request has one worker pool for a TPU slice: `machine_type` and `tpu_topology` name the slice, and
+the replica count is 1 for any number of hosts
+(https://cloud.google.com/vertex-ai/docs/training/configure-compute). GPUs take one replica per
+host, the first in a separate pool.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _EXIT_STATUS = re.compile(r"non-zero status of (\d+)")
 
 
 def _api():
-    """Google's client.
+    """Returns Google's client.
 
     Raises:
       UserError: it is not installed.
@@ -41,10 +41,10 @@ def _api():
 
 
 def check(job: Job, config: Config) -> None:
-    """Checks that Vertex AI takes the job.
+    """Checks that Vertex AI accepts the job.
 
     Raises:
-      UserError: it does not; the message names the executor that does.
+      UserError: if it does not; the message names an executor that does.
     """
     config.require("project", "zone", "image")
     where = job.resources.slice
@@ -113,10 +113,10 @@ def request(job: Job, config: Config, image: str) -> dict[str, Any]:
 
 
 def text(job: Job, config: Config, image: str) -> str:
-    """What would be sent, as JSON.
+    """Returns the request as JSON.
 
     Raises:
-      UserError: Google's client is not installed, or does not know a field or an enum's value.
+      UserError: if Google's client is not installed, or does not know a field or an enum value.
     """
     made = typed(request(job, config, image))
     from google.protobuf import json_format
@@ -126,10 +126,10 @@ def text(job: Job, config: Config, image: str) -> str:
 
 
 def typed(fields: dict[str, Any]):
-    """Returns Google's own request of the fields.
+    """Returns Google's own request object with the fields.
 
     Raises:
-      UserError: Google's client is too old to know one of them.
+      UserError: if Google's client is too old to know one of them.
     """
     try:
         return _api().CreateCustomJobRequest(fields)
@@ -147,7 +147,7 @@ def run(job: Job, config: Config, image: str, *, detach: bool, poll_s: float = 3
     A job that ended because it was preempted or lost a host is sent again.
 
     Raises:
-      UserError: Vertex AI refuses it.
+      UserError: if Vertex AI refuses it.
     """
     client = _client(config)
     code = 0
@@ -170,10 +170,10 @@ def run(job: Job, config: Config, image: str, *, detach: bool, poll_s: float = 3
 
 
 def act(action: str, name: str, config: Config, *, poll_s: float = 30.0) -> int:
-    """Follows, stops or deletes the jobs of a name, or says how they are.
+    """Follows, stops or deletes the jobs of a name, or prints their status.
 
     Raises:
-      UserError: there is no job of that name.
+      UserError: if there is no job of that name.
     """
     client = _client(config)
     parent = f"projects/{config.project}/locations/{config.region}"
@@ -201,7 +201,7 @@ def _client(config: Config):
 
 
 def _call(method, *arguments):
-    """Calls the service; its refusals become one line."""
+    """Calls the service; turns its errors into one line."""
     from google.api_core import exceptions
     from google.auth import exceptions as auth
 

@@ -1,11 +1,11 @@
-"""What every host of a job runs: restem, started again in place while it may continue.
+"""The worker that every host of a job runs, which restarts restem while it may continue.
 
     python launch/worker.py run --gin_file=restem_math.gin --workdir=gs://bucket/runs/math
 
-Exit codes 75 (preempted), 76 (another host was late or died) and 134 (the first host died) start
-the same command again after a pause, any other code ends the worker with it. A SIGTERM or SIGINT
-is passed on to restem, which saves its work and leaves; then the worker leaves too. It needs
-nothing but the standard library and is run by the Python that restem is installed in.
+After the exit codes 75 (preempted), 76 (another host was late or died) and 134 (the first host
+died), the worker starts the same command again after a pause. It exits with any other code. It
+passes a SIGTERM or SIGINT on to restem, which saves its work and exits; then the worker exits too.
+It needs only the standard library and runs with the Python in which restem is installed.
 
 Environment:
     RESTEM_RESTARTS    how often restem is started again in place; default 1000, on GKE 0, because
@@ -33,13 +33,13 @@ RESTARTABLE = (75, 76, 134)
 first host dead (see `restem.runtime.distributed`)."""
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-"""Signals that ask a worker to leave."""
+"""Signals that make a worker exit."""
 
 
 def hosts_from_cluster_spec(environment: Mapping[str, str]) -> dict[str, str]:
     """Returns restem's variables for a Vertex AI job of several replicas; none for a single one.
 
-    A TPU slice is one replica whatever its hosts: JAX finds these by the variables of the TPU.
+    A TPU slice is one replica for any number of hosts; JAX finds them by the TPU's variables.
     https://cloud.google.com/vertex-ai/docs/training/distributed-training#cluster-variables
     """
     if not environment.get("CLUSTER_SPEC") or "RESTEM_COORDINATOR" in environment:
@@ -61,7 +61,7 @@ def hosts_from_cluster_spec(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 class Worker:
-    """Runs restem until it is done, or may not be started again."""
+    """Runs restem until it is done or must not be restarted."""
 
     def __init__(self, arguments: Sequence[str], environment: Mapping[str, str]):
         self._command = [sys.executable, "-m", "restem", *arguments]
@@ -72,20 +72,20 @@ class Worker:
         self._process: subprocess.Popen | None = None
 
     def leave(self, number: int, frame: object) -> None:
-        """Handles a signal: passes it on to restem and starts nothing again."""
+        """Handles a signal: passes it on to restem and prevents restarts."""
         del frame
         self._leaving.set()
         if self._process is not None:
             self._process.send_signal(number)
 
     def run(self) -> int:
-        """Returns the exit code of the last restem."""
+        """Runs restem; returns the exit code of its last process."""
         code = 0
         for started in range(1 + self._restarts):
             if started:
                 print(f"worker: restem starts again in {self._pause_s:g} s", flush=True)
                 self._leaving.wait(self._pause_s)
-            # A signal comes either before the test, or when there is a process to pass it on to.
+            # A signal arrives either before the test, or when there is a process to pass it on to.
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             if not self._leaving.is_set():
                 self._process = subprocess.Popen(
@@ -96,7 +96,7 @@ class Worker:
                 break
             code = self._process.wait()
             self._process = None
-            code = 128 - code if code < 0 else code  # as a shell has it: SIGABRT is 134
+            code = 128 - code if code < 0 else code  # as in a shell: SIGABRT is 134
             print(f"worker: restem ended with exit code {code}", flush=True)
             if code not in RESTARTABLE:
                 break

@@ -8,9 +8,9 @@
     launch/xm_launch.py --gin_file=restem_math.gin --resume=restem-math-20261128-031818
     launch/xm_launch.py --executor=local --gin_file=restem_demo.gin --workdir=runs/demo
 
-The first line keeps the settings of a machine, the second one starts a run in a new folder of the
-bucket and follows it, the third one continues it. `--dry_run` prints all that would be sent.
-docs/launching.md has the rest.
+The first command saves the settings of a machine. The second starts a run in a new folder of the
+bucket and follows it, and the third continues that run. The last runs on this machine. `--dry_run`
+prints all that would be sent. See docs/launching.md.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ _GIN_BINDINGS: list[str] = []
 
 
 def settings() -> Config:
-    """The flags' settings, and those of the user's file where flags leave them open."""
+    """Returns the flags' settings, with those of the user's file where flags are not set."""
     given = Config(**{name: flag.value for name, flag in SETTINGS.items()})
     kept = given.over(config_lib.read(config_lib.path()))
     if kept.executor is None and WORKDIR.value and "://" not in WORKDIR.value:
@@ -76,7 +76,7 @@ def settings() -> Config:
 
 
 def set_up(config: Config) -> None:
-    """Keeps the settings, after asking for them on a terminal."""
+    """Saves the settings; prompts for missing ones on a terminal."""
     if sys.stdin.isatty():
         config = config_lib.ask(config, input)
     config.require("executor")
@@ -94,7 +94,7 @@ def name_and_workdir(config: Config, now: datetime.datetime) -> tuple[str, str]:
     """Returns the run's name and folder: new ones, or those that --resume and --workdir name.
 
     Raises:
-      UserError: the folder is not where all hosts see it, or the machine is not set up.
+      UserError: if not all hosts can see the folder, or the machine is not set up.
     """
     if RESUME.value and WORKDIR.value:
         raise UserError("--resume names the folder of a run; leave --workdir out")
@@ -122,7 +122,7 @@ def name_and_workdir(config: Config, now: datetime.datetime) -> tuple[str, str]:
 
 
 def launch(config: Config, name: str, workdir: str) -> int:
-    """Starts the jobs of a run, or prints what that would send; returns an exit code."""
+    """Starts the jobs of a run, or prints what would be sent; returns an exit code."""
     asked = jobs_lib.resources(config, HOSTS.value)
     run = checks.read_run(
         config, asked, gin_files=GIN_FILE.value, bindings=_GIN_BINDINGS,
@@ -198,7 +198,7 @@ def _say_what_next(config: Config, name: str) -> None:
 
 
 def act(config: Config, name: str) -> int:
-    """Does what --action says with the job of a name; returns an exit code."""
+    """Performs --action on the job of a name; returns an exit code."""
     if not (RESUME.value or WORKDIR.value):
         raise UserError(f"--action={ACTION.value} needs --resume=NAME-DATE, the name of the run")
     if config.executor == "vertex":
@@ -213,7 +213,7 @@ def act(config: Config, name: str) -> int:
 
 
 def main(argv: Sequence[str]) -> int:
-    logging.set_verbosity(logging.WARNING)  # XManager, gin and matplotlib have much to say
+    logging.set_verbosity(logging.WARNING)  # XManager, gin and matplotlib log too much
     try:
         if len(argv) > 1:
             raise UserError(f"unknown arguments {' '.join(argv[1:])}; see --help")
@@ -230,7 +230,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
-    """absl's parser knows no flags whose name is made up: `--gin.NAME=VALUE` is taken out first."""
+    """Parses flags with absl, after removing `--gin.NAME=VALUE`, which absl does not support."""
     others, _ = split_gin_bindings(argv)
     _GIN_BINDINGS[:] = [a for a in argv if a.startswith("--gin.")]
     return flags.FLAGS(others)

@@ -1,13 +1,13 @@
 """The task `apps`: introductory problems of APPS (Hendrycks et al., 2021), solved by programs.
 
-The prompt and the filter of the ReST-EM paper (2,342 training problems) are unpublished, so this
-task has its own: the shots were written for this project, and the log and the card's notes count
-the problems that the filter drops, by reason.
+The ReST-EM paper did not publish its prompt and its filter (2,342 training problems), so this task
+has its own: the shots were written for this project, and the log and the card's notes count the
+problems that the filter drops, by reason.
 
 The official test split is used if the data folder has it. A folder with the file
-`apps/train_introductory.jsonl.gz` lacks it; there, problems whose `source_file` is
-`data/apps/test_intro.parquet` serve as the test split. They are a hold-out from the *train* split
-of APPS, not the APPS test set, and the card's notes say so.
+`apps/train_introductory.jsonl.gz` lacks it; then problems whose `source_file` is
+`data/apps/test_intro.parquet` serve as the test split. They are held out from the *train* split of
+APPS and are not the APPS test set, as the card's notes say.
 """
 
 from __future__ import annotations

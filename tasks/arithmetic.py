@@ -1,12 +1,12 @@
 """The task `arithmetic`: word problems and plain sums, generated from a seed.
 
 Problems belong to families of graded difficulty (`FAMILIES`). The operands of a problem, as an
-unordered tuple, are hashed to exactly one split, whatever the family and the seed. So a tuple of
-the training split never occurs in validation or test, not even reversed or in another family, and
-no answer can be given from memory.
+unordered tuple, are hashed to exactly one split, independently of the family and the seed. A tuple
+of the training split therefore never occurs in validation or test, not even reversed or in another
+family, and no answer can be given from memory.
 
-The default mix is one that a model of 135M parameters solves often enough for the loop to start;
-the harder families suit larger models.
+A model of 135M parameters solves the default mix often enough for the loop to start; the harder
+families suit larger models.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from restem.tasks import arithmetic_stories as stories
 from restem.tasks import shots
 
 # Share of the operand tuples, in twentieths. Validation and test have larger shares than their
-# problems would suggest, because a small share has too few different tuples.
+# number of problems suggests, because a small share has too few different tuples.
 _SHARES = {"train": 11, "validation": 3, "test": 6}
 
 Operands = tuple[int, ...]
@@ -68,7 +68,7 @@ def arithmetic(
       Records as `restem.data.task_spec.TaskSpec.source` describes them.
 
     Raises:
-      UserError: an unknown family, or a size that the families cannot fill without repeating a
+      UserError: if a family is unknown, or the families cannot fill a size without repeating a
         question.
     """
     sizes = {**DEFAULT_SIZES, **(sizes or {})}
@@ -119,7 +119,7 @@ def split_of(operands: Operands) -> str:
 
 
 def _stream(family: Family, split: str, seed: int) -> Iterator[tuple[Operands, str, str, int]]:
-    """Yields problems of a family without end: no tuple of operands recurs before all have come."""
+    """Yields problems of a family endlessly; operands repeat only after all have occurred."""
     tuples = [operands for operands in family.operands() if split_of(operands) == split]
     tuples.sort(key=lambda t: rank(",".join(map(str, t)), seed=seed, salt=f"order {family.name}"))
     seen: set[str] = set()
@@ -247,7 +247,7 @@ def _triples(low: int, high: int) -> Callable[[], Iterator[Operands]]:
     return lambda: itertools.product(range(low, high + 1), repeat=3)
 
 
-# Number of templates of the plain families. Few, because a small model learns from a kind of story
+# Number of templates of the plain families; few, because a small model learns from a kind of story
 # only if it occurs more than once or twice.
 _PLAIN = 4
 

@@ -17,7 +17,7 @@ PEOPLE = (
 
 PRONOUNS = {"he": ("he", "him", "his"), "she": ("she", "her", "her")}
 
-# Things a person can own, carry, give, buy and lose.
+# Things that a person can own, carry, give, buy and lose.
 THINGS = (
     "apples", "marbles", "stickers", "pencils", "books", "cookies", "shells", "stamps", "coins",
     "balloons", "buttons", "cards", "candles", "crayons", "erasers", "flowers", "lemons", "oranges",

@@ -3,8 +3,8 @@
 27 files make up 23 tasks: logical deduction and tracking shuffled objects have three files each,
 which count once. The groups `bbh_cot` and `bbh_direct` contain the 27 tasks of a style, and `bbh`
 all 54; the macro average of a style is over the 23 tasks, as published. The prompts are the
-published ones (three shots); restem brings none of its own, because without the data there are no
-problems either.
+published ones (three shots). restem has no prompts of its own for these tasks, because without the
+data there are no problems either.
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ def macro_average(accuracies: Mapping[str, float]) -> float:
     """Returns the mean over the 23 tasks; a task of several files counts with their mean.
 
     Args:
-      accuracies: file (or task name, `bbh_cot_FILE`) to accuracy, for all 27.
+      accuracies: accuracy by file (or by task name, `bbh_cot_FILE`), for all 27.
 
-    Raises:
-      ValueError: a file is missing.
+      Raises:
+      ValueError: if a file is missing.
     """
     by_file = {
         name.removeprefix("bbh_").removeprefix("cot_").removeprefix("direct_"): value
@@ -88,7 +88,7 @@ def read_prompts(style: str, data_dir: str | None) -> dict[str, str]:
     """Returns the published prompts of a style by file, without their canary line.
 
     Raises:
-      UserError: the prompts are absent, or are not the published ones.
+      UserError: if the prompts are absent, or are not the published ones.
     """
     layout, files = folder.find(
         data_dir, task=f"bbh_{style}", layouts=(_PROMPTS, _PROMPTS_OFFICIAL), source=SOURCE

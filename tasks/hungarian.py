@@ -1,6 +1,6 @@
 """The task `hungarian`: the Hungarian national high-school finals exam in mathematics, 2023.
 
-The 33 statements have no key: an evaluation writes the answers and a grading sheet
+The 33 problems have no answer key, so an evaluation writes the answers and a grading sheet
 (`evaluation.grading_sheet`), and humans grade them. As in the paper, the prompt has one shot and
 the temperature is 0.1; the shot was written for this project.
 """
@@ -23,7 +23,7 @@ SOURCE = (
 
 
 def hungarian(split: str, *, data_dir: str | None = None) -> list[dict[str, Any]]:
-    """Returns the 33 statements; there is only a test split."""
+    """Returns the 33 problems; there is only a test split."""
     _, files = folder.find(data_dir, task="hungarian", layouts=LAYOUTS, source=SOURCE)
     return [
         {

@@ -106,7 +106,7 @@ def _of_levels(rows: list[dict[str, str]], levels: Sequence[int]) -> list[dict[s
 
 
 def _record(row: dict[str, str], official: str) -> dict[str, Any]:
-    # Two official training solutions end in an empty box. Their answer is "", which equals nothing.
+    # Two official training solutions have an empty box. Their answer is "", which equals no other.
     gold = extract_gold(row["solution"]) or ""
     digest = hashlib.sha256(row["problem"].encode()).hexdigest()
     closing = f"Final Answer: The final answer is ${gold}$. I hope it is correct."

@@ -1,6 +1,6 @@
 """The task `mbpp`: MBPP (Austin et al., 2021), 974 short Python problems, split by `task_id`.
 
-Test is 11 to 510, validation 511 to 600 and train 601 to 974; 1 to 10 are set aside for prompts.
+Test has ids 11 to 510, validation 511 to 600 and train 601 to 974; 1 to 10 are for prompts.
 The prompt has 3 shots in the published form, written for this project.
 """
 

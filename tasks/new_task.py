@@ -1,4 +1,4 @@
-"""The files of a new task, which run as they are and are there to be edited: `restem init NAME`."""
+"""The files of a new task, which work as written and can be edited: `restem init NAME`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from etils import epath
 from restem.data import registry
 from restem.errors import UserError
 
-# Template to file, with NAME in place of the name of the task.
+# File by template; NAME stands for the name of the task.
 FILES = {
     "task.gin": "NAME.gin",
     "problems.jsonl": "problems.jsonl",
@@ -22,7 +22,7 @@ def write(name: str) -> list[epath.Path]:
     """Writes a gin file, problems and a prompt to the new folder `name`, and returns their paths.
 
     Raises:
-      UserError: the name cannot be a task's, or there is a task or a file of this name.
+      UserError: if the name is not allowed, or a task or file of this name exists.
     """
     if not re.fullmatch(r"[a-zA-Z_]\w*", name):
         raise UserError(f"init {name}: a name is letters, digits and '_', and begins with no digit")

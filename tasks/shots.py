@@ -1,4 +1,4 @@
-"""The few-shot prompts that restem brings: `tasks/prompts/NAME.txt`, in the published form."""
+"""restem's own few-shot prompts: `tasks/prompts/NAME.txt`, in the published form."""
 
 from __future__ import annotations
 
