@@ -167,7 +167,7 @@ def _reward(reward: float | None, graded: bool) -> str:
 
 
 def _of_samples(selection: Mapping[str, Any] | None, graded: bool) -> tuple[str, str]:
-    """Returns the share of correct samples or their mean reward, and the training examples."""
+    """Returns the number of correct samples or the mean reward, and the number of examples."""
     if selection is None:
         return "", ""
     correct = f"{selection['correct']} of {selection['sampled']}"
