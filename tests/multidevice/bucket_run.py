@@ -14,8 +14,8 @@ from restem.cli import main
 from restem.report import report
 from restem.run import layout, reader
 from restem.runtime import storage
-from tests import distributed_run_test as runs
 from tests.helpers import bucket, run_files, tiny
+from tests.multidevice import distributed_run_test as runs
 
 WORKDIR = "gs://bucket/runs/letters"
 
