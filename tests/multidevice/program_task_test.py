@@ -10,7 +10,7 @@ from absl.testing import absltest
 from etils import epath
 
 from restem.records import Problem, TaskCard
-from restem.run import layout
+from restem.run import layout, reader
 from restem.runtime import storage
 from restem.runtime.coordination import EXIT_LATE_HOST
 from tests.helpers import run_files, tiny
@@ -60,7 +60,7 @@ class ProgramTaskTest(absltest.TestCase):
         """Samples with their verdicts; how long a program ran is not stored."""
         return [
             (s.problem_id, s.sample_index, s.text, s.token_ids, s.verdict)
-            for s in files.iteration(1).read_samples()
+            for s in reader.read_samples(files.iteration(1))
         ]
 
     def test_two_hosts_end_like_one(self):
