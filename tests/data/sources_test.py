@@ -133,7 +133,7 @@ class MaterializeTest(ToyTest):
         self.assertLen({p.problem_id for p in problems}, 3)
 
     def test_the_file_that_the_registry_shows_is_a_task(self):
-        example = registry.__doc__.split("a gin file:\n\n")[1].split("\n\nAdding")[0]
+        example = registry.__doc__.split("`import my_task`:\n\n")[1].split("\n\nAdding")[0]
         folder_of_user = self.create_tempdir().full_path
         pathlib.Path(folder_of_user, "my_task.py").write_text(textwrap.dedent(example))
         self.addCleanup(registry._TASKS.pop, "successor")
