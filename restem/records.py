@@ -67,6 +67,9 @@ class TaskCard:
     """Length limit of a solution in tokens, unless the run sets another limit."""
     temperature: float = 0.0
     """Temperature of the single answer scored for pass@1; 0 is greedy."""
+    opening: str = ""
+    """Text with which the queries of all problems begin, such as "Problem:\\n"; its tokens are
+    computed once, together with those of the prefix."""
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """How the problems were chosen, for a human reader: how many a filter removed, the layout of
     the source, the size of a split that restem defines. Any JSON value."""

@@ -101,7 +101,7 @@ class Policy:
         )
         requests = [
             Request(
-                tokens=(*vocabulary.start_ids, *vocabulary.encode(text, opening=True)),
+                tokens=vocabulary.prompt_ids(text),
                 num_samples=n,
                 problem_key=zlib.crc32(text.encode()),
             )

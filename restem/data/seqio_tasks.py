@@ -30,8 +30,8 @@ def seqio_task(
       task: name or spec of the task.
       vocabulary: None keeps `inputs` and `targets` as text. With a vocabulary (see
         `restem.data.seqio_vocabulary`) they are token ids, as a SeqIO or T5X trainer or evaluator
-        expects: the few-shot prefix and the query, each tokenised separately; the first solution
-        (the answer if there is none) and an end-of-sequence id.
+        expects: the few-shot prefix and the query, tokenised as one text; the first solution (the
+        answer if there is none) and an end-of-sequence id.
       data_dir: as in `sources.materialize`.
       cache_dir: as in `sources.materialize`.
       notes: receives the notes of the source when the data set is read.
@@ -142,11 +142,10 @@ def _text_rows(dataset: Any) -> Iterator[dict[str, str]]:
 
 
 def _tokenizer(vocabulary: seqio.Vocabulary, prefix: str) -> Any:
-    """Returns a preprocessor from text to ids; prefix and query are tokenised separately, as in
-    the sampling engine."""
+    """Returns a preprocessor from text to ids; prefix and query are tokenised as one text, as they
+    are in sampling."""
     _, tf = _import_seqio()
     feature_names = ("inputs", "targets")
-    prefix_ids = tf.constant(vocabulary.encode(prefix) if prefix else [], tf.int32)
 
     def tokenize(features: Mapping[str, Any]) -> dict[str, Any]:
         return {
@@ -154,7 +153,7 @@ def _tokenizer(vocabulary: seqio.Vocabulary, prefix: str) -> Any:
             **{
                 name: value for name, value in features.items() if name not in ("inputs", "targets")
             },
-            "inputs": tf.concat([prefix_ids, vocabulary.encode_tf(features["inputs"])], axis=0),
+            "inputs": vocabulary.encode_tf(tf.strings.join([prefix, features["inputs"]])),
             "targets": tf.concat(
                 [vocabulary.encode_tf(features["targets"]), [vocabulary.eos_id]], axis=0
             ),

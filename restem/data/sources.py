@@ -60,6 +60,7 @@ def materialize(
     card = TaskCard(
         task=spec.name,
         prefix=prompt.prefix,
+        opening=_common_opening([p.inputs for p in problems]),
         stop=spec.stop,
         stop_after=spec.stop_after,
         grader=dict(spec.grader),
@@ -98,6 +99,13 @@ def _read(
 
 def _subset(problems: list[Problem], limit: int, *, seed: int) -> list[Problem]:
     return splits.subset(problems, limit, key=lambda p: p.problem_id, seed=seed)
+
+
+def _common_opening(texts: Sequence[str]) -> str:
+    """Returns the longest text with which all of `texts` begin."""
+    first, last = min(texts, default=""), max(texts, default="")
+    pairs = zip(first, last, strict=False)
+    return first[: next((i for i, (a, b) in enumerate(pairs) if a != b), len(first))]
 
 
 def _check_unique(problems: Iterable[Problem], *, task: str) -> None:

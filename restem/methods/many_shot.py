@@ -127,8 +127,8 @@ class ManyShot:
         if self.max_prefix_tokens is not None:
             return self.max_prefix_tokens
         questions = {*(e.inputs for e in examples), *(p.inputs for p in validation)}
-        encode = rollout.policy.vocabulary.encode
-        longest = max((len(encode(q)) for q in questions), default=0)
+        encoded = prompts.encode(rollout.card, sorted(questions), rollout.policy.vocabulary)
+        longest = max(map(len, encoded.questions), default=0)
         return rollout.policy.config.max_length - rollout.card.max_new_tokens - 2 * longest
 
     def _with(self, shots: Sequence[Example], card: TaskCard) -> TaskCard:

@@ -1,17 +1,34 @@
 """Prompts in tokens: the prefix that all problems of a task share, and each problem's question.
 
-Prefix and question are tokenised separately, and solutions are trained on as sampled: a tokeniser
-may merge characters across the boundary (SmolLM2 encodes two newlines as one token, but as two
-before "Problem"), so tokenising the whole text would give tokens that the sampler never saw.
+A prompt has the tokens of its whole text, as other programs would encode it. A tokeniser may merge
+characters across the end of the few-shot prompt, so the shared prefix is the longest one that all
+prompts have in common *in tokens*:
+
+    few-shot prompt and two queries    "... correct.\\n\\n"  "Problem:\\nWhat"  "Problem:\\nFind"
+    whole texts, encoded               [ correct] [.\\n\\n] [Problem] [:\\n] [What]
+                                       [ correct] [.\\n\\n] [Problem] [:\\n] [Find]
+    prefix, and two questions          [ correct] [.\\n\\n] [Problem] [:\\n];  [What],  [Find]
+
+The prefix must not depend on which problems are sampled together. It is therefore found from the
+task card alone: the few-shot prompt and the text with which all queries begin, followed by each of
+`PROBES`. A prompt whose tokens do not begin with this prefix, such as STaR's hinted query, shortens
+the prefix of its call; the tokens of every prompt stay those of its text.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 from restem.errors import UserError
 from restem.records import Problem, TaskCard
+
+PROBES = (
+    "A", "a", "The", "In", "0", "12", "(", "$x", "\\frac", "'s", '"', "-", ".", "é", "数", "🧮",
+    "\u0301", " ", " a", " 1", "\n", "\n\n", "\na", "\t", "\r\n",
+)  # fmt: skip
+"""Openings of texts: letters, digits, symbols, and white space that joins that before it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,20 +36,40 @@ class Prompts:
     """The tokens of a task's prompts under one vocabulary."""
 
     prefix: tuple[int, ...]
-    """Start-of-text id, if the family has one, then the few-shot prompt."""
+    """Tokens with which all prompts begin, the start-of-text id included."""
     questions: tuple[tuple[int, ...], ...]
-    """One token sequence per problem, in the order of the problems."""
+    """The other tokens of each prompt, in the order of the problems; empty only if the prompt is
+    empty."""
+
+
+def encode(card: TaskCard, inputs: Sequence[str], vocabulary) -> Prompts:
+    """Returns the tokens of the prompts that ask the queries `inputs`."""
+    prompts = {text: prompt_ids(card, text, vocabulary) for text in dict.fromkeys(inputs)}
+    prefix = prefix_ids(card, vocabulary)
+    for ids in prompts.values():
+        prefix = _common(prefix, ids[:-1])  # a question has at least one token
+    return Prompts(prefix, tuple(prompts[text][len(prefix) :] for text in inputs))
+
+
+def prompt_ids(card: TaskCard, inputs: str, vocabulary) -> tuple[int, ...]:
+    """Returns the tokens of a whole prompt: the few-shot prompt and a query."""
+    return vocabulary.prompt_ids(card.prefix + inputs)
 
 
 def prefix_ids(card: TaskCard, vocabulary) -> tuple[int, ...]:
-    """Returns the prefix in tokens, including the start-of-text id of the model family."""
-    ids = vocabulary.encode(card.prefix, opening=True) if card.prefix else ()
-    return (*vocabulary.start_ids, *ids)
+    """Returns the tokens with which the prompts of a task begin, whatever its problems are."""
+    first, *others = (prompt_ids(card, card.opening + probe, vocabulary) for probe in PROBES)
+    for ids in others:
+        first = _common(first, ids)
+    return first
 
 
-def question_ids(card: TaskCard, inputs: str, vocabulary) -> tuple[int, ...]:
-    """Returns a query in tokens; without a prefix, the query itself has the start-of-text id."""
-    return tuple(vocabulary.encode(inputs, opening=not card.prefix))
+def _common(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns the longest common prefix."""
+    if second[: len(first)] == first:
+        return first
+    pairs = zip(first, second, strict=False)
+    return first[: next((i for i, (a, b) in enumerate(pairs) if a != b), len(second))]
 
 
 def set_aside(
@@ -46,13 +83,13 @@ def set_aside(
       vocabulary: vocabulary of the policy.
       max_question_tokens: length limit of a question in tokens; None: no limit.
     """
+    if max_question_tokens is None:
+        return list(problems), []
     kept: list[Problem] = []
     aside: list[Problem] = []
-    for problem in problems:
-        fits = max_question_tokens is None or (
-            len(question_ids(card, problem.inputs, vocabulary)) <= max_question_tokens
-        )
-        (kept if fits else aside).append(problem)
+    questions = encode(card, [p.inputs for p in problems], vocabulary).questions
+    for problem, question in zip(problems, questions, strict=True):
+        (kept if len(question) <= max_question_tokens else aside).append(problem)
     return kept, aside
 
 
@@ -78,18 +115,53 @@ def tokenize(
     Raises:
       UserError: a prompt and its solution do not fit; trimming the prompt would lose the question.
     """
-    prefix = prefix_ids(card, vocabulary)
-    inputs = [p.inputs for p in problems] if inputs is None else inputs
-    questions = tuple(question_ids(card, text, vocabulary) for text in inputs)
-    for problem, question in zip(problems, questions, strict=True):
-        need = len(prefix) + len(question) + max_new_tokens
+    prompts = encode(card, [p.inputs for p in problems] if inputs is None else inputs, vocabulary)
+    prefix = len(prompts.prefix)
+    for problem, question in zip(problems, prompts.questions, strict=True):
+        need = prefix + len(question) + max_new_tokens
         if need > max_length:
             raise UserError(
-                f"{card.task}: problem {problem.problem_id} needs {need} tokens (prefix"
-                f" {len(prefix)}, question {len(question)}, solution {max_new_tokens}), the policy"
-                f" takes {max_length}; lower max_new_tokens, use a shorter prompt, or leave long"
+                f"{card.task}: problem {problem.problem_id} needs {need} tokens (prefix {prefix},"
+                f" question {len(question)}, solution {max_new_tokens}), the policy takes"
+                f" {max_length}; lower max_new_tokens, use a shorter prompt, or leave long"
                 " questions out of the E-step with generate.max_question_tokens"
             )
         if not prefix and not question:
             raise UserError(f"{card.task}: problem {problem.problem_id} has an empty prompt")
-    return Prompts(prefix, questions)
+    return prompts
+
+
+def target_ids(prompt: Sequence[int], text: str, targets: str, vocabulary) -> tuple[int, ...]:
+    """Returns the tokens of a solution that was not sampled, as they follow the tokens of a prompt.
+
+    They are those of the whole text from the end of the prompt on. If a token of the whole text
+    spans the seam, the prompt keeps its own tokens, which are those that the policy samples after,
+    and the rest of that token is encoded apart:
+
+        prompt "A:", solution "\\n\\n5"   whole text [A] [:\\n\\n] [5]
+                                       prompt [A] [:], targets [\\n\\n] [5]
+
+    Args:
+      prompt: tokens of the prompt.
+      text: text of the prompt.
+      targets: text of the solution.
+      vocabulary: vocabulary of the policy.
+    """
+    whole = vocabulary.prompt_ids(text + targets)
+    if whole[: len(prompt)] == tuple(prompt):
+        return whole[len(prompt) :]
+    before = b"".join(map(vocabulary.token_bytes, prompt))
+    ends = list(itertools.accumulate((len(vocabulary.token_bytes(t)) for t in whole), initial=0))
+    data = b"".join(map(vocabulary.token_bytes, whole))
+    if data.startswith(before):
+        for kept, end in enumerate(ends):
+            if end < len(before):
+                continue
+            between = data[len(before) : end]
+            try:
+                ids = vocabulary.encode(between.decode())
+            except UnicodeDecodeError:  # the token ends inside a character
+                continue
+            if b"".join(map(vocabulary.token_bytes, ids)) == between:
+                return (*ids, *whole[kept:])
+    return tuple(vocabulary.encode(targets))

@@ -23,7 +23,11 @@ from restem.runtime import checks, storage
 FORMAT = 2
 """Version of the folder's format; restem 0.1 wrote none."""
 
-_NOT_COMPARED = ("format", "method", "versions")
+PROMPT_TOKENS = "whole text"
+"""Rule by which prompts are tokenised, a part of the identity. Earlier versions wrote none and
+tokenised prefix and question apart, so their samples and policies are those of other tokens."""
+
+_NOT_COMPARED = ("format", "method", "prompt_tokens", "versions")
 """Keys of `run.json` that a resume does not compare: other versions may change only rounding."""
 
 _ELSEWHERE = {"make_mesh", "local_mesh", "initialize", "plan", "report"}
@@ -81,18 +85,20 @@ def claim(files: Workdir, identity: Mapping[str, Any]) -> None:
     Raises:
       UserError: the folder holds another run; the message lists what differs.
     """
+    written = {"format": FORMAT, "prompt_tokens": PROMPT_TOKENS, **identity}
     if not files.identity.exists():
         if has_results(files):
             raise UserError(
                 f"{files.path}: has iterations but no run.json, so what made them is not known;"
                 " use another --workdir"
             )
-        storage.write_json(files.identity, {"format": FORMAT, **identity})
+        storage.write_json(files.identity, written)
         return
     stored = storage.read_json(files.identity)
     differences = _differences(stored, identity)
-    if differences and not has_results(files):
-        storage.write_json(files.identity, {"format": FORMAT, **identity})
+    is_of_rule = stored.get("prompt_tokens") == PROMPT_TOKENS
+    if (differences or not is_of_rule) and not has_results(files):
+        storage.write_json(files.identity, written)
         return
     check_format(files, stored)
     if differences:
@@ -106,12 +112,18 @@ def claim(files: Workdir, identity: Mapping[str, Any]) -> None:
 def check_format(files: Workdir, stored: Mapping[str, Any]) -> None:
     """Raises `UserError` if an incompatible version of restem wrote the run's folder."""
     found = stored.get("format", 1)
+    version = stored.get("versions", {}).get("restem", "0.1.0")
     if found != FORMAT:
-        version = stored.get("versions", {}).get("restem", "0.1.0")
         raise UserError(
             f"{files.identity}: this run was started by restem {version}, whose folders this"
             f" version cannot resume (format {found}, not {FORMAT}); resume it with that version,"
             " or start anew in another --workdir"
+        )
+    if stored.get("prompt_tokens") != PROMPT_TOKENS:
+        raise UserError(
+            f"{files.identity}: this run tokenised prefix and question apart, and this version"
+            f" tokenises whole prompts; resume it with the version that started it ({version}), or"
+            " start anew in another --workdir"
         )
 
 

@@ -10,20 +10,28 @@ from restem.sampling.stopping import training_ids
 from restem.training import TokenExample
 
 
-def token_examples(card: TaskCard, examples: Sequence[Example], vocabulary) -> list[TokenExample]:
-    """Returns the examples in tokens: the sampled ids, cut to the text, and the end-of-sequence id.
+def token_examples(
+    card: TaskCard, examples: Sequence[Example], vocabulary
+) -> tuple[tuple[int, ...], list[TokenExample]]:
+    """Returns the shared prefix and the examples in tokens.
 
-    Selection keeps finished samples only, so every target ends with EOS: the model learns to stop
-    where a stop string ended its sample.
+    The inputs are those of sampling (`prompts.encode`). The targets are the sampled ids, cut to the
+    text, and the end-of-sequence id. Selection keeps finished samples only, so every target ends
+    with EOS: the model learns to stop where a stop string ended its sample.
     """
     # The lowest EOS id ends a document in pretraining; the others end a chat turn.
     eos_id = min(vocabulary.eos_ids)
+    encoded = prompts.encode(card, [e.inputs for e in examples], vocabulary)
     made = []
-    for example in examples:
+    for example, question in zip(examples, encoded.questions, strict=True):
         if example.target_ids:
             ids = training_ids(example.target_ids, example.targets, vocabulary).ids
         else:
-            ids = tuple(vocabulary.encode(example.targets))
-        question = prompts.question_ids(card, example.inputs, vocabulary)
+            ids = prompts.target_ids(
+                (*encoded.prefix, *question),
+                card.prefix + example.inputs,
+                example.targets,
+                vocabulary,
+            )
         made.append(TokenExample(question, (*ids, eos_id), example.weight))
-    return made
+    return encoded.prefix, made

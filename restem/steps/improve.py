@@ -19,7 +19,7 @@ from restem import partitioning
 from restem.checkpoints import orbax
 from restem.errors import UserError
 from restem.records import Example, Problem
-from restem.rollout import Rollout, prompts
+from restem.rollout import Rollout
 from restem.run import layout, trackers
 from restem.runtime import storage
 from restem.runtime.preemption import PREEMPTION
@@ -71,9 +71,9 @@ def improve(
             rollout.policy, directory, start_reward, skip=settings.skip_empty, began=began
         )
     rollout = rollout.replace(max_new_tokens=settings.max_new_tokens).placed()
-    data = token_examples(rollout.card, examples, rollout.policy.vocabulary)
+    prefix, data = token_examples(rollout.card, examples, rollout.policy.vocabulary)
     rollout = rollout.replace(policy=starting_policy(rollout.policy, settings.adapter))
-    trainer = _trainer(rollout, data, settings)
+    trainer = _trainer(rollout, prefix, data, settings)
     packed = trainer.pack(data, seed=rollout.key, epoch=0)
     if packed.too_long:
         logging.warning(
@@ -223,10 +223,14 @@ def is_validated(step: int, total: int, is_epoch_end: bool, every: int | None) -
     return not left or (step % every == 0 and 2 * left >= every)
 
 
-def _trainer(rollout: Rollout, data: Sequence[TokenExample], settings: ImproveSettings) -> Trainer:
+def _trainer(
+    rollout: Rollout,
+    prefix: Sequence[int],
+    data: Sequence[TokenExample],
+    settings: ImproveSettings,
+) -> Trainer:
     """Returns the trainer, with the row shape that the settings give or else the cheapest one."""
     start, mesh = rollout.policy, rollout.mesh
-    prefix = prompts.prefix_ids(rollout.card, start.vocabulary)
     length, rows = choose_shape(
         data,
         config=start.config,

@@ -106,6 +106,10 @@ class Vocabulary(abc.ABC):
           Ids. With `opening` false, their bytes join to exactly the bytes of the text.
         """
 
+    def prompt_ids(self, text: str) -> tuple[int, ...]:
+        """Returns the ids of a whole prompt: the start-of-text id, if any, and those of `text`."""
+        return (*self.start_ids, *self.encode(text, opening=True))
+
     @abc.abstractmethod
     def _token_table(self) -> list[bytes]:
         """Returns the bytes of every id."""
@@ -118,6 +122,13 @@ class Vocabulary(abc.ABC):
         """Returns what a token adds to a text; b"" for control tokens and unused rows."""
         table = self._bytes
         return table[token_id] if 0 <= token_id < len(table) else b""
+
+    def shown(self, token_id: int) -> str:
+        """Returns a token for a human reader: its text in quotes, or its name if it has no text."""
+        data = self.token_bytes(token_id)
+        if data or not 0 <= token_id < self.size:
+            return repr(data.decode("utf-8", errors="replace"))
+        return self.token(token_id) or repr("")
 
     def decode(self, ids: Iterable[int]) -> str:
         """Returns the text of `ids`; bytes that are not UTF-8 (half a character) become U+FFFD."""

@@ -24,6 +24,7 @@ class MaterializeTest(ToyTest):
         card, problems = sources.materialize("toy")
         self.assertEqual(card.task, "toy")
         self.assertEqual(card.prefix, "Q: What is 0 + 1?\nA: The answer is 1.\n\n")
+        self.assertEqual(card.opening, "Q: What is ")
         self.assertEqual(card.stop, ("\nQ:",))
         self.assertEqual(card.prompt_source, "user")
         self.assertEqual(card.max_new_tokens, 16)
@@ -143,6 +144,7 @@ class MaterializeTest(ToyTest):
         self.assertLen(problems, 80)
         self.assertEqual(problems[0].inputs, "Q: What is 0 + 1?\nA:")
         self.assertEqual(card.prefix, "Q: What is 0 + 1?\nA: The answer is 1.\n\n")
+        self.assertEqual(card.opening, "Q: What is ")
 
 
 if __name__ == "__main__":

@@ -82,6 +82,75 @@ def llama3_tokenizer() -> bytes:
     return tokenizer.to_str().encode()
 
 
+def bpe_metadata(pre: str) -> dict:
+    """Metadata of a GGUF file with the tokens of `llama3_tokenizer`, split as `pre` names."""
+    tokenizer = tokenizers.Tokenizer.from_str(llama3_tokenizer().decode())
+    merges = json.loads(llama3_tokenizer())["model"]["merges"]
+    tokens = [tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())]
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": pre,
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [3] * 3 + [1] * (len(tokens) - 3),
+        "tokenizer.ggml.merges": [m if isinstance(m, str) else " ".join(m) for m in merges],
+        "tokenizer.ggml.bos_token_id": 0,
+        "tokenizer.ggml.eos_token_id": 1,
+    }
+
+
+def sentencepiece_metadata(model: bytes, dummy_prefix: bool) -> dict:
+    """Metadata of a GGUF file that llama.cpp's converter would write for a SentencePiece model."""
+    import sentencepiece
+
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+
+    def kind(i):
+        tests = (processor.is_unknown, processor.is_control, processor.is_byte)
+        for test, value in zip(tests, (2, 3, 6), strict=True):
+            if test(i):
+                return value
+        return 4 if processor.id_to_piece(i) in ("<sym>", "\u2581\u2581\u2581") else 1
+
+    ids = range(processor.vocab_size())
+    tokens = [processor.id_to_piece(i) for i in ids]
+    types = [kind(i) for i in ids]
+    return {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": [
+            t.replace("\u2581", " ") if k == 4 else t for t, k in zip(tokens, types, strict=True)
+        ],
+        "tokenizer.ggml.token_type": types,
+        "tokenizer.ggml.scores": [processor.get_score(i) for i in ids],
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.unknown_token_id": 0,
+        "tokenizer.ggml.add_space_prefix": dummy_prefix,
+    }
+
+
+KINDS = (
+    "tokenizer_json", "gguf_smollm", "gguf_llama-bpe", "gguf_qwen2", "gguf_tekken",
+    "sentencepiece", "sentencepiece_dummy", "gguf_sentencepiece", "gguf_sentencepiece_dummy",
+)  # fmt: skip
+"""Names of `of_kind`; "dummy" models put a space before the first text."""
+
+
+@functools.cache
+def of_kind(kind: str) -> Vocabulary:
+    """Returns a small vocabulary of one of `KINDS`."""
+    if kind.removeprefix("gguf_").startswith("sentencepiece"):
+        is_dummy = kind.endswith("_dummy")
+        model = train_sentencepiece(add_dummy_prefix=is_dummy)
+        if kind.startswith("gguf"):
+            return gguf.from_gguf(sentencepiece_metadata(model, is_dummy))
+        with tempfile.TemporaryDirectory() as folder:
+            return write_hf(folder, "tokenizer.model", model)
+    if kind.startswith("gguf_"):
+        return gguf.from_gguf(bpe_metadata(kind.removeprefix("gguf_")))
+    with tempfile.TemporaryDirectory() as folder:
+        return write_hf(folder, "tokenizer.json", llama3_tokenizer())
+
+
 def assert_byte_exact(test, vocabulary: Vocabulary) -> None:
     """Every text is the joined bytes of its ids, which decode to it."""
     for name, text in TEXTS.items():

@@ -82,6 +82,22 @@ class ClaimTest(absltest.TestCase):
         with self.assertRaisesRegex(UserError, r"restem 0\.1\.0.*resume it with that version, or"):
             identity.claim(self.files, ONE)
 
+    def test_a_run_whose_prompts_were_tokenised_apart_is_refused_in_one_line(self):
+        identity.claim(self.files, ONE)
+        stored = storage.read_json(self.files.identity)
+        self.assertEqual(stored.pop("prompt_tokens"), identity.PROMPT_TOKENS)
+        storage.write_json(self.files.identity, stored)
+        self.make_something()
+        message = r"run\.json: this run tokenised prefix and question apart.*start anew"
+        with self.assertRaisesRegex(UserError, message) as raised:
+            identity.claim(self.files, ONE)
+        self.assertNotIn("\n", str(raised.exception))
+        self.files.iteration(0).evaluation("t").unlink()
+        identity.claim(self.files, ONE)  # it has made nothing
+        self.assertEqual(
+            storage.read_json(self.files.identity)["prompt_tokens"], identity.PROMPT_TOKENS
+        )
+
 
 class SettingsOfTest(absltest.TestCase):
     def setUp(self):

