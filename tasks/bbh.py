@@ -64,26 +64,6 @@ def task_name(style: str, file: str) -> str:
     return f"bbh_{style}_{file}"
 
 
-def macro_average(accuracies: Mapping[str, float]) -> float:
-    """Returns the mean over the 23 tasks; a task of several files counts with their mean.
-
-    Args:
-      accuracies: accuracy by file (or by task name, `bbh_cot_FILE`), for all 27.
-
-      Raises:
-      ValueError: if a file is missing.
-    """
-    by_file = {
-        name.removeprefix("bbh_").removeprefix("cot_").removeprefix("direct_"): value
-        for name, value in accuracies.items()
-    }
-    missing = [file for file in FILES if file not in by_file]
-    if missing:
-        raise ValueError(f"no accuracy for {', '.join(missing)}")
-    means = [sum(by_file[file] for file in files) / len(files) for files in TASKS.values()]
-    return sum(means) / len(means)
-
-
 def read_prompts(style: str, data_dir: str | None) -> dict[str, str]:
     """Returns the published prompts of a style by file, without their canary line.
 

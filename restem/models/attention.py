@@ -40,6 +40,17 @@ IsLocal = Bool[Array, ""] | bool
 
 
 @flax.struct.dataclass
+class Queries:
+    """Queries of one layer."""
+
+    vectors: Float[Array, "batch length heads head_dim"]
+    positions: Int[Array, "batch length"]
+    """Positions in the texts that the queries are of."""
+    segments: Int[Array, "batch length"] | None = None
+    """A query sees only keys of its own segment; None if no set of keys has segments."""
+
+
+@flax.struct.dataclass
 class Keys:
     """One set of keys and values of one layer.
 
@@ -180,29 +191,25 @@ def visible(
 
 def attend(
     config: ModelConfig,
-    query: Float[Array, "batch length heads head_dim"],
-    query_positions: Int[Array, "batch length"],
-    query_segments: Int[Array, "batch length"] | None,
+    queries: Queries,
     sets: Sequence[Keys | GroupedKeys],
     is_local: IsLocal,
 ) -> Float[Array, "batch length heads head_dim"]:
-    """Attends with `query` to all `sets` of keys under one softmax.
+    """Attends with `queries` to all `sets` of keys under one softmax.
 
     Args:
       config: the decoder; `query_block` bounds how many queries are scored at once.
-      query: queries, already multiplied by `query_scale`.
-      query_positions: positions of the queries in their texts.
-      query_segments: segments of the queries; None where no set has segments.
+      queries: queries, already multiplied by `query_scale`.
       sets: the keys and values to attend to; groups together have the rows of the batch.
       is_local: whether this layer has the sliding window.
 
     Returns:
-      The weighted means of the values, in the dtype of `query`.
+      The weighted means of the values, in the dtype of the queries.
     """
     block = config.query_block
-    length = query.shape[1]
+    length = queries.positions.shape[1]
     if block is None or length <= block or length % block:
-        return _attend(config, query, query_positions, query_segments, sets, is_local)
+        return _attend_at_once(config, queries, sets, is_local)
 
     def blocks(x):
         return jnp.moveaxis(x.reshape(x.shape[0], length // block, block, *x.shape[2:]), 1, 0)
@@ -210,38 +217,26 @@ def attend(
     # Checkpointed: the backward pass recomputes the scores of one block at a time instead of
     # keeping those of all blocks.
     @jax.checkpoint
-    def one(args):
-        q, positions, segments = args
-        return _attend(config, q, positions, segments, sets, is_local)
+    def of_block(queries):
+        return _attend_at_once(config, queries, sets, is_local)
 
-    segments = None if query_segments is None else blocks(query_segments)
-    out = jax.lax.map(one, (blocks(query), blocks(query_positions), segments))
-    return jnp.moveaxis(out, 0, 1).reshape(query.shape)
+    out = jax.lax.map(of_block, jax.tree.map(blocks, queries))
+    return jnp.moveaxis(out, 0, 1).reshape(queries.vectors.shape)
 
 
-def _attend(
-    config: ModelConfig,
-    query: Float[Array, "batch length heads head_dim"],
-    query_positions: Int[Array, "batch length"],
-    query_segments: Int[Array, "batch length"] | None,
-    sets: Sequence[Keys | GroupedKeys],
-    is_local: IsLocal,
+def _attend_at_once(
+    config: ModelConfig, queries: Queries, sets: Sequence[Keys | GroupedKeys], is_local: IsLocal
 ) -> Float[Array, "batch length heads head_dim"]:
-    """`attend` with all queries at once."""
-    batch, length, heads, head_dim = query.shape
-    kv_heads = config.num_kv_heads
-    query = query.reshape(batch, length, kv_heads, heads // kv_heads, head_dim)
-    scored = [
-        _score(config, query, query_positions, query_segments, keys, is_local) for keys in sets
-    ]
+    """Does what `attend` does, for all queries at once."""
+    scored = [_score(config, queries, keys, is_local) for keys in sets]
     top = functools.reduce(jnp.maximum, (x.top for x in scored))
     top = jax.lax.stop_gradient(top)  # cancels out of the result, so its gradient is zero
     total = out = jnp.zeros((), jnp.float32)
     for x in scored:
         of_set = x.weigh(top)
         total, out = total + of_set[0], out + of_set[1]
-    out = (out / total[..., None]).astype(query.dtype)
-    return jnp.transpose(out, (0, 3, 1, 2, 4)).reshape(batch, length, heads, head_dim)
+    out = (out / total[..., None]).astype(queries.vectors.dtype)
+    return jnp.transpose(out, (0, 3, 1, 2, 4)).reshape(queries.vectors.shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,16 +251,15 @@ class _Scored:
 
 
 def _score(
-    config: ModelConfig,
-    query: Float[Array, "b t k g d"],
-    positions: Int[Array, "b t"],
-    segments: Int[Array, "b t"] | None,
-    keys: Keys | GroupedKeys,
-    is_local: IsLocal,
+    config: ModelConfig, queries: Queries, keys: Keys | GroupedKeys, is_local: IsLocal
 ) -> _Scored:
     """Scores queries against one set of keys."""
     if isinstance(keys, GroupedKeys):
-        return _score_groups(config, query, positions, segments, keys, is_local)
+        return _score_groups(config, queries, keys, is_local)
+    query = queries.vectors
+    batch, length, heads, head_dim = query.shape
+    kv_heads = config.num_kv_heads
+    query = query.reshape(batch, length, kv_heads, heads // kv_heads, head_dim)
     # For keys without a batch dimension the heads come first, so that the rows of the batch become
     # the rows of one matrix product per head. With the batch first, XLA would transpose the scores,
     # which takes longer than the product.
@@ -279,7 +273,7 @@ def _score(
     if config.attention_softcap is not None:
         s = config.attention_softcap * jnp.tanh(s / config.attention_softcap)
     window = config.window if config.has_local_layers else None
-    mask = visible(positions, segments, keys, window=window, is_local=is_local)
+    mask = visible(queries.positions, queries.segments, keys, window=window, is_local=is_local)
     s = jnp.where(mask[None, :, None] if shared else mask[:, None, None], s, MASKED)
 
     def rows_first(x):
@@ -299,12 +293,7 @@ def _score(
 
 
 def _score_groups(
-    config: ModelConfig,
-    query: Float[Array, "b t k g d"],
-    positions: Int[Array, "b t"],
-    segments: Int[Array, "b t"] | None,
-    keys: GroupedKeys,
-    is_local: IsLocal,
+    config: ModelConfig, queries: Queries, keys: GroupedKeys, is_local: IsLocal
 ) -> _Scored:
     """Scores the rows of each group against the keys of that group."""
     sizes = [group.positions.shape[0] for group in keys.groups]
@@ -315,12 +304,11 @@ def _score_groups(
     def join(xs):
         return join_rows(xs, keys.parts)
 
-    of_segments = [None] * len(sizes) if segments is None else split(segments)
+    fields, structure = jax.tree.flatten(queries)
+    of_groups = zip(*map(split, fields), strict=True)
     scored = [
-        _score(config, q, position, segment, group, is_local)
-        for q, position, segment, group in zip(
-            split(query), split(positions), of_segments, keys.groups, strict=True
-        )
+        _score(config, structure.unflatten(fields), group, is_local)
+        for fields, group in zip(of_groups, keys.groups, strict=True)
     ]
 
     def weigh(top):

@@ -176,7 +176,8 @@ class Attention(nn.Module):
             positions=positions,
             segments=segments,
         )
-        out = attention.attend(c, query, positions, segments, (*cached, own), is_local)
+        queries = attention.Queries(query, positions, segments)
+        out = attention.attend(c, queries, (*cached, own), is_local)
         w = _weight(
             self, "out", (c.num_heads, c.head_dim, c.embed_dim), ("heads", "head", "embed"),
             fan_in=c.num_heads * c.head_dim,

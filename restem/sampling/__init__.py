@@ -2,6 +2,7 @@
 
 from restem.sampling.engine import Engine
 from restem.sampling.filters import Sampling
+from restem.sampling.options import Tuning
 from restem.sampling.requests import Completion, Request
 from restem.sampling.stats import Stats
 from restem.sampling.stopping import TrainingIds, training_ids
@@ -13,5 +14,6 @@ __all__ = [
     "Sampling",
     "Stats",
     "TrainingIds",
+    "Tuning",
     "training_ids",
 ]

@@ -16,7 +16,7 @@ import jax
 
 from restem import models, partitioning
 from restem.sampling.filters import Sampling
-from restem.sampling.options import Options
+from restem.sampling.options import Options, Tuning
 from restem.sampling.programs import Programs
 from restem.sampling.requests import Completion, Request
 from restem.sampling.session import Session
@@ -41,10 +41,7 @@ class Engine:
         stop: Sequence[str] = (),
         stop_after: Sequence[str] = (),
         slots: int | None = None,
-        decode_steps: int | None = None,
-        prefill_tokens: int | None = None,
-        ring: int = 128,
-        unstacked: bool | None = None,
+        tuning: Tuning = Tuning(),
         mesh: jax.sharding.Mesh | None = None,
     ):
         """Configures an engine; nothing is compiled or allocated yet.
@@ -59,15 +56,7 @@ class Engine:
           slots: samples decoded at a time; None is 128 on a CPU, and elsewhere as many as fit in
             memory, at most 1024 for each part that rows are split into. With fewer samples to
             draw, fewer slots are used.
-          decode_steps: tokens sampled between visits of the host, which is when finished slots
-            get new samples; None is 1 on a CPU and 8 elsewhere.
-          prefill_tokens: question tokens prefilled at a time, including padding; None chooses by
-            device.
-          ring: columns for sampled tokens at the start, so that attention does not look at columns
-            that no sample has reached. When a sample needs more they become as many as
-            `max_new_tokens`, which they are at once where most slots are refilled several times.
-          unstacked: run the layers as a Python loop over separate arrays instead of a scan over
-            stacked ones; None does so on a CPU, where it is faster but compiles more slowly.
+          tuning: what changes speed and memory only.
           mesh: devices; slots are split over its data and fsdp axes, heads over tensor. None is one
             device.
 
@@ -86,11 +75,11 @@ class Engine:
             max_new_tokens=max_new_tokens,
             stops=Stops.of(stop, stop_after),
             slots=slots or (128 if on_cpu else None),
-            decode_steps=decode_steps or (1 if on_cpu else 8),
-            prefill_tokens=prefill_tokens or (512 if on_cpu else 8192),
+            decode_steps=tuning.decode_steps or (1 if on_cpu else 8),
+            prefill_tokens=tuning.prefill_tokens or (512 if on_cpu else 8192),
             bucket=bucket,
-            ring=min(round_up(ring, bucket), round_up(max_new_tokens, bucket)),
-            unstacked=on_cpu if unstacked is None else unstacked,
+            ring=min(round_up(tuning.ring, bucket), round_up(max_new_tokens, bucket)),
+            unstacked=on_cpu if tuning.unstacked is None else tuning.unstacked,
             mesh=mesh,
         )
         self.stats = Stats()

@@ -11,6 +11,25 @@ from restem.sampling.filters import Sampling
 from restem.sampling.stopping import Stops, TokenBytes
 
 
+@dataclasses.dataclass(frozen=True)
+class Tuning:
+    """What changes the speed and memory of an engine, and nothing but rounding of its samples."""
+
+    decode_steps: int | None = None
+    """Tokens sampled between visits of the host, which is when finished slots get new samples; None
+    is 1 on a CPU and 8 elsewhere."""
+    prefill_tokens: int | None = None
+    """Question tokens prefilled at a time, including padding; None is 512 on a CPU and 8,192
+    elsewhere."""
+    ring: int = 128
+    """Columns for sampled tokens at the start, so that attention does not look at columns that no
+    sample has reached. When a sample needs more they become as many as `max_new_tokens`, which they
+    are at once where most slots are refilled several times."""
+    unstacked: bool | None = None
+    """Whether the layers run as a Python loop over separate arrays instead of a scan over stacked
+    ones; None does so on a CPU, where it is faster but compiles more slowly."""
+
+
 @dataclasses.dataclass
 class Options:
     """What the sessions of one engine have in common; see `Engine` for the arguments."""

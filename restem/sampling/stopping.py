@@ -53,7 +53,11 @@ class Stops:
 
     @classmethod
     def of(cls, stop: Sequence[str], stop_after: Sequence[str]) -> Stops:
-        """Returns the stops for strings before which, and after which, the text is cut."""
+        """Returns the stops for strings before which, and after which, the text is cut.
+
+        Raises:
+          ValueError: an argument is itself a string, or contains an empty one.
+        """
         for name, strings in (("stop", stop), ("stop_after", stop_after)):
             if isinstance(strings, str) or not all(strings):
                 raise ValueError(f"{name}={strings!r} is not a sequence of non-empty strings")

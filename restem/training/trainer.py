@@ -63,7 +63,6 @@ class Trainer:
         adapter: Lora | None = None,
         head_chunk: int = 256,
         mesh: Mesh | None = None,
-        rules: partitioning.Rules = partitioning.RULES,
     ):
         """Configures a trainer; nothing is computed yet.
 
@@ -82,7 +81,6 @@ class Trainer:
           adapter: train a low-rank adapter in float32 on frozen weights; None: all parameters.
           head_chunk: target positions per shard that go through the head at once.
           mesh: from `partitioning.make_mesh`; None is one device.
-          rules: logical axis -> mesh axes.
 
         Raises:
           UserError: `rows_per_batch` does not divide over the mesh, or prefix and row exceed the
@@ -115,7 +113,6 @@ class Trainer:
         self.adapter = adapter
         self.head_chunk = min(head_chunk, rows_per_batch // shards * row_length)
         self.mesh = mesh
-        self.rules = rules
         self._shards = shards
 
     def pack(self, examples: Sequence[TokenExample], *, seed: int, epoch: int) -> PackedEpoch:
@@ -151,7 +148,7 @@ class Trainer:
             trained = jax.tree.map(lambda p: jnp.array(p, dtype or p.dtype, copy=True), trained)
             return TrainState(trained, self.optimizer.init(trained), jnp.zeros((), jnp.int32))
 
-        with partitioning.use(self.mesh, self.rules):
+        with partitioning.use(self.mesh):
             return jax.jit(build, out_shardings=self.state_shardings())(params)
 
     def frozen(self, params: Any) -> Any:
@@ -176,7 +173,7 @@ class Trainer:
         if self.mesh is None:
             return None
         trained = self._shapes()
-        placed = partitioning.param_shardings(self.config, self.mesh, self.rules)
+        placed = partitioning.param_shardings(self.config, self.mesh)
         if self.adapter is not None:
             trained = lora.shapes(trained, self.adapter)
             placed = partitioning.adapter_shardings(placed, self.adapter)
@@ -203,12 +200,12 @@ class Trainer:
           "target_tokens"; "examples"; "weight_sum", sum of the examples' weights; "grad_norm",
           before clipping.
         """
-        with partitioning.use(self.mesh, self.rules):
+        with partitioning.use(self.mesh):
             return self._train_step(state, self._place(batch), frozen)
 
     def loss(self, trained: Any, batch: Batch, frozen: Any = None) -> Metrics:
         """Returns the metrics of `train_step` without "grad_norm"; updates nothing."""
-        with partitioning.use(self.mesh, self.rules):
+        with partitioning.use(self.mesh):
             return self._loss(trained, self._place(batch), frozen)
 
     def fit(

@@ -1,4 +1,4 @@
-"""Paired comparisons of two policies, and macro averages of groups."""
+"""Paired comparisons of two policies."""
 
 import numpy as np
 from absl.testing import absltest, parameterized
@@ -7,10 +7,9 @@ from etils import epath
 from restem import records
 from restem.cli.main import main
 from restem.errors import UserError
-from restem.evaluation import comparisons, groups, intervals, metrics, paired_tests
+from restem.evaluation import comparisons, paired_tests
 from restem.records import Sample
 from restem.runtime import storage
-from restem.tasks import bbh
 
 
 def answers(greedy: str, sampled: tuple[str, ...] = ()) -> list[Sample]:
@@ -84,35 +83,6 @@ class ComparisonTest(parameterized.TestCase):
         empty = self.write("empty", [])
         with self.assertRaisesRegex(UserError, "share no problem"):
             comparisons.compare_files(first, empty)
-
-
-class GroupTest(absltest.TestCase):
-    def test_parts_count_once_and_the_interval_keeps_its_level(self):
-        rates = [0.3, 0.6, 0.9, 0.5]
-        bounds = [intervals.wilson(round(100 * r), 100) for r in rates]
-        mean, (low, high) = metrics.macro_average(rates, bounds, ["x", "x", "x", "y"])
-        self.assertAlmostEqual(mean, (0.6 + 0.5) / 2)
-        rng = np.random.default_rng(0)
-        weights = np.array([1 / 6, 1 / 6, 1 / 6, 1 / 2])
-        drawn = rng.binomial(100, rates, size=(20_000, 4)) / 100 @ weights
-        # Wilson's interval is near the normal one here: as wide as the middle 95% of estimates.
-        self.assertAlmostEqual(high - low, np.ptp(np.quantile(drawn, [0.025, 0.975])), delta=0.01)
-        covered = 0
-        for counts in rng.binomial(100, rates, size=(2000, 4)):
-            found = [intervals.wilson(int(c), 100) for c in counts]
-            _, (a, b) = metrics.macro_average(list(counts / 100), found, ["x", "x", "x", "y"])
-            covered += a <= 0.55 <= b
-        self.assertBetween(covered / 2000, 0.93, 0.97)
-
-    def test_a_group_counts_once_all_of_it_is_there(self):
-        report = {"pass@1": 0.5, "ci95": [0.4, 0.6], "n": 10}
-        reports = {bbh.task_name("cot", file): report for file in bbh.FILES}
-        found = groups.averages({**reports, "math": report})
-        self.assertEqual(list(found), ["bbh_cot"])
-        self.assertLen(found["bbh_cot"]["tasks"], 23)
-        self.assertAlmostEqual(found["bbh_cot"]["pass@1"], 0.5)
-        reports.pop("bbh_cot_snarks")
-        self.assertEmpty(groups.averages(reports))
 
 
 if __name__ == "__main__":

@@ -49,12 +49,12 @@ class GroupedKeysTest(parameterized.TestCase):
         shared = attention.Keys(
             keys=own.keys[0], values=own.values[0], positions=jnp.zeros(1, jnp.int32)
         )
-        query = jnp.asarray(rng.normal(size=(6, 1, 4, 8)), jnp.float32)
         at = jnp.full((6, 1), 9, jnp.int32)
+        queries = attention.Queries(jnp.asarray(rng.normal(size=(6, 1, 4, 8)), jnp.float32), at)
         own = dataclasses.replace(own, positions=at)  # a query always sees itself
         for config in (CONFIG, CONFIG.replace(window=4, local_layers=(True,))):
             found, expected = (
-                attention.attend(config, query, at, None, (shared, keys, own), True)
+                attention.attend(config, queries, (shared, keys, own), True)
                 for keys in (groups, whole)
             )
             np.testing.assert_allclose(found, expected, atol=1e-6)

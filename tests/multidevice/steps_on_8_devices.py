@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 from restem import models, partitioning
 from restem.models.lora import Lora
 from restem.plan import programs
-from restem.sampling import Engine, Request, Sampling, steps
+from restem.sampling import Engine, Request, Sampling, Tuning, steps
 from restem.training import TokenExample, Trainer, optimizers
 from tests.helpers.gradients import gradients
 
@@ -68,7 +68,7 @@ def _sample(mesh, config=CONFIG):
     requests.append(Request(tuple(int(t) for t in rng.integers(1, 64, 200)), 1, problem_key=6))
     engine = Engine(
         config, Letters(), sampling=Sampling(temperature=0.0), max_new_tokens=10, slots=16,
-        decode_steps=4, prefill_tokens=64, unstacked=False, mesh=mesh,
+        tuning=Tuning(decode_steps=4, prefill_tokens=64, unstacked=False), mesh=mesh,
     )  # fmt: skip
     found = engine.sample(params, PREFIX, requests, key=0)
     return {(c.request_index, c.sample_index): tuple(c.token_ids) for c in found}

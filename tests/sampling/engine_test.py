@@ -12,7 +12,7 @@ from absl.testing import absltest, parameterized
 
 from restem import models
 from restem.errors import UserError
-from restem.sampling import Engine, Request, Sampling
+from restem.sampling import Engine, Request, Sampling, Tuning
 from restem.sampling.programs import Programs
 from restem.sampling.stopping import Stops
 from tests.sampling.filters_test import chi_square, exact, limit
@@ -25,6 +25,7 @@ LOCAL = CONFIG.replace(
     num_kv_heads=1, window=7, local_layers=(True, False), attention_softcap=5.0, qk_norm=True
 )
 NEW = 12
+GREEDY = Sampling(temperature=0.0)
 
 
 def setUpModule():
@@ -74,9 +75,11 @@ def prefix_of(length):
     return [int(t) for t in np.random.default_rng(7).integers(1, 61, length)]
 
 
-def engine_of(config=CONFIG, **kwargs):
-    options = {"sampling": Sampling(temperature=0.0), "max_new_tokens": NEW, **kwargs}
-    return Engine(config, Letters(), **options)
+def engine_of(config=CONFIG, *, sampling=GREEDY, max_new_tokens=NEW, slots=None, **tuning):
+    return Engine(
+        config, Letters(), sampling=sampling, max_new_tokens=max_new_tokens, slots=slots,
+        tuning=Tuning(**tuning),
+    )  # fmt: skip
 
 
 def collect(engine, prefix, requests, *, key=0, params=None):

@@ -16,16 +16,6 @@ class BbhTest(DataFolderTest):
             members = registry.group(f"bbh_{style}")
             self.assertEqual(sorted(members), [bbh.task_name(style, f) for f in bbh.FILES])
 
-    def test_a_task_of_three_files_counts_once(self):
-        accuracies = dict.fromkeys(bbh.FILES, 0.0)
-        accuracies["snarks"] = 0.46
-        accuracies["logical_deduction_five_objects"] = 0.69
-        self.assertAlmostEqual(bbh.macro_average(accuracies), (0.46 + 0.23) / 23)
-        named = {bbh.task_name("cot", file): value for file, value in accuracies.items()}
-        self.assertAlmostEqual(bbh.macro_average(named), 0.03)
-        with self.assertRaisesRegex(ValueError, "no accuracy for snarks"):
-            bbh.macro_average({k: v for k, v in accuracies.items() if k != "snarks"})
-
     def test_official_folders_and_absent_prompts(self):
         self.write("bbh/snarks.json", {"examples": [{"input": "Which?", "target": "(A)"}]})
         rows = registry.get("bbh_cot_snarks").source("test", data_dir=str(self.root))
