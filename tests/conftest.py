@@ -41,8 +41,9 @@ def pytest_configure(config):
         flags.FLAGS.mark_as_parsed()
 
 
+@pytest.hookimpl(tryfirst=True)  # before the hook of pytest-xdist, which reads the marks
 def pytest_collection_modifyitems(config, items):
-    """Gives each file to one process of pytest-xdist, where there are several."""
+    """Assigns each file to one process of pytest-xdist, so that its set-up runs once."""
     if not config.pluginmanager.hasplugin("xdist"):
         return
     for item in items:

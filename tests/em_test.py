@@ -19,7 +19,6 @@ from restem.records import Problem
 from restem.run import layout, reader
 from restem.run.settings import RunSettings
 from restem.runtime import storage
-from restem.steps.improve import is_validated
 from restem.steps.settings import LoopSettings, Settings
 from tests.helpers import tiny
 
@@ -141,18 +140,6 @@ class LoopTest(absltest.TestCase):
             self.assertStartsWith(last, "restem: ")
             self.assertIn(message, last)
             self.assertNotIn("Traceback", output)
-
-
-class ValidationTest(parameterized.TestCase):
-    @parameterized.parameters(
-        (4, 5, [5]), (4, 6, [4, 6]), (4, 8, [4, 8]), (4, 9, [4, 9]), (1, 3, [1, 2, 3]),
-        (100, 3, [3]), (3, 3, [3]), (None, 6, [3, 6]),
-    )  # fmt: skip
-    def test_when(self, every, steps, validated):
-        at = [
-            step for step in range(1, steps + 1) if is_validated(step, steps, step % 3 == 0, every)
-        ]
-        self.assertEqual(at, validated)
 
 
 class FakeRun:

@@ -145,8 +145,7 @@ class _MStep:
                 history.add_update(update.step, update.metrics, update.seconds)
                 self.log(update.step, update.metrics)
                 advance(update.metrics["loss"])
-                every = settings.validate_every
-                is_due = is_validated(update.step, total, update.is_epoch_end, every)
+                is_due = settings.is_validated(update.step, total, update.is_epoch_end)
                 if is_due:
                     params = self.trainer.policy_params(update.state.params, self.frozen)
                     reward = self.validate(params, update.step)
@@ -208,19 +207,6 @@ class _MStep:
                 f" kept in {self.candidates.directory.path}; with another learning rate use another"
                 " --workdir"
             ) from e
-
-
-def is_validated(step: int, total: int, is_epoch_end: bool, every: int | None) -> bool:
-    """Returns whether to validate the policy of a step: each `every`-th step, and the last one.
-
-    A validation less than half an interval before the end is skipped:
-
-        every=4    5 steps: 5      6 steps: 4 6      8 steps: 4 8      9 steps: 4 9
-    """
-    left = total - step
-    if every is None:
-        return is_epoch_end
-    return not left or (step % every == 0 and 2 * left >= every)
 
 
 def _trainer(

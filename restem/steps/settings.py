@@ -134,6 +134,20 @@ class ImproveSettings:
     """Whether to keep the policy unchanged if no sample was kept, instead of failing: the next
     mini-batch of problems may yield some (IML, RAFT)."""
 
+    def is_validated(self, step: int, total: int, is_epoch_end: bool) -> bool:
+        """Returns whether the policy of a step is validated; that of the last step always is.
+
+        A validation that is due less than half an interval before the end is skipped. With
+        `validate_every` = 4:
+
+            total       5     6      8      9
+            validated   5     4 6    4 8    4 9
+        """
+        every, left = self.validate_every, total - step
+        if every is None:
+            return is_epoch_end
+        return not left or (step % every == 0 and 2 * left >= every)
+
 
 @register("evaluate")
 @dataclasses.dataclass(frozen=True)
