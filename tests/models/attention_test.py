@@ -1,4 +1,4 @@
-"""Attention to groups of rows equals attention to one set that is as long as the longest."""
+"""Which keys a query sees; groups of rows attend as one set as long as the longest would."""
 
 import dataclasses
 
@@ -30,6 +30,67 @@ def padded(keys, length):
         values=jnp.pad(keys.values, [(0, 0)] * 2 + [(0, more), (0, 0)]),
         positions=jnp.pad(keys.positions, [(0, 0), (0, more)], constant_values=INVALID_POSITION),
     )
+
+
+PACKED = """
+x . . . . . .
+x x . . . . .
+x x x . . . .
+. . . x . . .
+. . . x x . .
+. . . x x x .
+. . . . . . x
+"""
+PACKED_WINDOW = """
+x . . . . . .
+x x . . . . .
+. x x . . . .
+. . . x . . .
+. . . x x . .
+. . . . x x .
+. . . . . . x
+"""
+PREFIX_WINDOW = """
+. x
+. .
+. .
+. x
+. .
+. .
+. .
+"""
+
+
+def marks(text):
+    return [[mark == "x" for mark in line.split()] for line in text.split("\n") if line]
+
+
+class VisibleTest(parameterized.TestCase):
+    """The worked example of `attention.visible`."""
+
+    positions = jnp.asarray([[2, 3, 4, 2, 3, 4, 0]])
+    segments = jnp.asarray([[1, 1, 1, 2, 2, 2, 0]])
+
+    def visible(self, keys, window, is_local):
+        found = attention.visible(
+            self.positions, self.segments, keys, window=window, is_local=is_local
+        )
+        return found[0].tolist()
+
+    @parameterized.parameters(
+        (None, True, PACKED), (2, False, PACKED), (2, True, PACKED_WINDOW), (3, True, PACKED)
+    )
+    def test_own_keys(self, window, is_local, expected):
+        zeros = jnp.zeros((1, 1, 1, 7))
+        keys = attention.Keys(zeros, zeros.swapaxes(2, 3), self.positions, self.segments)
+        self.assertEqual(self.visible(keys, window, is_local), marks(expected))
+
+    def test_prefix(self):
+        zeros = jnp.zeros((1, 1, 2))
+        keys = attention.Keys(zeros, zeros.swapaxes(1, 2), jnp.arange(2))
+        found = self.visible(keys, None, True)
+        self.assertEqual(found[:6], [[True] * 2] * 6)
+        self.assertEqual(self.visible(keys, 2, True)[:6], marks(PREFIX_WINDOW)[:6])
 
 
 class GroupedKeysTest(parameterized.TestCase):

@@ -64,23 +64,29 @@ class WeightedNllTest(parameterized.TestCase):
         is_target = jnp.asarray(rng.random((2, 5)) < share)
         weights = jnp.where(is_target, jnp.asarray(rng.normal(size=(2, 5)), jnp.float32), 0.0)
 
-        def chunked(hidden):
+        def chunked(head, hidden):
             sums = losses.weighted_nll(
-                params, CONFIG, hidden, targets, weights, is_target, chunk=chunk, shards=shards
-            )
-            return sums.loss, sums
+                {**params, "head": head}, CONFIG, hidden, targets, weights, is_target,
+                chunk=chunk, shards=shards,
+            )  # fmt: skip
+            return 3 * sums.loss, sums
 
-        def whole(hidden):
-            log_p = jax.nn.log_softmax(models.logits(params, CONFIG, hidden))
+        def nll(head, hidden):
+            logits = models.logits({**params, "head": head}, CONFIG, hidden)
+            log_p = jax.nn.log_softmax(logits)
             return -jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0]
 
-        (loss, sums), gradient = jax.value_and_grad(chunked, has_aux=True)(hidden)
-        nll = whole(hidden)
-        expected, of_hidden = jax.value_and_grad(lambda h: (weights * whole(h)).sum())(hidden)
+        def whole(head, hidden):
+            return 3 * (weights * nll(head, hidden)).sum()
+
+        at = (params["head"], hidden)
+        (loss, sums), gradients = jax.value_and_grad(chunked, (0, 1), has_aux=True)(*at)
+        expected, expected_gradients = jax.value_and_grad(whole, (0, 1))(*at)
         np.testing.assert_allclose(loss, expected, rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(sums.nll, (nll * is_target).sum(), rtol=1e-5)
+        np.testing.assert_allclose(sums.nll, (nll(*at) * is_target).sum(), rtol=1e-5)
         self.assertEqual(sums.tokens, is_target.sum())
-        np.testing.assert_allclose(gradient, of_hidden, rtol=1e-4, atol=1e-6)
+        for found, wanted in zip(gradients, expected_gradients, strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
 
 
 if __name__ == "__main__":
