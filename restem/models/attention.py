@@ -45,7 +45,7 @@ class Queries:
 
     vectors: Float[Array, "batch length heads head_dim"]
     positions: Int[Array, "batch length"]
-    """Positions in the texts that the queries are of."""
+    """Position of each query's token in its text."""
     segments: Int[Array, "batch length"] | None = None
     """A query sees only keys of its own segment; None if no set of keys has segments."""
 
@@ -71,10 +71,10 @@ class Keys:
 
 @flax.struct.dataclass
 class GroupedKeys:
-    """Keys and values of groups of rows, each group with a length of its own.
+    """Keys and values of groups of rows; the groups differ in length.
 
-    A batch whose rows differ in length needs no common length this way. The rows of a group are
-    consecutive within each of `parts` equal parts of the batch, which lie on different devices:
+    Rows of different lengths then need not be padded to the longest. The batch consists of `parts`
+    equal parts, each on its own devices, and the rows of a group are consecutive in every part:
 
         parts=2, groups of 2 and 4 rows      row    0 1 2 | 3 4 5
                                              group  0 1 1 | 0 1 1
@@ -159,8 +159,8 @@ def visible(
 ) -> Bool[Array, "#batch queries keys"]:
     """Returns which keys each query sees: those at or before its position, in its segment.
 
-    A packed row with two segments behind a prefix of 2 tokens, and one column of padding
-    (segment 0), against the row's own keys:
+    Example: a packed row has two segments behind a prefix of 2 tokens, and one column of padding
+    (segment 0). Its queries see these of its own keys:
 
         token     a b c   d e f   .
         position  2 3 4   2 3 4   0
@@ -176,7 +176,7 @@ def visible(
               .         . . . . . . x
 
     Padding sees itself, so no softmax is empty. The prefix's keys have no segments: every query
-    sees all of them that lie within its window.
+    sees all of them, or all within its window.
     """
     key_positions = keys.positions if keys.positions.ndim == 2 else keys.positions[None]
     distance = query_positions[:, :, None] - key_positions[:, None, :]
@@ -246,7 +246,7 @@ class _Scored:
     top: Float[Array, "b k g t"]
     """Largest score of each query."""
     weigh: Callable[[Any], tuple[Any, Any]]
-    """top [b, k, g, t] -> sum of exp(score - top) [b, k, g, t], and of values with these weights
+    """top [b, k, g, t] -> sum of w = exp(score - top) [b, k, g, t], and sum of w times the value
     [b, k, g, t, d]."""
 
 

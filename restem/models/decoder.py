@@ -76,10 +76,11 @@ def _param(module: nn.Module, name: str, init: Any, axes, shape) -> Any:
 def _dense(
     x: Float[Array, "batch length *inputs"], w: jax.Array | Int8 | Adapted, *, inputs: int = 1
 ) -> Float[Array, "batch length *outputs"]:
-    """Multiplies x [batch, length, *inputs] by w [*inputs, *outputs]; `inputs` counts the first.
+    """Multiplies x [batch, length, *inputs] by w [*inputs, *outputs].
 
-    Computed as one product of two matrices. For products over [batch, length] or over two axes of
-    a weight, XLA's CPU backend transposes copies, above all in the backward pass.
+    `inputs` is the number of input axes of w. The product is one of two matrices: for products over
+    [batch, length] or over two axes of a weight, XLA's CPU backend transposes copies, above all in
+    the backward pass.
     """
     if isinstance(w, Adapted):
         low = _dense(x, w.a, inputs=inputs)
@@ -134,7 +135,7 @@ class Attention(nn.Module):
           angles: rotary angles of the block's positions, in radians.
           positions: positions of the block's tokens.
           segments: segments of the block's tokens, or None.
-          cached: keys and values that were read before, of this layer.
+          cached: this layer's keys and values of the tokens read before.
           is_local: whether the layer has the sliding window.
 
         Returns:
@@ -311,21 +312,21 @@ def forward(
     segments: Int[Array | np.ndarray, "batch length"] | None = None,
     caches: Sequence[KVCache | GroupedCache] = (),
 ) -> Forward:
-    """Runs the decoder over a block of tokens behind what the caches hold.
+    """Runs the decoder over a block of tokens that follow those in the caches.
 
     Args:
       params: as `init_params` returns them, the layers stacked or in a tuple (`unstack_layers`).
       config: the decoder.
       tokens: token ids of the block.
       positions: position of each token in its own text, prefix included.
-      segments: 0 for padding; tokens attend only within their segment. None means that each row is
-        one text, with any padding at its end.
+      segments: 0 for padding; tokens attend only within their segment. None: each row is one text,
+        with any padding at its end.
       caches: what the block attends to besides itself: the rows' own caches and shared prefixes, in
         any order. Every query of a row sees the columns at or before its own position.
 
     Returns:
-      Hidden states, and keys and values of the block. Nothing is written into `caches`. The block
-      is unstacked where a cache is.
+      Hidden states, and keys and values of the block, which are unstacked if a cache is. Nothing is
+      written into `caches`.
     """
     tokens, positions = jnp.asarray(tokens), jnp.asarray(positions)
     x = _end(params, config, tokens, "embed")

@@ -27,7 +27,7 @@ INPUT_AXES: Mapping[str, tuple[int, ...]] = {
     "up": (-2,),
     "down": (-2,),
     "head": (-2,),
-    # A row is the embedding of a token, and the token's output channel where the head is tied.
+    # A row is the embedding of a token and, if the head is tied, the token's output channel.
     "embedding": (-1,),
 }
 """Axes of each matrix that its product sums over."""
@@ -37,14 +37,14 @@ INPUT_AXES: Mapping[str, tuple[int, ...]] = {
 class Int8:
     """A matrix in int8, in place of the array in a tree of parameters.
 
-    In trees that describe parameters, `values` and `scale` are what describes an array: its shape,
-    its sharding or the names of its axes.
+    In a tree that describes parameters, `values` and `scale` describe an array: by its shape, its
+    sharding or the names of its axes.
     """
 
     values: Any
     """Quantized matrix, int8, of the shape of the matrix."""
     scale: Any
-    """Scales, float32, of that shape without the axes that a product sums over."""
+    """Scales, float32; the shape of the matrix without the axes that its product sums over."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -52,7 +52,7 @@ class Int8:
         return self.values.shape
 
     def dequantized(self, axes: tuple[int, ...]) -> jax.Array:
-        """Returns the matrix in float32; `axes` are those that `scale` lacks."""
+        """Returns the matrix in float32; `axes` are the axes that `scale` lacks."""
         return self.values * jnp.expand_dims(self.scale, axes)
 
 

@@ -30,7 +30,7 @@ from restem.models.int8 import INPUT_AXES, Int8, quantize
 Params = Mapping[str, Any]
 
 Adapter = Mapping[str, Any]
-"""A tree shaped as the parameters, with {"a": [L, *i, r], "b": [L, r, *o]} float32 at matrices."""
+"""A tree with {"a": [L, *i, r], "b": [L, r, *o]}, float32, at the path of each adapted matrix."""
 
 TARGETS = ("query", "key", "value", "out", "gate", "up", "down")
 """Matrices of a layer that can be adapted."""
@@ -43,11 +43,12 @@ class Lora:
     rank: int = 16
     """Rank of the difference, at most the smaller side of a matrix."""
     alpha: float = 32.0
-    """Scale of the difference: it is multiplied by alpha / rank."""
+    """Scale of the difference, which is multiplied by alpha / rank."""
     targets: Sequence[str] = TARGETS
     """Names of the adapted matrices."""
     rank_stabilised: bool = False
-    """Multiply by alpha / sqrt(rank) instead, so that larger ranks learn as fast (rsLoRA)."""
+    """Whether to multiply by alpha / sqrt(rank) instead, so that larger ranks learn as fast
+    (rsLoRA)."""
     base_dtype: str | None = None
     """Dtype of the frozen weights: float32, bfloat16, int8, or None for the policy's own."""
 
@@ -73,7 +74,7 @@ class Lora:
 
 @flax.struct.dataclass
 class Adapted:
-    """A frozen matrix with its adapter; stands where the matrix would."""
+    """A frozen matrix with its adapter, in place of the matrix in a tree of parameters."""
 
     base: Any
     """The matrix [..., *i, *o], or an `Int8`."""
@@ -140,7 +141,7 @@ def axes(param_axes: Params, lora: Lora) -> Adapter:
 
 
 def pair_axes(name: str, matrix_axes: Sequence[Any]) -> dict[str, tuple]:
-    """Returns what describes the dimensions of a and b, from that of matrix `name`."""
+    """Returns descriptions of the dimensions of a and b, from those of matrix `name`."""
     stack, inputs, outputs = _sides(name, matrix_axes)
     return {"a": (*stack, *inputs, None), "b": (*stack, None, *outputs)}
 
@@ -163,7 +164,7 @@ def attach(params: Params, adapter: Adapter, lora: Lora) -> Params:
 
 
 def detach(params: Params) -> tuple[Params, Adapter]:
-    """Returns the frozen parameters and the adapter that `attach` joined; {} without any."""
+    """Returns the frozen parameters and the adapter that `attach` joined; {} if there is none."""
 
     def split(below: Any) -> tuple[Any, Adapter]:
         if isinstance(below, Adapted):
@@ -197,7 +198,7 @@ def round_base(params: Params, lora: Lora) -> Params:
 
 
 def dequantize_base(params: Params) -> Params:
-    """Returns the parameters, adapters kept, with the float32 matrices that int8 stands for."""
+    """Returns the parameters with int8 matrices in float32; adapters are kept."""
 
     def one(path, leaf):
         name = path[-1].key
@@ -210,7 +211,7 @@ def dequantize_base(params: Params) -> Params:
 
 
 def merge(params: Params) -> Params:
-    """Returns parameters with w + s a b, rounded to w's dtype, in the place of each `Adapted`.
+    """Returns parameters with w + s a b, rounded to w's dtype, in place of each `Adapted`.
 
     Matrices in int8 keep their adapter: rounding the sum to int8 would lose most of it.
     """
@@ -233,7 +234,7 @@ def difference(leaf: Adapted) -> jax.Array:
 
 
 def _targets(tree: Params, lora: Lora) -> dict[tuple[str, ...], Any]:
-    """Returns path -> leaf of the adapted matrices of a tree shaped as the parameters."""
+    """Returns path -> leaf of the adapted matrices of a tree structured like the parameters."""
     found = {}
 
     def walk(path: tuple[str, ...], below: Any) -> None:
