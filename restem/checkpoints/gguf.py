@@ -48,10 +48,10 @@ class GGUFFile:
 
         Args:
           path: the file.
-          *more: where the file is in pieces, those that follow `path`, in order.
+          *more: the pieces that follow `path`, in order, if the file is in pieces.
 
         Raises:
-          UserError: a path is missing or a folder, or together they are not a GGUF file.
+          UserError: a path is missing or a folder, or the files together are not a GGUF file.
         """
         self.path = epath.Path(path)
         self._pieces = [self.path, *map(epath.Path, more)]

