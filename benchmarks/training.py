@@ -1,4 +1,4 @@
-"""Times training steps on a CPU against PyTorch; what came out is in training.md.
+"""Times training steps on a CPU against PyTorch; training.md has the results.
 
     pip install torch==2.13.0 transformers        # the other side
     PYTHONPATH=. python benchmarks/training.py
@@ -7,12 +7,12 @@ Three ways to train the same model (the shape of SmolLM2-135M, float32, AdamW) o
 (questions of about 25 tokens and solutions of about 35 behind a few-shot prompt of 300):
 
     packed    restem: examples packed behind one copy of the prompt
-    unpacked  restem: one example a row, the prompt repeated in each
-    torch     transformers: one example a row, padded, the prompt repeated; the best of several
+    unpacked  restem: one example per row, the prompt repeated in each
+    torch     transformers: one example per row, padded, the prompt repeated; the best of several
               batch sizes, gradients accumulated to one optimizer step for all examples
 
-Each lives in a process of its own that is idle while another is timed, rounds alternate between
-them, and the best round counts. Weights and tokens are random: neither changes the time.
+Each has its own process, which is idle while another is timed; rounds alternate between them, and
+the best round counts. Weights and tokens are random, which does not change the time.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Restem:
         self.jax.block_until_ready((self.state, metrics))
 
     def matmul(self) -> tuple[float, float]:
-        """The machine's float32 rate on a product of the model's, a second and a CPU second."""
+        """The float32 rate of a product of the model's size, per second and per CPU second."""
         jnp = self.jax.numpy
         x, w = jnp.ones((2048, 576)), jnp.ones((576, 1536))
         product = self.jax.jit(lambda x, w: x @ w)
@@ -113,7 +113,7 @@ class Restem:
 
 
 class Torch:
-    """A plain loop: one example a row, padded to the longest, labels only on the solution."""
+    """A plain loop: one example per row, padded to the longest, labels only on the solution."""
 
     def __init__(self, arguments):
         import torch
@@ -187,7 +187,7 @@ CONTENDERS = {
 
 
 def serve(name: str, arguments, pipe) -> None:
-    """A contender's process: does what it is told and answers with the figures."""
+    """A contender's process: runs what it is asked to and answers with the figures."""
     contender = CONTENDERS[name](arguments)
     pipe.send(contender.notes)
     while (order := pipe.recv()) != "end":
@@ -204,9 +204,9 @@ def serve(name: str, arguments, pipe) -> None:
 
 
 def useful_flops(arguments) -> float:
-    """Of a packed step: products of forward and backward on real tokens, nothing twice.
+    """FLOPs of a packed step: products of forward and backward passes on real tokens, each once.
 
-    2 FLOPs a weight and token forward, twice that backward; the prompt once; the head on targets
+    2 FLOPs per weight and token forward, twice that backward; the prompt once; the head on targets
     alone; attention of each query to the keys that it sees.
     """
     prefix, pairs = make_examples(arguments.examples, arguments.prefix)

@@ -1,4 +1,4 @@
-"""Measures the mathematical verifier; what came out is in verify_math.md.
+"""Measures the mathematical verifier; verify_math.md has the results.
 
     export RESTEM_DATA_DIR=...   # the folder that holds math/train.jsonl.gz
     export PYTHONPATH=.
@@ -38,7 +38,7 @@ from restem.verify.answers.compare import algebra
 from restem.verify.answers.equivalence import _simple, compare
 from restem.verify.answers.latex.notation import clean, squeeze
 
-# The other side of `compare`: one [gold, answer] a line in, one boolean or error a line out.
+# The other side of `compare`: reads [gold, answer] per line, writes a boolean or an error per line.
 MATH_VERIFY = """
 import json, sys
 from math_verify import parse, verify
@@ -51,7 +51,7 @@ for line in sys.stdin:
     print(json.dumps(result), flush=True)
 """
 
-# Other forms of the golds by a computer algebra system: one gold a line in, a list of forms out.
+# Golds rewritten by a computer algebra system: reads a gold per line, writes a list of forms.
 FORMS = """
 import json, signal, sys
 import sympy
@@ -89,7 +89,7 @@ def run_self(_: argparse.Namespace) -> None:
     empty = [row.place for row in rows if not row.answer]
     print(f"{len(rows)} solutions, {len(empty)} without an answer in the box: {empty}")
     print(f"correct: {len(rows) - len(wrong)}; incorrect: {wrong}; {seconds:.1f} s with one worker")
-    # The string path alone would say yes to anything; so once more with 0 added to every number.
+    # Equal strings need no mathematics, so compare again with 0 added to every number.
     start = time.process_time()
     methods = collections.Counter()
     failed = []
@@ -106,7 +106,7 @@ def run_self(_: argparse.Namespace) -> None:
 
 
 def run_algebra(_: argparse.Namespace) -> None:
-    """How many comparisons reach the last stage, what it decides, and what that costs."""
+    """How many comparisons reach the last stage, what it decides, and its cost."""
     rows = answered(golds())
     tables = runpy.run_path("tests/helpers/answer_tables.py")
     sets = {
@@ -154,7 +154,7 @@ def run_algebra(_: argparse.Namespace) -> None:
 
 
 def run_distinct(arguments: argparse.Namespace) -> None:
-    """Distinct golds that are no plain numbers, against others of the same shape and at random."""
+    """Distinct golds that are not plain numbers, against others of the same shape and at random."""
     same = {squeeze(clean(row.answer)): row.answer for row in answered(golds())}
     texts = sorted(text for squeezed, text in same.items() if _simple(squeezed) is None)
     by_shape = collections.defaultdict(list)
@@ -308,7 +308,7 @@ def run_hostile(_: argparse.Namespace) -> None:
 
 
 def _cpu_seconds() -> float:
-    """Of this process and of the children that have ended."""
+    """CPU seconds of this process and of its children that have ended."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
 
@@ -333,7 +333,7 @@ def run_speed(_: argparse.Namespace) -> None:
         wall, cpu = time.perf_counter() - start, _cpu_seconds() - cpu
         print(
             f"{name}: {count} answers through the pool with one worker, start included: "
-            f"{count / wall:.0f}/s, {count / cpu:.0f} a second of CPU time of both processes; "
+            f"{count / wall:.0f}/s, {count / cpu:.0f} per second of CPU time of both processes; "
             f"{correct:g} correct"
         )
     for name, pairs, rounds in (
@@ -345,7 +345,7 @@ def run_speed(_: argparse.Namespace) -> None:
             for answer, gold in pairs:
                 compare(answer, gold)
         rate = rounds * len(pairs) / (time.process_time() - start)
-        print(f"{name}: {rate:.0f} comparisons a second of CPU time, without the pool")
+        print(f"{name}: {rate:.0f} comparisons per second of CPU time, without the pool")
 
 
 def main() -> None:

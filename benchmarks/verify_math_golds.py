@@ -26,7 +26,7 @@ class Gold(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """An answer, the gold answer, whether they are equal (None: not known), and where from."""
+    """An answer, the gold answer, whether they are equal (None: unknown), and their origin."""
 
     kind: str
     answer: str

@@ -1,8 +1,8 @@
 r"""Pairs of answers whose equality is known by construction, derived from gold answers.
 
-`rewrites` says the same thing another way; `near_misses` says something else that looks alike. Both
-work on the text of the answer with plain string surgery and exact arithmetic, and use nothing of
-the verifier they are there to judge.
+`rewrites` writes an equal answer in another way; `near_misses` writes a different answer that looks
+similar. Both use string operations and exact arithmetic on the text of the answer, and nothing of
+the verifier that they test.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BASE = re.compile(r"(-?[\d.]+)_\{?(\d+)\}?")
 
 
 def top_level(text: str, separators: str) -> list[tuple[str, str]]:
-    """Pieces of `text` between separators outside every bracket, each with the sign before it."""
+    """Pieces of `text` between separators outside all brackets, each with the sign before it."""
     pieces = []
     depth = 0
     sign, start = "", 0
@@ -69,7 +69,7 @@ def _sum_commuted(gold: str) -> str | None:
 
 
 def rewrites(gold: str) -> dict[str, str]:
-    """The gold answer written otherwise, by kind of rewriting; only those that change the text."""
+    """The gold answer in other forms, by kind of rewriting; only those that change the text."""
     out: dict[str, str] = {}
     if "\\!" not in gold:
         out["spaces added"] = re.sub(r"(?<![\\a-zA-Z^_,{!])([+=,()])(?![!}])", r" \1 ", gold)
@@ -139,7 +139,7 @@ def rewrites(gold: str) -> dict[str, str]:
 
 
 def near_misses(gold: str, numbers: random.Random) -> dict[str, str]:
-    """Answers that look like the gold answer and are not it, by kind of mistake."""
+    """Answers that look like the gold answer but differ from it, by kind of mistake."""
     out: dict[str, str] = {}
     text = gold.strip()
     whole = _WHOLE_FRACTION.fullmatch(text)
@@ -239,4 +239,4 @@ SYMBOLIC = (
     (r"\frac{1+3i}{1-i}", "-1+2i"),
     (r"\log_2 12", r"2+\frac{\ln 3}{\ln 2}"),
 )
-"""Pairs that are equal and that neither text nor rational arithmetic shows to be."""
+"""Pairs whose equality neither text nor rational arithmetic shows."""

@@ -1,4 +1,4 @@
-"""What running programs as answers costs, and whether the right ones pass.
+"""Measures the cost of running programs as answers, and whether correct ones pass.
 
     python benchmarks/verify_programs.py throughput   # short programs on one worker
     python benchmarks/verify_programs.py hostile      # the same before and after 10,000 attacks
@@ -6,8 +6,8 @@
     python benchmarks/verify_programs.py overlap      # a sampler and the verifier together
     RESTEM_DATA_DIR=... python benchmarks/verify_programs.py real   # published solutions
 
-Rates are given twice: by the clock, and by the CPU time of the verifier's own processes, which
-other load on the machine changes little.
+Rates are given by the clock and by the CPU time of the verifier's own processes, which other load
+on the machine changes little.
 """
 
 # ruff: noqa: E501  (programs in tables)
@@ -73,11 +73,11 @@ _BIG = (
     "import sys\nsys.set_int_max_str_digits(0)\ndef f(x): print(3 ** 300_000)\nf(0)",
     "def f(x): return 6\n" + "And this is why it is right, as one can see.\n" * 2800,
 )
-"""Programs whose values, outputs and texts a judge could choke on; the last one is right."""
+"""Programs whose values, outputs and texts are costly for the judge; the last one is correct."""
 
 
 def cpu_seconds() -> float:
-    """CPU time of all ended children, and theirs, as of now."""
+    """CPU seconds of all descendants that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -85,7 +85,7 @@ def cpu_seconds() -> float:
 def batch(
     texts: list[tuple[str, dict]], *, workers: int, limits: Limits
 ) -> tuple[float, float, list]:
-    """Clock and CPU seconds of grading `texts`, the start of the pool left out."""
+    """Clock and CPU seconds of grading `texts`, without starting the pool."""
     before = cpu_seconds()
     with ProgramPool(workers=workers, limits=limits):
         pass
@@ -108,7 +108,7 @@ def throughput(count: int) -> None:
             rows = [row] * (count // len(row[1].get("inputs", "1")))
             clock, cpu, verdicts = batch(rows, workers=1, limits=Limits())
             if not all(verdict.reward for verdict in verdicts):
-                raise SystemExit(f"{name}: a right program failed")
+                raise SystemExit(f"{name}: a correct program failed")
             rates.append((len(rows) / clock, len(rows) / cpu))
         clocks, cpus = zip(*rates, strict=True)
         print(
@@ -120,11 +120,11 @@ def throughput(count: int) -> None:
         subprocess.run([sys.executable, "-I", "-S", "-c", "print(6)"], stdout=subprocess.DEVNULL)
     rate = count // 4 / (cpu_seconds() - before)
     clock = count // 4 / (time.perf_counter() - start)
-    print(f"python -I -S -c, no sandbox: {clock:.0f} by the clock, {rate:.0f} a second and core")
+    print(f"python -I -S -c, no sandbox: {clock:.0f} by the clock, {rate:.0f} per second and core")
 
 
 def hostile(count: int, programs: tuple[str, ...], tests: dict) -> None:
-    """Compares a pool that went through `count` attacks with a fresh one, in turn."""
+    """Compares a pool that has run `count` attacks with a fresh one, alternating."""
     limits = Limits(time_limit_s=1.0, memory_mb=256, output_mb=1, processes=16)
     honest = [_SHORT["standard input"]] * 150
     workers = len(os.sched_getaffinity(0))
@@ -142,7 +142,7 @@ def hostile(count: int, programs: tuple[str, ...], tests: dict) -> None:
         memory = supervisor_kb(pool)
         attacks = [(programs[n % len(programs)], tests) for n in range(count)]
         speed, methods = rate(pool, attacks)
-        print(f"{count} attacks at {speed:.0f} a second: {dict(methods)}", flush=True)
+        print(f"{count} attacks at {speed:.0f} per second: {dict(methods)}", flush=True)
         print(f"lost workers: {dict(pool.pool.counts) or 'none'}")
         print(f"memory of the supervisors: {memory} kB before, {supervisor_kb(pool)} kB after")
         with ProgramPool(workers=workers, limits=limits) as fresh:
@@ -162,7 +162,7 @@ def supervisor_kb(pool: ProgramPool) -> int:
 
 
 def overlap(count: int) -> None:
-    """A sampler that waits for its accelerator, and the verifier: alone, in turn, together."""
+    """A sampler that waits for its accelerator, and the verifier: each alone, in turn, together."""
     per_sample = 0.03
     row = _SHORT["standard input"]
 
