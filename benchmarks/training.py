@@ -44,7 +44,7 @@ def make_examples(count: int, prefix_length: int):
 
 
 class Restem:
-    """Our trainer, packed or with one example a row."""
+    """Our trainer, packed or with one example per row."""
 
     def __init__(self, arguments, *, packed: bool):
         import jax

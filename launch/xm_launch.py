@@ -198,7 +198,11 @@ def _say_what_next(config: Config, name: str) -> None:
 
 
 def act(config: Config, name: str) -> int:
-    """Performs --action on the job of a name; returns an exit code."""
+    """Performs --action on the job with a name; returns an exit code.
+
+    Raises:
+      UserError: the name, the project or the zone is missing, or the job runs on this machine.
+    """
     if not (RESUME.value or WORKDIR.value):
         raise UserError(f"--action={ACTION.value} needs --resume=NAME-DATE, the name of the run")
     if config.executor == "vertex":

@@ -113,7 +113,11 @@ def is_shared(mesh: Mesh | None) -> bool:
 
 
 def mesh_shape(count: int, *, data: int = -1, fsdp: int = 1, tensor: int = 1) -> tuple[int, ...]:
-    """Returns the sizes of the axes for `count` devices, with -1 filled in."""
+    """Returns the sizes of the axes for `count` devices, with -1 filled in.
+
+    Raises:
+      UserError: the sizes do not multiply to `count`.
+    """
     sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
     text = ", ".join(f"{k}={v}" for k, v in sizes.items())
     free = [k for k, v in sizes.items() if v == -1]

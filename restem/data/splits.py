@@ -27,6 +27,9 @@ def subset(
     """Returns `size` items (all, if there are fewer) chosen by `seed`, in their original order.
 
     For the same seed, a smaller subset is contained in a larger one.
+
+    Raises:
+      UserError: `size` is negative.
     """
     if size < 0:
         raise UserError(f"a limit on problems must be 0 or more, not {size}")

@@ -82,6 +82,9 @@ def check(
       test: test problems.
       n: words in a run, at least 1.
       max_frequency: see above.
+
+    Raises:
+      UserError: `n` is less than 1.
     """
     if n < 1:
         raise UserError(f"contamination: n is {n}; a run has at least 1 word")

@@ -77,6 +77,9 @@ def coefficients(
       lengths: T_i at the target positions of example i, 0 where nothing is predicted.
       num_examples: examples of the step.
       normalisation: see `Normalisation`.
+
+    Raises:
+      ValueError: `normalisation` is unknown.
     """
     is_target = lengths > 0
     share = jnp.where(is_target, 1.0 / jnp.maximum(lengths, 1), 0.0).astype(jnp.float32)

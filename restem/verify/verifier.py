@@ -145,7 +145,12 @@ class Verifier:
         return self._pool.submit({"problem": fields, "text": text})
 
     def grade(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Verdict]:
-        """Returns the verdicts on `texts[k]` as a solution to `problems[k]`, in order."""
+        """Returns the verdicts on `texts[k]` as a solution to `problems[k]`, in order.
+
+        Raises:
+          UserError, WorkersLostError: as from the future of `submit`.
+          ValueError: the two lengths differ.
+        """
         if len(problems) != len(texts):
             raise ValueError(f"{len(problems)} problems but {len(texts)} texts")
         futures = [

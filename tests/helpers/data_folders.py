@@ -21,7 +21,7 @@ class DataFolderTest(parameterized.TestCase):
         os.environ.pop(folder.ENVIRONMENT, None)
 
     def write(self, name, *values):
-        """Texts as they are, anything else as one JSON a line."""
+        """Texts as they are, anything else as one line of JSON each."""
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = [value if isinstance(value, str) else json.dumps(value) for value in values]

@@ -24,7 +24,11 @@ class FrameError(ValueError):
 
 
 def frame(data: bytes, *, limit: int = MAX_FRAME) -> bytes:
-    """Returns `data` with its length before it."""
+    """Returns `data` with its length before it.
+
+    Raises:
+      FrameError: `data` is longer than `limit`.
+    """
     if len(data) > limit:
         raise FrameError(f"a frame of {len(data)} bytes is over the limit of {limit}")
     return _HEAD.pack(len(data)) + data

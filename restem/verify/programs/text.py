@@ -49,6 +49,9 @@ def extract_program(
     block. Of several blocks, it is the last that parses and defines the name `defines` (if given),
     else the last that parses, else the last; a block that was cut off counts. `auto`: `fenced` if
     there is a block, else `completion`.
+
+    Raises:
+      ValueError: `mode` is none of these.
     """
     if mode not in MODES:
         raise ValueError(f"extraction mode {mode!r}: use one of {', '.join(MODES)}")
