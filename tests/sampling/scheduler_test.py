@@ -78,6 +78,17 @@ class SchedulerTest(absltest.TestCase):
         (done,) = record(of, [0])
         self.assertEqual(done.token_ids, (0,))
 
+    def test_each_token_is_scanned_once(self):
+        of = scheduler(
+            [Request((1,), 1, problem_key=1)], WidthClasses((16,), (1,)), [0], stop=("AB",)
+        )
+        place(of)
+        # B may complete the stop string, so it is scanned before the sample ends.
+        self.assertEqual(record(of, [2]), [])
+        self.assertEqual(record(of, [3], [1]), [])
+        (done,) = record(of, [2])
+        self.assertEqual((done.text, done.finish_reason), ("BC", "stop"))
+
     def test_shrinking_keeps_every_sample_on_its_part(self):
         requests = [Request((1,), 8, problem_key=1)]
         of = scheduler(requests, WidthClasses((16, 64), (4, 4), 2), [0])
