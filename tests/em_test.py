@@ -21,6 +21,7 @@ from restem.run.settings import RunSettings
 from restem.runtime import storage
 from restem.steps.settings import LoopSettings, Settings
 from tests.helpers import tiny
+from tests.helpers.hosts import Machine
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -37,28 +38,35 @@ class LoopTest(absltest.TestCase):
         cls.addClassCleanup(temporary.cleanup)
         cls.folder = pathlib.Path(temporary.name)
         tiny.write_run(cls.folder)
+        cls.machine = Machine()
+        cls.addClassCleanup(cls.machine.close)
+
+    def arguments(self, directory, *flags, verb="run"):
+        return [verb, f"--gin_file={self.folder}/tiny.gin", f"--workdir={directory}", *flags]
 
     def start(self, directory, *flags, verb="run"):
-        command = [
-            sys.executable, "-m", "restem", verb, f"--gin_file={self.folder}/tiny.gin",
-            f"--workdir={directory}", *flags,
-        ]  # fmt: skip
-        # Compiling is most of what a process does here.
-        environment = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-        return subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env=environment, start_new_session=True,
-        )  # fmt: skip
+        log = pathlib.Path(self.create_tempfile().full_path)
+        return self.machine.start(1, self.arguments(directory, *flags, verb=verb), log)
 
     def finish(self, directory, *flags, verb="run", code=0):
-        process = self.start(directory, *flags, verb=verb)
-        output, _ = process.communicate(timeout=500)
-        self.assertEqual(process.returncode, code, output)
-        return output
+        job = self.start(directory, *flags, verb=verb)
+        self.assertEqual(job.codes(), [code], job.output())
+        return job.output()
+
+    def finish_alone(self, directory):
+        """The whole run as a shell starts it, its report included."""
+        done = subprocess.run(
+            [sys.executable, "-m", "restem", *self.arguments(directory)],
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=500,
+            # Compiling is most of what the process does here.
+            env={**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+        )  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stdout)
+        return done.stdout
 
     def test_killed_in_every_step_it_ends_like_a_run_that_was_not(self):
         whole = epath.Path(self.create_tempdir().full_path)
-        output = self.finish(whole)
+        output = self.finish_alone(whole)
         self.assertIn("iteration 2", output)
         killed = epath.Path(self.create_tempdir().full_path)
         # SeqIO, which brings TensorFlow, need not be asked twice.
@@ -74,13 +82,13 @@ class LoopTest(absltest.TestCase):
         ]
         deaths = 0
         for sign in signs:
-            process = self.start(killed)
-            while process.poll() is None and not list(killed.glob(sign)):
+            job = self.start(killed)
+            while job.is_running(0) and not list(killed.glob(sign)):
                 time.sleep(0.002)
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+            if job.is_running(0):
+                os.kill(job.pids[0], signal.SIGKILL)
                 deaths += 1
-            process.communicate()
+            job.codes()
         self.assertGreaterEqual(deaths, 4)
         self.finish(killed)
         one, two = layout.Workdir(whole), layout.Workdir(killed)

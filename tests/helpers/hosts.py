@@ -76,10 +76,15 @@ class Job:
     def interrupt(self, host: int, number: signal.Signals, when: Callable[[], bool]) -> None:
         """Sends a signal to one host as soon as `when` holds."""
         while not when():
-            if not os.path.exists(f"/proc/{self.pids[host]}"):
+            if not self.is_running(host):
                 raise AssertionError(f"host {host} ended before its signal:\n{self.output()}")
             time.sleep(0.02)
         os.kill(self.pids[host], number)
+
+    def is_running(self, host: int) -> bool:
+        """Whether a host has not ended; one that has stays a zombie until it is waited for."""
+        stat = pathlib.Path(f"/proc/{self.pids[host]}/stat").read_text()
+        return stat.rpartition(")")[2].split()[0] != "Z"
 
     def codes(self) -> list[int]:
         """Exit codes of all hosts, once they have ended."""
