@@ -17,6 +17,7 @@ CORE = [
     "huggingface_hub>=0.34",
     "jax>=0.10,<0.13",
     "jaxtyping>=0.3,<0.4",
+    "jinja2>=3.1.6",
     "numpy>=2",
     "optax>=0.2.6,<0.4",
     "orbax-checkpoint>=0.12,<0.14",

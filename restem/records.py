@@ -42,6 +42,29 @@ class Problem:
     """Any JSON value: level, type, source file, ..."""
 
 
+CHAT_DATE = "2024-07-26"
+"""Date for chat templates that write today's: Llama 3.1's own default, the same on every day."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Chat:
+    """How the problems of a task are put to an instruct model, in turns of its chat template."""
+
+    query: str = "{problem}"
+    """User's turn, with `{problem}` in place of the problem."""
+    form: str = "{problem}"
+    """Form of the task's queries and shots, such as "Q: {problem}\\nA:", which turns leave out."""
+    shots: str = "turns"
+    """"turns" (each shot of the prefix is two turns) or "text" (all precede the problem in one
+    turn of the user)."""
+    system: str | None = None
+    """Text of a system message; None: none."""
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Variables for the template, such as {"enable_thinking": False}."""
+    date: str = CHAT_DATE
+    """Date for templates that write today's, as YYYY-MM-DD."""
+
+
 @dataclasses.dataclass(frozen=True)
 class TaskCard:
     """Everything the steps of a run need to know about a task besides its problems.
@@ -70,13 +93,19 @@ class TaskCard:
     opening: str = ""
     """Text with which the queries of all problems begin, such as "Problem:\\n"; its tokens are
     computed once, together with those of the prefix."""
+    chat: Chat | None = None
+    """How the problems are put to an instruct model; None: prefix and query are the prompt."""
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """How the problems were chosen, for a human reader: how many a filter removed, the layout of
     the source, the size of a split that restem defines. Any JSON value."""
 
     @property
     def prefix_sha256(self) -> str:
-        return hashlib.sha256(self.prefix.encode()).hexdigest()
+        """SHA-256 of what all prompts share: the prefix, and how a chat shows it."""
+        text = self.prefix
+        if self.chat is not None:
+            text += "\0" + json.dumps(dataclasses.asdict(self.chat), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 CORRECT_REWARD = 1.0
@@ -299,6 +328,8 @@ def problems_from_table(table: pa.Table) -> tuple[TaskCard, list[Problem]]:
     fields = json.loads(stored)
     for name in ("stop", "stop_after"):
         fields[name] = tuple(fields[name])
+    if fields.get("chat") is not None:
+        fields["chat"] = Chat(**fields["chat"])
     problems = []
     for row in table.to_pylist():
         row["solutions"] = tuple(row["solutions"] or ())

@@ -21,6 +21,7 @@ import gin
 from etils import epath
 
 from restem.data import folder, registry, splits
+from restem.data.task_spec import ZeroShot
 from restem.errors import UserError
 from restem.runtime.checks import at_least
 from restem.tasks import shots
@@ -183,6 +184,11 @@ def _record(row: Mapping[str, Any]) -> dict[str, Any]:
 registry.add(
     "apps",
     source=apps,
+    form="QUESTION:\n{problem}\n\nANSWER:",
+    zero_shot=ZeroShot(
+        "{problem}\n\nWrite a Python program. Put it in one code block.",
+        {"kind": "program", "extraction": "auto", "time_limit_s": 4.0},
+    ),
     prompt=lambda data_dir: shots.own("apps_2shot"),
     stop=("\nQUESTION:", "\nANSWER:"),
     grader={"kind": "program", "extraction": "completion", "time_limit_s": 4.0},

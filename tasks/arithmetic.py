@@ -22,6 +22,7 @@ import gin
 
 from restem.data import registry
 from restem.data.splits import rank
+from restem.data.task_spec import IN_A_BOX
 from restem.errors import UserError
 from restem.tasks import arithmetic_stories as stories
 from restem.tasks import shots
@@ -279,6 +280,8 @@ FAMILIES = {
 registry.add(
     "arithmetic",
     source=arithmetic,
+    form="Problem:\n{problem}\n\nSolution:",
+    zero_shot=IN_A_BOX,
     prompt=lambda data_dir: shots.own("arithmetic_4shot"),
     stop=("\nProblem:",),
     stop_after=("I hope it is correct.",),

@@ -17,6 +17,7 @@ from typing import Any
 from etils import epath
 
 from restem.data import folder, prompts, registry
+from restem.data.task_spec import ZeroShot
 from restem.errors import UserError
 
 _OBJECTS = ("three_objects", "five_objects", "seven_objects")
@@ -143,15 +144,25 @@ def _examples(layout: folder.Layout, files: list[epath.Path], file: str) -> list
     return rows
 
 
-for _style, _stop, _grader, _length in (
-    ("cot", ("\nQ:",), {"kind": "exact", "prefix": "the answer is"}, 512),
-    ("direct", ("\n",), {"kind": "exact"}, 64),
-):
+for _style, _stop, _grader, _length, _form, _instruction in (
+    (
+        "cot", ("\nQ:",), {"kind": "exact", "prefix": "the answer is"}, 512,
+        "Q: {problem}\nA: Let's think step by step.",
+        "Think step by step, and end with a sentence of this form: So the answer is ANSWER.",
+    ),
+    (
+        "direct", ("\n",), {"kind": "exact"}, 64,
+        "Q: {problem}\nA:",
+        "Reply with the answer only, in the form that the question asks for.",
+    ),
+):  # fmt: skip
     for _file in FILES:
         registry.add(
             task_name(_style, _file),
             source=functools.partial(_read, style=_style, file=_file),
             splits=("test",),
+            form=_form,
+            zero_shot=ZeroShot(f"{{problem}}\n\n{_instruction}"),
             prompt=functools.partial(_prompt, style=_style, file=_file),
             stop=_stop,
             grader=_grader,

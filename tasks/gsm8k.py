@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import gin
 
 from restem.data import folder, prompts, registry, splits
+from restem.data.task_spec import IN_A_BOX, ZeroShot
 from restem.errors import UserError
 from restem.runtime.checks import at_least
 from restem.tasks import shots
@@ -98,6 +99,8 @@ def _record(row: dict[str, str], official: str) -> dict[str, Any]:
 registry.add(
     "gsm8k",
     source=gsm8k,
+    form="Q: {problem}\nA:",
+    zero_shot=ZeroShot(IN_A_BOX.query, {"kind": "numeric", "extraction": "boxed"}, 512),
     prompt=shots.published_or_own(COT_8SHOT, "gsm8k_8shot"),
     stop=("\nQ:", "\n\n"),
     grader={"kind": "numeric", "extraction": "answer_is"},

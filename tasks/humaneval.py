@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 from restem.data import folder, registry
+from restem.data.task_spec import ZeroShot
 
 LAYOUTS = (
     folder.Layout("humaneval/*.jsonl", {"test": ("humaneval/test.jsonl*",)}),
@@ -39,6 +40,10 @@ registry.add(
     "humaneval",
     source=humaneval,
     splits=("test",),
+    zero_shot=ZeroShot(
+        "Complete this Python function. Put the whole function in one code block.\n\n{problem}",
+        {"kind": "program", "extraction": "auto", "time_limit_s": 4.0},
+    ),
     stop=("\nclass", "\ndef", "\n#", "\nif", "\nprint"),
     grader={"kind": "program", "extraction": "completion", "time_limit_s": 4.0},
     max_new_tokens=512,

@@ -7,9 +7,11 @@ the temperature is 0.1; the shot was written for this project.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from restem.data import folder, registry
+from restem.data.task_spec import IN_A_BOX
 from restem.tasks import shots
 
 LAYOUTS = (
@@ -41,6 +43,8 @@ registry.add(
     "hungarian",
     source=hungarian,
     splits=("test",),
+    form="Problem:\n{problem}\n\nSolution:",
+    zero_shot=dataclasses.replace(IN_A_BOX, grader=None),
     prompt=lambda data_dir: shots.own("hungarian_1shot"),
     stop=("\nProblem:",),
     stop_after=("I hope it is correct.",),

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import gin
 
 from restem.data import folder, prompts, registry, splits
+from restem.data.task_spec import IN_A_BOX
 from restem.errors import UserError
 from restem.runtime.checks import Check, at_least
 from restem.tasks import shots
@@ -122,6 +123,8 @@ def _record(row: dict[str, str], official: str) -> dict[str, Any]:
 registry.add(
     "math",
     source=math,
+    form="Problem:\n{problem}\n\nSolution:",
+    zero_shot=IN_A_BOX,
     prompt=shots.published_or_own(MINERVA, "math_4shot"),
     stop=STOP,
     stop_after=STOP_AFTER,

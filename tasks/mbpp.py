@@ -10,6 +10,7 @@ import json
 from typing import Any
 
 from restem.data import folder, registry
+from restem.data.task_spec import ZeroShot
 from restem.tasks import shots
 
 LAYOUTS = (
@@ -55,6 +56,11 @@ def _record(row: dict[str, Any]) -> dict[str, Any]:
 registry.add(
     "mbpp",
     source=mbpp,
+    form="You are an expert Python programmer, and here is your task: {problem}\n[BEGIN]",
+    zero_shot=ZeroShot(
+        "{problem}\n\nPut the program in one code block, without the tests.",
+        {"kind": "program", "extraction": "auto", "time_limit_s": 10.0},
+    ),
     prompt=lambda data_dir: shots.own("mbpp_3shot"),
     stop=("[DONE]", "\n[BEGIN]"),
     # One of the published solutions takes over 4 s on a slow machine.

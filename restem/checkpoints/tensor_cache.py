@@ -29,7 +29,7 @@ from restem.runtime.cache import cache_folder
 from restem.tokenizers import saved
 from restem.tokenizers.vocabulary import Vocabulary
 
-_VERSION = 1
+_VERSION = 2
 """To be raised whenever reading a GGUF file gives another config, vocabulary or tensor."""
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import gin
 
 from restem import methods, tasks
-from restem.data import file_tasks, sources
+from restem.data import chat, file_tasks, sources
 from restem.errors import UserError
 from restem.plan import planner
 from restem.report import report
@@ -23,7 +23,9 @@ from restem.runtime import distributed
 from restem.steps import settings
 from restem.training import optimizers
 
-BINDABLE = (distributed, file_tasks, methods, optimizers, planner, report, settings, sources, tasks)
+BINDABLE = (
+    chat, distributed, file_tasks, methods, optimizers, planner, report, settings, sources, tasks,
+)  # fmt: skip
 """Modules whose functions and classes gin can bind."""
 
 

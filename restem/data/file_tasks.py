@@ -28,7 +28,7 @@ from typing import Annotated, Any
 import gin
 
 from restem.data import data_files, prompts, splits, tables
-from restem.data.task_spec import SPLITS, TaskSpec
+from restem.data.task_spec import IN_A_BOX, SPLITS, TaskSpec, ZeroShot
 from restem.errors import UserError
 from restem.runtime.checks import at_least
 from restem.verify import graders
@@ -94,14 +94,16 @@ class FileTask:
         if self.grader is not None:
             graders.check(self.grader)
         by_split = self._carved(self._records(setting), setting)
+        tested = any(r["tests"] for rows in by_split.values() for r in rows)
         grader = self.grader
         if grader is None:
-            tested = any(r["tests"] for rows in by_split.values() for r in rows)
             grader = {"kind": "program"} if tested else {"kind": "math", "extraction": "minerva"}
         return TaskSpec(
             name=name,
             source=lambda split: by_split[split],
             splits=tuple(split for split, rows in by_split.items() if rows),
+            form=self.template,
+            zero_shot=ZeroShot() if self.grader is not None or tested else IN_A_BOX,
             prompt=prompts.from_file(self.prompt) if self.prompt else prompts.ZERO_SHOT,
             stop=tuple(self.stop),
             stop_after=tuple(self.stop_after),

@@ -10,7 +10,10 @@ A prefix ends with an empty line, where the query begins.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
+import itertools
+import re
 from collections.abc import Callable
 
 from etils import epath
@@ -79,6 +82,33 @@ def as_prefix(text: str) -> str:
     """Returns text with exactly one empty line at its end; "" stays ""."""
     text = text.rstrip()
     return f"{text}\n\n" if text else ""
+
+
+def split_form(form: str) -> tuple[str, str]:
+    """Returns what stands before and after the problem in a form such as "Q: {problem}\\nA:"."""
+    before, _, after = form.partition("{problem}")
+    return before, after
+
+
+@functools.lru_cache(maxsize=256)
+def split_shots(prefix: str, form: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Returns the text before the first shot of a prefix, and the shots as (problem, solution).
+
+    A shot is a query of the given form, followed by its solution up to the next query that begins
+    after an empty line. If there is none, or the form does not show where queries begin and end,
+    the whole prefix is text before the first shot.
+    """
+    before, after = split_form(form)
+    if not before or not after:
+        return prefix, ()
+    starts = [m.start() for m in re.finditer(rf"(?:\A|(?<=\n\n)){re.escape(before)}", prefix)]
+    shots = []
+    for start, end in itertools.pairwise([*starts, len(prefix)]):
+        problem, found, solution = prefix[start + len(before) : end].partition(after)
+        if not found:
+            return prefix, ()
+        shots.append((problem, solution.strip()))
+    return prefix[: starts[0]] if starts else prefix, tuple(shots)
 
 
 def from_file(path: str) -> Prompt:

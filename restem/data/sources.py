@@ -12,6 +12,7 @@ from typing import Any
 
 import gin
 
+from restem.data import chat as chat_settings
 from restem.data import registry, rows, seqio_tasks, splits
 from restem.errors import UserError
 from restem.records import Problem, TaskCard
@@ -26,6 +27,7 @@ def materialize(
     limits: Mapping[str, int] | None = None,
     seed: int = 0,
     cache_dir: str | None = None,
+    chat: bool = False,
 ) -> tuple[TaskCard, list[Problem]]:
     """Returns the card of a task and its problems, in the order of `splits`.
 
@@ -37,6 +39,7 @@ def materialize(
         limit gives a subset of that of a larger one.
       seed: seed of that choice.
       cache_dir: folder for prepared data sets; None is the user's cache folder.
+      chat: whether the problems are put to an instruct model, as `data.chat` says.
 
     Raises:
       UserError: if the task, the split or the data does not exist, or a record is bad.
@@ -69,7 +72,7 @@ def materialize(
         temperature=spec.temperature,
         notes=notes,
     )
-    return card, problems
+    return (chat_settings.of_task(task).put(card, spec) if chat else card), problems
 
 
 def _read(

@@ -22,6 +22,25 @@ class Records:
 
 
 @dataclasses.dataclass(frozen=True)
+class ZeroShot:
+    """How an instruct model is asked to solve a problem if it is shown no solved ones."""
+
+    query: str = "{problem}"
+    """User's turn: `{problem}`, and an instruction that says how to write the answer."""
+    grader: Mapping[str, Any] | None = None
+    """Grader that reads the answer where the instruction asks for it; None: the task's grader."""
+    max_new_tokens: int | None = None
+    """Length limit of a solution in tokens; None: the task's limit."""
+
+
+IN_A_BOX = ZeroShot(
+    "{problem}\n\nPlease reason step by step, and put your final answer within \\boxed{}.",
+    {"kind": "math", "extraction": "minerva_or_boxed"},
+)
+"""The instruction of Qwen 2.5-Math and many evaluations of MATH and GSM8K."""
+
+
+@dataclasses.dataclass(frozen=True)
 class TaskSpec:
     """A task as it was added, with everything needed to read it, to register it with SeqIO and to
     write its card."""
@@ -41,6 +60,10 @@ class TaskSpec:
     through_seqio: bool = False
     """Read a function source through SeqIO too. A `seqio.DataSource`, or a source with
     preprocessors, always is."""
+    form: str = "{problem}"
+    """Form of the queries, such as "Q: {problem}\\nA:"; chats leave it out."""
+    zero_shot: ZeroShot = ZeroShot()
+    """How an instruct model is asked without shots."""
     prompt: str | prompts.Prompt | Callable[[str | None], prompts.Prompt] = prompts.ZERO_SHOT
     """Few-shot prefix, or a function from the data folder to it."""
     stop: tuple[str, ...] = ()

@@ -13,6 +13,9 @@ The prefix must not depend on which problems are sampled together. It is therefo
 task card alone: the few-shot prompt and the text with which all queries begin, followed by each of
 `PROBES`. A prompt whose tokens do not begin with this prefix, such as STaR's hinted query, shortens
 the prefix of its call; the tokens of every prompt stay those of its text.
+
+If the task is put as a chat (`TaskCard.chat`), the text of a prompt is the conversation as the
+model's chat template writes it, and everything else is the same.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from collections.abc import Sequence
 
 from restem.errors import UserError
 from restem.records import Problem, TaskCard
+from restem.rollout import conversation
 
 PROBES = (
     "A", "a", "The", "In", "0", "12", "(", "$x", "\\frac", "'s", '"', "-", ".", "é", "数", "🧮",
@@ -51,9 +55,42 @@ def encode(card: TaskCard, inputs: Sequence[str], vocabulary) -> Prompts:
     return Prompts(prefix, tuple(prompts[text][len(prefix) :] for text in inputs))
 
 
+def prompt_text(card: TaskCard, inputs: str, vocabulary) -> str:
+    """Returns the text of a whole prompt: the few-shot prompt and a query, or a conversation.
+
+    Raises:
+      UserError: the task is put as a chat, and the model has no chat template, or one that refuses
+        the conversation.
+    """
+    if card.chat is None:
+        return card.prefix + inputs
+    return vocabulary.for_chat.chat_template.render(
+        conversation.messages(card, inputs), date=card.chat.date, options=card.chat.options
+    )
+
+
+def text_ids(card: TaskCard, text: str, vocabulary) -> tuple[int, ...]:
+    """Returns the tokens of a text that begins as the prompts do; a chat template writes the
+    start-of-text token itself."""
+    if card.chat is None:
+        return vocabulary.prompt_ids(text)
+    return tuple(vocabulary.encode(text, opening=True))
+
+
 def prompt_ids(card: TaskCard, inputs: str, vocabulary) -> tuple[int, ...]:
-    """Returns the tokens of a whole prompt: the few-shot prompt and a query."""
-    return vocabulary.prompt_ids(card.prefix + inputs)
+    """Returns the tokens of a whole prompt."""
+    return text_ids(card, prompt_text(card, inputs, vocabulary), vocabulary)
+
+
+def of_task(card: TaskCard, vocabulary):
+    """Returns the vocabulary whose end-of-text ids end a solution; chats add the end of a turn."""
+    return vocabulary if card.chat is None else vocabulary.for_chat
+
+
+def closing_id(card: TaskCard, vocabulary) -> int:
+    """Returns the id that training puts after a solution: the end of the text, or of the turn."""
+    # The lowest id ends a document in pretraining; the others end a chat turn.
+    return min(vocabulary.eos_ids) if card.chat is None else vocabulary.turn_end_id
 
 
 def prefix_ids(card: TaskCard, vocabulary) -> tuple[int, ...]:
@@ -131,7 +168,7 @@ def tokenize(
     return prompts
 
 
-def target_ids(prompt: Sequence[int], text: str, targets: str, vocabulary) -> tuple[int, ...]:
+def target_ids(card: TaskCard, inputs: str, targets: str, vocabulary) -> tuple[int, ...]:
     """Returns the tokens of a solution that was not sampled, as they follow the tokens of a prompt.
 
     They are those of the whole text from the end of the prompt on. If a token of the whole text
@@ -142,13 +179,16 @@ def target_ids(prompt: Sequence[int], text: str, targets: str, vocabulary) -> tu
                                        prompt [A] [:], targets [\\n\\n] [5]
 
     Args:
-      prompt: tokens of the prompt.
-      text: text of the prompt.
-      targets: text of the solution.
+      card: the task.
+      inputs: query that the solution answers.
+      targets: text of the solution; a chat drops the white space around it.
       vocabulary: vocabulary of the policy.
     """
-    whole = vocabulary.prompt_ids(text + targets)
-    if whole[: len(prompt)] == tuple(prompt):
+    text = prompt_text(card, inputs, vocabulary)
+    prompt = text_ids(card, text, vocabulary)
+    targets = targets if card.chat is None else targets.strip()
+    whole = text_ids(card, text + targets, vocabulary)
+    if whole[: len(prompt)] == prompt:
         return whole[len(prompt) :]
     before = b"".join(map(vocabulary.token_bytes, prompt))
     ends = list(itertools.accumulate((len(vocabulary.token_bytes(t)) for t in whole), initial=0))

@@ -155,7 +155,7 @@ class Rollout:
         ]
         engine = Engine(
             policy.config,
-            policy.vocabulary,
+            prompts.of_task(card, policy.vocabulary),
             sampling=self.sampling,
             max_new_tokens=max_new_tokens,
             stop=card.stop,

@@ -14,6 +14,7 @@ import restem.tasks  # noqa: F401  adds the built-in tasks
 from restem import checkpoints, partitioning, verify
 from restem.data import registry, splits
 from restem.data.materializer import materialize
+from restem.errors import UserError
 from restem.records import Problem, TaskCard
 from restem.run import identity, reader, trackers
 from restem.run.layout import IterationDir, Workdir
@@ -145,6 +146,7 @@ class Run:
                     data_dir=settings.data_dir,
                     limits={k: v for k, v in limits.items() if v is not None},
                     seed=self.seed,
+                    chat=settings.chat,
                 )
         materialize(requests, modules=["restem.tasks"])
 
@@ -188,10 +190,16 @@ class Run:
 
     def _load(self, reference: str):
         settings = self.settings
-        return load_policy(
+        policy = load_policy(
             reference, settings.dtype, settings.compute_dtype, settings.int8_weights,
             settings.e_step_mesh,
         )  # fmt: skip
+        if settings.chat and policy.vocabulary.chat_template is None:
+            raise UserError(
+                f"{reference}: has no chat template (chat_template.jinja, tokenizer_config.json, or"
+                " tokenizer.chat_template of GGUF); use an instruct model, or Run.chat = False"
+            )
+        return policy
 
     def e_step(self) -> dict[str, Any]:
         """Returns mesh and slots for sampling and evaluation, as arguments of `Rollout`."""

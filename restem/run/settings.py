@@ -143,6 +143,8 @@ class RunSettings:
     """Number of test problems per task; None: all."""
     data_dir: Annotated[str | None, MAY_CHANGE] = None
     """Folder of the published data sets; None: the environment variable RESTEM_DATA_DIR."""
+    chat: bool = False
+    """Whether to write prompts with the model's chat template; the settings `chat` say how."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Data type of loaded parameters. `improve.param_dtype` is that of trained parameters; an
     M-step that starts from the last policy (ReST) rounds that policy to this type first."""

@@ -19,19 +19,14 @@ def token_examples(
     text, and the end-of-sequence id. Selection keeps finished samples only, so every target ends
     with EOS: the model learns to stop where a stop string ended its sample.
     """
-    # The lowest EOS id ends a document in pretraining; the others end a chat turn.
-    eos_id = min(vocabulary.eos_ids)
+    vocabulary = prompts.of_task(card, vocabulary)
+    eos_id = prompts.closing_id(card, vocabulary)
     encoded = prompts.encode(card, [e.inputs for e in examples], vocabulary)
     made = []
     for example, question in zip(examples, encoded.questions, strict=True):
         if example.target_ids:
             ids = training_ids(example.target_ids, example.targets, vocabulary).ids
         else:
-            ids = prompts.target_ids(
-                (*encoded.prefix, *question),
-                card.prefix + example.inputs,
-                example.targets,
-                vocabulary,
-            )
+            ids = prompts.target_ids(card, example.inputs, example.targets, vocabulary)
         made.append(TokenExample(question, (*ids, eos_id), example.weight))
     return encoded.prefix, made

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from restem.errors import UserError
+from restem.tokenizers import chat_template
 from restem.tokenizers.sentencepiece import SentencePieceVocabulary
 from restem.tokenizers.tokenizer_json import TokenizersVocabulary
 from restem.tokenizers.vocabulary import END_TOKENS, SPACE, Specials, Vocabulary
@@ -84,6 +85,7 @@ def from_gguf(metadata: Mapping[str, Any], *, source: str = "GGUF file") -> Voca
         pad_id=get("padding_token_id", min(eos_ids)),
         add_bos=bool(get("add_bos_token", kind == "llama" or get("pre") == "llama-bpe")),
     )
+    template = chat_template.from_gguf(metadata)
     if kind == "gpt2":
         pre = get("pre", "default")
         if pre not in _PRE_TOKENIZERS:
@@ -97,7 +99,7 @@ def from_gguf(metadata: Mapping[str, Any], *, source: str = "GGUF file") -> Voca
             raise UserError(
                 f"{source}: its merges do not fit its tokens ({error}); download it again"
             ) from error
-        return TokenizersVocabulary(model, specials)
+        return TokenizersVocabulary(model, specials, template)
     if kind == "llama":
         model = _sentencepiece_model(
             tokens,
@@ -107,7 +109,7 @@ def from_gguf(metadata: Mapping[str, Any], *, source: str = "GGUF file") -> Voca
             add_dummy_prefix=bool(get("add_space_prefix", True)),
             remove_extra_whitespaces=bool(get("remove_extra_whitespaces", False)),
         )
-        return SentencePieceVocabulary(model, specials)
+        return SentencePieceVocabulary(model, specials, template)
     raise UserError(
         f"{source} has a vocabulary of kind {kind!r}; restem reads 'gpt2' (byte-level BPE) and "
         "'llama' (SentencePiece): load the model from its Hugging Face folder"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 
+from restem.tokenizers.chat_template import ChatTemplate
 from restem.tokenizers.vocabulary import Specials, Vocabulary, piece_bytes
 
 
@@ -13,8 +14,8 @@ class SentencePieceVocabulary(Vocabulary):
 
     file_name = "tokenizer.model"
 
-    def __init__(self, model: bytes, specials: Specials):
-        super().__init__(model, specials)
+    def __init__(self, model: bytes, specials: Specials, chat_template: ChatTemplate | None = None):
+        super().__init__(model, specials, chat_template)
         proto = parse_model(model)
         self._opening = _processor(model)
         self._continuing = self._opening

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from restem.errors import UserError
+from restem.tokenizers.chat_template import ChatTemplate
 from restem.tokenizers.vocabulary import Specials, Vocabulary, piece_bytes
 
 
@@ -16,8 +17,8 @@ class TokenizersVocabulary(Vocabulary):
 
     file_name = "tokenizer.json"
 
-    def __init__(self, model: bytes, specials: Specials):
-        super().__init__(model, specials)
+    def __init__(self, model: bytes, specials: Specials, chat_template: ChatTemplate | None = None):
+        super().__init__(model, specials, chat_template)
         self._spec = json.loads(model)
         self._opening = new_tokenizer(self._spec)
         continuing = _without_dummy_prefix(self._spec)

@@ -15,6 +15,7 @@ that training will see.
 from __future__ import annotations
 
 import abc
+import copy
 import dataclasses
 import functools
 import hashlib
@@ -24,6 +25,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from etils import epath
+
+from restem.errors import UserError
+from restem.tokenizers.chat_template import ChatTemplate
 
 # Any of these ends a text, whichever of them a checkpoint names as its own.
 END_TOKENS = frozenset(
@@ -56,9 +60,10 @@ class Vocabulary(abc.ABC):
     file_name: str
     """File name of the serialised model within a folder."""
 
-    def __init__(self, model: bytes, specials: Specials):
+    def __init__(self, model: bytes, specials: Specials, chat_template: ChatTemplate | None = None):
         self.model = model
         self.specials = specials
+        self.chat_template = chat_template
 
     @property
     def bos_id(self) -> int | None:
@@ -110,6 +115,38 @@ class Vocabulary(abc.ABC):
         """Returns the ids of a whole prompt: the start-of-text id, if any, and those of `text`."""
         return (*self.start_ids, *self.encode(text, opening=True))
 
+    @functools.cached_property
+    def turn_end_id(self) -> int:
+        """Id with which the chat template ends the assistant's turn.
+
+        Raises:
+          UserError: there is no chat template, or it ends the turn with no special token.
+        """
+        if self.chat_template is None:
+            raise UserError(
+                "the model has no chat template (chat_template.jinja, tokenizer_config.json or"
+                " tokenizer.chat_template of GGUF): use an instruct model, or Run.chat = False"
+            )
+        for token_id in self.encode(self.chat_template.after_answer()):
+            if token_id in self.eos_ids or not self.token_bytes(token_id):
+                return token_id
+        raise UserError(
+            "the model's chat template ends the assistant's turn with no special token, at which"
+            " sampling could stop: use another model, or Run.chat = False"
+        )
+
+    @functools.cached_property
+    def for_chat(self) -> Vocabulary:
+        """The same vocabulary, in which the end of the assistant's turn also ends a text."""
+        eos_ids = self.eos_ids | {self.turn_end_id}
+        if eos_ids == self.eos_ids:
+            return self
+        changed = copy.copy(self)
+        changed.specials = dataclasses.replace(self.specials, eos_ids=eos_ids)
+        for name in ("fingerprint", "for_chat"):
+            changed.__dict__.pop(name, None)
+        return changed
+
     @abc.abstractmethod
     def _token_table(self) -> list[bytes]:
         """Returns the bytes of every id."""
@@ -137,13 +174,18 @@ class Vocabulary(abc.ABC):
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the model and the special ids; equal vocabularies tokenise alike."""
-        spec = json.dumps(self.to_spec(), sort_keys=True).encode()
+        spec = self.to_spec()
+        spec.pop("chat_template", None)
+        spec = json.dumps(spec, sort_keys=True).encode()
         return hashlib.sha256(self.model + spec).hexdigest()
 
     def to_spec(self) -> dict[str, Any]:
         """Returns, as JSON values, what `saved.load` needs besides the model file."""
-        specials = dataclasses.asdict(self.specials)
-        return {"file": self.file_name, **specials, "eos_ids": sorted(self.eos_ids)}
+        spec = {"file": self.file_name, **dataclasses.asdict(self.specials)}
+        spec["eos_ids"] = sorted(self.eos_ids)
+        if self.chat_template is not None:
+            spec["chat_template"] = dataclasses.asdict(self.chat_template)
+        return spec
 
     def save(self, folder: epath.PathLike) -> None:
         """Writes the model file and its spec into `folder`, for `saved.load` to read."""

@@ -136,10 +136,11 @@ class TargetsTest(parameterized.TestCase):
     def test_a_token_across_the_seam_is_divided(self):
         vocabulary = vocabularies.of_kind("gguf_llama-bpe")
         self.assertLen(vocabulary.encode("\n\n"), 1)
+        card = TaskCard("t")
         prompt = vocabulary.prompt_ids("four\n")
         whole = vocabulary.prompt_ids("four\n\nthe problem")
         self.assertNotEqual(whole[: len(prompt)], prompt)
-        targets = prompts.target_ids(prompt, "four\n", "\nthe problem", vocabulary)
+        targets = prompts.target_ids(card, "four\n", "\nthe problem", vocabulary)
         self.assertEqual(targets[:1], tuple(vocabulary.encode("\n")))
         self.assertEqual(targets[1:], whole[-len(targets) + 1 :])
 

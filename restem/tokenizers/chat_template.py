@@ -1,0 +1,148 @@
+"""Chat templates: how an instruct model writes a conversation as text.
+
+A template is a Jinja program that comes with the model: `chat_template.jinja` or the key
+`chat_template` of `tokenizer_config.json` in a Hugging Face folder, `tokenizer.chat_template` in
+the metadata of a GGUF file. It runs in Jinja's sandbox, in the environment that `transformers`
+gives it, so the text is that of `tokenizer.apply_chat_template`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from etils import epath
+
+from restem.errors import UserError
+from restem.records import CHAT_DATE
+
+Message = Mapping[str, str]
+"""A turn: {"role": "system", "user" or "assistant", "content": its text}."""
+
+_SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token")
+
+
+@dataclasses.dataclass(frozen=True)
+class ChatTemplate:
+    """The chat template of a model."""
+
+    source: str
+    """The Jinja program."""
+    special_tokens: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Special tokens by the names that templates use, such as "bos_token"."""
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        date: str = CHAT_DATE,
+        options: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Returns a conversation as text.
+
+        Args:
+          messages: the turns.
+          add_generation_prompt: whether the text ends where the assistant's next turn begins.
+          date: date for templates that write today's, as YYYY-MM-DD.
+          options: more variables for the template, such as {"enable_thinking": False}.
+
+        Raises:
+          UserError: the template is no valid Jinja, or refuses the conversation.
+        """
+        import jinja2
+
+        day = datetime.datetime.fromisoformat(date)
+        try:
+            return _compiled(self.source).render(
+                **{**self.special_tokens, "tools": None, "documents": None, **(options or {})},
+                messages=list(messages),
+                add_generation_prompt=add_generation_prompt,
+                strftime_now=day.strftime,
+            )
+        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
+            roles = ", ".join(message["role"] for message in messages)
+            raise UserError(
+                f"the model's chat template cannot write a conversation of {roles}: "
+                f"{' '.join(str(error).split())}"
+            ) from error
+
+    def after_answer(self) -> str:
+        """Returns what the template writes after the text of the assistant's turn."""
+        answer = "e4b7f2a9"  # in no template
+        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
+        return self.render(turns, add_generation_prompt=False).rpartition(answer)[2]
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(source: str):
+    """Returns the template, in the environment of `transformers`."""
+    import jinja2
+    from jinja2 import ext, sandbox
+
+    class Generation(ext.Extension):
+        """`{% generation %}`, which marks the assistant's text and does not change it."""
+
+        tags = frozenset({"generation"})
+
+        def parse(self, parser):
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+    def raise_exception(message):
+        raise jinja2.TemplateError(message)
+
+    def tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
+        return json.dumps(
+            value, ensure_ascii=ensure_ascii, indent=indent, separators=separators,
+            sort_keys=sort_keys,
+        )  # fmt: skip
+
+    environment = sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, ext.loopcontrols]
+    )
+    environment.filters["tojson"] = tojson
+    environment.globals["raise_exception"] = raise_exception
+    return environment.from_string(source)
+
+
+def from_hf(folder: epath.Path, settings: Mapping[str, Any]) -> ChatTemplate | None:
+    """Returns the chat template of a Hugging Face folder, or None.
+
+    Args:
+      folder: the folder.
+      settings: content of its `tokenizer_config.json`.
+    """
+    path = folder / "chat_template.jinja"
+    source = path.read_text() if path.exists() else settings.get("chat_template")
+    if source is None and (folder / "chat_template.json").exists():
+        source = json.loads((folder / "chat_template.json").read_text()).get("chat_template")
+    if isinstance(source, list):  # several, such as one for the use of tools
+        source = {entry["name"]: entry["template"] for entry in source}
+    if isinstance(source, Mapping):
+        source = source.get("default")
+    if not isinstance(source, str):
+        return None
+    spelled = {
+        name: token["content"] if isinstance(token, Mapping) else token
+        for name in _SPECIAL_TOKENS
+        if (token := settings.get(name)) is not None
+    }
+    return ChatTemplate(source, spelled)
+
+
+def from_gguf(metadata: Mapping[str, Any]) -> ChatTemplate | None:
+    """Returns the chat template in the metadata of a GGUF file, or None."""
+    source = metadata.get("tokenizer.chat_template")
+    if not isinstance(source, str):
+        return None
+    tokens = metadata["tokenizer.ggml.tokens"]
+    names = {"bos": "bos", "eos": "eos", "unknown": "unk", "seperator": "sep", "padding": "pad"}
+    ids = {
+        ours: metadata.get(f"tokenizer.ggml.{theirs}_token_id") for theirs, ours in names.items()
+    }
+    return ChatTemplate(source, {f"{n}_token": tokens[i] for n, i in ids.items() if i is not None})
