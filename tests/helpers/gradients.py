@@ -10,7 +10,7 @@ from restem.training import Batch, Trainer
 
 def gradients(trainer: Trainer, params, batch: Batch):
     """Returns the gradient of the loss, in the tree of `params`, and the metrics."""
-    with partitioning.use(trainer.mesh, trainer.rules):
+    with partitioning.use(trainer.mesh):
         return _compiled(trainer)(params, trainer._place(batch))
 
 
