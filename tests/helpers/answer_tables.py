@@ -1,4 +1,4 @@
-"""Pairs of answers from practice: one table of equal ones and one of different ones.
+"""Pairs of answers from practice: a table of equal pairs and a table of different ones.
 
 A row is `name ;; prediction ;; gold answer`.
 """

@@ -1,8 +1,8 @@
-"""A bucket in memory: what `epath` sees at gs://, and what TensorStore sees over HTTP, are one.
+"""A bucket in memory, which `epath` sees at gs:// and TensorStore over HTTP.
 
-Stands in for Google Cloud Storage where there is no network: `epath` reaches it through fsspec
-(EPATH_USE_TF=false, else TensorFlow's own file system would look for the real one), TensorStore, by
-which Orbax writes arrays, through the JSON API at $TENSORSTORE_GCS_HTTP_URL.
+Stands in for Google Cloud Storage where there is no network. `epath` reaches it through fsspec
+(EPATH_USE_TF=false; otherwise TensorFlow's own file system would look for the real one).
+TensorStore, with which Orbax writes arrays, uses the JSON API at $TENSORSTORE_GCS_HTTP_URL.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class BucketFileSystem(MemoryFileSystem):
     pseudo_dirs: ClassVar[list] = [""]
 
     def __init__(self, *args, **kwargs):
-        kwargs.pop("finalize_on_close", None)  # an option of the real one
+        kwargs.pop("finalize_on_close", None)  # an option of the real file system
         super().__init__(*args, **kwargs)
 
     @classmethod
@@ -52,7 +52,7 @@ class _Server(http.server.BaseHTTPRequestHandler):
         pass
 
     def _key(self) -> tuple[str, dict[str, str]]:
-        """The object "/BUCKET/NAME" that is asked for, and the query."""
+        """The requested object "/BUCKET/NAME", and the query."""
         url = urllib.parse.urlparse(self.path)
         query = dict(urllib.parse.parse_qsl(url.query))
         bucket, _, name = url.path.partition("/b/")[2].partition("/o")
@@ -117,7 +117,7 @@ class _Server(http.server.BaseHTTPRequestHandler):
 
 
 def serve() -> None:
-    """Puts the bucket in the place of Google's, for the rest of this process."""
+    """Replaces Google's buckets with this one, for the rest of this process."""
     fsspec.register_implementation("gcs", BucketFileSystem, clobber=True)
     server = http.server.ThreadingHTTPServer(("localhost", 0), _Server)
     threading.Thread(target=server.serve_forever, daemon=True).start()

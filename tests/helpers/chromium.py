@@ -25,7 +25,7 @@ FLAGS = (
 
 
 def find() -> str | None:
-    """The browser's path; None where the machine has none."""
+    """The browser's path; None if the machine has no browser."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
     return next((path for path in map(shutil.which, names) if path), None)
 
@@ -40,7 +40,8 @@ class Chromium:
         self._read, from_browser = os.pipe()
 
         def wire():
-            # The browser reads descriptor 3 and writes 4; lift both first, lest one hide the other.
+            # The browser reads descriptor 3 and writes 4. Both are moved up first, so that neither
+            # replaces the other.
             source, sink = os.dup(to_browser), os.dup(from_browser)
             source, sink = (os.dup2(fd, target) for fd, target in ((source, 30), (sink, 31)))
             os.dup2(source, 3)
@@ -75,7 +76,7 @@ class Chromium:
         self._profile.cleanup()
 
     def call(self, method: str, **parameters) -> dict[str, Any]:
-        """One command's result; events that arrive meanwhile are kept in `events`."""
+        """Result of one command; events that arrive meanwhile are kept in `events`."""
         number = next(self._ids)
         message = {"id": number, "method": method, "params": parameters}
         if self._session is not None:
@@ -91,7 +92,7 @@ class Chromium:
                 return answer["result"]
 
     def open(self, url: str, width: int, height: int = 800, dark: bool = False) -> None:
-        """Loads a page in a window of a size, from fresh events."""
+        """Loads a page in a window of the given size; earlier events are dropped."""
         self.events.clear()
         self.call(
             "Emulation.setDeviceMetricsOverride",

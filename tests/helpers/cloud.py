@@ -1,8 +1,8 @@
 """Stand-ins for gcloud, kubectl and docker that record their calls and refuse unknown flags.
 
-They are programs in a folder at the front of PATH. What is known of a command's flags is in
-tests/golden/cloud_flags.json. A slice of Cloud TPU VMs is a folder for each host, in which the
-commands that come by ssh really run.
+They are programs in a folder at the front of PATH. The known flags of each command are in
+tests/golden/cloud_flags.json. A slice of Cloud TPU VMs is one folder per host, in which the
+commands sent by ssh really run.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ import sys
 ROOT = pathlib.Path(__file__).parents[2]
 FLAGS = json.loads((ROOT / "tests" / "golden" / "cloud_flags.json").read_text())
 QUEUE = ("WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE")
-"""States of a queued resource, one for each time that it is described."""
+"""States of a queued resource, one per description."""
 
 
 class Cloud:
-    """The stand-ins and what they keep, in a folder."""
+    """The stand-ins and their records, in a folder."""
 
     def __init__(self, folder: pathlib.Path, *, hosts: int = 1, port: int = 0):
         """Makes the stand-ins.
 
         Args:
-          folder: empty.
-          hosts: of a slice.
-          port: where restem's hosts meet; on a real slice JAX finds this out by itself.
+          folder: an empty folder.
+          hosts: number of hosts of a slice.
+          port: port of the coordinator; on a real slice JAX finds it by itself.
         """
         self.folder = folder
         self.bin = folder / "bin"
@@ -57,7 +57,7 @@ class Cloud:
         return [call for call in found if program in (None, call[0])]
 
     def answer(self, name: str, *answers: object) -> None:
-        """What a program says next, one answer a call; the last one stays."""
+        """Sets the next answers of a program, one per call; the last one is repeated."""
         (self.folder / f"{name}.answers").write_text(json.dumps(answers))
 
     def host(self, number: int) -> pathlib.Path:
@@ -116,7 +116,7 @@ def parse(program: str, argv: list[str]) -> tuple[str, list[str], dict[str, str]
 
 
 def _scripted(folder: pathlib.Path, program: str, command: str) -> int:
-    """Answers as the test said: {"code": 0, "output": "", "errors": ""}."""
+    """Gives the answer that the test has set: {"code": 0, "output": "", "errors": ""}."""
     for name in (command.replace(" ", "_"), program):
         file = folder / f"{name}.answers"
         if file.exists():
@@ -211,7 +211,7 @@ def _drop_hosts(folder: pathlib.Path) -> None:
         pid = home / "restem.pid"
         if pid.exists() and os.path.exists(f"/proc/{pid.read_text().strip()}"):
             os.killpg(int(pid.read_text()), signal.SIGKILL)
-        shutil.rmtree(home, ignore_errors=True)  # what runs beside it may be removing it too
+        shutil.rmtree(home, ignore_errors=True)  # another process may be removing it too
 
 
 def _settings(folder: pathlib.Path) -> dict:

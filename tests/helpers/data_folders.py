@@ -1,4 +1,4 @@
-"""A data folder that a test fills with files of its own."""
+"""A data folder that a test fills with its own files."""
 
 import collections
 import json

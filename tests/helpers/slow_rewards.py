@@ -1,4 +1,4 @@
-"""A reward that takes its time, so that a job can be met in the middle of a step."""
+"""A slow reward, so that a test can interrupt a job in the middle of a step."""
 
 import string
 import time

@@ -1,8 +1,8 @@
-"""Writes a run's folder as the steps would, from a seeded toy of a policy: for tests of readers.
+"""Writes a run's folder as the steps would, from a seeded toy policy, for tests of readers.
 
-No language model: a policy is a skill, a problem has a difficulty, and the chance of a correct
-sample is their logistic difference. The texts, verdicts, selections and evaluations that follow are
-made of it by the same code that the steps use, so all files of a run agree with each other.
+There is no language model: a policy is a skill, a problem has a difficulty, and the chance of a
+correct sample is their logistic difference. Texts, verdicts, selections and evaluations follow from
+it by the code of the steps, so all files of a run agree with each other.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ def write_run(
 
 
 def _attacking(sample: Sample) -> Sample:
-    """Every second sample with an attack in all of its strings."""
+    """The samples, every second one with an attack in all of its strings."""
     if sample.sample_index % 2 == 0:
         return sample
     attack = Verdict(0.0, HOSTILE, HOSTILE, HOSTILE, HOSTILE)

@@ -40,7 +40,7 @@ improve.patience = 3
 
 
 def vocabulary() -> TokenizersVocabulary:
-    """One token a byte, and an end-of-text token."""
+    """One token per byte, and an end-of-text token."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = {"<|endoftext|>": 0, **{c: i + 1 for i, c in enumerate(alphabet)}}
     tokenizer = tokenizers.Tokenizer(models.BPE(vocab=tokens, merges=[]))
@@ -67,13 +67,13 @@ def save_policy(folder, *, seed: int = 0) -> str:
 
 
 def letters_reward(problem, text: str) -> float:
-    """The share of lower-case letters: what a random policy gets some of, and can learn."""
+    """The share of lower-case letters, some of which a random policy writes, and can learn."""
     del problem
     return sum(c in string.ascii_lowercase for c in text) / max(1, len(text))
 
 
 def few_letters(problem, text: str) -> float:
-    """1 where at least a quarter of the text is lower-case letters."""
+    """1 if at least a quarter of the text is lower-case letters."""
     return float(letters_reward(problem, text) >= 0.25)
 
 

@@ -32,7 +32,7 @@ TEXTS = {
 
 @functools.cache
 def train_sentencepiece(**options) -> bytes:
-    """A small BPE model with byte fallback, as Llama's and Gemma's are."""
+    """A small BPE model with byte fallback, like those of Llama and Gemma."""
     import sentencepiece
 
     with tempfile.TemporaryDirectory() as folder:
