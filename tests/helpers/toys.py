@@ -17,7 +17,7 @@ TEXTS = (
 
 
 class Bytes:
-    """The part of a `Vocabulary` that the adapter needs: one id per byte, from 3 on; 1, 2 are EOS."""
+    """The part of a `Vocabulary` that the adapter needs: bytes have ids from 3; 1 and 2 are EOS."""
 
     bos_id = None
     eos_ids = frozenset({1, 2})
