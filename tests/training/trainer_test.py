@@ -294,6 +294,22 @@ class TrainingTest(absltest.TestCase):
             trainer(row_length=64)
 
 
+LARGER = CONFIG.replace(
+    num_layers=8, embed_dim=128, mlp_dim=512, head_dim=32, vocab_size=4096, tied_head=False
+)
+
+
+@functools.cache
+def memory_of(adapter: Lora | None):
+    """Memory analysis of a step that trains an adapter on `LARGER`, or all of it."""
+    one = trainer(LARGER, adapter=adapter, row_length=16)
+    params = models.param_shapes(LARGER)
+    frozen = jax.eval_shape(one.frozen, params)
+    state = jax.eval_shape(one.init, params)
+    batch = one.pack(some_examples(11), seed=0, epoch=0)[0]
+    return one._train_step.lower(state, batch, frozen).compile().memory_analysis()
+
+
 class AdapterTest(parameterized.TestCase):
     """Training of an adapter on frozen weights."""
 
@@ -336,7 +352,9 @@ class AdapterTest(parameterized.TestCase):
         found, metrics = jax.jit(one.value_and_gradients)(adapter, batch, frozen)
         np.testing.assert_allclose(metrics["loss"], expected, rtol=2e-5)
         assert_trees_close(found, expected_grads, rtol=5e-4)
-        np.testing.assert_allclose(one.loss(adapter, batch, frozen)["loss"], expected, rtol=2e-5)
+        if base_dtype == "int8":
+            alone = one.loss(adapter, batch, frozen)["loss"]
+            np.testing.assert_allclose(alone, expected, rtol=2e-5)
 
     def test_learns_resumes_and_leaves_the_base_alone(self):
         one = trainer(adapter=self.FORM, batch_examples=4)
@@ -364,25 +382,11 @@ class AdapterTest(parameterized.TestCase):
     @parameterized.parameters(None, "int8")
     def test_memory(self, base_dtype):
         """No gradient, optimizer state or copy of the base exists, nor of its head."""
-        config = CONFIG.replace(
-            num_layers=8, embed_dim=128, mlp_dim=512, head_dim=32, vocab_size=4096, tied_head=False
-        )
-        form = Lora(rank=2, base_dtype=base_dtype)
-        sizes = {}
-        for name, adapter in (("full", None), ("adapter", form)):
-            one = trainer(config, adapter=adapter, row_length=16)
-            params = models.param_shapes(config)
-            frozen = jax.eval_shape(one.frozen, params)
-            state = jax.eval_shape(one.init, params)
-            batch = one.pack(some_examples(11), seed=0, epoch=0)[0]
-            program = one._train_step.lower(state, batch, frozen).compile()
-            sizes[name] = program.memory_analysis()
         # A copy of the base, its gradient or a moment of the optimizer would be `whole` bytes.
-        whole = 4 * config.num_params
-        found = sizes["adapter"]
+        whole = 4 * LARGER.num_params
+        found, full = memory_of(Lora(rank=2, base_dtype=base_dtype)), memory_of(None)
         self.assertLess(found.temp_size_in_bytes + found.output_size_in_bytes, 0.5 * whole)
         self.assertLess(found.argument_size_in_bytes, 1.2 * whole)
-        full = sizes["full"]
         self.assertGreater(full.temp_size_in_bytes + full.output_size_in_bytes, 2 * whole)
 
 
