@@ -24,8 +24,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     _FOLDER = f"absl_testing_{os.environ['PYTEST_XDIST_WORKER']}"
     os.environ["TEST_TMPDIR"] = os.path.join(tempfile.gettempdir(), _FOLDER)
 
-# One process takes all that run programs in jails: some count what is left behind on the machine.
-_JAILS = ("verify/", "tasks/")
+# These files run in one process: some count what jails of ended processes leave on the machine, and
+# others kill the processes of jails.
+_JAILS = ("verify/programs/", "verify/sandbox/")
 # Longest first, so that no process is left alone with one of them at the end.
 _LONGEST = (
     "distributed_run_test.py",
