@@ -139,7 +139,7 @@ class ImportRulesTest(parameterized.TestCase):
     @parameterized.parameters(
         ("import restem", ("jax", "numpy", "tensorflow", "pyarrow")),
         ("import restem.verify", ("jax", "tensorflow", "pyarrow")),
-        ("import restem.cli.verbs", ("matplotlib", "tensorflow", "seqio")),
+        ("import restem.cli.verbs", ("matplotlib", "tensorflow", "seqio", "scipy.stats")),
         (
             "import restem.models, restem.sampling, restem.training, restem.checkpoints, restem.em",
             ("tensorflow", "seqio", "torch", "transformers"),

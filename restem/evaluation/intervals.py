@@ -1,6 +1,7 @@
 """Confidence intervals of a proportion, a mean over problems, and a difference of pairs.
 
-SciPy computes all of them except Newcombe's, which it lacks.
+SciPy computes all of them except Newcombe's, which it lacks. It is imported where it is needed,
+because `scipy.stats` takes as long to import as JAX.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
 Interval = tuple[float, float]
 """Lower and upper bound."""
@@ -30,6 +30,8 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
         raise ValueError(f"{successes} successes of {n}")
     if n == 0:
         return 0.0, 1.0
+    from scipy import stats
+
     test = stats.binomtest(int(successes), int(n))
     interval = test.proportion_ci(_checked(level), method="wilson")
     return float(interval.low), float(interval.high)
@@ -61,6 +63,8 @@ def bootstrap(
     _checked(level)
     if values.size == 1:  # SciPy requires two; every resample of one value is that value
         return float(values[0]), float(values[0])
+    from scipy import stats
+
     interval = stats.bootstrap(
         (values,),
         np.mean,

@@ -11,7 +11,6 @@ import math
 from collections.abc import Hashable, Sequence
 
 import numpy as np
-from scipy import stats
 
 from restem.evaluation.intervals import Interval
 
@@ -149,6 +148,8 @@ def _wins(own: int, others: tuple[int, ...], blank: int, k: int) -> float:
 @functools.lru_cache(maxsize=4096)
 def _binomial(n: int, p: float) -> np.ndarray:
     """Returns the [n + 1] probabilities of a binomial(n, p), 0 < p < 1."""
+    from scipy import stats  # slow to import
+
     return stats.binom.pmf(np.arange(n + 1), n, p)
 
 

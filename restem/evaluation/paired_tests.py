@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from scipy import stats
 
 from restem.evaluation import intervals
 
@@ -105,6 +104,8 @@ def mcnemar(only_a: int, only_b: int) -> float:
     """
     if only_a + only_b == 0:
         return 1.0
+    from scipy import stats  # slow to import
+
     return float(stats.binomtest(only_a, only_a + only_b).pvalue)
 
 
@@ -122,6 +123,8 @@ def sign_flip(difference: np.ndarray, seed: int) -> float:
         return 1.0
     if nonzero.size == 1:  # SciPy requires two; both signs are equally extreme
         return 1.0
+    from scipy import stats  # slow to import
+
     # Swapping the scores of a pair flips the sign of its difference.
     result = stats.permutation_test(
         (nonzero, np.zeros_like(nonzero)),
