@@ -2,7 +2,7 @@
 
     python distributed_process.py CASE FOLDER
 
-with RESTEM_COORDINATOR, RESTEM_NUM_PROCESSES and RESTEM_PROCESS_ID set. Writes FOLDER/CASE.N.json.
+with RESTEM_COORDINATOR, RESTEM_NUM_PROCESSES and RESTEM_PROCESS_ID set. Writes FOLDER/N.json.
 """
 
 import json
@@ -33,8 +33,8 @@ def init():
     return models.init_params(CONFIG, jax.random.key(0))
 
 
-def logits():
-    """Of a model split over both hosts, and of the same model brought to each host's own mesh."""
+def arrays(folder):
+    """Logits of a model split over both hosts, on each host's own mesh, and on one device."""
     tokens = np.arange(24, dtype=np.int32).reshape(4, 6) % CONFIG.vocab_size
     positions = np.broadcast_to(np.arange(6, dtype=np.int32), tokens.shape)
     run = jax.jit(
@@ -63,30 +63,23 @@ def logits():
         partitioning.batch_sharding(partitioning.make_mesh(), 2), tokens
     )
     return {
+        "one": np.asarray(run(params, tokens, positions)).tolist(),
         "global": partitioning.to_all_hosts(whole).tolist(),
         "local": np.asarray(own).tolist(),
         "all_rows": partitioning.to_all_hosts(all_rows).tolist(),
         "share": list(distributed.share(range(5))),
         "first": distributed.is_primary(),
+        **told(),
     }
 
 
-def alone():
-    """The same logits on one device."""
-    tokens = np.arange(24, dtype=np.int32).reshape(4, 6) % CONFIG.vocab_size
-    positions = np.broadcast_to(np.arange(6, dtype=np.int32), tokens.shape)
-    run = jax.jit(
-        lambda p: models.logits(p, CONFIG, models.forward(p, CONFIG, tokens, positions).hidden)
-    )
-    return {"global": np.asarray(run(init())).tolist()}
-
-
-def late():
+def late(folder):
     """Process 1 comes to the first barrier and not to the second."""
     distributed.barrier("first", timeout_s=60)
     if jax.process_index() == 1:
-        time.sleep(12)
-        return {"error": "slept"}
+        while not (folder / "0.json").exists():
+            time.sleep(0.1)
+        return {"error": "waited"}
     try:
         distributed.barrier("samples of iteration 1", timeout_s=2)
     except distributed.LateHostError as e:
@@ -94,7 +87,7 @@ def late():
     return {"error": None}
 
 
-def killed():
+def killed(folder):
     """Process 1 dies between two barriers."""
     distributed.barrier("first", timeout_s=60)
     if jax.process_index() == 1:
@@ -107,7 +100,7 @@ def killed():
     return {"error": None}
 
 
-def preempted():
+def preempted(folder):
     """Only process 1 gets SIGTERM; both stop at the same step."""
     for step in range(1, 400):
         time.sleep(0.05)
@@ -133,12 +126,15 @@ def told():
     return {"value": value, "calls": len(calls), "error": error, "gathered": gathered}
 
 
+CASES = {case.__name__: case for case in (arrays, late, killed, preempted)}
+
+
 def main(case: str, folder: str) -> None:
     several = distributed.initialize(
         initialization_timeout_s=60, heartbeat_timeout_s=20, shutdown_timeout_s=5
     )
-    result = {"several": several, **globals()[case]()}
-    path = pathlib.Path(folder) / f"{case}.{jax.process_index()}.json"
+    result = {"several": several, **CASES[case](pathlib.Path(folder))}
+    path = pathlib.Path(folder) / f"{jax.process_index()}.json"
     path.write_text(json.dumps(result))
     if case in ("late", "killed"):
         # The other host will not come to JAX's own barrier at the end either.
