@@ -24,16 +24,21 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     _FOLDER = f"absl_testing_{os.environ['PYTEST_XDIST_WORKER']}"
     os.environ["TEST_TMPDIR"] = os.path.join(tempfile.gettempdir(), _FOLDER)
 
-# These files run in one process: some count what jails of ended processes leave on the machine, and
-# others kill the processes of jails.
-_JAILS = ("verify/programs/", "verify/sandbox/")
+# Files whose tests run in one process: some count what jails of ended processes leave on the
+# machine, and others kill the processes of jails.
+_JAILS = ("tests/verify/programs/", "tests/verify/sandbox/")
 # Longest first, so that no process is left alone with one of them at the end.
 _LONGEST = (
-    "distributed_run_test.py",
-    "em_test.py",
-    "distributed_test.py",
-    "methods_test.py",
-    "partitioning_test.py",
+    "tests/multidevice/distributed_run_test.py",
+    "tests/sampling/engine_test.py",
+    "tests/em_test.py",
+    "jails",
+    "tests/methods/methods_test.py",
+    "tests/multidevice/partitioning_test.py",
+    "tests/steps/improve_test.py",
+    "tests/training/trainer_test.py",
+    "tests/multidevice/launch_run_test.py",
+    "tests/multidevice/distributed_test.py",
 )
 
 
@@ -42,14 +47,19 @@ def pytest_configure(config):
         flags.FLAGS.mark_as_parsed()
 
 
-@pytest.hookimpl(tryfirst=True)  # before the hook of pytest-xdist, which reads the marks
+# First of all hooks: that of pytest-xdist reads the marks.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
     """Assigns each file to one process of pytest-xdist, so that its set-up runs once."""
     if not config.pluginmanager.hasplugin("xdist"):
         return
+    rank = {group: i for i, group in enumerate(_LONGEST)}
+    items.sort(key=lambda item: rank.get(_group(item), len(rank)))
     for item in items:
-        file = item.nodeid.split("::")[0]
-        group = "jails" if any(name in file for name in _JAILS) else file
-        item.add_marker(pytest.mark.xdist_group(group))
-    rank = {name: i for i, name in enumerate(_LONGEST)}
-    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+
+
+def _group(item) -> str:
+    """Returns the name of the tests that run in one process with `item`."""
+    file = item.nodeid.split("::")[0]
+    return "jails" if file.startswith(_JAILS) else file
