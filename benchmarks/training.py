@@ -50,17 +50,18 @@ class Restem:
         import jax
 
         from restem import models
-        from restem.training import TokenExample, Trainer, choose_shape, optimizers
+        from restem.training import TokenExample, Trainer, choose_shape, optimizers, sizes_of
 
         self.jax = jax
         prefix, pairs = make_examples(arguments.examples, arguments.prefix)
         config = models.ModelConfig(remat=arguments.remat, **SHAPE)
         if packed:
             examples = [TokenExample(q, s) for q, s in pairs]
-            row_length, rows = choose_shape(
-                examples, config=config, batch_examples=len(pairs), prefix_length=len(prefix),
-                max_tokens=arguments.max_tokens,
+            shape = choose_shape(
+                sizes_of(examples), config=config, batch_examples=len(pairs),
+                prefix_length=len(prefix), max_tokens=arguments.max_tokens,
             )  # fmt: skip
+            row_length, rows = shape.row_length, shape.rows_per_batch
         else:
             examples = [TokenExample(prefix + q, s) for q, s in pairs]
             prefix = []

@@ -122,6 +122,10 @@ def improve_policy(*, run: Run, settings: Settings, iteration: int) -> None:
         key=records.stable_key(run.seed, "improve", iteration),
         **run.m_step(),
     )
+    if rollout.validation_mesh is not None:
+        # From here on the policy lies on the mesh of training alone.
+        rollout = rollout.placed()
+        run.forget_policy()
     fit = settings.loop.improve or (lambda **given: improve(**given, settings=settings.improve))
     fit(
         rollout=rollout,

@@ -152,6 +152,11 @@ def use(mesh: Mesh | None, rules: Rules = RULES) -> Iterator[None]:
         yield
 
 
+def use_rules(rules: Rules):
+    """Returns a context in which other rules lay out what is traced on the mesh in force."""
+    return spmd.logical_axis_rules(rules)
+
+
 def sharding(
     mesh: Mesh, axes: Sequence[str | None], shape: Sequence[int], rules: Rules = RULES
 ) -> NamedSharding:

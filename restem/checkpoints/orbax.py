@@ -19,7 +19,7 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -288,23 +288,23 @@ class TrainingCheckpoints:
         if wait:
             self._checkpointer.wait()
 
-    def restore(self, abstract: Any, *, shardings: Any = None) -> Restored | None:
+    def restore(
+        self, abstract: Any | Callable[[Mapping[str, Any]], Any], *, shardings: Any = None
+    ) -> Restored | None:
         """Returns the newest readable state, or None if none was saved.
 
         Args:
-          abstract: as in `restore_tree`.
+          abstract: as in `restore_tree`, or a function that returns it for the metadata of a state.
           shardings: as in `restore_tree`.
 
         Raises:
           UserError: states were saved, but none can be read.
         """
         self._checkpointer.wait()
-        targets = _targets(abstract, shardings)
         error = None
         for step in reversed(self.steps()):
-            tree, error = self._try(step, targets)
+            tree, metadata, error = self._try(step, abstract, shardings)
             if error is None:
-                metadata = self._checkpointer.metadata(step).custom_metadata["metadata"]
                 return Restored(step=step, tree=tree, metadata=metadata)
             self._unreadable.add(step)
             logging.error(
@@ -318,11 +318,15 @@ class TrainingCheckpoints:
             "delete the folder to train from the beginning"
         )
 
-    def _try(self, step: int, targets: Any) -> tuple[Any, str | None]:
-        tree, error = None, None
+    def _try(self, step: int, abstract: Any, shardings: Any) -> tuple[Any, Any, str | None]:
+        tree, metadata, error = None, None, None
         try:
+            saved = self._checkpointer.metadata(step).custom_metadata
+            metadata = saved["metadata"]
+            shapes = abstract(metadata) if callable(abstract) else abstract
+            targets = _targets(shapes, shardings)
             tree = jax.block_until_ready(self._checkpointer.load(step, targets))
-            _compare_checksums(tree, self._checkpointer.metadata(step).custom_metadata)
+            _compare_checksums(tree, saved)
         except Exception as caught:
             error = _first_line(caught)
         if jax.process_count() > 1:
@@ -332,7 +336,7 @@ class TrainingCheckpoints:
             failures = multihost_utils.process_allgather(np.asarray(error is not None))
             if failures.any() and error is None:
                 error = f"processes {np.flatnonzero(failures).tolist()} could not read it"
-        return tree, error
+        return tree, metadata, error
 
     def wait(self) -> None:
         """Returns when everything saved is on disk; raises any error of the background."""

@@ -30,6 +30,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from restem.models import sharding
 from restem.models.config import ModelConfig
 
 # Finite, so that a query that sees no key returns a mean of values instead of NaN.
@@ -208,20 +209,46 @@ def attend(
     """
     block = config.query_block
     length = queries.positions.shape[1]
-    if block is None or length <= block or length % block:
-        return _attend_at_once(config, queries, sets, is_local)
-
-    def blocks(x):
-        return jnp.moveaxis(x.reshape(x.shape[0], length // block, block, *x.shape[2:]), 1, 0)
 
     # Checkpointed: the backward pass recomputes the scores of one block at a time instead of
     # keeping those of all blocks.
     @jax.checkpoint
-    def of_block(queries):
-        return _attend_at_once(config, queries, sets, is_local)
+    def of_block(arrays):
+        return _attend_at_once(config, Queries(*arrays), sets, is_local)
 
-    out = jax.lax.map(of_block, jax.tree.map(blocks, queries))
-    return jnp.moveaxis(out, 0, 1).reshape(queries.vectors.shape)
+    parts = sharding.parts("length")
+    is_even = length % block == 0 and block % parts == 0 if block else True
+    if block is None or length <= block or (parts > 1 and not is_even):
+        return _attend_at_once(config, queries, sets, is_local)
+    arrays = (queries.vectors, queries.positions, queries.segments)
+    whole = length // block * block
+    cut = lambda x: _blocks(x[:, :whole], block, parts)
+    out = _join_blocks(jax.lax.map(of_block, jax.tree.map(cut, arrays)), parts)
+    if whole < length:
+        rest = of_block(jax.tree.map(lambda x: x[:, whole:], arrays))
+        out = jnp.concatenate((out, rest), axis=1)
+    return out
+
+
+def _blocks(x: jax.Array, block: int, parts: int) -> jax.Array:
+    """Cuts x [batch, length, ...] into blocks [length / block, batch, block, ...].
+
+    Each block has queries of every part into which the length is split, so that all devices work on
+    it. With blocks of 4:
+
+        position     0 1 2 3 4 5 6 7      parts=1  0 1 2 3 | 4 5 6 7
+                                          parts=2  0 1 4 5 | 2 3 6 7
+    """
+    batch, length, *rest = x.shape
+    x = x.reshape(batch, parts, length // block, block // parts, *rest)
+    return jnp.moveaxis(x, 2, 0).reshape(length // block, batch, block, *rest)
+
+
+def _join_blocks(x: jax.Array, parts: int) -> jax.Array:
+    """Inverts `_blocks`."""
+    count, batch, block, *rest = x.shape
+    x = x.reshape(count, batch, parts, block // parts, *rest)
+    return jnp.moveaxis(x, 0, 2).reshape(batch, count * block, *rest)
 
 
 def _attend_at_once(

@@ -99,7 +99,7 @@ class ModelConfig:
     """What the backward pass recomputes: nothing, whole layers, or all but matrix products."""
     query_block: int | None = None
     """Queries per block of attention, so that no [length, length] array exists whole; None takes
-    all queries at once."""
+    all queries at once, and in training as many as `training.trainer.query_block` allows."""
 
     def __post_init__(self):
         if self.num_heads % self.num_kv_heads:

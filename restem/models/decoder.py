@@ -80,15 +80,19 @@ def _dense(
 
     `inputs` is the number of input axes of w. The product is one of two matrices: for products over
     [batch, length] or over two axes of a weight, XLA's CPU backend transposes copies, above all in
-    the backward pass.
+    the backward pass. A length that is split over devices stays an axis of its own, because a flat
+    one would have to be gathered.
     """
     if isinstance(w, Adapted):
         low = _dense(x, w.a, inputs=inputs)
         return _dense(x, w.base, inputs=inputs) + w.scale * _dense(low, w.b)
     batch, length = x.shape[:2]
+    matrix = (w.values if isinstance(w, Int8) else w).astype(x.dtype)
+    if batch > 1 and sharding.parts("length") > 1:
+        y = jnp.tensordot(x, matrix, inputs)
+        return (y * w.scale).astype(x.dtype) if isinstance(w, Int8) else y
     size = math.prod(w.shape[:inputs])
-    matrix = w.values if isinstance(w, Int8) else w
-    y = x.reshape(batch * length, size) @ matrix.astype(x.dtype).reshape(size, -1)
+    y = x.reshape(batch * length, size) @ matrix.reshape(size, -1)
     if isinstance(w, Int8):
         y = (y * w.scale.reshape(-1)).astype(x.dtype)
     return y.reshape(batch, length, *w.shape[inputs:])
@@ -169,10 +173,10 @@ class Attention(nn.Module):
             # Laid out as the cache they will be written to. Otherwise the compiler may split the
             # key heads as it splits the query's groups, and gather the whole cache after a write.
             keys=sharding.constrain(
-                jnp.transpose(keys, (0, 2, 3, 1)), ("batch", "kv_heads", "head", "length")
+                jnp.transpose(keys, (0, 2, 3, 1)), ("batch", "kv_heads", "head", "cache_length")
             ),
             values=sharding.constrain(
-                jnp.transpose(values, (0, 2, 1, 3)), ("batch", "kv_heads", "length", "head")
+                jnp.transpose(values, (0, 2, 1, 3)), ("batch", "kv_heads", "cache_length", "head")
             ),
             positions=positions,
             segments=segments,

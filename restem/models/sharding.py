@@ -7,6 +7,7 @@ context of `restem.partitioning.use`; outside of it `constrain` does nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -46,6 +47,16 @@ def partition_spec(
         taken.update(split)
         entries.append(split[0] if len(split) == 1 else split)
     return PartitionSpec(*entries)
+
+
+def parts(name: str) -> int:
+    """Returns the number of parts that a logical axis is split into on the mesh in force."""
+    mesh = jax.sharding.get_abstract_mesh()
+    wanted = dict(spmd.get_logical_axis_rules()).get(name)
+    if mesh.empty or not wanted:
+        return 1
+    wanted = (wanted,) if isinstance(wanted, str) else wanted
+    return math.prod(mesh.shape[axis] for axis in wanted)
 
 
 def constrain(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:

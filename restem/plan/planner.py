@@ -66,7 +66,7 @@ def plan(
     sizes = _Sizes.of(settings, of_run, meshes)
     compiler = _Compiler(
         settings=settings, sizes=sizes, meshes=meshes, on_progress=on_progress,
-        folder=cache or cache_folder() / "plan",
+        folder=cache or cache_folder() / "plan", remat=of_run.improve.remat,
     )  # fmt: skip
     results: dict[str, dict[str, Any]] = {n: compiler.compile(n) for n in settings.steps}
     largest: dict[str, int] = {}
@@ -185,6 +185,7 @@ class _Compiler:
     meshes: Mapping[str, Mapping[str, int]]
     on_progress: Callable[[str], None]
     folder: pathlib.Path
+    remat: str | None
 
     @property
     def sampled_model(self) -> ModelConfig:
@@ -197,7 +198,7 @@ class _Compiler:
         shapes = dataclasses.replace(self.sizes.shapes, **changes)
         model = self.sampled_model
         if name == "train":
-            model = model.replace(query_block=self.settings.query_block, remat="full")
+            model = model.replace(remat=self.remat or "full")
         job = {
             "program": name,
             "model": model.to_dict(),

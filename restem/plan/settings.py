@@ -57,8 +57,6 @@ class PlanSettings:
     """Tokens per slot between two synchronisations with the host."""
     row_length: Annotated[int, at_least(1)] = 1024
     """Tokens per packed row; `improve.row_length` overrides it."""
-    query_block: Annotated[int | None, at_least(1)] = 256
-    """See `ModelConfig.query_block`; training only."""
     steps: tuple[Literal["prefill", "decode", "train"], ...] = ("prefill", "decode", "train")
     """Programs to compile."""
     search: Literal["misfit", "always", "never"] = "misfit"

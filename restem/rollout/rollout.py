@@ -15,9 +15,11 @@ from restem.checkpoints.policy import Policy
 from restem.records import Problem, Sample, TaskCard
 from restem.rollout import prompts
 from restem.rollout.verification import Verifier, verified, verified_together
+from restem.runtime import distributed
 from restem.runtime.profiles import PROFILE
 from restem.runtime.progress import progress
-from restem.sampling import Engine, Request, Sampling
+from restem.sampling import Engine, Request, Sampling, Tuning
+from restem.sampling.steps import prepare_params
 
 GREEDY = Sampling(temperature=0.0)
 """Greedy decoding: always the most likely token."""
@@ -61,8 +63,14 @@ class Rollout:
     """Length limit of a solution in tokens; None: the task's limit."""
     mesh: Mesh | None = None
     """Mesh of devices; None: this host's first device."""
+    validation_mesh: Mesh | None = None
+    """Mesh on which `greedy_reward` samples, if it is another one: that of the E-step, while
+    `mesh` is that of training."""
     slots: int | None = None
     """Samples decoded concurrently; None: chosen by the engine."""
+    reserved: int = 0
+    """Bytes of each device that something else takes while this rollout samples, such as the state
+    of training."""
     costs: Costs = dataclasses.field(default_factory=Costs, compare=False)
     """Costs of all passes, including those of rollouts made by `replace`."""
 
@@ -119,9 +127,30 @@ class Rollout:
         self.costs.seconds += time.monotonic() - began
 
     def greedy_reward(self, problems: Sequence[Problem], *, what: str = "validating") -> float:
-        """Returns the mean reward of one greedy answer per problem: the reward on D_val."""
+        """Returns the mean reward of one greedy answer per problem: the reward on D_val.
+
+        If every host has a validation mesh of its own, each answers its share of the problems.
+        """
         greedy = self.replace(sampling=GREEDY)
-        return math.fsum(s.reward for s in greedy.sample(problems, 1, what=what)) / len(problems)
+        if self.validation_mesh is not None:
+            greedy = greedy.rounded().replace(mesh=self.validation_mesh)
+        share = problems
+        is_shared_out = self.validation_mesh is not None and not greedy.is_shared
+        if is_shared_out:
+            share = distributed.share(problems)
+        rewards = [s.reward for s in greedy.sample(share, 1, what=what)] if share else []
+        if is_shared_out:
+            rewards = [r for of_host in distributed.gather(what, rewards) for r in of_host]
+        return math.fsum(rewards) / len(problems)
+
+    def rounded(self) -> Rollout:
+        """Returns this rollout with the parameters in the form that the sampler reads.
+
+        Where they are moved to another mesh after that, fewer bytes cross between devices.
+        """
+        policy = self.policy
+        params = prepare_params(policy.params, policy.config)
+        return self.replace(policy=policy.replace(params=params))
 
     def _completed(
         self,
@@ -161,6 +190,7 @@ class Rollout:
             stop=card.stop,
             stop_after=card.stop_after,
             slots=self.slots,
+            tuning=Tuning(reserved=self.reserved),
             mesh=self.mesh,
         )
         params = self.placed().policy.params

@@ -61,9 +61,9 @@ class IterationDir:
         return self.path / "training"
 
     @property
-    def candidates(self) -> epath.Path:
-        """Best policy so far in an unfinished M-step."""
-        return self.path / "candidates"
+    def best(self) -> epath.Path:
+        """Best policy of an M-step that diverged."""
+        return self.path / "best"
 
     @property
     def checkpoint(self) -> epath.Path:
@@ -81,7 +81,7 @@ class IterationDir:
 
     def discard_training(self) -> None:
         """Removes the working files of a finished M-step, which a kill may have left behind."""
-        for leftover in (self.training, self.candidates):
+        for leftover in (self.training, self.best):
             leftover.rmtree(missing_ok=True)
 
     def evaluation(self, name: str) -> epath.Path:

@@ -201,17 +201,29 @@ class Run:
             )
         return policy
 
+    def forget_policy(self) -> None:
+        """Drops the policy that was loaded last, so that it takes memory only while it is used."""
+        load_policy.cache_clear()
+
     def e_step(self) -> dict[str, Any]:
         """Returns mesh and slots for sampling and evaluation, as arguments of `Rollout`."""
         mesh = self.settings.e_step_mesh
         return {"mesh": mesh and mesh.make(), "slots": self.settings.e_step_slots}
 
     def m_step(self) -> dict[str, Any]:
-        """Returns mesh and slots for training and validation, as arguments of `Rollout`."""
-        mesh = self.settings.m_step_mesh
+        """Returns meshes and slots for training and validation, as arguments of `Rollout`.
+
+        Validation decodes on the mesh of the E-step, if there is one: a mesh for training splits
+        weights over more devices and would gather them for every token.
+        """
+        mesh, sampler = self.settings.m_step_mesh, self.settings.e_step_mesh
         if mesh is None and distributed.several():
             mesh = MeshSettings()
-        return {"mesh": mesh and mesh.make(), "slots": self.settings.m_step_slots}
+        return {
+            "mesh": mesh and mesh.make(),
+            "validation_mesh": (sampler and sampler != mesh and sampler.make()) or None,
+            "slots": self.settings.m_step_slots,
+        }
 
     def verifier(self, task: str | None = None):
         grader = self.card(task or self.task).grader

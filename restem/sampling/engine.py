@@ -80,6 +80,7 @@ class Engine:
             bucket=bucket,
             ring=min(round_up(tuning.ring, bucket), round_up(max_new_tokens, bucket)),
             unstacked=on_cpu if tuning.unstacked is None else tuning.unstacked,
+            reserved=tuning.reserved,
             mesh=mesh,
         )
         self.stats = Stats()

@@ -61,7 +61,7 @@ def slots_that_fit(
     heads = config.num_kv_heads
     heads = heads // tensor if heads % tensor == 0 else heads
     column = 2 * config.num_layers * heads * config.head_dim * item
-    room = _SHARE * memory - held - ahead * column
+    room = _SHARE * memory - options.reserved - held - ahead * column
 
     def taken(slots: int) -> float:
         """Bytes of `slots` slots per part."""

@@ -28,6 +28,8 @@ class Tuning:
     unstacked: bool | None = None
     """Whether the layers run as a Python loop over separate arrays instead of a scan over stacked
     ones; None does so on a CPU, where it is faster but compiles more slowly."""
+    reserved: int = 0
+    """Bytes of each device that something else takes, such as the state of training."""
 
 
 @dataclasses.dataclass
@@ -56,6 +58,8 @@ class Options:
     """Divisor of all numbers of columns."""
     unstacked: bool
     """Whether the layers are run as a Python loop over separate arrays."""
+    reserved: int
+    """Bytes of each device that something else takes."""
     mesh: jax.sharding.Mesh | None
     """Devices; None is one device."""
 

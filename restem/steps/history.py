@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from absl import logging
 from etils import epath
 
@@ -15,6 +17,7 @@ from restem.checkpoints.policy import Policy
 from restem.errors import UserError
 from restem.run import layout
 from restem.runtime import distributed, storage
+from restem.training import TrainState
 
 
 @dataclasses.dataclass
@@ -88,55 +91,63 @@ class History:
         return True
 
 
-@dataclasses.dataclass(frozen=True)
-class Candidates:
-    """Checkpoints of the best policies so far in an unfinished M-step, by step."""
+@dataclasses.dataclass
+class BestPolicy:
+    """The best policy so far in an unfinished M-step, in memory beside the one in training."""
 
     directory: layout.IterationDir
     """Directory of the iteration."""
     start: Policy
-    """Policy that training starts from; the candidates share its architecture, vocabulary and
+    """Policy that training starts from; the best one shares its architecture, vocabulary and
     adapter settings."""
+    step: int = 0
+    """Its step; 0 is the policy that training starts from."""
+    trained: Any = None
+    """A copy of its trained parameters, or its adapter; None at step 0."""
 
-    def path(self, step: int) -> epath.Path:
-        return self.directory.candidates / f"step_{step:06d}"
+    def keep(self, step: int, trained: Any) -> None:
+        """Copies the policy of a step, whose arrays the next step consumes."""
+        self.step, self.trained = step, jax.tree.map(jnp.copy, trained)
 
-    def save(self, step: int, params: Any) -> None:
-        """Writes the policy of a step, or its adapter; every host must call this."""
+    def saved_with(self, state: TrainState, step: int) -> dict[str, Any]:
+        """Returns what is saved after a step: the state and, if that is not it, the best policy."""
+        tree: dict[str, Any] = {"state": state}
+        if self.step not in (0, step):
+            tree["best"] = self.trained
+        return tree
+
+    @staticmethod
+    def saved_shapes(state: TrainState, saved: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the shapes of what `saved_with` returned, given the saved history.
+
+        The last step in a saved history is the one after which it was saved.
+        """
+        history = History.from_dict(saved, began=0.0)
+        is_apart = history.best_step not in (0, history.steps)
+        return {"state": state} | ({"best": state.params} if is_apart else {})
+
+    def restore(self, step: int, saved: Mapping[str, Any]) -> None:
+        """Takes the policy of the best step from what `saved_with` returned."""
+        if step:
+            self.keep(step, saved["best"] if "best" in saved else saved["state"].params)
+
+    def write(self, path: epath.Path) -> None:
+        """Writes the policy to `path`; every host must call this."""
         start = self.start
         orbax.save(
-            self.path(step), params, start.config, start.vocabulary, adapter=start.adapter,
+            path, self.trained, start.config, start.vocabulary, adapter=start.adapter,
             overwrite=True,
         )  # fmt: skip
 
-    def keep_only(self, step: int) -> None:
-        """Removes the candidates of all other steps.
-
-        Call this only after a training state that names `step` is saved: a process that resumes
-        after a kill must find the policy that the saved state names.
-        """
-        if distributed.is_primary() and self.directory.candidates.exists():
-            for path in self.directory.candidates.iterdir():
-                if path != self.path(step):
-                    path.rmtree()
-
     def make_policy(self, history: History) -> None:
-        """Makes the best candidate the iteration's policy, unless that was done before a kill."""
-        if not history.best_step:
-            logging.warning(
-                "%s: training never raised the validation reward above %.3f; the policy stays %s",
-                self.directory.path.name, history.best_reward, self.start.reference,
-            )  # fmt: skip
+        """Makes the best policy the iteration's policy."""
+        if self.step:
+            self.write(self.directory.checkpoint)
             return
-        candidate, checkpoint = self.path(history.best_step), self.directory.checkpoint
-        if not distributed.is_primary() or not candidate.exists():
-            return
-        checkpoint.rmtree(missing_ok=True)
-        if "://" not in str(candidate):
-            candidate.rename(checkpoint)
-            return
-        # A copy that a kill interrupts is made again: an M-step without a report is unfinished.
-        storage.copy_folder(candidate, checkpoint)
+        logging.warning(
+            "%s: training never raised the validation reward above %.3f; the policy stays %s",
+            self.directory.path.name, history.best_reward, self.start.reference,
+        )  # fmt: skip
 
 
 def keep_policy(
@@ -228,7 +239,7 @@ def report(
 
 
 def finish(directory: layout.IterationDir, improvement: dict[str, Any]) -> dict[str, Any]:
-    """Ends an M-step: writes its report and deletes its training state and candidates."""
+    """Ends an M-step: writes its report and deletes its training state."""
 
     def write() -> dict[str, Any]:
         storage.write_json(directory.improvement, improvement)

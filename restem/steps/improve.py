@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 from absl import logging
 
-from restem import partitioning
 from restem.checkpoints import orbax
 from restem.errors import UserError
 from restem.records import Example, Problem
@@ -27,9 +28,19 @@ from restem.runtime.profiles import PROFILE
 from restem.runtime.progress import progress
 from restem.steps.adaptation import starting_policy
 from restem.steps.examples import token_examples
-from restem.steps.history import Candidates, History, finish, report, without_examples
+from restem.steps.history import BestPolicy, History, finish, report, without_examples
+from restem.steps.micro_batches import micro_batches, step_memory
 from restem.steps.settings import ImproveSettings
-from restem.training import DivergenceError, TokenExample, Trainer, TrainState, choose_shape
+from restem.training import (
+    DivergenceError,
+    StepMemory,
+    TokenExample,
+    Trainer,
+    TrainState,
+    bytes_on_device,
+    device_memory,
+    sizes_of,
+)
 
 
 def improve(
@@ -73,7 +84,9 @@ def improve(
     rollout = rollout.replace(max_new_tokens=settings.max_new_tokens).placed()
     prefix, data = token_examples(rollout.card, examples, rollout.policy.vocabulary)
     rollout = rollout.replace(policy=starting_policy(rollout.policy, settings.adapter))
-    trainer = _trainer(rollout, prefix, data, settings)
+    room = _room(rollout, settings, len(prefix))
+    rollout = _with_validation_mesh(rollout, room)
+    trainer = _trainer(rollout, prefix, data, settings, room)
     packed = trainer.pack(data, seed=rollout.key, epoch=0)
     if packed.too_long:
         logging.warning(
@@ -88,13 +101,13 @@ def improve(
             data=data,
             validation=validation,
             total_steps=settings.epochs * len(packed),
-            candidates=Candidates(directory, rollout.policy),
+            best=BestPolicy(directory, rollout.policy),
             checkpoints=checkpoints,
             settings=settings,
         )
         state, history = m_step.begin(start_reward, began)
         m_step.fit(state, history)
-    m_step.candidates.make_policy(history)
+    m_step.best.make_policy(history)
     made = report(
         rollout.policy,
         history,
@@ -116,7 +129,7 @@ class _MStep:
     data: Sequence[TokenExample]
     validation: Sequence[Problem]
     total_steps: int
-    candidates: Candidates
+    best: BestPolicy
     checkpoints: orbax.TrainingCheckpoints
     settings: ImproveSettings
 
@@ -124,11 +137,12 @@ class _MStep:
         """Returns the state and history to continue from: the saved ones, or fresh ones."""
         params = self.rollout.policy.params
         state = self.trainer.init(params, seed=self.rollout.key)
-        places = self.trainer.state_shardings()
-        resumed = self.checkpoints.restore(state, shardings=places)
+        resumed = self.checkpoints.restore(functools.partial(BestPolicy.saved_shapes, state))
         if resumed is not None:
             logging.info("%s: continues at step %d", self.name, resumed.step)
-            return resumed.tree, History.from_dict(resumed.metadata, began=began)
+            history = History.from_dict(resumed.metadata, began=began)
+            self.best.restore(history.best_step, resumed.tree)
+            return resumed.tree["state"], history
         if start_reward is None or not self.validation:
             start_reward = self.validate(params, 0)
         measured = [] if start_reward is None else [[0, start_reward]]
@@ -151,24 +165,25 @@ class _MStep:
                     reward = self.validate(params, update.step)
                     self.log(update.step, {"validation": reward})
                     if history.add_validation(update.step, reward):
-                        self.candidates.save(update.step, update.state.params)
+                        self.best.keep(update.step, update.state.params)
                     if update.step == total or history.stale == settings.patience:
                         break  # training is complete
                 preempted = PREEMPTION.reached()
                 if preempted or (is_due and history.is_saved(settings.save_every)):
-                    saved = history.to_dict()
-                    self.checkpoints.save(update.step, update.state, metadata=saved, wait=True)
-                    self.candidates.keep_only(history.best_step)
+                    saved = self.best.saved_with(update.state, update.step)
+                    self.checkpoints.save(
+                        update.step, saved, metadata=history.to_dict(), wait=preempted
+                    )
                 PREEMPTION.leave_if(preempted)
 
     @property
     def name(self) -> str:
         """Name of the iteration, for messages."""
-        return self.candidates.directory.path.name
+        return self.best.directory.path.name
 
     def log(self, step: int, values: Mapping[str, float | None]) -> None:
         """Logs scalars of an optimizer step to the run's trackers."""
-        where = self.candidates.directory.path.name
+        where = self.best.directory.path.name
         trackers.log(step, {f"improve/{name}/{where}": value for name, value in values.items()})
 
     def validate(self, params: Any, step: int) -> float | None:
@@ -202,11 +217,52 @@ class _MStep:
         except DivergenceError as e:
             best = history.best_step
             kept = f"step {best}" if best else "none better than the start"
+            if best:
+                self.best.write(self.best.directory.best)
             raise UserError(
-                f"{self.name}: {e}. The best policy so far ({kept}) and the last good state are"
-                f" kept in {self.candidates.directory.path}; with another learning rate use another"
+                f"{self.name}: {e}. The best policy so far ({kept}) and the last saved state are"
+                f" kept in {self.best.directory.path}; with another learning rate use another"
                 " --workdir"
             ) from e
+
+
+def _room(rollout: Rollout, settings: ImproveSettings, prefix_length: int) -> StepMemory | None:
+    """Returns what a training step holds on a device; None if its memory is not known."""
+    start, mesh = rollout.policy, rollout.mesh
+    memory = device_memory(mesh)
+    if memory is None:
+        return None
+    return step_memory(
+        start.config, settings, memory=memory, held=bytes_on_device(start.params),
+        prefix_length=prefix_length, mesh={} if mesh is None else dict(mesh.shape),
+    )  # fmt: skip
+
+
+def _with_validation_mesh(rollout: Rollout, room: StepMemory | None) -> Rollout:
+    """Returns the rollout without its validation mesh if a copy of the policy does not fit there.
+
+    The state of training stays in memory while the copy is sampled from.
+    """
+    mesh = rollout.validation_mesh
+    if room is None:
+        return rollout
+    rollout = rollout.replace(reserved=int(room.held))
+    if mesh is None:
+        return rollout
+    config = rollout.policy.config
+    width = 1 if config.int8_weights else jnp.dtype(config.dtype).itemsize
+    copy = width * config.num_params / (mesh.shape["fsdp"] * mesh.shape["tensor"])
+    if room.held + copy <= _HELD_SHARE * room.memory:
+        return rollout
+    logging.info(
+        "validation decodes on the mesh of training: beside its state there is no room for a copy"
+        " of the policy on the mesh of the E-step"
+    )
+    return rollout.replace(validation_mesh=None)
+
+
+_HELD_SHARE = 0.7
+"""Largest share of the memory that training and the copy for validation hold; slots need some."""
 
 
 def _trainer(
@@ -214,24 +270,22 @@ def _trainer(
     prefix: Sequence[int],
     data: Sequence[TokenExample],
     settings: ImproveSettings,
+    room: StepMemory | None,
 ) -> Trainer:
-    """Returns the trainer, with the row shape that the settings give or else the cheapest one."""
+    """Returns the trainer, with micro-batches as the settings, the lengths and memory ask."""
     start, mesh = rollout.policy, rollout.mesh
-    length, rows = choose_shape(
-        data,
-        config=start.config,
-        batch_examples=settings.batch_examples,
-        prefix_length=len(prefix),
-        max_tokens=settings.micro_batch_tokens,
-        rows_multiple=1 if mesh is None else partitioning.batch_parts(mesh),
-    )
     total_steps = settings.epochs * -(-len(data) // settings.batch_examples)
+    shape, remat = micro_batches(
+        sizes_of(data), start.config, settings, room=room, prefix_length=len(prefix),
+        mesh=mesh and dict(mesh.shape),
+    )  # fmt: skip
     return Trainer(
-        start.config.replace(remat=settings.remat),
+        start.config.replace(remat=remat),
         optimizer=settings.optimizer(total_steps=total_steps),
         prefix_ids=prefix,
-        row_length=settings.row_length or length,
-        rows_per_batch=settings.rows_per_batch or rows,
+        row_length=shape.row_length,
+        rows_per_batch=shape.rows_per_batch,
+        length_parts=shape.length_parts,
         batch_examples=settings.batch_examples,
         normalisation=settings.normalisation,
         param_dtype=settings.param_dtype,

@@ -104,12 +104,13 @@ class ImproveSettings:
     batch_examples: Annotated[int, at_least(1)] = 64
     """Examples per optimizer step."""
     rows_per_batch: Annotated[int | None, at_least(1)] = None
-    """Packed rows per forward and backward pass; None: chosen together with the row length."""
+    """Packed rows per forward and backward pass, over all devices; None: chosen together with the
+    row length."""
     row_length: Annotated[int | None, at_least(1)] = None
     """Tokens per packed row; None: the length that needs the fewest multiplications."""
-    micro_batch_tokens: Annotated[int, at_least(1)] = 4096
-    """Maximum number of tokens per forward and backward pass, limited by memory; used when
-    `rows_per_batch` is None."""
+    micro_batch_tokens: Annotated[int | None, at_least(1)] = None
+    """Maximum number of tokens per forward and backward pass on a device, used when
+    `rows_per_batch` is None; None: as many as fit in its memory, 4,096 on a CPU."""
     normalisation: Normalisation = "token"
     """Normalisation of the loss, a weighted sum over examples; see
     `training.losses.Normalisation`."""
@@ -118,8 +119,9 @@ class ImproveSettings:
     adapter: Lora | None = None
     """Low-rank adapter to train on the frozen policy, such as `@Lora()`; None: all parameters are
     trained."""
-    remat: Literal["none", "dots", "full"] = "full"
-    """Activations that the backward pass recomputes to save memory; see `ModelConfig.remat`."""
+    remat: Literal["none", "dots", "full"] | None = None
+    """Activations that the backward pass recomputes to save memory; see `ModelConfig.remat`. None:
+    "dots" if that fits in the memory of a device, else "full"; "full" on a CPU."""
     validate_every: Annotated[int | None, at_least(1)] = None
     """Optimizer steps between validations; None: one validation per epoch. The last step is always
     validated."""

@@ -1,6 +1,8 @@
 """The machinery of the M-step: packing, the weighted loss, optimizers and the trainer."""
 
-from restem.training.packing import Batch, PackedEpoch, TokenExample, choose_shape, pack
+from restem.training.memory import StepMemory, bytes_on_device, device_memory
+from restem.training.packing import Batch, PackedEpoch, TokenExample, pack
+from restem.training.shape import Shape, choose_shape, sizes_of
 from restem.training.state import DivergenceError, TrainState, Update
 from restem.training.trainer import Trainer
 
@@ -8,10 +10,15 @@ __all__ = [
     "Batch",
     "DivergenceError",
     "PackedEpoch",
+    "Shape",
+    "StepMemory",
     "TokenExample",
     "TrainState",
     "Trainer",
     "Update",
+    "bytes_on_device",
     "choose_shape",
+    "device_memory",
     "pack",
+    "sizes_of",
 ]

@@ -105,7 +105,7 @@ def weighted_nll(
     is_target: Bool[Array, "rows length"],
     *,
     chunk: int,
-    shards: int = 1,
+    parts: tuple[int, int] = (1, 1),
     train_head: bool = True,
 ) -> Sums:
     """Sums coefficient * -log p(target), with logits of one chunk of target positions at a time.
@@ -126,20 +126,19 @@ def weighted_nll(
       coefficients: see `coefficients`; no gradient flows to them.
       is_target: whether the position predicts anything.
       chunk: target positions of each shard that go through the head at once.
-      shards: parts of the mesh over which rows are split, a divisor of `rows`; targets are gathered
-        within each part.
+      parts: parts of the mesh over which rows and their length are split, divisors of `rows` and
+        `length`; targets are gathered within each part.
       train_head: whether a gradient flows to the output matrix; without one none is computed.
     """
-    rows, length = hidden.shape[:2]
-    size = rows // shards * length
-    order = jnp.argsort(~is_target.reshape(shards, size), axis=1, stable=True)
-    count = is_target.reshape(shards, size).sum(axis=1)
+    of_part = _by_part(is_target, parts)
+    size = of_part.shape[1]
+    order = jnp.argsort(~of_part, axis=1, stable=True)
+    count = of_part.sum(axis=1)
     padding = -size % chunk
     order = jnp.pad(order, ((0, 0), (0, padding)))
 
     def take(x):
-        x = x.reshape(shards, size, *x.shape[2:])
-        return jax.vmap(lambda values, index: values[index])(x, order)
+        return jax.vmap(lambda values, index: values[index])(_by_part(x, parts), order)
 
     valid = jnp.arange(size + padding)[None] < count[:, None]
     head = {k: v for k, v in params.items() if k != "layers"}
@@ -154,6 +153,14 @@ def weighted_nll(
         valid,
         -(-count.max() // chunk),
     )
+
+
+def _by_part(x: jax.Array, parts: tuple[int, int]) -> jax.Array:
+    """[rows, length, ...] -> [shards, size, ...], positions by the part of the mesh they are on."""
+    rows, length, *rest = x.shape
+    of_rows, of_length = parts
+    x = x.reshape(of_rows, rows // of_rows, of_length, length // of_length, *rest)
+    return jnp.swapaxes(x, 1, 2).reshape(of_rows * of_length, -1, *rest)
 
 
 def _chunk_sums(

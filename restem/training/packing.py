@@ -19,7 +19,6 @@ SeqIO's packer is not used: it casts to int32 and drops zeros, which destroys re
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -27,7 +26,6 @@ import flax.struct
 import numpy as np
 
 from restem.errors import UserError
-from restem.models import ModelConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,67 +188,6 @@ class PackedEpoch(Sequence):
             num_micro=np.asarray(-(-len(rows) // self.rows_per_batch), np.int32),
             num_examples=np.asarray(sum(len(row) for row in rows), np.int32),
         )
-
-
-def choose_shape(
-    examples: Sequence[TokenExample],
-    *,
-    config: ModelConfig,
-    batch_examples: int,
-    prefix_length: int = 0,
-    max_tokens: int = 4096,
-    multiple: int = 32,
-    rows_multiple: int = 1,
-) -> tuple[int, int]:
-    """Chooses the shape of packed rows that costs the fewest products for these examples.
-
-    Every row length from that of the longest example on is tried on the first steps of epoch 0:
-    short rows leave gaps, and in long rows queries score keys of other segments. The rows of a step
-    are spread evenly over as few micro-batches as `max_tokens` allows.
-
-    Args:
-      examples: the training set.
-      config: the decoder, which determines the cost of a key relative to a weight.
-      batch_examples: examples per optimizer step.
-      prefix_length: tokens of the shared prefix.
-      max_tokens: largest number of row positions per micro-batch, which sets the memory of a step;
-        exceeded only if `rows_multiple` rows of the longest example exceed it.
-      multiple: divisor of row lengths.
-      rows_multiple: divisor of the rows per micro-batch, as the mesh requires.
-
-    Returns:
-      row_length and rows_per_batch.
-
-    Raises:
-      UserError: no example has a target.
-    """
-    sizes = [e.length for e in examples if len(e.target_ids)]
-    if not sizes:
-        raise UserError("there are no training examples with targets to choose a row length for")
-    order = np.random.default_rng([0, 0]).permutation(len(sizes))
-    starts = range(0, len(sizes), batch_examples)[:4]
-    groups = [[sizes[i] for i in order[start : start + batch_examples]] for start in starts]
-    layer = config.embed_dim * (
-        2 * config.head_dim * (config.num_heads + config.num_kv_heads)
-        + (3 if config.gated_mlp else 2) * config.mlp_dim
-    )
-    key = 2 * config.num_heads * config.head_dim
-
-    def rounded(x, step):
-        return -(-x // step) * step
-
-    shortest = rounded(max(sizes), multiple)
-    best: tuple[float, int, int] = (math.inf, 0, 0)
-    for length in range(shortest, max(shortest, min(4 * shortest, max_tokens)) + 1, multiple):
-        counts = [len(first_fit_decreasing(group, length)) for group in groups]
-        most = max(rows_multiple, max_tokens // length // rows_multiple * rows_multiple)
-        micro = -(-max(counts) // most)
-        rows = rounded(-(-max(counts) // micro), rows_multiple)
-        computed = sum(rounded(count, rows) for count in counts) * length
-        cost = computed * (layer + key * (prefix_length + length))
-        if cost < best[0]:
-            best = cost, length, rows
-    return best[1], best[2]
 
 
 def pack(

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import logging
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from restem import models, partitioning
@@ -33,7 +33,9 @@ from restem.errors import UserError
 from restem.models import ModelConfig, kv_cache, lora
 from restem.models.lora import Lora
 from restem.training import losses, packing
+from restem.training.memory import query_block
 from restem.training.packing import Batch, PackedEpoch, TokenExample
+from restem.training.row_splits import split_rules
 from restem.training.state import DivergenceError, TrainState, Update
 
 Metrics = Mapping[str, Any]
@@ -57,6 +59,7 @@ class Trainer:
         prefix_ids: Sequence[int] = (),
         row_length: int = 512,
         rows_per_batch: int = 8,
+        length_parts: int = 1,
         batch_examples: int = 64,
         normalisation: losses.Normalisation = "token",
         param_dtype: str | None = "float32",
@@ -74,6 +77,7 @@ class Trainer:
           prefix_ids: token ids of the few-shot prompt, the same for every example; may be empty.
           row_length: tokens per packed row, without the prefix.
           rows_per_batch: rows per micro-batch, over all devices; limited by memory.
+          length_parts: parts of the mesh that share a row; see `row_splits`.
           batch_examples: examples per optimizer step.
           normalisation: normalisation of the sum over examples.
           param_dtype: dtype of the trained parameters; None keeps the given one. With bfloat16
@@ -83,14 +87,20 @@ class Trainer:
           mesh: from `partitioning.make_mesh`; None is one device.
 
         Raises:
-          UserError: `rows_per_batch` does not divide over the mesh, or prefix and row exceed the
-            decoder's length.
+          UserError: `rows_per_batch` or `row_length` does not divide over the mesh, or prefix and
+            row exceed the decoder's length.
         """
         shards = 1 if mesh is None else partitioning.batch_parts(mesh)
-        if rows_per_batch % shards:
+        row_parts = shards // length_parts
+        if rows_per_batch % row_parts:
             raise UserError(
-                f"rows_per_batch={rows_per_batch} does not divide over data x fsdp = {shards}; "
-                f"set it to a multiple of {shards}"
+                f"rows_per_batch={rows_per_batch} does not divide over data x fsdp = {row_parts}; "
+                f"set it to a multiple of {row_parts}"
+            )
+        if row_length % length_parts:
+            raise UserError(
+                f"row_length={row_length} does not divide over {length_parts} parts of the mesh; "
+                f"set it to a multiple of {length_parts}"
             )
         if len(prefix_ids) + row_length > config.max_length:
             raise UserError(
@@ -98,9 +108,10 @@ class Trainer:
                 f"{config.max_length} that the model was trained for; lower row_length"
             )
         if config.query_block is None:
-            rows = rows_per_batch // shards
-            tensor = 1 if mesh is None else mesh.shape["tensor"]
-            block = query_block(config, rows, row_length, len(prefix_ids), tensor)
+            block = query_block(
+                config, rows_per_batch // row_parts, row_length, len(prefix_ids),
+                length_parts=length_parts, tensor=1 if mesh is None else mesh.shape["tensor"],
+            )  # fmt: skip
             config = config.replace(query_block=block)
         self.config = config
         self.optimizer = optimizer
@@ -111,9 +122,13 @@ class Trainer:
         self.normalisation = normalisation
         self.param_dtype = param_dtype
         self.adapter = adapter
-        self.head_chunk = min(head_chunk, rows_per_batch // shards * row_length)
+        self.head_chunk = min(head_chunk, rows_per_batch * row_length // shards)
         self.mesh = mesh
-        self._shards = shards
+        self.rules = self._prefix_rules = partitioning.RULES
+        if mesh is not None:
+            self.rules = split_rules(mesh, length_parts)
+            self._prefix_rules = split_rules(mesh, shards)
+        self._parts = (row_parts, length_parts)
 
     def pack(self, examples: Sequence[TokenExample], *, seed: int, epoch: int) -> PackedEpoch:
         """Packs one epoch in this trainer's shapes; see `packing.pack`."""
@@ -148,7 +163,7 @@ class Trainer:
             trained = jax.tree.map(lambda p: jnp.array(p, dtype or p.dtype, copy=True), trained)
             return TrainState(trained, self.optimizer.init(trained), jnp.zeros((), jnp.int32))
 
-        with partitioning.use(self.mesh):
+        with partitioning.use(self.mesh, self.rules):
             return jax.jit(build, out_shardings=self.state_shardings())(params)
 
     def frozen(self, params: Any) -> Any:
@@ -200,12 +215,12 @@ class Trainer:
           "target_tokens"; "examples"; "weight_sum", sum of the examples' weights; "grad_norm",
           before clipping.
         """
-        with partitioning.use(self.mesh):
+        with partitioning.use(self.mesh, self.rules):
             return self._train_step(state, self._place(batch), frozen)
 
     def loss(self, trained: Any, batch: Batch, frozen: Any = None) -> Metrics:
         """Returns the metrics of `train_step` without "grad_norm"; updates nothing."""
-        with partitioning.use(self.mesh):
+        with partitioning.use(self.mesh, self.rules):
             return self._loss(trained, self._place(batch), frozen)
 
     def fit(
@@ -234,9 +249,9 @@ class Trainer:
             logging.warning(
                 "%.0f%% of the computed row positions hold no token: rows are as long as the"
                 " longest example (row_length=%d) and a micro-batch has at least one row"
-                " for each of data x fsdp = %d parts; lower improve.row_length, which leaves"
+                " for each of %d parts of the mesh; lower improve.row_length, which leaves"
                 " longer examples out, or fsdp in make_mesh in favour of tensor",
-                100 * (1 - efficiency), self.row_length, self._shards,
+                100 * (1 - efficiency), self.row_length, self._parts[0],
             )  # fmt: skip
         for step in range(done, total):
             epoch, index = divmod(step, len(packed))
@@ -260,15 +275,16 @@ class Trainer:
             )
 
     def _place(self, batch: Batch) -> Batch:
-        """Moves a batch to the mesh, rows split over its parts."""
-        if self.mesh is None:
+        """Moves a batch to the mesh, rows or their length split over its parts."""
+        mesh, axes = self.mesh, (None, "batch", "length")
+        if mesh is None:
             return batch
-        whole = partitioning.replicated(self.mesh)
-        spec = partitioning.batch_sharding(self.mesh).spec
-        rows = NamedSharding(self.mesh, PartitionSpec(None, *spec))
-        return jax.tree.map(
-            lambda x: partitioning.from_same_everywhere(rows if np.ndim(x) else whole, x), batch
-        )
+
+        def place(x):
+            where = partitioning.sharding(mesh, axes[: np.ndim(x)], np.shape(x), self.rules)
+            return partitioning.from_same_everywhere(where, x)
+
+        return jax.tree.map(place, batch)
 
     @functools.cached_property
     def _train_step(self):
@@ -344,13 +360,17 @@ class Trainer:
 
     def _prefix(self, params: Any) -> Prefix | tuple[()]:
         """Returns keys and values of the prefix, or () if it is empty."""
-        if not self.prefix_ids:
+        length = len(self.prefix_ids)
+        if not length:
             return ()
-        tokens = jnp.asarray(self.prefix_ids, jnp.int32)[None]
-        positions = jnp.arange(len(self.prefix_ids), dtype=jnp.int32)[None]
-        block = models.forward(params, self.config, tokens, positions).block
+        # Each part of the mesh computes a piece of the prefix, which is padded to divide.
+        padding = -length % (self._parts[0] * self._parts[1])
+        tokens = jnp.pad(jnp.asarray(self.prefix_ids, jnp.int32), (0, padding))[None]
+        positions = jnp.arange(length + padding, dtype=jnp.int32)[None]
+        with partitioning.use_rules(self._prefix_rules):
+            block = models.forward(params, self.config, tokens, positions).block
         block = kv_cache.as_prefix(block)
-        return block.keys, block.values
+        return block.keys[..., :length], block.values[..., :length, :]
 
     def _micro(
         self,
@@ -382,42 +402,13 @@ class Trainer:
             of_micro(coefficients),
             of_micro(batch.lengths) > 0,
             chunk=self.head_chunk,
-            shards=self._shards,
+            parts=self._parts,
             train_head=self.adapter is None,
         )
 
 
 _LOW_EFFICIENCY = 0.5
 """Share of row positions with a token below which training logs a warning."""
-_MOST_SCORES = 2**28
-"""Largest number of bytes of the attention scores that one layer has at a time on a device."""
-
-
-def query_block(
-    config: ModelConfig, rows: int, row_length: int, prefix_length: int, tensor: int = 1
-) -> int | None:
-    """Returns how many queries attend at a time, so that scores take at most `_MOST_SCORES` bytes.
-
-    Scores are [rows, heads, queries, prefix and row] float32. For 8 rows of 4,096 tokens and 32
-    heads, all at once would take 16 GiB: 64 queries at a time take 256 MiB.
-
-    Args:
-      config: the decoder.
-      rows: rows of a micro-batch on a device.
-      row_length: tokens per packed row.
-      prefix_length: tokens of the prefix.
-      tensor: parts over which the heads are split.
-
-    Returns:
-      The largest divisor of `row_length` that is within the bound, else the smallest that is not
-      less than 8; None if all queries at once are within it.
-    """
-    of_query = 4 * rows * -(-config.num_heads // tensor) * (prefix_length + row_length)
-    if of_query * row_length <= _MOST_SCORES:
-        return None
-    divisors = [n for n in range(8, row_length) if row_length % n == 0]
-    fitting = [n for n in divisors if n * of_query <= _MOST_SCORES]
-    return max(fitting, default=min(divisors, default=None))
 
 
 def _metrics(sums: losses.Sums, batch: Batch) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from restem import partitioning
 from restem.training import Batch, Trainer
 
 
-def gradients(trainer: Trainer, params, batch: Batch):
-    """Returns the gradient of the loss, in the tree of `params`, and the metrics."""
-    with partitioning.use(trainer.mesh):
-        return _compiled(trainer)(params, trainer._place(batch))
+def gradients(trainer: Trainer, trained, batch: Batch, frozen=None):
+    """Returns the gradient of the loss, in the tree of `trained`, and the metrics."""
+    with partitioning.use(trainer.mesh, trainer.rules):
+        return _compiled(trainer)(trained, trainer._place(batch), frozen)
 
 
 @functools.cache

@@ -127,5 +127,30 @@ class GroupedKeysTest(parameterized.TestCase):
         np.testing.assert_array_equal(attention.join_rows(groups, 2), x)
 
 
+class QueryBlockTest(parameterized.TestCase):
+    @parameterized.parameters(3, 4, 7, 12)
+    def test_queries_in_blocks_equal_all_at_once(self, block):
+        """Also where the last block is shorter."""
+        rng = np.random.default_rng(0)
+        own = keys_of(rng, 2, 12, [12, 12])
+        own = dataclasses.replace(own, segments=jnp.asarray(np.repeat([[1, 2], [1, 1]], 6, axis=1)))
+        vectors = jnp.asarray(rng.normal(size=(2, 12, 4, 8)), jnp.float32)
+        queries = attention.Queries(vectors, own.positions, own.segments)
+        found, expected = (
+            attention.attend(config, queries, (own,), False)
+            for config in (CONFIG.replace(query_block=block), CONFIG)
+        )
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+    @parameterized.parameters(1, 2, 4)
+    def test_blocks_are_joined_as_they_were_cut(self, parts):
+        x = jnp.arange(48).reshape(2, 24)
+        blocks = attention._blocks(x, 8, parts)
+        self.assertEqual(blocks.shape, (3, 2, 8))
+        # Every block has as many queries of each part.
+        self.assertEqual({int(n) for n in np.bincount(blocks[0, 0] * parts // 24)}, {8 // parts})
+        np.testing.assert_array_equal(attention._join_blocks(blocks, parts), x)
+
+
 if __name__ == "__main__":
     absltest.main()

@@ -3,6 +3,8 @@
 import functools
 import os
 import re
+from concurrent import futures
+from unittest import mock
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -14,10 +16,14 @@ from absl.testing import absltest, parameterized
 from jax.sharding import PartitionSpec as P
 
 from restem import models, partitioning
+from restem.checkpoints.policy import Policy
 from restem.models.lora import Lora
 from restem.plan import programs
+from restem.records import Problem, TaskCard, Verdict
+from restem.rollout import Rollout
 from restem.sampling import Engine, Request, Sampling, Tuning, steps
 from restem.training import TokenExample, Trainer, optimizers
+from tests.helpers import tiny
 from tests.helpers.gradients import gradients
 
 # These programs run for milliseconds and compile for seconds: do not optimise them.
@@ -79,12 +85,12 @@ def _sampled_on_one():
     return _sample(None)
 
 
-def _trainer(mesh, **changes):
+def _trainer(mesh, config=CONFIG, **changes):
     arguments = dict(
         optimizer=optimizers.adamw(total_steps=10, learning_rate=1e-2), prefix_ids=PREFIX,
         row_length=24, rows_per_batch=8, batch_examples=20, head_chunk=16, mesh=mesh,
     )  # fmt: skip
-    return Trainer(CONFIG, **(arguments | changes))
+    return Trainer(config, **(arguments | changes))
 
 
 def _batch(trainer):
@@ -106,6 +112,15 @@ def _gradients_on_one():
     return jax.device_get(gradients(trainer, _params(), _batch(trainer)))
 
 
+class LettersVerifier:
+    """Rewards by the share of letters."""
+
+    def submit(self, problem, text):
+        done = futures.Future()
+        done.set_result(Verdict(tiny.letters_reward(problem, text)))
+        return done
+
+
 class StepsTest(parameterized.TestCase):
     @parameterized.parameters((2, 1, 4), (2, 2, 2))
     def test_greedy_samples_equal_those_of_one_device(self, *sizes):
@@ -124,9 +139,17 @@ class StepsTest(parameterized.TestCase):
             self.assertTrue(values.sharding.is_equivalent_to(expected, values.ndim), name)
         self.assertEqual(_sample(mesh, config), _sample(None, config))
 
-    def test_loss_and_gradient_equal_those_of_one_device(self):
-        mesh = _mesh((2, 2, 2))
-        trainer = _trainer(mesh)
+    @parameterized.parameters(
+        ((2, 2, 2), {}),
+        ((1, 4, 2), {"length_parts": 4, "rows_per_batch": 3}),
+        ((2, 4, 1), {"length_parts": 4, "rows_per_batch": 2, "blocked": True}),
+        ((2, 2, 2), {"length_parts": 4, "rows_per_batch": 2, "head_chunk": 4}),
+    )
+    def test_loss_and_gradient_equal_those_of_one_device(self, sizes, changes):
+        """Whether each part has rows of its own or several parts share rows."""
+        mesh = _mesh(sizes)
+        config = CONFIG.replace(query_block=8) if changes.pop("blocked", False) else CONFIG
+        trainer = _trainer(mesh, config, **changes)
         params = jax.device_put(_params(), partitioning.param_shardings(CONFIG, mesh))
         found, metrics = gradients(trainer, params, _batch(trainer))
         expected, expected_metrics = _gradients_on_one()
@@ -137,6 +160,55 @@ class StepsTest(parameterized.TestCase):
             jax.device_get(found),
             expected,
         )
+
+    @parameterized.parameters(
+        (dict(dtype="bfloat16", vocab_size=66), None, 2e-2),
+        ({}, Lora(rank=2, base_dtype="int8"), 1e-4),
+    )
+    def test_training_in_other_forms_equals_that_on_one_device(self, changes, form, tolerance):
+        """Activations in bfloat16, a vocabulary of 2 x 33 tokens, an adapter to int8 weights."""
+        config, found = CONFIG.replace(tied_head=False, **changes), {}
+        for name, mesh in (("many", _mesh((1, 4, 2))), ("one", None)):
+            trainer = _trainer(mesh, config, adapter=form)
+            params = models.init_params(config, jax.random.key(0))
+            if mesh is not None:
+                params = partitioning.place_params(params, config, mesh)
+            frozen = trainer.frozen(params)
+            trained = trainer.init(params, seed=1).params if form else params
+            grads, metrics = gradients(trainer, trained, _batch(trainer), frozen)
+            found[name] = jax.device_get(grads), float(metrics["loss"])
+        (many, loss), (one, expected) = found["many"], found["one"]
+        np.testing.assert_allclose(loss, expected, rtol=tolerance)
+        for a, b in zip(jax.tree.leaves(many), jax.tree.leaves(one), strict=True):
+            np.testing.assert_allclose(a, b, atol=tolerance * max(np.abs(b).max(), 1e-3))
+
+    def test_validation_decodes_on_the_mesh_of_the_sampler(self):
+        config = tiny.config()
+        params = models.init_params(config, jax.random.key(0))
+        policy = Policy(config, params, tiny.vocabulary(), "orbax:/base")
+        card = TaskCard("letters", prefix="hi\n", max_new_tokens=5)
+        problems = [Problem(f"p{i}", "validation", f"say {i}:") for i in range(5)]
+        alone = Rollout(policy=policy, card=card, verifier=LettersVerifier(), key=1, slots=8)
+        training, sampler = _mesh((1, 8, 1)), _mesh((2, 1, 4))
+        rollout = alone.replace(mesh=training, validation_mesh=sampler).placed()
+        seen = []
+        sample = Engine.sample
+
+        def spied(engine, params, *args, **kwargs):
+            seen.append((engine.options.mesh, params["layers"]["mlp"]["up"]))
+            return sample(engine, params, *args, **kwargs)
+
+        with mock.patch.object(Engine, "sample", spied):
+            reward = rollout.greedy_reward(problems)
+            self.assertEqual(reward, alone.greedy_reward(problems))
+        self.assertGreater(reward, 0)
+        (mesh, up), _ = seen
+        self.assertEqual(mesh, sampler)
+        self.assertEqual(up.sharding.spec, P(None, None, "tensor"))
+        kept = rollout.policy.params["layers"]["mlp"]["up"]
+        self.assertEqual(kept.sharding.spec, P(None, "fsdp", None))
+        rounded = rollout.replace(policy=policy.replace(config=config.replace(dtype="bfloat16")))
+        self.assertEqual(rounded.rounded().policy.params["embedding"].dtype, "bfloat16")
 
     def test_a_train_step_keeps_parameters_and_moments_where_they_are(self):
         mesh = _mesh((1, 4, 2))

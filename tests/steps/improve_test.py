@@ -11,7 +11,7 @@ import numpy as np
 from absl.testing import absltest
 from etils import epath
 
-from restem import checkpoints, models
+from restem import checkpoints, models, partitioning
 from restem.checkpoints import orbax
 from restem.checkpoints.policy import Policy
 from restem.errors import UserError
@@ -20,9 +20,10 @@ from restem.models.lora import Lora
 from restem.records import Example, Problem, TaskCard
 from restem.rollout import Rollout
 from restem.run import layout
+from restem.steps import improve as improve_lib
 from restem.steps.improve import improve
 from restem.steps.settings import ImproveSettings
-from restem.training import optimizers
+from restem.training import StepMemory, optimizers
 from tests.helpers import tiny
 
 VALIDATION = [Problem("v", "validation", "?")]
@@ -105,7 +106,6 @@ class ImproveTest(ImproveTestCase):
         self.assertEqual((made["steps"], made["improved"], made["epochs"]), (4, True, 4.0))
         np.testing.assert_array_equal(self.kept(), rollout.seen[1])
         self.assertGreater(np.abs(self.kept() - rollout.seen[3]).max(), 1e-4)
-        self.assertFalse(self.directory.candidates.exists())
         self.assertFalse(self.directory.training.exists())
 
     def test_the_last_step_is_validated_and_may_be_the_best(self):
@@ -147,6 +147,38 @@ class ImproveTest(ImproveTestCase):
         self.assertEqual((made["best_step"], made["best_validation"]), (1, 0.9))
         np.testing.assert_array_equal(self.kept(), first.seen[0])
         np.testing.assert_array_equal(second.seen[0], first.seen[2])
+
+    def test_nothing_is_written_between_saves(self):
+        """The best policy so far is kept in memory: the only policy on disk is the last one."""
+        with (
+            mock.patch.object(orbax, "save", wraps=orbax.save) as policies,
+            mock.patch.object(orbax.TrainingCheckpoints, "save") as states,
+        ):
+            self.improve(self.rollout(0.6, 0.7, 0.5, 0.8), epochs=4, save_every=0)
+        self.assertEqual(policies.call_count, 1)
+        self.assertEqual(states.call_count, 0)
+
+    def test_states_are_written_in_the_background(self):
+        with mock.patch.object(
+            orbax.TrainingCheckpoints, "save", autospec=True,
+            side_effect=orbax.TrainingCheckpoints.save,
+        ) as states:  # fmt: skip
+            self.improve(self.rollout(0.6, 0.7, 0.5, 0.8), epochs=4, save_every=1)
+        calls = [call.kwargs for call in states.call_args_list]
+        self.assertEqual([call["wait"] for call in calls], [False] * 3)
+        # The best policy is saved with the state only where it is another one.
+        trees = [call.args[2] for call in states.call_args_list]
+        self.assertEqual([sorted(tree) for tree in trees], [["state"]] * 2 + [["best", "state"]])
+
+    def test_validation_leaves_the_mesh_of_the_sampler_where_memory_is_short(self):
+        mesh = partitioning.make_mesh(devices=jax.devices()[:1])
+        rollout = self.rollout().replace(validation_mesh=mesh)
+        copy = 4 * tiny.config().num_params
+        for memory, expected in ((4 * copy, mesh), (1.2 * copy, None)):
+            room = StepMemory(config=tiny.config(), memory=int(memory), held=copy, trained=0)
+            found = improve_lib._with_validation_mesh(rollout, room)
+            self.assertEqual(found.validation_mesh, expected)
+            self.assertEqual(found.reserved, copy)
 
     def test_a_kill_before_a_save_finds_the_best_of_the_save_before(self):
         save, saves = orbax.TrainingCheckpoints.save, []

@@ -53,9 +53,15 @@ class CoefficientsTest(parameterized.TestCase):
 
 class WeightedNllTest(parameterized.TestCase):
     @parameterized.parameters(
-        (1.0, 4, 1), (1.0, 10, 1), (1.0, 3, 2), (0.5, 4, 1), (0.5, 3, 2), (0.0, 4, 1)
+        (1.0, 4, (1, 1)),
+        (1.0, 10, (1, 1)),
+        (1.0, 3, (2, 1)),
+        (0.5, 4, (1, 1)),
+        (0.5, 3, (2, 1)),
+        (0.5, 1, (1, 5)),
+        (0.0, 4, (1, 1)),
     )
-    def test_equals_the_sum_over_targets(self, share, chunk, shards):
+    def test_equals_the_sum_over_targets(self, share, chunk, parts):
         """A share of 1 leaves no position to fill the last chunk with."""
         rng = np.random.default_rng(0)
         params = models.init_params(CONFIG, jax.random.key(0))
@@ -67,7 +73,7 @@ class WeightedNllTest(parameterized.TestCase):
         def chunked(head, hidden):
             sums = losses.weighted_nll(
                 {**params, "head": head}, CONFIG, hidden, targets, weights, is_target,
-                chunk=chunk, shards=shards,
+                chunk=chunk, parts=parts,
             )  # fmt: skip
             return 3 * sums.loss, sums
 

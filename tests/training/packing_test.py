@@ -4,7 +4,6 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from restem.errors import UserError
-from restem.models import ModelConfig
 from restem.training import packing
 from restem.training.packing import TokenExample
 
@@ -127,34 +126,6 @@ class PackTest(parameterized.TestCase):
             rows = packing.first_fit_decreasing(group.tolist(), 20)
             self.assertTrue(all(sum(int(group[i]) for i in row) <= 20 for row in rows))
             self.assertLessEqual(len(rows), packing._rows_bound(sizes, count, 20))
-
-    @parameterized.parameters((64, 4096, 1), (8, 64, 1), (30, 200, 4))
-    def test_chosen_shape(self, batch_examples, max_tokens, rows_multiple):
-        config = ModelConfig(
-            vocab_size=99, num_layers=1, embed_dim=64, num_heads=2, num_kv_heads=1, head_dim=32,
-            mlp_dim=128,
-        )  # fmt: skip
-        examples = some_examples(90)
-
-        def computed(length, rows):
-            epoch = packing.pack(
-                examples, row_length=length, rows_per_batch=rows, batch_examples=batch_examples
-            )
-            self.assertEqual(epoch.too_long, 0)
-            return sum(int(b.num_micro) for b in epoch) * rows * length
-
-        length, rows = packing.choose_shape(
-            examples, config=config, batch_examples=batch_examples, prefix_length=30,
-            max_tokens=max_tokens, rows_multiple=rows_multiple, multiple=8,
-        )  # fmt: skip
-        longest = max(e.length for e in examples)
-        self.assertGreaterEqual(length, longest)
-        self.assertEqual(rows % rows_multiple, 0)
-        self.assertLessEqual(length * rows, max(max_tokens, -(-longest // 8) * 8 * rows_multiple))
-        # No worse than the obvious choice: rows that hold the longest example, as many as fit.
-        obvious = -(-longest // 8) * 8
-        many = max(rows_multiple, max_tokens // obvious // rows_multiple * rows_multiple)
-        self.assertLessEqual(computed(length, rows), 1.02 * computed(obvious, many))
 
 
 if __name__ == "__main__":

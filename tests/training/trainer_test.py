@@ -15,7 +15,6 @@ from restem.errors import UserError
 from restem.models import int8, lora
 from restem.models.lora import Lora
 from restem.training import DivergenceError, TokenExample, Trainer, optimizers
-from restem.training.trainer import query_block
 from tests.helpers.gradients import gradients
 
 CONFIG = models.ModelConfig(
@@ -161,19 +160,7 @@ class PackedEqualsUnpackedTest(parameterized.TestCase):
         )
 
 
-class QueryBlockTest(parameterized.TestCase):
-    def test_scores_stay_within_the_bound(self):
-        config = CONFIG.replace(num_heads=32, num_kv_heads=8, max_length=2**20)
-        self.assertIsNone(query_block(config, 8, 256, 0))
-        # 8 rows x 32 heads x 4096 keys x 4 bytes are 4 MiB a query.
-        self.assertEqual(query_block(config, 8, 4096, 0), 64)
-        self.assertEqual(query_block(config, 8, 4096, 0, tensor=4), 256)
-        self.assertEqual(query_block(config, 8, 4096, 4096), 32)
-        # Not even the smallest block fits.
-        self.assertEqual(query_block(config, 512, 8192, 0), 8)
-        big = trainer(config.replace(embed_dim=8), row_length=4096, rows_per_batch=8)
-        self.assertEqual(big.config.query_block, 32)
-
+class ShapeTest(absltest.TestCase):
     def test_rows_that_are_mostly_padding_are_reported(self):
         # 2 rows of 16 positions for 3 tokens.
         few = trainer(batch_examples=1)
@@ -183,7 +170,10 @@ class QueryBlockTest(parameterized.TestCase):
             next(steps)
         self.assertRegex(logs.output[0], "94% of the computed row positions.*improve.row_length")
 
-    def test_a_given_block_is_kept(self):
+    def test_queries_are_scored_in_blocks_where_scores_would_be_large(self):
+        config = CONFIG.replace(num_heads=32, num_kv_heads=8, embed_dim=8, max_length=2**20)
+        self.assertEqual(trainer(config, row_length=4096, rows_per_batch=8).config.query_block, 32)
+        self.assertIsNone(trainer().config.query_block)
         self.assertEqual(trainer(CONFIG.replace(query_block=4)).config.query_block, 4)
 
 

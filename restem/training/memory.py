@@ -1,0 +1,135 @@
+"""The memory that a training step takes on a device: what it leaves for a micro-batch.
+
+The estimate is for accelerators, whose programs have a fixed amount of memory. It counts what the
+step certainly holds and a layer's working set, and plans for a share of the memory, so that the
+compiler has room for what is not counted. `restem plan` shows the compiler's own figures.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from restem.models import ModelConfig, kv_cache
+
+MOST_SCORES = 2**28
+"""Largest number of bytes of the attention scores that one layer has at a time on a device."""
+_SHARE = 0.85
+"""Share of the memory that is planned for."""
+
+
+def query_block(
+    config: ModelConfig,
+    rows: int,
+    row_length: int,
+    prefix_length: int,
+    *,
+    length_parts: int = 1,
+    tensor: int = 1,
+) -> int | None:
+    """Returns how many queries attend at a time, so that scores take at most `MOST_SCORES` bytes.
+
+    Scores are [rows, heads, queries, prefix and row] float32. For 8 rows of 4,096 tokens and 32
+    heads, all at once would take 16 GiB: 64 queries at a time take 256 MiB.
+
+    Args:
+      config: the decoder.
+      rows: rows of a micro-batch on a device.
+      row_length: tokens per packed row.
+      prefix_length: tokens of the prefix.
+      length_parts: parts over which the queries of a row are split.
+      tensor: parts over which the heads are split.
+
+    Returns:
+      The largest divisor of `row_length` that is within the bound, else the smallest that is not
+      less than 8 on each part; None if all queries at once are within it.
+    """
+    of_query = 4 * rows * -(-config.num_heads // tensor) * (prefix_length + row_length)
+    queries = row_length // length_parts
+    if of_query * queries <= MOST_SCORES:
+        return None
+    divisors = [n for n in range(8, queries) if queries % n == 0]
+    fitting = [n for n in divisors if n * of_query <= MOST_SCORES]
+    block = max(fitting, default=min(divisors, default=None))
+    return block and block * length_parts
+
+
+def device_memory(mesh: jax.sharding.Mesh | None) -> int | None:
+    """Returns the bytes that programs may use on a device; None on devices that do not tell it."""
+    device = jax.local_devices()[0] if mesh is None else mesh.local_devices[0]
+    return (device.memory_stats() or {}).get("bytes_limit")
+
+
+def bytes_on_device(tree: Any) -> int:
+    """Returns the bytes of a tree's arrays, or shapes with shardings, on one of their devices."""
+
+    def of(leaf: Any) -> int:
+        sharding = getattr(leaf, "sharding", None)
+        shape = leaf.shape if sharding is None else sharding.shard_shape(leaf.shape)
+        return math.prod(shape) * jnp.dtype(leaf.dtype).itemsize
+
+    return sum(map(of, jax.tree.leaves(tree)))
+
+
+@dataclasses.dataclass(frozen=True)
+class StepMemory:
+    """What a training step holds on one device, apart from the positions of a micro-batch."""
+
+    config: ModelConfig
+    """The decoder; its dtype is that of activations."""
+    memory: int
+    """Bytes that programs may use."""
+    held: float
+    """Bytes of parameters, optimizer state and whatever else stays on the device."""
+    trained: float
+    """Bytes of the trained parameters in float32: the size of their gradient."""
+    prefix_length: int = 0
+    """Tokens of the shared prefix."""
+    head_chunk: int = 256
+    """Target positions that go through the head at once."""
+    mesh: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """Sizes of the mesh axes."""
+
+    def tokens(self, remat: str) -> int:
+        """Returns how many positions of a micro-batch fit; 0 if the rest alone does not."""
+        room = _SHARE * self.memory - self.held - self._fixed(remat)
+        return max(0, int(room / self._of_position(remat)))
+
+    @property
+    def _tensor(self) -> int:
+        return self.mesh.get("tensor", 1)
+
+    def _of_position(self, remat: str) -> float:
+        """Returns the bytes of each position: what layers save, and a layer's working set."""
+        c, item = self.config, jnp.dtype(self.config.dtype).itemsize
+        heads = (c.num_heads + 2 * c.num_kv_heads) * c.head_dim / self._tensor
+        inner = (2 if c.gated_mlp else 1) * c.mlp_dim / self._tensor
+        # Matrix products of a layer: queries, keys, values; gate and up; the two outputs.
+        products = heads + inner + 2 * c.embed_dim
+        saved = c.embed_dim + (products if remat != "full" else 0)
+        working = 4 * c.embed_dim + 4 * products
+        # The head reads hidden states, and their gradient is float32.
+        return c.num_layers * saved * item + working * item + 3 * 4 * c.embed_dim
+
+    def _fixed(self, remat: str) -> float:
+        """Returns the bytes that do not grow with the micro-batch."""
+        c, item = self.config, jnp.dtype(self.config.dtype).itemsize
+        # The sum over micro-batches, and that of the micro-batch under way.
+        gradients = 2 * self.trained
+        matrix = c.vocab_size * c.embed_dim / self._tensor
+        layer = (c.num_params - matrix * self._tensor) / c.num_layers / self._tensor
+        gathered = 2 * layer * item + matrix * (item + 8)
+        logits = 3 * 4 * self.head_chunk * c.vocab_size / self._tensor
+        parts = self.mesh.get("data", 1) * self.mesh.get("fsdp", 1)
+        prefix = 0.0
+        if self.prefix_length:
+            block = jax.tree.leaves(kv_cache.shapes(c, None, self.prefix_length))
+            heads = self._tensor if c.num_kv_heads % self._tensor == 0 else 1
+            prefix = sum(leaf.size for leaf in block) * (item + 8) / heads
+            prefix += self.prefix_length / parts * self._of_position(remat)
+        return gradients + gathered + logits + prefix + 3 * MOST_SCORES

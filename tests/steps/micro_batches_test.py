@@ -1,0 +1,71 @@
+"""Micro-batches and recomputation follow from memory, unless the settings name them."""
+
+import dataclasses
+
+from absl.testing import absltest
+
+from restem.models import ModelConfig
+from restem.models.lora import Lora
+from restem.steps.micro_batches import micro_batches, step_memory
+from restem.steps.settings import ImproveSettings
+
+GIB = 2**30
+LARGE = ModelConfig(
+    vocab_size=32000, num_layers=32, embed_dim=4096, num_heads=32, num_kv_heads=8, head_dim=128,
+    mlp_dim=14336, dtype="bfloat16",
+)  # fmt: skip
+SIZES = [200 + 7 * (i % 50) for i in range(640)]
+MESH = {"data": 1, "fsdp": 8, "tensor": 2}
+SETTINGS = ImproveSettings()
+
+
+def chosen(memory, settings=SETTINGS):
+    room = step_memory(LARGE, settings, memory=memory, held=GIB, prefix_length=768, mesh=MESH)
+    shape, remat = micro_batches(SIZES, LARGE, settings, room=room, prefix_length=768, mesh=MESH)
+    return shape.rows_per_batch * shape.row_length // 8, remat
+
+
+class MicroBatchesTest(absltest.TestCase):
+    def test_the_fewest_micro_batches_that_fit(self):
+        of_step = sum(SIZES[:64]) / 8  # tokens of each part
+        small, remat = chosen(16 * GIB)
+        self.assertEqual(remat, "full")
+        self.assertLess(small, of_step)
+        middle, remat = chosen(18 * GIB)
+        self.assertEqual(remat, "full")
+        self.assertGreater(middle, of_step)
+        large, remat = chosen(95 * GIB)
+        self.assertEqual((large, remat), (middle, "dots"))
+
+    def test_an_adapter_leaves_more_room_than_full_training(self):
+        held = {}
+        for adapter in (None, Lora()):
+            settings = dataclasses.replace(SETTINGS, adapter=adapter)
+            room = step_memory(
+                LARGE, settings, memory=95 * GIB, held=GIB, prefix_length=0, mesh=MESH
+            )
+            held[adapter] = room.held, room.tokens("full")
+        (full, few), (frozen, many) = held.values()
+        # Parameters, two moments and the copy of the best: 16 bytes each, over 16 parts.
+        self.assertAlmostEqual((full - GIB) / LARGE.num_params, 1, delta=0.01)
+        self.assertLess(frozen - GIB, 0.02 * (full - GIB))
+        self.assertGreater(many, few)
+
+    def test_settings_come_first(self):
+        settings = dataclasses.replace(SETTINGS, micro_batch_tokens=1024, remat="none")
+        positions, remat = chosen(95 * GIB, settings)
+        self.assertEqual(remat, "none")
+        self.assertLessEqual(positions, 1024)
+        settings = dataclasses.replace(SETTINGS, row_length=640, rows_per_batch=16)
+        self.assertEqual(chosen(95 * GIB, settings)[0], 2 * 640)
+
+    def test_where_the_memory_is_not_known(self):
+        shape, remat = micro_batches(
+            SIZES, LARGE, SETTINGS, room=None, prefix_length=768, mesh=None
+        )
+        self.assertLessEqual(shape.rows_per_batch * shape.row_length, 4096)
+        self.assertEqual(remat, "full")
+
+
+if __name__ == "__main__":
+    absltest.main()
