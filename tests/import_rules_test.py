@@ -13,7 +13,7 @@ PACKAGE = ROOT / "restem"
 ORDER = (
     "errors", "records", "verify", "runtime", "tokenizers", "models", "partitioning", "sampling",
     "training", "checkpoints", "data", "tasks", "evaluation", "run", "rollout", "steps", "methods",
-    "em", "report", "plan", "cli", "__main__",
+    "em", "api", "report", "plan", "cli", "__main__",
 )  # fmt: skip
 """The rooms of `restem/`, lowest first: a room imports itself and the rooms before it, also inside
 functions and for types alone."""

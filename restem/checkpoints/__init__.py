@@ -21,8 +21,9 @@ from restem.checkpoints.policy import Policy
 from restem.errors import UserError
 from restem.tokenizers import gguf as gguf_vocabulary
 from restem.tokenizers import hf as hf_vocabulary
+from restem.tokenizers import hub_config
 
-__all__ = ["Policy", "load"]
+__all__ = ["Policy", "load", "load_header"]
 
 _FORMS = "hf:FOLDER, gguf:FILE, pypi:NAME or orbax:FOLDER"
 
@@ -58,8 +59,33 @@ def load(reference: str, *, dtype: str = "float32", shardings: tensors.Shardings
         return orbax.load_adapter(rest, load(origin.base, dtype=dtype, shardings=shardings))
     if load_scheme is None:
         raise UserError(f"{reference!r}: unknown scheme {scheme!r}; write {_FORMS}")
-    config, params, vocabulary = load_scheme(rest, dtype, shardings)
-    return Policy(config=config, params=params, vocabulary=vocabulary, reference=reference)
+    config, params, vocabulary, hub = load_scheme(rest, dtype, shardings)
+    return Policy(config=config, params=params, vocabulary=vocabulary, reference=reference, hub=hub)
+
+
+def load_header(reference: str) -> Policy:
+    """Returns a policy without its parameters: config, vocabulary and hub config.
+
+    Raises:
+      UserError: as in `load`.
+    """
+    scheme, colon, rest = reference.partition(":")
+    if not colon or not rest:
+        raise UserError(f"{reference!r} does not name a model; write {_FORMS}")
+    if scheme == "hf" and peft.is_adapter(rest):
+        return load_header(peft.base_of(rest)).replace(reference=reference)
+    if scheme == "orbax":
+        return orbax.load_header(rest)
+    if scheme == "hf":
+        folder = hf.HFFolder(rest)
+        config, hub = hf_config.config(folder), hub_config.from_hf(rest)
+        vocabulary = hf_vocabulary.from_hf(rest)
+    elif scheme in ("gguf", "pypi"):
+        file = gguf.GGUFFile(*(pypi.pieces(rest) if scheme == "pypi" else [rest]))
+        config, vocabulary, hub, _ = _read_header(file)
+    else:
+        raise UserError(f"{reference!r}: unknown scheme {scheme!r}; write {_FORMS}")
+    return Policy(config=config, params={}, vocabulary=vocabulary, reference=reference, hub=hub)
 
 
 def _load_hf(path: str, dtype: str, shardings: tensors.Shardings):
@@ -68,36 +94,37 @@ def _load_hf(path: str, dtype: str, shardings: tensors.Shardings):
     vocabulary = hf_vocabulary.from_hf(path)
     template = names.of(config).hf
     params = tensors.stream(config, folder, template=template, dtype=dtype, shardings=shardings)
-    return config, params, vocabulary
+    return config, params, vocabulary, hub_config.from_hf(path)
 
 
 def _load_gguf(path: str, dtype: str, shardings: tensors.Shardings):
     file = gguf.GGUFFile(path)
-    config, vocabulary, options = _read_header(file)
+    config, vocabulary, hub, options = _read_header(file)
     params = tensors.stream(config, file, dtype=dtype, shardings=shardings, **options)
-    return config, params, vocabulary
+    return config, params, vocabulary, hub
 
 
 def _load_pypi(name: str, dtype: str, shardings: tensors.Shardings):
     entry = tensor_cache.Entry(pypi.find(name).sha256, dtype)
     if not entry.exists():
         file = gguf.GGUFFile(*pypi.pieces(name))
-        config, vocabulary, options = _read_header(file)
+        config, vocabulary, hub, options = _read_header(file)
         try:
-            entry.write(config, vocabulary, file, **options)
+            entry.write(config, vocabulary, hub, file, **options)
         except OSError as error:
             logging.warning("pypi:%s is dequantised at every start: %s", name, error)
             params = tensors.stream(config, file, dtype=dtype, shardings=shardings, **options)
-            return config, params, vocabulary
+            return config, params, vocabulary, hub
     return entry.read(shardings)
 
 
 def _read_header(file: gguf.GGUFFile):
-    """Returns config, vocabulary and the options of `tensors.stream` for a GGUF file."""
+    """Returns config, vocabulary, hub config and the options of `tensors.stream` for a GGUF
+    file."""
     config = gguf_config.config(file)
     vocabulary = gguf_vocabulary.from_gguf(file.metadata, source=str(file.path))
     options = {
         "template": names.of(config).gguf,
         "transform": functools.partial(names.gguf_transform, config),
     }
-    return config, vocabulary, options
+    return config, vocabulary, hub_config.from_gguf(file.metadata), options

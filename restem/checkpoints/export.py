@@ -30,10 +30,12 @@ def export(
     dtype: str = "float32",
     shard_bytes: int = _SHARD_BYTES,
     adapter: bool = False,
+    card: str | None = None,
 ) -> Path:
     """Writes config.json, model.safetensors and the tokenizer's files.
 
-    Adapters are merged into the weights, or written alone, as a folder of `peft`.
+    Chat template, special tokens and defaults of generation are those of the original
+    (`Policy.hub`). Adapters are merged into the weights, or written alone, as a folder of `peft`.
 
     Memory holds one shard at a time. Files are written to a folder beside the target, which is
     renamed when all of them are complete.
@@ -44,6 +46,7 @@ def export(
       dtype: dtype of the tensors: "float32", "bfloat16" or "float16".
       shard_bytes: largest size of a safetensors file in bytes, if it holds more than one tensor.
       adapter: whether to write the policy's adapter alone, in float32; see `peft.write`.
+      card: the model card, written to README.md; None: no card.
 
     Returns:
       The folder.
@@ -65,17 +68,26 @@ def export(
     if unfinished.exists():
         shutil.rmtree(unfinished)
     unfinished.mkdir(parents=True)
+    if card is not None:
+        (unfinished / "README.md").write_text(card)
     if adapter:
         peft.write(policy, unfinished)
         return _finish(unfinished, folder)
     _write_json(unfinished / "config.json", config)
-    _write_json(unfinished / "generation_config.json", _special_ids(policy.vocabulary))
-    _write_tokenizer(policy.vocabulary, unfinished, max_length=policy.config.max_length)
+    generation = {**policy.hub.generation, **_special_ids(policy.vocabulary)}
+    _write_json(unfinished / "generation_config.json", generation)
+    _write_tokenizer(policy, unfinished)
     _write_tensors(policy, unfinished, dtype, shard_bytes)
     return _finish(unfinished, folder)
 
 
 def _finish(unfinished: Path, folder: Path) -> Path:
+    # safetensors makes files that only their owner may read.
+    (probe := unfinished / "mode").touch()
+    mode = probe.stat().st_mode
+    probe.unlink()
+    for path in unfinished.iterdir():
+        path.chmod(mode)
     if folder.exists():
         folder.rmdir()
     return unfinished.rename(folder)
@@ -146,19 +158,22 @@ def _special_ids(vocabulary: Vocabulary) -> dict[str, Any]:
     }
 
 
-def _write_tokenizer(vocabulary: Vocabulary, folder: Path, *, max_length: int) -> None:
+def _write_tokenizer(policy: Policy, folder: Path) -> None:
+    vocabulary = policy.vocabulary
     (folder / "tokenizer.json").write_bytes(to_tokenizer_json(vocabulary))
     if isinstance(vocabulary, SentencePieceVocabulary):
         (folder / vocabulary.file_name).write_bytes(vocabulary.model)
     token = lambda i: None if i is None else vocabulary.token(i)
     settings = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": max_length,
+        "model_max_length": policy.config.max_length,
         "bos_token": token(vocabulary.bos_id),
         "eos_token": token(min(vocabulary.eos_ids)),
         "pad_token": token(vocabulary.pad_id),
-        "add_bos_token": vocabulary.add_bos,
         "clean_up_tokenization_spaces": False,
+        **policy.hub.tokenizer,
+        # The original's class may add tokens in its own way; tokenizer.json says how here.
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "add_bos_token": vocabulary.add_bos,
     }
     _write_json(folder / "tokenizer_config.json", settings)
 

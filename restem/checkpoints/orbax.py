@@ -3,7 +3,7 @@
 A policy's folder is complete in itself, except for the base of an adapter:
 
     PATH/config.json         the `ModelConfig`
-    PATH/vocabulary/         the vocabulary's model file and special ids
+    PATH/vocabulary/         the vocabulary's model file and special ids, and the `HubConfig`
     PATH/params/             Orbax
     PATH/adapter.json        form, base and hash of the base, where `params` is an adapter
 
@@ -34,7 +34,8 @@ from restem.errors import UserError
 from restem.models import lora
 from restem.models.config import ModelConfig
 from restem.runtime import distributed
-from restem.tokenizers import saved
+from restem.tokenizers import hub_config, saved
+from restem.tokenizers.hub_config import HubConfig
 from restem.tokenizers.vocabulary import Vocabulary
 
 _CONFIG, _VOCABULARY, _PARAMS = "config.json", "vocabulary", "params"
@@ -48,6 +49,7 @@ def save(
     vocabulary: Vocabulary,
     *,
     adapter: AdapterOrigin | None = None,
+    hub: HubConfig = HubConfig(),
     overwrite: bool = False,
     wait: bool = True,
 ) -> ocp.AsyncResponse | None:
@@ -59,6 +61,7 @@ def save(
       config: of the decoder.
       vocabulary: saved beside the parameters.
       adapter: form and base, where `params` is an adapter (`models.lora`).
+      hub: saved beside the vocabulary, for `export`.
       overwrite: whether to replace a finished checkpoint rather than refuse.
       wait: whether to return only when everything is written.
 
@@ -84,6 +87,7 @@ def save(
             record = json.dumps(dataclasses.asdict(adapter), indent=1)
             (path / _ADAPTER).write_text(record + "\n")
         vocabulary.save(path / _VOCABULARY)
+        hub.save(path / _VOCABULARY)
 
     distributed.run_on_primary(f"saving {path.name}", prepare, may_leave=False)
     if not wait:
@@ -120,13 +124,27 @@ def load_policy(
       UserError: `path` holds no finished checkpoint, or it cannot be read.
     """
     path = _absolute(path)
-    config = _read_config(path)
-    shapes = models.param_shapes(config, dtype)
+    policy = load_header(path)
+    shapes = models.param_shapes(policy.config, dtype)
     if callable(shardings):
-        shardings = shardings(config)
-    params = restore_tree(path / _PARAMS, shapes, shardings=shardings)
-    vocabulary = saved.load(path / _VOCABULARY)
-    return Policy(config=config, params=params, vocabulary=vocabulary, reference=f"orbax:{path}")
+        shardings = shardings(policy.config)
+    return policy.replace(params=restore_tree(path / _PARAMS, shapes, shardings=shardings))
+
+
+def load_header(path: epath.PathLike) -> Policy:
+    """Returns the policy that `save` wrote without its parameters.
+
+    Raises:
+      UserError: `path` holds no finished checkpoint.
+    """
+    path = _absolute(path)
+    return Policy(
+        config=_read_config(path),
+        params={},
+        vocabulary=saved.load(path / _VOCABULARY),
+        reference=f"orbax:{path}",
+        hub=hub_config.load(path / _VOCABULARY),
+    )
 
 
 def adapter_origin(path: epath.PathLike) -> AdapterOrigin | None:

@@ -14,6 +14,7 @@ from restem import models
 from restem.models.config import ModelConfig
 from restem.models.lora import Lora
 from restem.sampling import Engine, Request, Sampling
+from restem.tokenizers.hub_config import HubConfig
 from restem.tokenizers.vocabulary import Vocabulary
 
 
@@ -46,6 +47,8 @@ class Policy:
     """Where it was loaded from: "hf:...", "gguf:...", "pypi:...", "orbax:..."."""
     adapter: AdapterOrigin | None = None
     """What the adapters are to; None without any."""
+    hub: HubConfig = HubConfig()
+    """Chat template, special tokens and defaults of generation of the original."""
 
     def logits(self, tokens) -> jax.Array:
         """Returns logits of the next token after each of `tokens`.

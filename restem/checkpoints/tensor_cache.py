@@ -1,7 +1,7 @@
 """Dequantised tensors on disk, so that a model is dequantised once and not at every start.
 
     CACHE/models/KEY-DTYPE/config.json      the `ModelConfig`
-    CACHE/models/KEY-DTYPE/vocabulary/      the vocabulary
+    CACHE/models/KEY-DTYPE/vocabulary/      the vocabulary, and the rest of the file's header
     CACHE/models/KEY-DTYPE/params/*.npy     every leaf of the parameters, in our layout
 
 CACHE is `runtime.cache.cache_folder`. KEY is the beginning of the SHA-256 of the dequantised file,
@@ -26,11 +26,13 @@ from restem.checkpoints import tensors
 from restem.errors import UserError
 from restem.models.config import ModelConfig
 from restem.runtime.cache import cache_folder
-from restem.tokenizers import saved
+from restem.tokenizers import hub_config, saved
+from restem.tokenizers.hub_config import HubConfig
 from restem.tokenizers.vocabulary import Vocabulary
 
-_VERSION = 2
-"""To be raised whenever reading a GGUF file gives another config, vocabulary or tensor."""
+_VERSION = 3
+"""To be raised whenever reading a GGUF file gives another config, vocabulary, hub config or
+tensor."""
 
 
 class Entry:
@@ -58,6 +60,7 @@ class Entry:
         self,
         config: ModelConfig,
         vocabulary: Vocabulary,
+        hub: HubConfig,
         source: tensors.Source,
         **options,
     ) -> None:
@@ -69,6 +72,7 @@ class Entry:
         Args:
           config: describes the file.
           vocabulary: of the file.
+          hub: of the file.
           source: the file.
           **options: `template` and `transform` of `tensors.stream_to_host`.
 
@@ -82,6 +86,7 @@ class Entry:
             (unfinished / "params").mkdir(parents=True)
             (unfinished / "config.json").write_text(json.dumps(config.to_dict(), indent=1) + "\n")
             vocabulary.save(unfinished / "vocabulary")
+            hub.save(unfinished / "vocabulary")
 
             def allocate(path: str, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
                 file = unfinished / "params" / _file_name(path)
@@ -98,8 +103,11 @@ class Entry:
                 if not self.exists():
                     raise
 
-    def read(self, shardings: tensors.Shardings) -> tuple[ModelConfig, models.Params, Vocabulary]:
-        """Returns config, parameters and vocabulary; `shardings` as in `checkpoints.load`."""
+    def read(
+        self, shardings: tensors.Shardings
+    ) -> tuple[ModelConfig, models.Params, Vocabulary, HubConfig]:
+        """Returns config, parameters, vocabulary and hub config; `shardings` as in
+        `checkpoints.load`."""
         config = ModelConfig.from_dict(json.loads((self.path / "config.json").read_text()))
         shapes = models.param_shapes(config, self.dtype)
         leaves, tree = jax.tree.flatten(shapes)
@@ -113,7 +121,9 @@ class Entry:
                 arrays.append(jax.device_put(host))
             else:
                 arrays.append(jax.make_array_from_callback(leaf.shape, sharding, host.__getitem__))
-        return config, jax.tree.unflatten(tree, arrays), saved.load(self.path / "vocabulary")
+        texts = self.path / "vocabulary"
+        params = jax.tree.unflatten(tree, arrays)
+        return config, params, saved.load(texts), hub_config.load(texts)
 
 
 def _file_name(path: str) -> str:

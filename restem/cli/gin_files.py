@@ -1,4 +1,4 @@
-"""Gin files and bindings: the search path of files, and the names that gin knows.
+"""Gin files and bindings, and the names that gin knows.
 
 Importing this module registers everything that a gin file can bind, so gin files need `import`
 lines only for the user's own tasks and rewards.
@@ -6,7 +6,6 @@ lines only for the user's own tasks and rewards.
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from collections.abc import Sequence
 import gin
 
 from restem import methods, tasks
+from restem.cli import search_path
 from restem.data import chat, file_tasks, sources
 from restem.errors import UserError
 from restem.plan import planner
@@ -29,29 +29,16 @@ BINDABLE = (
 """Modules whose functions and classes gin can bind."""
 
 
-def gin_folders() -> list[str]:
-    """Returns the search path of gin files: the current folder, its gin/, the package's gin/."""
-    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    beside = [os.path.join(package, "gin"), os.path.join(os.path.dirname(package), "gin")]
-    folders = [os.getcwd(), os.path.join(os.getcwd(), "gin"), *filter(os.path.isdir, beside)]
-    return list(dict.fromkeys(folders))
-
-
 def parse_gin(files: Sequence[str], bindings: Sequence[str]) -> None:
     """Reads gin files and bindings; raises `UserError` naming the faulty file or binding."""
-    folders = gin_folders()
     # If gin does not find a file, it looks for a Python package of that name and imports it: in a
     # folder with models/, it would not find the package's `models/x.gin`. Its search path would
     # also keep the folders of an earlier call.
     gin.config._FILE_READERS[:] = [(bindings_lib.reading, os.path.isfile)]
-    gin.config._LOCATION_PREFIXES[:] = folders
+    gin.config._LOCATION_PREFIXES[:] = search_path.gin_folders()
     if os.getcwd() not in sys.path:  # gin files may import the user's own tasks and rewards
         sys.path.append(os.getcwd())
-    for file in files:
-        if not any(os.path.isfile(os.path.join(folder, file)) for folder in folders):
-            near = difflib.get_close_matches(file, _known(folders[1:]), n=3, cutoff=0.3)
-            hint = f"; is it {' or '.join(near)}?" if near else ""
-            raise UserError(f"--gin_file={file}: no such file in {', '.join(folders)}{hint}")
+    search_path.check(files)
     try:
         with bindings_lib.recorded_origins():
             gin.parse_config_files_and_bindings(list(files), list(bindings), finalize_config=False)
@@ -60,14 +47,3 @@ def parse_gin(files: Sequence[str], bindings: Sequence[str]) -> None:
     except Exception as e:  # gin raises ValueError, SyntaxError, RuntimeError, ImportError, ...
         message = " ".join(str(e).split())
         raise UserError(f"gin: {message}; correct the gin file or the --gin.NAME=VALUE") from e
-
-
-def _known(folders: Sequence[str]) -> list[str]:
-    """Returns the gin files in some folders, named as in `--gin_file`."""
-    return sorted(
-        os.path.relpath(os.path.join(root, name), folder)
-        for folder in folders
-        for root, _, names in os.walk(folder)
-        for name in names
-        if name.endswith(".gin")
-    )

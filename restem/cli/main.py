@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from absl import flags
 
 from restem import __version__
+from restem.cli import refusals
 from restem.errors import UserError
 
 
@@ -22,22 +23,68 @@ class Verb:
     """Description in one line."""
     example: str
     """A complete example command."""
+    takes: str = ""
+    """Shared flags that the verb reads: names of `_SHARED`, separated by spaces."""
     options: Callable[[argparse.ArgumentParser], None] = lambda p: None
     """Function that adds the verb's own flags."""
-    reads_gin: bool = True
-    """Whether the verb reads gin files and bindings."""
-    takes_iteration: bool = False
-    """Whether the verb works on one iteration of a run."""
-    is_long: bool = False
-    """Whether the verb samples or trains, and so can be profiled and resumed."""
+    refuse: Callable[[argparse.Namespace], None] = lambda arguments: None
+    """Function that raises `UserError` for flags that do not fit; imports nothing heavy."""
+    iteration: str | None = None
+    """Iteration that the verb takes by default, if it works on one."""
+
+
+def _workdir(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--workdir", metavar="DIR", help="folder of the run; may be in a bucket")
+
+
+def _gin(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--gin_file", action="append", default=[], metavar="FILE",
+        help="may be given several times; found beside the package and in this folder",
+    )  # fmt: skip
+    p.epilog = f"{p.epilog}; any gin setting is --gin.NAME=VALUE, such as --gin.SEED=1"
+
+
+def _dry_run(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--dry_run", action="store_true", help="show what would be done; stop")
+
+
+def _sandbox(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--allow_weak_sandbox", action="store_true",
+        help="run programs that the model wrote even where this machine cannot isolate them",
+    )  # fmt: skip
+
+
+def _profile(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--profile", action="store_true",
+        help="trace some decode and training steps into DIR/profile",
+    )  # fmt: skip
+
+
+_SHARED = {
+    "workdir": _workdir, "gin": _gin, "dry_run": _dry_run, "sandbox": _sandbox,
+    "profile": _profile,
+}  # fmt: skip
 
 
 def _score(p: argparse.ArgumentParser) -> None:
     p.add_argument("files", nargs="*", metavar="FILE", help="outputs, as JSON lines")
     _add_tasks(p, "task, or group such as bbh_cot, that the outputs are of")
-    p.add_argument("--split", default="test", help="split of the problems")
+    p.add_argument("--split", default="test", help="split of the problems; default: test")
     p.add_argument("--grades", metavar="FILE.csv", help="add up a filled-in grading sheet instead")
     p.add_argument("--output", help="folder for the scores; default: DIR/evaluations/NAME")
+
+
+def _generate(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--requests", metavar="FILE", help="write what another engine is to sample, and stop"
+    )
+    p.add_argument(
+        "--completions", action="append", default=[], metavar="FILE",
+        help="take the samples of another engine from JSON lines; may be given again",
+    )  # fmt: skip
 
 
 def _evaluate(p: argparse.ArgumentParser) -> None:
@@ -91,73 +138,75 @@ def _init(p: argparse.ArgumentParser) -> None:
     p.add_argument("name", metavar="NAME", help="name of the task and of its folder")
 
 
+_RUN = "workdir gin dry_run sandbox profile"
+
 VERBS = {
     "run": Verb(
         "the whole loop: sample, verify, select, improve, evaluate, again",
         "restem run --gin_file=restem_demo.gin --workdir=runs/demo",
-        is_long=True,
+        _RUN, refuse=refusals.of_run,
     ),
     "generate": Verb(
         "E-step: sample and verify solutions of the training problems",
         "restem generate --gin_file=restem_math.gin --workdir=runs/math --iteration=1",
-        takes_iteration=True, is_long=True,
+        _RUN, _generate, refusals.generate, iteration="the first without samples",
     ),
     "verify": Verb(
         "grade the samples of an iteration again and show what changed",
         "restem verify --gin_file=restem_math.gin --workdir=runs/math --iteration=1",
-        takes_iteration=True,
+        "workdir gin dry_run sandbox", refuse=refusals.of_run,
+        iteration="the last with samples",
     ),
     "select": Verb(
         "choose and weight the training examples",
         "restem select --gin_file=restem_math.gin --workdir=runs/math --iteration=1",
-        takes_iteration=True,
+        "workdir gin dry_run", refuse=refusals.of_run, iteration="the first without a selection",
     ),
     "improve": Verb(
         "M-step: fine-tune the policy on the selected examples",
         "restem improve --gin_file=restem_math.gin --workdir=runs/math --iteration=1",
-        takes_iteration=True, is_long=True,
+        _RUN, refuse=refusals.of_run, iteration="the first without a policy",
     ),
     "evaluate": Verb(
         "pass@1, pass@k and maj@k of a policy on the run's tasks",
         "restem evaluate --gin_file=restem_math.gin --workdir=runs/math --iteration=1",
-        _evaluate, takes_iteration=True, is_long=True,
+        _RUN, _evaluate, refusals.evaluate,
+        iteration="the last with a policy, or 0, the base policy",
     ),
     "score": Verb(
         "score files of outputs, without a model",
         "restem score outputs.jsonl --task=gsm8k --output=scores",
-        _score,
+        "workdir gin sandbox", _score, refusals.score,
     ),
     "compare": Verb(
         "compare the answers of two evaluations, problem by problem",
         "restem compare iteration_000/evals/math.parquet iteration_002/evals/math.parquet",
-        _compare, reads_gin=False,
+        options=_compare, refuse=refusals.compare,
     ),
     "report": Verb(
         "the figures and tables of one or several runs as a page",
-        "restem report runs/demo", _report, reads_gin=False,
+        "restem report runs/demo", "workdir", _report, refusals.report,
     ),
     "plan": Verb(
         "compile the run for a TPU topology that is not at hand: memory, FLOPs, hours",
         "restem plan --gin_file=restem_math.gin --gin_file=models/gemma3_27b.gin"
         " --gin_file=hardware/v5p_64.gin",
-        _plan,
+        "gin dry_run", _plan,
     ),
     "export": Verb(
         "write a policy as a Hugging Face folder",
         "restem export --workdir=runs/demo --iteration=2 --output=exported",
-        _export, takes_iteration=True,
+        "workdir", _export, refusals.export,
+        iteration="the last with a policy, or 0, the base policy",
     ),
     "config": Verb(
         "every setting: name, default, meaning, and the file that binds it",
-        "restem config select.cap --gin_file=restem_math.gin", _config,
+        "restem config select.cap --gin_file=restem_math.gin", "gin", _config,
     ),
     "init": Verb(
-        "write the files of a new task, which runs as it is",
-        "restem init mine", _init, reads_gin=False,
+        "write the files of a new task, which runs as it is", "restem init mine", options=_init,
     ),
-    "doctor": Verb(
-        "devices, sandbox layers in force, versions", "restem doctor", reads_gin=False
-    ),
+    "doctor": Verb("devices, sandbox layers in force, versions", "restem doctor"),
 }  # fmt: skip
 
 
@@ -166,37 +215,19 @@ def parser() -> argparse.ArgumentParser:
         prog="restem",
         description="ReST-EM: a language model improves itself on problems whose answers a program"
         " can check. Running the same command again resumes it.",
-        epilog="Any gin binding can be set as --gin.NAME=VALUE, such as --gin.SEED=1.",
+        epilog="`restem VERB --help` lists the flags of a verb.",
     )
     top.add_argument("--version", action="version", version=f"restem {__version__}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, verb in VERBS.items():
-        p = verbs.add_parser(
-            name, help=verb.help, description=verb.help, epilog=f"example: {verb.example}",
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        )  # fmt: skip
+        epilog = f"example: {verb.example}"
+        p = verbs.add_parser(name, help=verb.help, description=verb.help, epilog=epilog)
         verb.options(p)
+        for shared in verb.takes.split():
+            _SHARED[shared](p)
+        if verb.iteration is not None:
+            p.add_argument("--iteration", type=int, metavar="N", help=f"default: {verb.iteration}")
         p.add_argument("--quiet", action="store_true", help="show results and errors only")
-        if name not in ("doctor", "init", "compare"):
-            p.add_argument("--workdir", help="folder of the run; may be in a bucket")
-        if verb.reads_gin:
-            p.add_argument(
-                "--gin_file", action="append", default=[], metavar="FILE",
-                help="may be given several times; found beside the package and in this folder",
-            )  # fmt: skip
-            p.add_argument("--dry_run", action="store_true", help="show what would be done; stop")
-            p.add_argument(
-                "--allow_weak_sandbox", action="store_true",
-                help="run programs that the model wrote even where this machine cannot isolate"
-                " them",
-            )  # fmt: skip
-        if verb.is_long:
-            p.add_argument(
-                "--profile", action="store_true",
-                help="trace some decode and training steps into DIR/profile",
-            )  # fmt: skip
-        if verb.takes_iteration:
-            p.add_argument("--iteration", type=int, help="which; default: the last, or the next")
     return top
 
 
@@ -232,6 +263,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         argv, bindings = split_gin_bindings(argv)
         arguments = parser().parse_args(argv)
+        verb = VERBS[arguments.verb]
+        refusals.shared(arguments, bindings, reads_gin="gin" in verb.takes.split())
+        verb.refuse(arguments)
         if arguments.quiet:
             from restem.runtime import progress
 

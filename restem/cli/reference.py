@@ -21,7 +21,7 @@ from typing import Any
 
 import gin
 
-from restem.cli import gin_files
+from restem.cli import gin_files, search_path
 from restem.errors import UserError
 from restem.run import bindings
 from restem.runtime import checks
@@ -217,7 +217,7 @@ def _default_note(setting: Setting) -> str:
 
 def _origin(binding: bindings.Binding) -> str:
     """Returns the origin of a binding, named as in `--gin_file`."""
-    for folder in gin_files.gin_folders():
+    for folder in search_path.gin_folders():
         if binding.origin.startswith(folder + os.sep):
             return binding.origin.removeprefix(folder + os.sep).removeprefix("gin" + os.sep)
     return binding.origin

@@ -13,7 +13,6 @@ import jax
 from absl import logging
 
 from restem.cli.gin_files import parse_gin
-from restem.errors import UserError
 from restem.run import layout
 from restem.run.run import Run
 from restem.runtime import compilation, distributed, storage
@@ -41,9 +40,7 @@ def open_run(
     """
     parse_gin(arguments.gin_file, bindings)
     settings = Settings.from_gin()
-    if arguments.workdir is None:
-        raise UserError("--workdir=DIR is missing: the folder where the run's files go")
-    if arguments.allow_weak_sandbox:
+    if getattr(arguments, "allow_weak_sandbox", False):
         of_flags["allow_weak_sandbox"] = True
     settings = settings.with_run(**of_flags)
     run = Run(workdir or arguments.workdir, settings.run)

@@ -22,12 +22,14 @@ from restem.evaluation import comparisons, contamination, grading_sheet, scoring
 from restem.plan import planner
 from restem.plan.settings import PlanSettings
 from restem.report import report as pages
-from restem.run import identity, layout, reader, summary, trackers
+from restem.rollout import Rollout
+from restem.run import identity, layout, model_card, reader, summary, trackers
 from restem.run.run import Run, versions
 from restem.run.settings import from_gin
 from restem.runtime import compilation, distributed, storage
 from restem.runtime.preemption import EXIT_PREEMPTED, PREEMPTION, PreemptedError
 from restem.runtime.progress import CONSOLE
+from restem.steps.generate import write_requests
 from restem.steps.regrade import regrade
 from restem.steps.settings import Settings
 from restem.tasks import new_task
@@ -44,8 +46,7 @@ def run(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
         return _dry_run(this, settings)
     this.open(settings)
     _check_contamination(this)
-    em.em(run=this, settings=settings)
-    result = summary.write(this.files)
+    result = em.em(run=this, settings=settings)
 
     def write() -> str:
         save_operative_config(this)
@@ -62,11 +63,41 @@ def generate(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     iteration = _next_iteration(this, arguments, finished="generation")
     if arguments.dry_run:
         return _dry_run(this, settings)
+    if arguments.completions and this.directory(iteration).generation.exists():
+        raise UserError(
+            f"{this.directory(iteration).samples}: iteration {iteration} has samples already, so"
+            " --completions is refused; name another --iteration or --workdir"
+        )
     this.open(settings)
-    em.generate_samples(run=this, settings=settings, iteration=iteration)
+    if arguments.requests:
+        return _write_requests(this, settings, iteration, arguments.requests)
+    em.generate_samples(
+        run=this, settings=settings, iteration=iteration, completions=arguments.completions
+    )
     samples = reader.read_samples(this.directory(iteration))
     correct = sum(s.correct for s in samples)
     CONSOLE.print(f"{this.directory(iteration).samples}: {len(samples)} samples, {correct} correct")
+    return 0
+
+
+def _write_requests(this: Run, settings: Settings, iteration: int, path: str) -> int:
+    """Writes what another engine is to sample in the E-step of an iteration."""
+    header = this.sampler_header(iteration - 1)
+    asked = Rollout(header, this.card(iteration=iteration - 1), this.verifier(), key=0)
+    count = distributed.run_on_primary(
+        "requests",
+        lambda: write_requests(
+            epath.Path(path),
+            rollout=asked,
+            problems=em.asked_problems(this, settings, iteration),
+            settings=settings.generate,
+        ),
+    )
+    CONSOLE.print(
+        f"{path}: {count} requests for samples of {header.reference}; then run this command with"
+        " --completions=FILE instead of --requests",
+        soft_wrap=True,
+    )
     return 0
 
 
@@ -125,9 +156,6 @@ def improve(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
 def evaluate(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     if arguments.policy:
         return _evaluate_reference(arguments, bindings)
-    if arguments.task:
-        raise UserError("--task says what to evaluate --policy=REFERENCE on; a run's own policies"
-                        " are evaluated on Run.task and Run.evaluate_on")  # fmt: skip
     this, settings = open_run(arguments, bindings)
     if arguments.dry_run:
         return _dry_run(this, settings)
@@ -142,10 +170,6 @@ def evaluate(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
 
 def _evaluate_reference(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     """Evaluates a policy from outside the run, as iteration 0 of its own folder."""
-    if arguments.iteration is not None:
-        raise UserError("name either --policy=REFERENCE or --iteration=N of the run")
-    if arguments.workdir is None:
-        raise UserError("--workdir=DIR is missing: files go to DIR/evaluations")
     folder = layout.Workdir(arguments.workdir).evaluation_of(arguments.policy)
     tasks = {}
     if arguments.task:
@@ -210,14 +234,8 @@ def score(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     """Scores files of outputs or a grading sheet, without loading a model or opening a run."""
     if arguments.grades:
         return _add_up_grades(arguments)
-    if not arguments.files:
-        raise UserError("score: which outputs? restem score FILE [FILE ...] --task=NAME")
-    if not arguments.task:
-        raise UserError("--task=NAME is missing: the task (or group) that the outputs are of")
     output = arguments.output
     if output is None:
-        if arguments.workdir is None:
-            raise UserError("--output=FOLDER is missing: where the scores go")
         output = str(layout.Workdir(arguments.workdir).evaluation_of(arguments.files[0]))
     parse_gin(arguments.gin_file, bindings)
     reports = scoring.score(
@@ -251,8 +269,6 @@ def compare(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
 
 def report(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     folders = [*arguments.workdirs, *([arguments.workdir] if arguments.workdir else [])]
-    if not folders:
-        raise UserError("which run? restem report DIR [DIR ...]")
     labels = arguments.labels.split(",") if arguments.labels else None
     texts = not arguments.no_texts
     page = pages.report(workdirs=folders, output=arguments.output, labels=labels, texts=texts)
@@ -261,23 +277,32 @@ def report(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
 
 
 def export(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
-    reference = arguments.policy
+    reference, card, note = arguments.policy, None, ""
     if reference is None:
-        if arguments.workdir is None:
-            raise UserError("name a policy: --policy=REFERENCE, or --workdir=DIR --iteration=N")
         folder = layout.Workdir(arguments.workdir)
         iteration = arguments.iteration
         if iteration is None:
             iteration = max(reader.finished(folder), default=0)
-        reference = reader.policy_reference(folder, iteration)
-    write_policy(checkpoints.load(reference), arguments.output, adapter=arguments.adapter)
-    CONSOLE.print(f"{reference} written to {arguments.output}", soft_wrap=True)
+        stored = reader.read_run(folder.path)
+        reference, card = stored.policy_reference(iteration), model_card.card(stored, iteration)
+        trained_in = model_card.trained_in(stored, iteration)
+        if trained_in != iteration:
+            source = f"iteration {trained_in}" if trained_in else "the base policy"
+            note = f"; training never improved on it, so iteration {iteration} is {source}"
+    policy = checkpoints.load(reference)
+    write_policy(policy, arguments.output, adapter=arguments.adapter, card=card)
+    CONSOLE.print(f"{reference} written to {arguments.output}{note}", soft_wrap=True)
     return 0
 
 
 def plan(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     parse_gin(arguments.gin_file, bindings)
-    result = planner.plan(from_gin(PlanSettings), Settings.from_gin())
+    settings, of_run = from_gin(PlanSettings), Settings.from_gin()
+    if arguments.dry_run:
+        for line in planner.outline(settings, of_run):
+            CONSOLE.print(line, markup=False, highlight=False, soft_wrap=True)
+        return 0
+    result = planner.plan(settings, of_run)
     print(result.to_json() if arguments.json else result.table())
     return 0
 

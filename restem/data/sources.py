@@ -14,6 +14,7 @@ import gin
 
 from restem.data import chat as chat_settings
 from restem.data import registry, rows, seqio_tasks, splits
+from restem.data.task_spec import TaskSpec
 from restem.errors import UserError
 from restem.records import Problem, TaskCard
 
@@ -44,7 +45,23 @@ def materialize(
     Raises:
       UserError: if the task, the split or the data does not exist, or a record is bad.
     """
-    spec = registry.get(task)
+    return of_spec(
+        registry.get(task), splits, data_dir=data_dir, limits=limits, seed=seed,
+        cache_dir=cache_dir,
+    )  # fmt: skip
+
+
+def of_spec(
+    spec: TaskSpec,
+    splits: Sequence[str] = registry.SPLITS,
+    *,
+    data_dir: str | None = None,
+    limits: Mapping[str, int] | None = None,
+    seed: int = 0,
+    cache_dir: str | None = None,
+) -> tuple[TaskCard, list[Problem]]:
+    """Like `materialize`, for a task that need not be registered."""
+    task = spec.name
     limits = dict(limits or {})
     unknown = sorted((set(splits) | set(limits)) - set(registry.SPLITS))
     if unknown:
@@ -76,7 +93,7 @@ def materialize(
 
 
 def _read(
-    spec: registry.TaskSpec,
+    spec: TaskSpec,
     wanted: Sequence[str],
     *,
     data_dir: str | None,

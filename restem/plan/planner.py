@@ -54,16 +54,7 @@ def plan(
       UserError: if no model or topology is named, libtpu is missing, the topology is unknown, or
         the model does not divide over the mesh.
     """
-    if settings.model is None:
-        raise UserError("plan: which policy? add --gin_file=models/NAME.gin, such as gemma3_27b")
-    if settings.topology is None:
-        raise UserError("plan: which slice? add --gin_file=hardware/NAME.gin, such as v5p_64")
-    where = Slice.parse(settings.topology)
-    meshes = {
-        "e_step": _sizes(where, of_run.run.e_step_mesh),
-        "m_step": _sizes(where, of_run.run.m_step_mesh),
-    }
-    sizes = _Sizes.of(settings, of_run, meshes)
+    where, meshes, sizes = _sized(settings, of_run)
     compiler = _Compiler(
         settings=settings, sizes=sizes, meshes=meshes, on_progress=on_progress,
         folder=cache or cache_folder() / "plan", remat=of_run.improve.remat,
@@ -90,6 +81,41 @@ def plan(
         largest=largest,
         work=sizes.work,
     )
+
+
+def outline(settings: PlanSettings, of_run: Settings) -> list[str]:
+    """Returns what `plan` would compile, one program per line; compiles nothing.
+
+    Raises:
+      UserError: as in `plan`, except for errors that only the compiler finds.
+    """
+    where, meshes, sizes = _sized(settings, of_run)
+    assert settings.model is not None  # or `_sized` had refused
+    lines = [
+        f"model     {settings.model.num_layers} layers of {settings.model.embed_dim},"
+        f" vocabulary {settings.model.vocab_size:,}",
+        f"slice     {settings.topology}: {where.chips} chips of {where.chip.hbm / 2**30:.0f} GiB",
+    ]
+    for name in settings.steps:
+        mesh = ", ".join(f"{axis} {size}" for axis, size in meshes[_step(name)].items())
+        lines.append(f"{name:9} {sizes.counted(name)}; mesh {mesh}")
+    return [*lines, "dry run: nothing was compiled"]
+
+
+def _sized(
+    settings: PlanSettings, of_run: Settings
+) -> tuple[Slice, dict[str, dict[str, int]], _Sizes]:
+    """Returns the slice, the meshes of both steps on it, and the sizes of a run's arrays."""
+    if settings.model is None:
+        raise UserError("plan: which policy? add --gin_file=models/NAME.gin, such as gemma3_27b")
+    if settings.topology is None:
+        raise UserError("plan: which slice? add --gin_file=hardware/NAME.gin, such as v5p_64")
+    where = Slice.parse(settings.topology)
+    meshes = {
+        "e_step": _sizes(where, of_run.run.e_step_mesh),
+        "m_step": _sizes(where, of_run.run.m_step_mesh),
+    }
+    return where, meshes, _Sizes.of(settings, of_run, meshes)
 
 
 def kept_per_problem(of_run: Settings) -> int:
@@ -128,6 +154,10 @@ class _Sizes:
     def unit(self, name: str) -> int:
         """Returns the number that slots or rows are a multiple of."""
         return self.parts[_step(name)]
+
+    def counted(self, name: str) -> str:
+        """Returns the size of a program in words."""
+        return f"{self.rows} rows" if name == "train" else f"{self.slots} slots"
 
     @classmethod
     def of(

@@ -8,6 +8,7 @@ different runs would share a folder.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -64,10 +65,13 @@ def other_bindings() -> dict[str, str]:
 
 
 def plain(value: Any) -> Any:
-    """Returns a setting as JSON: a strategy becomes its name and fields, a function its name."""
+    """Returns a setting as JSON: a strategy becomes its name and fields, a function its name
+    (and the arguments bound to it)."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return {type(value).__name__: fields}
+    if isinstance(value, functools.partial):
+        return {plain(value.func): plain(value.keywords)}
     if isinstance(value, (list, tuple)):
         return [plain(part) for part in value]
     if isinstance(value, Mapping):

@@ -12,15 +12,16 @@ from absl import logging
 
 import restem.tasks  # noqa: F401  adds the built-in tasks
 from restem import checkpoints, partitioning, verify
-from restem.data import registry, splits
+from restem.data import registry, sources, splits
 from restem.data.materializer import materialize
+from restem.data.task import Task
 from restem.errors import UserError
-from restem.records import Problem, TaskCard
+from restem.records import Problem, TaskCard, problems_to_table
 from restem.run import identity, reader, trackers
 from restem.run.layout import IterationDir, Workdir
 from restem.run.settings import MeshSettings, RunSettings
 from restem.runtime import distributed
-from restem.runtime.storage import read_json
+from restem.runtime.storage import read_json, write_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Run:
     """The run's folder; may be in a bucket."""
     settings: RunSettings
     """Settings of the run: base policy, tasks, devices."""
+    tasks: Sequence[Task] = dataclasses.field(default=(), compare=False)
+    """Tasks that `settings` may name besides the registered ones, as lists in memory."""
 
     def __post_init__(self):
         self.settings.require()
@@ -148,6 +151,13 @@ class Run:
                     seed=self.seed,
                     chat=settings.chat,
                 )
+        listed = {task.name: task.spec for task in self.tasks}
+        for path, request in list(requests.items()):
+            if (name := request["task"]) in listed:
+                del requests[path]
+                options = {key: value for key, value in request.items() if key != "task"}
+                card, problems = sources.of_spec(listed[name], **options)
+                write_table(path, problems_to_table(problems, card))
         materialize(requests, modules=["restem.tasks"])
 
     @functools.lru_cache(maxsize=64)  # noqa: B019  a process has one run
@@ -187,6 +197,11 @@ class Run:
         if self.settings.teacher is None:
             return self.policy(iteration)
         return self._load(self.settings.teacher)
+
+    def sampler_header(self, iteration: int):
+        """Returns the policy of `sampler` without its parameters, for samples of other engines."""
+        own = reader.policy_reference(self.files, iteration)
+        return checkpoints.load_header(self.settings.teacher or own)
 
     def _load(self, reference: str):
         settings = self.settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import threading
 import time
 from collections.abc import Iterator
@@ -30,43 +31,83 @@ def is_quiet() -> bool:
     return _quiet.is_set()
 
 
+class Rate:
+    """Units per second of a step while it is under way.
+
+    Compilation is left out: the clock starts at the first unit, and stops whenever the step waits
+    until its next unit.
+    """
+
+    def __init__(self):
+        self._units = 0
+        self._seconds = 0.0
+        self._last: float | None = None
+
+    def add(self, units: int, now: float) -> None:
+        """Counts units that were finished at the time `now`, in seconds."""
+        if self._last is not None:
+            self._units += units
+            self._seconds += now - self._last
+        self._last = now
+
+    def pause(self) -> None:
+        """Stops the clock until the next unit."""
+        self._last = None
+
+    @property
+    def per_second(self) -> float | None:
+        """Units per second; None before the second unit."""
+        return self._units / self._seconds if self._units and self._seconds else None
+
+
 class Progress:
     """Progress towards `total`, with a note beside the count, such as the number correct."""
 
     def __init__(self, what: str, total: int, unit: str, done: int = 0, bar=None):
         self._what, self._total, self._unit = what, total, unit
-        self._done = self._start = done
-        self._began = self._last_line = time.monotonic()
+        self._done = done
+        self._rate = Rate()
+        self._last_line = time.monotonic()
         self._bar = bar
         self._id = None
         if bar is not None:
-            self._id = bar.add_task(what, total=total, completed=done, unit=unit, note="")
+            self._id = bar.add_task(what, total=total, completed=done, unit=unit, note="", left="")
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        self._done += count
-        if self._bar is not None:
-            self._bar.update(self._id, advance=count, note=note)
-            return
         now = time.monotonic()
+        self._done += count
+        self._rate.add(count, now)
+        if self._bar is not None:
+            left = self._seconds_left()
+            clock = "" if left is None else f"{datetime.timedelta(seconds=round(left))} left"
+            self._bar.update(self._id, advance=count, note=note, left=clock)
+            return
         if now - self._last_line >= SECONDS_BETWEEN_LINES or self._done >= self._total:
             self._last_line = now
-            self._log(now, note)
+            self._log(note)
 
     def wait(self, what: str) -> None:
         """Shows immediately what the step is waiting for, such as "compiling decode"."""
+        self._rate.pause()
         if self._bar is not None:
             self._bar.update(self._id, note=what)
         else:
             logging.info("%s: %s", self._what, what)
 
-    def _log(self, now: float, note: str) -> None:
-        rate = (self._done - self._start) / max(now - self._began, 1e-9)
-        left = (self._total - self._done) / rate if rate > 0 else float("inf")
-        eta = f", {left:.0f} s left" if 0 < left < float("inf") else ""
-        logging.info(
-            "%s: %d/%d %s, %.2g/s%s%s",
-            self._what, self._done, self._total, self._unit, rate, eta, f", {note}" if note else "",
-        )  # fmt: skip
+    def _seconds_left(self) -> float | None:
+        """Returns the expected seconds until the total; None if unknown or done."""
+        rate, left = self._rate.per_second, self._total - self._done
+        return left / rate if rate and left > 0 else None
+
+    def _log(self, note: str) -> None:
+        rate, left = self._rate.per_second, self._seconds_left()
+        parts = [
+            f"{self._done}/{self._total} {self._unit}",
+            "" if rate is None else f"{rate:.2g}/s",
+            "" if left is None else f"{left:.0f} s left",
+            note,
+        ]
+        logging.info("%s: %s", self._what, ", ".join(filter(None, parts)))
 
 
 @contextmanager
@@ -88,8 +129,7 @@ def progress(what: str, *, total: int, unit: str, done: int = 0) -> Iterator[Pro
         rich.progress.MofNCompleteColumn(),
         rich.progress.TextColumn("{task.fields[unit]}"),
         rich.progress.TimeElapsedColumn(),
-        rich.progress.TextColumn("left"),
-        rich.progress.TimeRemainingColumn(),
+        rich.progress.TextColumn("{task.fields[left]}"),
         rich.progress.TextColumn("{task.fields[note]}"),
     )
     with rich.progress.Progress(*columns, console=CONSOLE, transient=False) as bar:

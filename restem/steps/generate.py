@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from absl import logging
+from etils import epath
 
 from restem import verify
 from restem.errors import UserError
 from restem.records import Problem, Sample
-from restem.rollout import Rollout, prompts
+from restem.rollout import Rollout, completions, prompts
+from restem.rollout.completions import Completed
 from restem.rollout.shards import sample_shards
 from restem.run import layout, reader, trackers
 from restem.runtime import distributed, storage
@@ -69,19 +71,9 @@ def generate(
     rollout = rollout.replace(sampling=settings.sampling, max_new_tokens=settings.max_new_tokens)
     if settings.grading is not None:
         rollout = rollout.replace(verifier=settings.grading(rollout.verifier))
-    problems, aside = prompts.set_aside(
-        rollout.card, problems, rollout.policy.vocabulary, settings.max_question_tokens
-    )
-    if aside:
-        logging.warning(
-            "%d of %d questions have more than max_question_tokens=%d tokens and are left out",
-            len(aside), len(aside) + len(problems), settings.max_question_tokens,
-        )  # fmt: skip
-    if aside and not problems:
-        raise UserError(
-            f"all {len(aside)} questions have more than generate.max_question_tokens="
-            f"{settings.max_question_tokens} tokens: raise it"
-        )
+    problems, aside = _asked(rollout, problems, settings)
+    if isinstance(rollout, Completed):
+        rollout.check(problems, settings.num_samples)
     extend = settings.extend
     resumed = sample_shards(
         rollout,
@@ -101,7 +93,9 @@ def generate(
 
     def finish() -> dict[str, Any]:
         counts = report(rollout, reader.read_samples(directory), len(problems), settings)
-        counts["problems_set_aside"] = len(aside)
+        counts["problems_set_aside"] = aside
+        if isinstance(rollout, Completed):
+            counts["completions"] = list(rollout.files)
         # A resumed step has timed only the samples that it drew itself.
         counts["resumed_from_shard"] = resumed or None
         # Workers of this host that died or hung, and what happened to their samples.
@@ -112,6 +106,52 @@ def generate(
         return counts
 
     return distributed.run_on_primary("end of the E-step", finish)
+
+
+def write_requests(
+    path: epath.Path,
+    *,
+    rollout: Rollout,
+    problems: Sequence[Problem],
+    settings: GenerateSettings = GenerateSettings(),
+) -> int:
+    """Writes what another engine is asked to sample in an E-step; see `rollout.completions`.
+
+    Args:
+      path: the file.
+      rollout: the current policy on the task; its parameters are not used.
+      problems: the training problems of this iteration.
+      settings: number of solutions per problem, and how they are sampled.
+
+    Returns:
+      The number of problems.
+    """
+    problems, _ = _asked(rollout, problems, settings)
+    completions.write_requests(
+        path, rollout.card, problems, rollout.policy, num_samples=settings.num_samples,
+        sampling=settings.sampling, max_new_tokens=settings.max_new_tokens,
+    )  # fmt: skip
+    return len(problems)
+
+
+def _asked(
+    rollout: Rollout, problems: Sequence[Problem], settings: GenerateSettings
+) -> tuple[list[Problem], int]:
+    """Returns the problems that are sampled, and the number left out for their length."""
+    kept, aside = prompts.set_aside(
+        rollout.card, problems, rollout.policy.vocabulary, settings.max_question_tokens
+    )
+    if aside:
+        logging.warning(
+            "%d of %d questions have more than max_question_tokens=%d tokens and are left out",
+            len(aside), len(problems), settings.max_question_tokens,
+        )  # fmt: skip
+    if aside and not kept:
+        raise UserError(
+            f"all {len(aside)} questions have more than generate.max_question_tokens="
+            f"{settings.max_question_tokens} tokens: raise it"
+        )
+    return kept, len(aside)
 
 
 def report(
@@ -134,7 +174,8 @@ def report(
         "mean_reward": sum(s.reward for s in samples) / max(1, len(samples)),
         "seconds": seconds,
         "seconds_sampling": rollout.costs.seconds_sampling,
-        "tokens_per_second": rollout.costs.tokens / seconds if seconds else None,
+        # Another engine's samples cost only their verification here.
+        "tokens_per_second": rollout.costs.tokens / seconds if rollout.costs.tokens else None,
     }
     if rollout.card.grader.get("kind") == "program":
         counts["sandbox"] = layers.in_force()

@@ -136,7 +136,7 @@ class BestPolicy:
         start = self.start
         orbax.save(
             path, self.trained, start.config, start.vocabulary, adapter=start.adapter,
-            overwrite=True,
+            hub=start.hub, overwrite=True,
         )  # fmt: skip
 
     def make_policy(self, history: History) -> None:

@@ -150,6 +150,13 @@ class ImproveSettings:
             return is_epoch_end
         return not left or (step % every == 0 and 2 * left >= every)
 
+    def check_optimizer(self) -> None:
+        """Raises `UserError` if the optimizer's own arguments are invalid."""
+        try:
+            self.optimizer(total_steps=1)
+        except Exception as error:
+            raise UserError(f"improve.optimizer: {bindings.explain(error)}") from error
+
 
 @register("evaluate")
 @dataclasses.dataclass(frozen=True)
@@ -202,8 +209,16 @@ class Settings:
             improve=settings.from_gin(ImproveSettings),
             evaluate=settings.from_gin(EvaluateSettings),
         )
-        try:
-            made.improve.optimizer(total_steps=1)
-        except Exception as error:
-            raise UserError(f"improve.optimizer: {bindings.explain(error)}") from error
+        made.improve.check_optimizer()
         return made
+
+    def check(self) -> None:
+        """Checks the type and range of every setting, however it was made.
+
+        Raises:
+          UserError: a value is invalid; the message names the setting, its value and what is
+            allowed.
+        """
+        for group in dataclasses.fields(self):
+            settings.check(getattr(self, group.name))
+        self.improve.check_optimizer()

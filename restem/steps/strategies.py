@@ -64,7 +64,9 @@ class BestOfN:
     """Reward that the best sample must exceed."""
 
     def __call__(self, problem: Problem, samples: Sequence[Sample]) -> list[Sample]:
-        best = max(samples, key=lambda s: (s.reward, s.logprob, -s.sample_index))
+        # Another engine may not tell the log-probability.
+        likely = lambda s: -math.inf if math.isnan(s.logprob) else s.logprob
+        best = max(samples, key=lambda s: (s.reward, likely(s), -s.sample_index))
         return [best] if best.reward > self.above else []
 
 

@@ -12,11 +12,13 @@ worker that runs them), `verifier`, and this public interface.
 from __future__ import annotations
 
 import importlib
+import sys
+import types
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from restem.records import Verdict
+    from restem.records import Sample, Verdict
     from restem.verify.answers.equivalence import is_equivalent
     from restem.verify.answers.extract import extract as extract_answer
     from restem.verify.pool.pool import WorkersLostError
@@ -29,6 +31,7 @@ __all__ = [
     "close_shared",
     "extract_answer",
     "grade_answers",
+    "grade_samples",
     "is_equivalent",
     "run_programs",
     "shared_counts",
@@ -89,3 +92,52 @@ def grade_answers(
     grader = {"kind": "math", "extraction": extraction, **options}
     with Verifier(grader=grader, workers=workers) as verifier:
         return verifier.grade(problems, predictions)
+
+
+def grade_samples(
+    task: Any,
+    samples: Sequence[Sample],
+    *,
+    workers: int | None = None,
+    allow_weak_sandbox: bool = False,
+) -> list[Sample]:
+    """Returns samples with their rewards and verdicts, in order; `restem.verify` is this function.
+
+    Args:
+      task: a `restem.Task`: the problems, and the grader of their solutions.
+      samples: solutions of its problems, verified or not.
+      workers: child processes; None takes one per usable core.
+      allow_weak_sandbox: whether programs run where the machine isolates them too little.
+
+    Raises:
+      UserError: a sample's problem is not one of the task's, or the grader fails.
+    """
+    from restem.errors import UserError
+    from restem.records import regraded
+    from restem.verify.verifier import Verifier
+
+    problems = {problem.problem_id: problem for problem in task.problems}
+    foreign = sorted({sample.problem_id for sample in samples} - problems.keys())
+    if foreign:
+        raise UserError(
+            f"{len(foreign)} samples are of problems that task {task.card.task} does not have, such"
+            f" as {foreign[0]!r}"
+        )
+    with Verifier(
+        grader=task.card.grader, workers=workers, allow_weak_sandbox=allow_weak_sandbox
+    ) as verifier:
+        verdicts = verifier.grade(
+            [problems[sample.problem_id] for sample in samples],
+            [sample.text for sample in samples],
+        )
+    return [regraded(s, verdict) for s, verdict in zip(samples, verdicts, strict=True)]
+
+
+class _Callable(types.ModuleType):
+    """A package that can be called: `restem.verify(task, samples)`, beside `restem.generate`."""
+
+    def __call__(self, task: Any, samples: Sequence[Sample], **options: Any) -> list[Sample]:
+        return grade_samples(task, samples, **options)
+
+
+sys.modules[__name__].__class__ = _Callable

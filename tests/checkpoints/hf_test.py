@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,7 @@ from absl.testing import absltest, parameterized
 from safetensors.numpy import load_file, save_file
 
 from restem import checkpoints
-from restem.checkpoints import hf, hf_config
+from restem.checkpoints import hf, hf_config, orbax
 from restem.checkpoints.export import export
 from restem.errors import UserError
 from tests.helpers import small_models
@@ -200,6 +201,38 @@ class ExportTest(parameterized.TestCase):
         golden = np.load(pathlib.Path(__file__).parents[1] / "golden" / "small_models.npz")[name]
         np.testing.assert_allclose(reference, golden, atol=1e-5)
         np.testing.assert_allclose(policy.logits(tokens), reference, atol=2e-4)
+
+    def test_what_transformers_keeps_beside_the_weights(self):
+        """The chat template and the special tokens of the original, also after training."""
+        require_transformers(self)
+        import transformers
+
+        folder = small_models.write_folder("llama", self.folder / "a")
+        template = "{% for m in messages %}{{ m['content'] }}{{ eos_token }}{% endfor %}"
+        settings = {"chat_template": template, "eos_token": "</s>", "unk_token": "<unk>"}
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+        generation = {"temperature": 0.6, "top_p": 0.95, "do_sample": True}
+        (folder / "generation_config.json").write_text(json.dumps(generation))
+        policy = checkpoints.load(f"hf:{folder}")
+        saved = self.folder / "trained"
+        orbax.save(saved, policy.params, policy.config, policy.vocabulary, hub=policy.hub)
+        shutil.rmtree(folder)
+        exported = export(checkpoints.load(f"orbax:{saved}"), self.folder / "b", card="# A model\n")
+        tokenizer = transformers.AutoTokenizer.from_pretrained(exported)
+        turns = [{"role": "user", "content": "ab"}]
+        self.assertEqual(tokenizer.apply_chat_template(turns, tokenize=False), "ab</s>")
+        self.assertEqual((tokenizer.eos_token, tokenizer.unk_token), ("</s>", "<unk>"))
+        found = transformers.GenerationConfig.from_pretrained(exported)
+        self.assertEqual((found.temperature, found.top_p, found.do_sample), (0.6, 0.95, True))
+        self.assertEqual(found.eos_token_id, [2])
+        self.assertEqual((exported / "README.md").read_text(), "# A model\n")
+        self.assertEqual(checkpoints.load(f"hf:{exported}").hub.chat_template, template)
+
+    def test_others_may_read_the_files(self):
+        policy = checkpoints.load(f"hf:{small_models.write_folder('llama', self.folder / 'a')}")
+        self.addCleanup(os.umask, os.umask(0o022))
+        for path in export(policy, self.folder / "b", shard_bytes=20_000).iterdir():
+            self.assertEqual(path.stat().st_mode & 0o777, 0o644, path)
 
     def test_refusals(self):
         small_models.write_folder("llama", self.folder / "a")

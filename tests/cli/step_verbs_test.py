@@ -17,7 +17,7 @@ from restem.run import layout
 from restem.run.run import Run
 from restem.runtime import storage
 from restem.runtime.progress import CONSOLE
-from tests.helpers import run_files
+from tests.helpers import run_files, tiny
 
 SETTINGS = ("Run.base='orbax:/base'", "Run.task='sums'", "EVERY=2", "START='last'")
 
@@ -78,6 +78,20 @@ class StepVerbsTest(parameterized.TestCase):
         ):
             self.restem("improve", *flags)
         policy.assert_called_once_with(iteration)
+
+    @parameterized.parameters((0, ""), (1, "; training never improved on it, so iteration 1 is"))
+    def test_export_says_when_an_iteration_is_the_base_policy(self, iteration, note):
+        base = tiny.save_policy(self.files.path / "base")
+        storage.write_json(self.files.identity, {"base": base, "task": "sums"})
+        improvement = {"best_validation": None, "improved": False, "start": base}
+        storage.write_json(self.files.iteration(1).improvement, improvement)
+        folder = self.files.path / f"exported_{iteration}"
+        with CONSOLE.capture() as shown:
+            flags = [f"--iteration={iteration}", f"--output={folder}"]
+            self.assertEqual(main(["export", f"--workdir={self.files.path}", *flags]), 0)
+        note += " the base policy" if note else ""
+        self.assertEqual(shown.get(), f"{base} written to {folder}{note}\n")
+        self.assertIn("weights of the base model", (folder / "README.md").read_text())
 
 
 if __name__ == "__main__":

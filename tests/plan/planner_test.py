@@ -7,6 +7,7 @@ import json
 import math
 import pathlib
 import tempfile
+from unittest import mock
 
 import gin
 import jax
@@ -196,6 +197,17 @@ class GinFilesTest(parameterized.TestCase):
         parse_gin(files, bindings)
         meshes = {s: {"data": 2, "fsdp": 1, "tensor": 1} for s in ("e_step", "m_step")}
         return plan_lib._Sizes.of(from_gin(PlanSettings), Settings.from_gin(), meshes)
+
+    def test_an_outline_compiles_nothing(self):
+        parse_gin(["restem_math.gin", "models/gemma3_1b.gin", "hardware/v5e_8.gin"], ["MODEL='x'"])
+        settings, of_run = from_gin(PlanSettings), Settings.from_gin()
+        with mock.patch.object(plan_lib, "_compile") as compile_:
+            lines = plan_lib.outline(settings, of_run)
+            self.assertEqual(compile_.call_count, 0)
+        self.assertEqual(lines[1], "slice     v5e:2x4: 8 chips of 16 GiB")
+        self.assertRegex("\n".join(lines), r"decode +\d+ slots; mesh .*\ntrain +\d+ rows; mesh ")
+        with self.assertRaisesRegex(UserError, "which slice"):
+            plan_lib.outline(dataclasses.replace(settings, topology=None), of_run)
 
     def test_run_settings_are_taken_from_the_run(self):
         sizes = self.sizes(

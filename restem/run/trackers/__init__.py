@@ -11,6 +11,7 @@ Only the primary host logs.
 
 from __future__ import annotations
 
+import atexit
 import importlib
 from collections.abc import Iterable, Mapping
 from typing import Protocol
@@ -82,6 +83,7 @@ _current: list[Trackers] = []
 def start(files: Workdir, names: Iterable[str]) -> None:
     """Makes `log` on the primary host write to a run's trackers, until `stop`."""
     stop()
+    atexit.register(stop)  # a Python program need not call it
     if distributed.is_primary():
         _current.append(Trackers(files, names))
 

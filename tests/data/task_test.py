@@ -1,0 +1,58 @@
+"""Tasks whose problems are lists in memory."""
+
+from absl.testing import absltest, parameterized
+
+from restem.data.task import Task
+from restem.errors import UserError
+from tests.helpers import tiny
+
+
+class TaskTest(parameterized.TestCase):
+    def test_forms_of_a_problem(self):
+        task = Task(
+            "sums",
+            train=["why?", ("1 + 1", 2), {"inputs": "whole query", "answer": "3", "tests": None}],
+            test=[("1 + 1", "2")],
+            template="Q: {problem}\nA:",
+            prefix="Q: 0 + 1\nA: 1\n\n",
+            stop=["\n"],
+        )
+        shown = [(p.problem_id, p.split, p.inputs, p.answer) for p in task.problems]
+        self.assertEqual(
+            shown,
+            [
+                ("train-00000", "train", "Q: why?\nA:", None),
+                ("train-00001", "train", "Q: 1 + 1\nA:", "2"),
+                ("train-00002", "train", "whole query", "3"),
+                ("test-00000", "test", "Q: 1 + 1\nA:", "2"),
+            ],
+        )
+        self.assertEqual(task.card.prefix, "Q: 0 + 1\nA: 1\n\n")
+        self.assertEqual(task.card.stop, ("\n",))
+        self.assertEqual(task.card.grader, {"kind": "math", "extraction": "any"})
+        self.assertLen(task.of_split("train"), 3)
+        with self.assertRaisesRegex(UserError, r"has no validation problems: Task\(validation="):
+            task.of_split("validation")
+
+    def test_a_function_as_grader(self):
+        task = Task("letters", train=["a"], grader=tiny.few_letters)
+        wanted = {"kind": "function", "function": "tests.helpers.tiny:few_letters"}
+        self.assertEqual(task.card.grader, wanted)
+
+    @parameterized.parameters(
+        ("no split", {}),
+        ("problem 2 is 3; write a question", {"train": ["a", 3]}),
+        ("problem 1 is \\('a',\\); write", {"train": [("a",)]}),
+        ("template has no {problem}", {"train": ["a"], "template": "Q:"}),
+        ("stop must be a list", {"train": ["a"], "stop": "\n"}),
+        ("unknown grader kind 'maths'", {"train": ["a"], "grader": {"kind": "maths"}}),
+        ("cannot import the reward '.*lambda>'", {"train": ["a"], "grader": lambda p, t: 1.0}),
+        ("'x' occurs twice", {"train": [{"inputs": "a", "problem_id": "x"}] * 2}),
+    )
+    def test_refusals(self, message, fields):
+        with self.assertRaisesRegex(UserError, message):
+            Task("bad", **fields)
+
+
+if __name__ == "__main__":
+    absltest.main()
