@@ -204,6 +204,7 @@ def _check_contamination(this: Run) -> None:
         return
     tests = {task: this.problems("test", task) for task in this.evaluations}
     found = contamination.of_tasks(this.problems("train"), tests)
+    found["dropped"] = this.dropped
     for task, report in found["tasks"].items():
         logging.info(
             "%s: %d of %d test problems share %d words in a row with a training problem",

@@ -86,27 +86,12 @@ def check(
     Raises:
       UserError: `n` is less than 1.
     """
-    if n < 1:
-        raise UserError(f"contamination: n is {n}; a run has at least 1 word")
-    words = _statements([*train, *test])
-    train_words, test_words = words[: len(train)], words[len(train) :]
-    train_grams = [set(_grams(words, n)) for words in train_words]
-    test_grams = [set(_grams(words, n)) for words in test_words]
-    common = {
-        gram
-        for grams in (train_grams, test_grams)
-        for gram, count in collections.Counter(g for found in grams for g in found).items()
-        if count > max_frequency
-    }
-    index = collections.defaultdict(list)
-    for position, grams in enumerate(train_grams):
-        for gram in grams - common:
-            index[gram].append(position)
+    shared = _Shared.of(train, test, n, max_frequency)
     wholes = {_loose(problem): position for position, problem in enumerate(train)}
     overlapping = []
     num_equal = 0
-    for problem, of_test, grams in zip(test, test_words, test_grams, strict=True):
-        hits = collections.Counter(p for gram in grams - common for p in index.get(gram, ()))
+    for problem, of_test, grams in zip(test, shared.test_words, shared.test_grams, strict=True):
+        hits = collections.Counter(p for gram in grams for p in shared.index.get(gram, ()))
         equal = wholes.get(_loose(problem))
         num_equal += equal is not None
         if not hits and equal is None:
@@ -116,7 +101,7 @@ def check(
             Overlap(
                 train_id=train[best].problem_id,
                 test_id=problem.problem_id,
-                shared=_longest_shared(train_words[best], of_test),
+                shared=_longest_shared(shared.train_words[best], of_test),
                 fraction=1.0 if equal is not None else hits[best] / len(grams),
             )
         )
@@ -129,6 +114,62 @@ def check(
         num_equal=num_equal,
         overlapping=tuple(overlapping),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shared:
+    """The runs of words of two sets of problems."""
+
+    train_words: Sequence[Sequence[str]]
+    test_words: Sequence[Sequence[str]]
+    test_grams: Sequence[set[Gram]]
+    """Runs of each test problem, common ones included."""
+    index: Mapping[Gram, Sequence[int]]
+    """Positions of the training problems that hold a run, for runs that are not common."""
+
+    @classmethod
+    def of(
+        cls, train: Sequence[Problem], test: Sequence[Problem], n: int, max_frequency: int
+    ) -> _Shared:
+        if n < 1:
+            raise UserError(f"contamination: n is {n}; a run has at least 1 word")
+        words = _statements([*train, *test])
+        train_words, test_words = words[: len(train)], words[len(train) :]
+        train_grams = [set(_grams(words, n)) for words in train_words]
+        test_grams = [set(_grams(words, n)) for words in test_words]
+        common = {
+            gram
+            for grams in (train_grams, test_grams)
+            for gram, count in collections.Counter(g for found in grams for g in found).items()
+            if count > max_frequency
+        }
+        index = collections.defaultdict(list)
+        for position, grams in enumerate(train_grams):
+            for gram in grams - common:
+                index[gram].append(position)
+        return cls(train_words, test_words, test_grams, dict(index))
+
+
+def without_overlap(
+    train: Sequence[Problem],
+    test: Sequence[Problem],
+    *,
+    n: int = 13,
+    max_frequency: int = 10,
+) -> list[Problem]:
+    """Returns the training problems that overlap with no test problem; arguments as in `check`.
+
+    `check` finds no overlap in the result. A phrase that is common among all training problems may
+    not be among those that are left, so the comparison is repeated until nothing is left out.
+    """
+    texts = {_loose(problem) for problem in test}
+    kept = [problem for problem in train if _loose(problem) not in texts]
+    while True:
+        shared = _Shared.of(kept, test, n, max_frequency)
+        hit = {p for grams in shared.test_grams for g in grams for p in shared.index.get(g, ())}
+        if not hit:
+            return kept
+        kept = [problem for position, problem in enumerate(kept) if position not in hit]
 
 
 def of_tasks(

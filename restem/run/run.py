@@ -16,6 +16,7 @@ from restem.data import registry, sources, splits
 from restem.data.materializer import materialize
 from restem.data.task import Task
 from restem.errors import UserError
+from restem.evaluation import contamination
 from restem.records import Problem, TaskCard, problems_to_table
 from restem.run import identity, reader, trackers
 from restem.run.layout import IterationDir, Workdir
@@ -165,7 +166,41 @@ class Run:
         return reader.read_problems(self.files.problems(task))
 
     def problems(self, split: str, task: str | None = None) -> list[Problem]:
-        return [p for p in self._problems(task or self.task)[1] if p.split == split]
+        """Returns the problems of a split of a task, by default of the run's own."""
+        task = task or self.task
+        if (split, task) == ("train", self.task) and self.settings.drop_overlapping:
+            return self._clean
+        return [p for p in self._problems(task)[1] if p.split == split]
+
+    @functools.cached_property
+    def _clean(self) -> list[Problem]:
+        """The training problems that overlap with no test problem of the run.
+
+        Raises:
+          UserError: all of them overlap.
+        """
+        train = [p for p in self._problems(self.task)[1] if p.split == "train"]
+        kept, before = train, None
+        while kept != before:  # a phrase is common, and so no overlap, only while many hold it
+            before = kept
+            for task in self.evaluations:  # each has its own form of queries
+                kept = contamination.without_overlap(kept, self.problems("test", task))
+        logging.info(
+            "%d of %d training problems share words with a test problem and are left out",
+            len(train) - len(kept), len(train),
+        )  # fmt: skip
+        if not kept:
+            raise UserError(
+                "Run.drop_overlapping leaves no training problem: all share 13 words in a row with"
+                " a test problem"
+            )
+        return kept
+
+    @property
+    def dropped(self) -> int:
+        """Number of training problems that `Run.drop_overlapping` leaves out."""
+        train = sum(p.split == "train" for p in self._problems(self.task)[1])
+        return train - len(self.problems("train"))
 
     def evaluated_problems(self, task: str, split: str) -> list[Problem]:
         """Returns the problems to evaluate: all test problems, or `evaluate_train` training

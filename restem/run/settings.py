@@ -141,6 +141,9 @@ class RunSettings:
     """Number of validation problems, which decide when an M-step stops; None: all."""
     test_problems: Annotated[int | None, at_least(1)] = None
     """Number of test problems per task; None: all."""
+    drop_overlapping: bool = False
+    """Whether to leave out training problems that share 13 words in a row, or their whole text,
+    with a test problem of any evaluated task."""
     data_dir: Annotated[str | None, MAY_CHANGE] = None
     """Folder of the published data sets; None: the environment variable RESTEM_DATA_DIR."""
     chat: bool = False

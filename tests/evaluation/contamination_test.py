@@ -40,6 +40,24 @@ class ContaminationTest(parameterized.TestCase):
         self.assertEqual(report.num_equal, 1)
         self.assertEqual(report.overlapping[0].fraction, 1.0)
 
+    def test_what_is_left_overlaps_no_more(self):
+        phrase = words(0, 13)
+        # The phrase is common among 11 problems, but not among the 10 that the second one leaves.
+        train = [problem(f"a{i}", f"n{i} {phrase} m{i}") for i in range(10)]
+        train += [problem("b", f"{phrase} {words(100, 13)}"), problem("c", "What is 3 + 4?")]
+        train += [problem("d", words(200, 20))]
+        test = [
+            problem("x", f"so {phrase}"),
+            problem("y", words(100, 13)),
+            problem("z", "what is 3+4"),
+        ]
+        kept = contamination.without_overlap(train[:11] + train[12:], test)
+        self.assertEqual([p.problem_id for p in kept], ["d"])
+        self.assertEqual(contamination.check(kept, test).num_overlapping, 0)
+        self.assertEqual(contamination.without_overlap(train[-2:-1], [test[0]]), train[-2:-1])
+        equal = contamination.without_overlap(train[-2:], [problem("z", "WHAT is $3+4$?")])
+        self.assertEqual([p.problem_id for p in equal], ["d"])
+
     def test_the_form_of_the_query_is_no_overlap(self):
         form = "You are an expert programmer and this is the task that you must now solve: {}"
         train = [problem(f"a{i}", f"north {i}", form) for i in range(3)]

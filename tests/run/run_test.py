@@ -1,0 +1,49 @@
+"""A run's problems: lists in memory, limits, and what overlaps with test problems."""
+
+import pathlib
+
+from absl.testing import absltest
+
+from restem.data.task import Task
+from restem.errors import UserError
+from restem.run.run import Run
+from restem.run.settings import RunSettings
+
+LONG = " ".join(f"w{i}" for i in range(20))
+
+
+class ProblemsTest(absltest.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.folder = pathlib.Path(self.create_tempdir().full_path)
+
+    def run_of(self, *tasks: Task, **settings) -> Run:
+        chosen = RunSettings(base="hf:x", task=tasks[0].name, trackers=(), **settings)
+        run = Run(str(self.folder / "run"), chosen, tasks=tasks)
+        run.materialize()
+        return run
+
+    def test_tasks_as_lists(self):
+        own = Task("own", train=["a", "b", "c"], validation=["d"], test=["e"], prefix="P\n\n")
+        other = Task("other", train=["f"], test=["g", "h"])
+        run = self.run_of(own, other, evaluate_on=("other",), train_problems=2)
+        self.assertLen(run.problems("train"), 2)
+        self.assertEqual([p.inputs for p in run.problems("validation")], ["d"])
+        self.assertEqual([p.inputs for p in run.problems("test", "other")], ["g", "h"])
+        self.assertEmpty(run.problems("train", "other"))
+        self.assertEqual(run.card().prefix, "P\n\n")
+
+    def test_training_problems_that_overlap_are_dropped(self):
+        own = Task("own", train=[f"x {LONG}", "y", f"z {LONG}"], test=["t"])
+        other = Task("other", test=[f"so {LONG}", "Y"])
+        kept = self.run_of(own, other, evaluate_on=("other",)).problems("train")
+        self.assertLen(kept, 3)
+        run = self.run_of(own, evaluate_on=("other",), drop_overlapping=True)
+        with self.assertRaisesRegex(UserError, "drop_overlapping leaves no training problem"):
+            run.problems("train")
+        run = self.run_of(own, drop_overlapping=True)
+        self.assertEqual((len(run.problems("train")), run.dropped), (3, 0))
+
+
+if __name__ == "__main__":
+    absltest.main()
