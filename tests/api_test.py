@@ -1,6 +1,7 @@
 """The steps on lists in memory: they equal those of a run, and `import restem` finds them."""
 
 import functools
+import json
 import pathlib
 import string
 import sys
@@ -33,7 +34,6 @@ def letters_task() -> Task:
     return Task(
         "letters",
         train=[f"train {i}" for i in range(4)],
-        validation=[f"validation {i}" for i in range(3)],
         test=[f"test {i}" for i in range(4)],
         template="{problem}:",
         grader=tiny.few_letters,
@@ -61,7 +61,7 @@ class StepsTest(absltest.TestCase):
                 improve=ImproveSettings(**TRAIN),
             ),
         )
-        self.assertEqual(storage.read_json(run.files.summary), summary)
+        self.assertEqual(storage.read_json(run.files.summary), json.loads(json.dumps(summary)))
         directory = run.directory(1)
 
         policy = restem.load(base)
@@ -83,6 +83,7 @@ class StepsTest(absltest.TestCase):
             directory.improvement, reader.layout.Workdir(kept).iteration(1).improvement,
         )]  # fmt: skip
         self.assertEqual(*losses)
+        self.assertNotEqual(better.reference, policy.reference)
         report = restem.evaluate(better, task, seed=3)
         of_run = summary["iterations"][1]["evals"]["letters"]
         self.assertEqual(report["pass@1"], of_run["pass@1"])
