@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 SAMPLING = (
-    "n", "temperature", "top_k", "top_p", "max_tokens", "stop", "include_stop_str_in_output",
+    "n", "temperature", "top_k", "top_p", "max_tokens", "stop", "stop_token_ids",
+    "include_stop_str_in_output",
 )  # fmt: skip
 """Fields of a request that are arguments of `vllm.SamplingParams`."""
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from restem.api import evaluate, generate, improve, select
     from restem.checkpoints import Policy, load
+    from restem.data.chat import ChatSettings
     from restem.data.task import Task
     from restem.errors import UserError
     from restem.records import Example, Problem, Sample, Verdict
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ChatSettings",
     "EvaluateSettings",
     "Example",
     "GenerateSettings",
@@ -62,6 +64,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ChatSettings": "restem.data.chat",
     "EvaluateSettings": "restem.steps.settings",
     "Example": "restem.records",
     "GenerateSettings": "restem.steps.settings",

@@ -47,7 +47,7 @@ def materialize(
     """
     return of_spec(
         registry.get(task), splits, data_dir=data_dir, limits=limits, seed=seed,
-        cache_dir=cache_dir,
+        cache_dir=cache_dir, chat=chat_settings.of_task(task) if chat else None,
     )  # fmt: skip
 
 
@@ -59,8 +59,9 @@ def of_spec(
     limits: Mapping[str, int] | None = None,
     seed: int = 0,
     cache_dir: str | None = None,
+    chat: chat_settings.ChatSettings | None = None,
 ) -> tuple[TaskCard, list[Problem]]:
-    """Like `materialize`, for a task that need not be registered."""
+    """Like `materialize`, for a task that need not be registered, and with settings of `chat`."""
     task = spec.name
     limits = dict(limits or {})
     unknown = sorted((set(splits) | set(limits)) - set(registry.SPLITS))
@@ -89,7 +90,7 @@ def of_spec(
         temperature=spec.temperature,
         notes=notes,
     )
-    return (chat_settings.of_task(task).put(card, spec) if chat else card), problems
+    return (card if chat is None else chat.put(card, spec)), problems
 
 
 def _read(

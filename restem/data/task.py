@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from restem.data import prompts, sources
+from restem.data.chat import ChatSettings
 from restem.data.task_spec import SPLITS, TaskSpec
 from restem.errors import UserError
 from restem.records import Problem, TaskCard
@@ -50,6 +51,8 @@ class Task:
     `f(problem, text) -> float` of a module that worker processes can import."""
     max_new_tokens: int = 512
     """Length limit of a solution in tokens."""
+    chat: ChatSettings | None = None
+    """How the problems are put to an instruct model, with its own chat template; None: as text."""
 
     def __post_init__(self):
         if "{problem}" not in self.template:
@@ -70,6 +73,7 @@ class Task:
                 for number, listed in enumerate(getattr(self, split), start=1)
             ],
             splits=tuple(split for split in SPLITS if getattr(self, split)),
+            form=self.template,
             prompt=prompts.Prompt(self.prefix, "user" if self.prefix else ""),
             stop=tuple(self.stop),
             stop_after=tuple(self.stop_after),
@@ -79,7 +83,7 @@ class Task:
 
     @functools.cached_property
     def _made(self) -> tuple[TaskCard, list[Problem]]:
-        return sources.of_spec(self.spec)
+        return sources.of_spec(self.spec, chat=self.chat)
 
     @property
     def card(self) -> TaskCard:

@@ -3,7 +3,8 @@
 `write_requests` writes what the engine is asked, one JSON object per problem:
 
     {"problem_id": "a", "prompt_token_ids": [1, 5, 9], "n": 32, "temperature": 0.7, "top_k": 40,
-     "top_p": 1.0, "max_tokens": 512, "stop": ["\\nProblem:"], "include_stop_str_in_output": true}
+     "top_p": 1.0, "max_tokens": 512, "stop": ["\\nProblem:"], "stop_token_ids": [2],
+     "include_stop_str_in_output": true}
 
 `Completed` is a rollout whose samples come from files of the engine's outputs, one JSON object per
 sample. Only `problem_id` and one of `text` and `token_ids` are required:
@@ -37,6 +38,7 @@ from restem.rollout.rollout import Rollout
 from restem.runtime import storage
 from restem.sampling import Sampling
 from restem.sampling.stopping import Stops
+from restem.tokenizers.vocabulary import Vocabulary
 
 FINISHED = {"eos": "eos", "stop": "eos", "length": "length"}
 """Reasons by which engines say that a sample ended, and ours, unless a stop string was found."""
@@ -81,6 +83,7 @@ def write_requests(
                 "top_p": sampling.top_p,
                 "max_tokens": limit,
                 "stop": [*card.stop, *card.stop_after],
+                "stop_token_ids": sorted(prompts.of_task(card, policy.vocabulary).eos_ids),
                 "include_stop_str_in_output": True,
             }
         )
@@ -164,7 +167,8 @@ def read(files: Sequence[str], card: TaskCard, policy: Policy) -> dict[str, list
     Raises:
       UserError: a line cannot be read; the message names it.
     """
-    lines = _Lines(Stops.of(card.stop, card.stop_after), policy)
+    vocabulary = prompts.of_task(card, policy.vocabulary)
+    lines = _Lines(Stops.of(card.stop, card.stop_after), vocabulary, policy.reference)
     found: dict[str, list[Sample]] = collections.defaultdict(list)
     unstated = 0
     for file in files:
@@ -187,7 +191,8 @@ class _Lines:
     """The reader of one line."""
 
     stops: Stops
-    policy: Policy
+    vocabulary: Vocabulary
+    reference: str
 
     def sample(self, row: Mapping[str, Any], where: str) -> Sample:
         """Returns the sample of a line, with finish reason "" if nothing says how it ended."""
@@ -202,7 +207,7 @@ class _Lines:
             if text is not None and not own.startswith(self._cut(text)[0]):
                 raise UserError(
                     f"{where}: 'token_ids' do not spell 'text' with the vocabulary of"
-                    f" {self.policy.reference}; sample with this policy and its tokenizer"
+                    f" {self.reference}; sample with this policy and its tokenizer"
                 )
             text, reason = own, ended or reason
         else:
@@ -225,12 +230,12 @@ class _Lines:
 
     def _decoded(self, ids: Any, where: str) -> tuple[str, tuple[int, ...], str]:
         """Returns text, ids and finish reason as the sampler would; "" if the ids do not say."""
-        vocabulary = self.policy.vocabulary
+        vocabulary = self.vocabulary
         if not isinstance(ids, list) or not all(
             type(i) is int and 0 <= i < vocabulary.size for i in ids
         ):
             raise UserError(
-                f"{where}: 'token_ids' are not ids of the vocabulary of {self.policy.reference}"
+                f"{where}: 'token_ids' are not ids of the vocabulary of {self.reference}"
             )
         ended = next((n for n, i in enumerate(ids) if i in vocabulary.eos_ids), None)
         if ended is not None:

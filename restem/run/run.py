@@ -13,6 +13,7 @@ from absl import logging
 import restem.tasks  # noqa: F401  adds the built-in tasks
 from restem import checkpoints, partitioning, verify
 from restem.data import registry, sources, splits
+from restem.data.chat import of_task
 from restem.data.materializer import materialize
 from restem.data.task import Task
 from restem.errors import UserError
@@ -152,12 +153,13 @@ class Run:
                     seed=self.seed,
                     chat=settings.chat,
                 )
-        listed = {task.name: task.spec for task in self.tasks}
+        listed = {task.name: task for task in self.tasks}
         for path, request in list(requests.items()):
-            if (name := request["task"]) in listed:
+            if (task := listed.get(request["task"])) is not None:
                 del requests[path]
-                options = {key: value for key, value in request.items() if key != "task"}
-                card, problems = sources.of_spec(listed[name], **options)
+                options = {k: v for k, v in request.items() if k not in ("task", "chat")}
+                chat = task.chat or (of_task(task.name) if settings.chat else None)
+                card, problems = sources.of_spec(task.spec, chat=chat, **options)
                 write_table(path, problems_to_table(problems, card))
         materialize(requests, modules=["restem.tasks"])
 

@@ -2,6 +2,7 @@
 
 from absl.testing import absltest, parameterized
 
+from restem.data.chat import ChatSettings
 from restem.data.task import Task
 from restem.errors import UserError
 from tests.helpers import tiny
@@ -38,6 +39,13 @@ class TaskTest(parameterized.TestCase):
         task = Task("letters", train=["a"], grader=tiny.few_letters)
         wanted = {"kind": "function", "function": "tests.helpers.tiny:few_letters"}
         self.assertEqual(task.card.grader, wanted)
+
+    def test_a_chat(self):
+        fields = dict(train=["a"], template="Q: {problem}\nA:", stop=["\n"])
+        card = Task("chat", **fields, chat=ChatSettings(system="Be brief.")).card
+        self.assertEqual((card.chat.form, card.chat.system), ("Q: {problem}\nA:", "Be brief."))
+        self.assertEqual(card.stop, ())
+        self.assertIsNone(Task("text", **fields).card.chat)
 
     @parameterized.parameters(
         ("no split", {}),

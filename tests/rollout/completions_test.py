@@ -42,6 +42,7 @@ class SamplingParams:
     top_k: int = 0
     seed: int | None = None
     stop: list[str] | None = None
+    stop_token_ids: list[int] | None = None
     max_tokens: int | None = 16
     logprobs: int | None = None
     include_stop_str_in_output: bool = False
@@ -223,6 +224,7 @@ class EngineTest(absltest.TestCase):
         self.assertEqual(prompts[0], {"prompt_token_ids": wanted})
         self.assertEqual((params[0].n, params[0].max_tokens, params[0].logprobs), (2, 12, 0))
         self.assertEqual((params[0].temperature, params[0].top_k), (0.7, 40))
+        self.assertEqual((params[0].stop, params[0].stop_token_ids), (["\n"], [0]))
         lines = [json.loads(line) for line in output.read_text().splitlines()]
         self.assertEqual([row["problem_id"] for row in lines[:3]], ["line-1", "line-1", "line-2"])
 
