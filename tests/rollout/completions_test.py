@@ -28,6 +28,7 @@ from restem.run import layout, reader
 from restem.runtime import storage
 from restem.runtime.progress import CONSOLE
 from tests.helpers import tiny
+from tests.helpers.compilation import compile_quickly
 
 CARD = TaskCard("sums", prefix="1+1=2\n", stop=("\n",), stop_after=(" END",), max_new_tokens=8)
 
@@ -190,6 +191,7 @@ class EngineTest(absltest.TestCase):
         cache = jax.config.jax_compilation_cache_dir
         self.addCleanup(jax.config.update, "jax_compilation_cache_dir", cache)
         self.addCleanup(setattr, logging.getLogger(), "handlers", logging.getLogger().handlers[:])
+        compile_quickly(self)
         self.folder = pathlib.Path(self.create_tempdir().full_path)
         self.gin = tiny.write_run(self.folder)
         self.files = layout.Workdir(self.folder / "run")
