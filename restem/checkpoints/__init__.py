@@ -6,6 +6,7 @@ import functools
 import logging
 
 from restem.checkpoints import (
+    fused,
     gguf,
     gguf_config,
     hf,
@@ -93,7 +94,8 @@ def _load_hf(path: str, dtype: str, shardings: tensors.Shardings):
     config = hf_config.config(folder)
     vocabulary = hf_vocabulary.from_hf(path)
     template = names.of(config).hf
-    params = tensors.stream(config, folder, template=template, dtype=dtype, shardings=shardings)
+    source = fused.SplitSource(folder, config) if names.of(config).fused else folder
+    params = tensors.stream(config, source, template=template, dtype=dtype, shardings=shardings)
     return config, params, vocabulary, hub_config.from_hf(path)
 
 

@@ -101,19 +101,32 @@ def stored_tensors(
 
     family = names.of(config)
     target = np.dtype(jax.numpy.dtype(dtype))
+
+    def find(path: str) -> Any:
+        return functools.reduce(lambda tree, key: tree[key], path.split("/"), params)
+
+    def stored(path: str, layer: int) -> np.ndarray:
+        one = find(path)
+        if path.startswith("layers/"):
+            one = jax.tree.map(lambda x: x[layer], one)
+        if isinstance(one, lora.Adapted):
+            one = one.base.astype(jax.numpy.float32) + lora.difference(one)
+        ours = np.asarray(one).astype(target)
+        return np.ascontiguousarray(names.layout(path, ours.shape).to_stored(ours))
+
+    in_fused = {path for paths in family.fused.values() for path in paths}
     for path, template in family.hf.items():
         try:
-            leaf: Any = functools.reduce(lambda tree, key: tree[key], path.split("/"), params)
+            find(path)
         except KeyError:  # optional, such as the head of a tied model
             continue
-        layout = names.LAYOUTS[path]
-        stacked = path.startswith("layers/")
-        for layer in range(config.num_layers if stacked else 1):
-            one = jax.tree.map(lambda x, i=layer: x[i], leaf) if stacked else leaf
-            if isinstance(one, lora.Adapted):
-                one = one.base.astype(jax.numpy.float32) + lora.difference(one)
-            ours = np.asarray(one).astype(target)
-            yield template.format(layer=layer), np.ascontiguousarray(layout.to_stored(ours))
+        if path not in in_fused:
+            for layer in range(config.num_layers if path.startswith("layers/") else 1):
+                yield template.format(layer=layer), stored(path, layer)
+    for template, paths in family.fused.items():
+        for layer in range(config.num_layers):
+            parts = [stored(path, layer) for path in paths]
+            yield template.format(layer=layer), np.concatenate(parts)
 
 
 def _write_tensors(policy: Policy, folder: Path, dtype: str, shard_bytes: int) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from restem.checkpoints import names
+from restem.checkpoints import hf_rope, names
 from restem.checkpoints.hf import HFFolder
 from restem.errors import UserError
-from restem.models.config import Activation, ModelConfig, RopeScaling
+from restem.models.config import Activation, ModelConfig
 
 # Values of fields that config.json leaves out: the defaults of each family's class in transformers.
 _LLAMA_DEFAULTS = {
@@ -43,6 +43,16 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "max_position_embeddings": 32_768,
         "max_window_layers": 28,
     },
+    "smollm3": {
+        **_LLAMA_DEFAULTS,
+        "num_key_value_heads": 4,
+        "tie_word_embeddings": True,
+        "rope_theta": 2_000_000.0,
+        "max_position_embeddings": 32_768,
+        "no_rope_layer_interval": 4,
+    },
+    "olmo2": {**_LLAMA_DEFAULTS, "rms_norm_eps": 1e-5},
+    "phi3": {**_LLAMA_DEFAULTS, "rms_norm_eps": 1e-5, "max_position_embeddings": 4096},
     "gemma": _GEMMA_DEFAULTS,
     "gemma2": {
         **_GEMMA2_DEFAULTS,
@@ -70,6 +80,8 @@ _ACTIVATIONS: Mapping[str, Activation] = {
 _REQUIRED = (
     "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
 )  # fmt: skip
+_WINDOW_SWITCH = ("qwen2", "qwen3", "smollm3")
+"""Families whose config.json says whether the sliding window is used."""
 _REFUSED = {
     "mlp_bias": "biases in the feed-forward block",
     "use_bidirectional_attention": "bidirectional attention",
@@ -100,7 +112,7 @@ def config(folder: HFFolder) -> ModelConfig:
         )
     scalar = raw.get("query_pre_attn_scalar") if family in ("gemma2", "gemma3") else None
     head_dim = raw.get("head_dim", raw["hidden_size"] // heads)
-    rope = _rope(raw, family, where)
+    rope = hf_rope.read(raw, family, head_dim, where)
     window, local_layers = _windows(raw, family, num_layers)
     return ModelConfig(
         vocab_size=raw["vocab_size"],
@@ -111,7 +123,7 @@ def config(folder: HFFolder) -> ModelConfig:
         head_dim=head_dim,
         mlp_dim=raw["intermediate_size"],
         family=family,
-        max_length=raw["max_position_embeddings"],
+        max_length=hf_rope.max_length(raw, rope["rope_scaling"]),
         norm_eps=raw["rms_norm_eps"],
         norm_offset=1.0 if gemma else 0.0,
         activation=_ACTIVATIONS[activation],
@@ -122,9 +134,11 @@ def config(folder: HFFolder) -> ModelConfig:
         attention_softcap=raw.get("attn_logit_softcapping") if family == "gemma2" else None,
         final_softcap=raw.get("final_logit_softcapping") if gemma else None,
         query_scale=None if scalar is None else scalar**-0.5,
-        qk_norm=family in ("qwen3", "gemma3"),
+        qk_norm=family in ("qwen3", "gemma3", "olmo2"),
+        qk_norm_over="all" if family == "olmo2" else "head",
         qkv_bias=family == "qwen2",
-        post_norms=family in ("gemma2", "gemma3"),
+        pre_norms=family != "olmo2",
+        post_norms=family in ("gemma2", "gemma3", "olmo2"),
         **rope,
     )
 
@@ -154,60 +168,28 @@ def _with_defaults(raw: Mapping[str, Any], where: Any) -> tuple[str, dict[str, A
     return family, raw
 
 
-def _rope(raw: Mapping[str, Any], family: str, where) -> dict[str, Any]:
-    """Returns the rotary fields of `ModelConfig`, from any of the three forms in use."""
-    parameters = raw.get("rope_parameters")
-    local_theta = raw.get("rope_local_base_freq")
-    if parameters and "full_attention" in parameters:
-        local = parameters.get("sliding_attention") or {}
-        local_theta = local.get("rope_theta", local_theta)
-        if local.get("rope_type", "default") != "default":
-            raise UserError(f"{where}: rope scaling of sliding layers is not supported")
-        parameters = parameters["full_attention"]
-    scaling = parameters or raw.get("rope_scaling") or {}
-    theta = scaling.get("rope_theta", raw["rope_theta"])
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
-    if scaling.get("partial_rotary_factor", raw.get("partial_rotary_factor", 1.0)) != 1.0:
-        raise UserError(f"{where}: partial rotary embeddings are not supported")
-    if kind == "default":
-        rope_scaling = None
-    elif kind == "linear":
-        rope_scaling = RopeScaling("linear", factor=scaling["factor"])
-    elif kind == "llama3":
-        rope_scaling = RopeScaling(
-            "llama3",
-            factor=scaling["factor"],
-            low_freq_factor=scaling["low_freq_factor"],
-            high_freq_factor=scaling["high_freq_factor"],
-            original_length=scaling["original_max_position_embeddings"],
-        )
-    else:
-        raise UserError(f"{where}: rope scaling {kind!r} is not supported (linear, llama3 are)")
-    return {
-        "rope_theta": theta,
-        "rope_scaling": rope_scaling,
-        "rope_local_theta": local_theta if family == "gemma3" else None,
-    }
-
-
 def _windows(
     raw: Mapping[str, Any], family: str, num_layers: int
 ) -> tuple[int | None, tuple[bool, ...]]:
     """Returns the sliding window in tokens, and which layers have it."""
     window = raw.get("sliding_window")
-    if window is None or family in ("llama", "gemma"):
+    if window is None or family in ("llama", "olmo2", "gemma"):
         return None, ()
-    if family in ("qwen2", "qwen3") and not raw.get("use_sliding_window", False):
+    if family in _WINDOW_SWITCH and not raw.get("use_sliding_window", False):
+        return None, ()
+    if family == "phi3" and window >= raw["max_position_embeddings"]:
         return None, ()
     if "layer_types" in raw:
         local = tuple(kind == "sliding_attention" for kind in raw["layer_types"])
-    elif family == "mistral":
+    elif family in ("mistral", "phi3"):
         local = (True,) * num_layers
     elif family == "gemma2":
         local = tuple(layer % 2 == 0 for layer in range(num_layers))
     elif family == "gemma3":
         pattern = raw.get("_sliding_window_pattern", raw["sliding_window_pattern"])
         local = tuple((layer + 1) % pattern != 0 for layer in range(num_layers))
+    elif family == "smollm3":
+        local = hf_rope.unrotated(raw)
     else:
         local = tuple(layer >= raw["max_window_layers"] for layer in range(num_layers))
     return (window, local) if any(local) else (None, ())
@@ -232,23 +214,21 @@ def to_hf_config(config: ModelConfig) -> dict[str, Any]:
         "num_key_value_heads": config.num_kv_heads,
         "head_dim": config.head_dim,
         "intermediate_size": config.mlp_dim,
-        "max_position_embeddings": config.max_length,
         "rms_norm_eps": config.norm_eps,
         "hidden_act": activation,
         "tie_word_embeddings": config.tied_head,
-        "rope_theta": config.rope_theta,
-        "rope_scaling": _rope_scaling_dict(config.rope_scaling),
         "attention_bias": config.qkv_bias,
         "sliding_window": config.window,
+        **hf_rope.write(config),
     }
     if config.family.startswith("gemma"):
         raw["hidden_activation"] = activation
     if config.has_local_layers:
         kinds = {True: "sliding_attention", False: "full_attention"}
         raw["layer_types"] = [kinds[local] for local in config.local_layers]
-    if config.family in ("qwen2", "qwen3"):
+    if config.family in _WINDOW_SWITCH:
         raw["use_sliding_window"] = config.has_local_layers
-        if config.has_local_layers:
+        if config.has_local_layers and config.family != "smollm3":
             raw["max_window_layers"] = config.local_layers.index(True)
     if config.family in ("gemma2", "gemma3"):
         scale = config.head_dim**-0.5 if config.query_scale is None else config.query_scale
@@ -261,16 +241,3 @@ def to_hf_config(config: ModelConfig) -> dict[str, Any]:
     if config.family == "gemma3":
         raw["rope_local_base_freq"] = config.rope_local_theta
     return raw
-
-
-def _rope_scaling_dict(scaling: RopeScaling | None) -> dict[str, Any] | None:
-    if scaling is None:
-        return None
-    fields = {"rope_type": scaling.kind, "factor": scaling.factor}
-    if scaling.kind == "llama3":
-        fields |= {
-            "low_freq_factor": scaling.low_freq_factor,
-            "high_freq_factor": scaling.high_freq_factor,
-            "original_max_position_embeddings": scaling.original_length,
-        }
-    return fields

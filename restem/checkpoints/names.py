@@ -66,7 +66,7 @@ _TO_HEADS = Layout(((1, 2), (0,)))
 _FROM_HEADS = Layout(((2,), (0, 1)))
 _HEADS_BIAS = Layout(((0, 1),))
 
-LAYOUTS: Mapping[str, Layout] = {
+_LAYOUTS: Mapping[str, Layout] = {
     "embedding": _TABLE,
     "final_norm": _AS_IS,
     "head": _TRANSPOSED,
@@ -87,6 +87,19 @@ LAYOUTS: Mapping[str, Layout] = {
     "layers/post_attention_norm": _AS_IS,
     "layers/post_mlp_norm": _AS_IS,
 }
+
+
+def layout(path: str, shape: Sequence[int]) -> Layout:
+    """Returns how a leaf is stored, one layer of it if it is a stack.
+
+    Args:
+      path: of the leaf, such as "layers/attention/query".
+      shape: of the leaf, or of one layer of it.
+    """
+    if path.endswith("norm") and len(shape) == 2:  # over all heads together
+        return _HEADS_BIAS
+    return _LAYOUTS[path]
+
 
 _HF = {
     "embedding": "model.embed_tokens.weight",
@@ -114,6 +127,12 @@ _HF_FOUR_NORMS = {
     "layers/mlp_norm": "model.layers.{layer}.pre_feedforward_layernorm.weight",
     "layers/post_mlp_norm": "model.layers.{layer}.post_feedforward_layernorm.weight",
 }
+_PHI_FUSED = {
+    "model.layers.{layer}.self_attn.qkv_proj.weight": (
+        "layers/attention/query", "layers/attention/key", "layers/attention/value",
+    ),
+    "model.layers.{layer}.mlp.gate_up_proj.weight": ("layers/mlp/gate", "layers/mlp/up"),
+}  # fmt: skip
 _GGUF = {
     "embedding": "token_embd.weight",
     "final_norm": "output_norm.weight",
@@ -147,6 +166,9 @@ class Family:
     """Leaf -> name in a Hugging Face folder, with {layer}."""
     gguf: Mapping[str, str] = dataclasses.field(default_factory=lambda: _GGUF)
     """Leaf -> name in a GGUF file, with {layer}."""
+    fused: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    """Name of a fused tensor in a Hugging Face folder -> the leaves whose rows it holds, in order;
+    `hf` gives each of them a name that only restem uses."""
     gguf_interleaved: bool = False
     """Whether GGUF permutes the rows of q and k, for rotary embeddings that pair neighbours."""
     gguf_norm_offset: float = 0.0
@@ -158,6 +180,9 @@ FAMILIES: Mapping[str, Family] = {
     "mistral": Family("MistralForCausalLM", _HF, gguf_interleaved=True),
     "qwen2": Family("Qwen2ForCausalLM", _HF),
     "qwen3": Family("Qwen3ForCausalLM", _HF),
+    "smollm3": Family("SmolLM3ForCausalLM", _HF),
+    "olmo2": Family("Olmo2ForCausalLM", _HF_FOUR_NORMS),
+    "phi3": Family("Phi3ForCausalLM", _HF, fused=_PHI_FUSED),
     "gemma": Family("GemmaForCausalLM", _HF, gguf_norm_offset=1.0),
     "gemma2": Family("Gemma2ForCausalLM", _HF_FOUR_NORMS, gguf_norm_offset=1.0),
     "gemma3": Family("Gemma3ForCausalLM", _HF_FOUR_NORMS, gguf_norm_offset=1.0),

@@ -65,6 +65,11 @@ def write(policy: Policy, folder: Path) -> None:
     origin = policy.adapter
     if origin is None:
         raise UserError(f"{policy.reference} carries no adapter to write")
+    if names.of(policy.config).fused:
+        raise UserError(
+            f"{policy.config.family} keeps projections in fused tensors, which adapters of peft"
+            " cannot split: export the merged weights, without --adapter"
+        )
     from safetensors.numpy import save_file
 
     form = origin.form

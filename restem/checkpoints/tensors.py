@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from restem import models
-from restem.checkpoints.names import LAYOUTS
+from restem.checkpoints.names import layout as layout_of
 from restem.errors import UserError
 from restem.models.config import ModelConfig
 
@@ -160,7 +160,7 @@ def check_names(
         )
     for name, path in wanted.items():
         shape = ours[path].shape[1:] if path.startswith("layers/") else ours[path].shape
-        stored = LAYOUTS[path].stored_shape(shape)
+        stored = layout_of(path, shape).stored_shape(shape)
         if tuple(available[name]) != stored:
             raise UserError(
                 f"{source.path}: {name} has shape {list(available[name])}, but the config says "
@@ -185,7 +185,7 @@ class _Reader:
 
     def read(self, shape: Sequence[int], index: Sequence[slice], out: np.ndarray) -> None:
         """Reads `index` of one of our arrays of `shape` into `out`, which has that part's shape."""
-        layout = LAYOUTS[self.path]
+        layout = layout_of(self.path, shape)
         axis = layout.order[0]
         start, stop, _ = index[axis].indices(shape[axis])
 

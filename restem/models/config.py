@@ -13,8 +13,10 @@ Activation = Literal["silu", "gelu_tanh", "gelu"]
 class RopeScaling:
     """How rotary frequencies are scaled for contexts beyond the pretraining length."""
 
-    kind: Literal["linear", "llama3"]
-    """"linear" divides every frequency by `factor`; "llama3" only the low ones (Llama 3.1)."""
+    kind: Literal["linear", "llama3", "yarn", "longrope"]
+    """"linear" divides every frequency by `factor`; "llama3" only the low ones (Llama 3.1); "yarn"
+    does so by a ramp over the dimensions (Peng et al. 2023); "longrope" divides each by a number
+    of its own (Phi)."""
     factor: float = 1.0
     """Ratio of the new context length to the old one."""
     low_freq_factor: float = 1.0
@@ -22,15 +24,27 @@ class RopeScaling:
     high_freq_factor: float = 4.0
     """llama3: wavelengths below original_length / high_freq_factor are unchanged."""
     original_length: int = 8192
-    """llama3: context length of pretraining, in tokens."""
+    """llama3, yarn, longrope: context length of pretraining, in tokens."""
+    beta_fast: float = 32.0
+    """yarn: dimensions that turn more often than this in `original_length` are unchanged."""
+    beta_slow: float = 1.0
+    """yarn: dimensions that turn less often than this are divided by `factor`."""
+    truncate: bool = True
+    """yarn: whether the ends of the ramp are rounded to whole dimensions."""
+    short_factors: tuple[float, ...] = ()
+    """longrope: divisors of the frequencies for texts of up to `original_length` tokens."""
+    long_factors: tuple[float, ...] = ()
+    """longrope: divisors for longer texts, which are only kept for export."""
+    attention_factor: float | None = None
+    """yarn, longrope: factor of rotated queries and keys; None: the one of the paper."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """A decoder-only transformer.
 
-    The defaults are those of Llama. Mistral, Qwen 2.5 and 3, Gemma 1 to 3 and PaLM differ from it
-    only in the fields below.
+    The defaults are those of Llama. Mistral, Qwen 2.5 and 3, Gemma 1 to 3, SmolLM3, OLMo 2, Phi-3
+    and 4 and PaLM differ from it only in the fields below.
     """
 
     vocab_size: int
@@ -67,6 +81,10 @@ class ModelConfig:
     """Whether embeddings are multiplied by sqrt(embed_dim), rounded to `dtype` (Gemma, PaLM)."""
     rope_theta: float = 10_000.0
     """Base of the rotary frequencies."""
+    rotary_dim: int | None = None
+    """Leading dimensions of a head that are rotated; None is all (Phi-4-mini rotates 3 of 4)."""
+    unrotated_layers: tuple[bool, ...] = ()
+    """Flags of the layers without rotary embedding, one per layer; empty means none (SmolLM3)."""
     rope_scaling: RopeScaling | None = None
     """Scaling of the rotary frequencies; with `rope_local_theta`, of global layers only."""
     rope_local_theta: float | None = None
@@ -82,12 +100,15 @@ class ModelConfig:
     query_scale: float | None = None
     """Factor of the queries; None is head_dim ** -0.5."""
     qk_norm: bool = False
-    """Whether queries and keys are normalised per head before the rotary embedding (Qwen 3,
-    Gemma 3)."""
+    """Whether queries and keys are normalised before the rotary embedding (Qwen 3, Gemma 3)."""
+    qk_norm_over: Literal["head", "all"] = "head"
+    """Whether that norm is of each head or of all heads together (OLMo 2)."""
     qkv_bias: bool = False
     """Whether the query, key and value projections have biases (Qwen 2.5)."""
+    pre_norms: bool = True
+    """Whether the input of each block is normalised; OLMo 2 normalises only the output."""
     post_norms: bool = False
-    """Whether the output of each block is normalised before it is added (Gemma 2 and 3)."""
+    """Whether the output of each block is normalised before it is added (Gemma 2 and 3, OLMo 2)."""
     parallel_layers: bool = False
     """Whether attention and feed-forward block read the same normalised input (PaLM)."""
     dtype: str = "float32"
@@ -106,10 +127,10 @@ class ModelConfig:
             raise ValueError(
                 f"num_heads={self.num_heads} is not a multiple of num_kv_heads={self.num_kv_heads}"
             )
-        if self.local_layers and len(self.local_layers) != self.num_layers:
-            raise ValueError(
-                f"local_layers has {len(self.local_layers)} flags for {self.num_layers} layers"
-            )
+        for name in ("local_layers", "unrotated_layers"):
+            flags = getattr(self, name)
+            if flags and len(flags) != self.num_layers:
+                raise ValueError(f"{name} has {len(flags)} flags for {self.num_layers} layers")
         if any(self.local_layers) and self.window is None:
             raise ValueError("local_layers is set, but window is not")
 
@@ -131,8 +152,11 @@ class ModelConfig:
         """Returns the config that `to_dict` describes."""
         fields = dict(fields)
         if fields.get("rope_scaling"):
-            fields["rope_scaling"] = RopeScaling(**fields["rope_scaling"])
-        fields["local_layers"] = tuple(fields.get("local_layers", ()))
+            listed = fields["rope_scaling"]
+            tuples = {k: tuple(listed.get(k, ())) for k in ("short_factors", "long_factors")}
+            fields["rope_scaling"] = RopeScaling(**{**listed, **tuples})
+        for name in ("local_layers", "unrotated_layers"):
+            fields[name] = tuple(fields.get(name, ()))
         return cls(**fields)
 
     @property
@@ -142,8 +166,10 @@ class ModelConfig:
         if self.qkv_bias:
             attention += self.head_dim * (self.num_heads + 2 * self.num_kv_heads)
         if self.qk_norm:
-            attention += 2 * self.head_dim
+            per_head = self.qk_norm_over == "head"
+            attention += self.head_dim * (2 if per_head else self.num_heads + self.num_kv_heads)
         mlp = self.embed_dim * self.mlp_dim * (3 if self.gated_mlp else 2)
-        norms = self.embed_dim * (1 if self.parallel_layers else 2) * (2 if self.post_norms else 1)
+        blocks = 1 if self.parallel_layers else 2
+        norms = self.embed_dim * blocks * (self.pre_norms + self.post_norms)
         ends = self.vocab_size * self.embed_dim * (1 if self.tied_head else 2) + self.embed_dim
         return self.num_layers * (attention + mlp + norms) + ends

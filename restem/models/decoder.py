@@ -101,19 +101,20 @@ def _dense(
 def _norm(
     module: nn.Module,
     name: str,
-    x: Float[Array, "*axes width"],
+    x: Float[Array, "*shape"],
     *,
-    axis: str = "embed",
+    axes: tuple[str, ...] = ("embed",),
     centred: bool = False,
-) -> Float[Array, "*axes width"]:
-    """Applies RMS norm to the last axis, in float32; `centred` subtracts the mean first."""
+) -> Float[Array, "*shape"]:
+    """Applies RMS norm to the last axes, in float32; `centred` subtracts the mean first."""
     config = module.config
     init = nn.initializers.constant(1.0 - config.norm_offset)
-    scale = _param(module, name, init, (axis,), (x.shape[-1],))
+    scale = _param(module, name, init, axes, x.shape[-len(axes) :])
+    over = tuple(range(-len(axes), 0))
     y = x.astype(jnp.float32)
     if centred:
-        y = y - y.mean(axis=-1, keepdims=True)
-    y = y * jax.lax.rsqrt(jnp.square(y).mean(axis=-1, keepdims=True) + config.norm_eps)
+        y = y - y.mean(axis=over, keepdims=True)
+    y = y * jax.lax.rsqrt(jnp.square(y).mean(axis=over, keepdims=True) + config.norm_eps)
     return (y * (config.norm_offset + scale.astype(jnp.float32))).astype(x.dtype)
 
 
@@ -126,7 +127,7 @@ class Attention(nn.Module):
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
-        angles: Float[Array, "batch length half_head"],
+        rotary: attention.Rotary,
         positions: Int[Array, "batch length"],
         segments: Int[Array, "batch length"] | None,
         cached: tuple[attention.Keys | attention.GroupedKeys, ...],
@@ -136,7 +137,7 @@ class Attention(nn.Module):
 
         Args:
           x: normalised input of the layer.
-          angles: rotary angles of the block's positions, in radians.
+          rotary: rotary embedding of the block's positions.
           positions: positions of the block's tokens.
           segments: segments of the block's tokens, or None.
           cached: this layer's keys and values of the tokens read before.
@@ -162,10 +163,14 @@ class Attention(nn.Module):
         keys = project("key", c.num_kv_heads, "kv_heads")
         values = project("value", c.num_kv_heads, "kv_heads")
         if c.qk_norm:
-            query = _norm(self, "query_norm", query, axis="head")
-            keys = _norm(self, "key_norm", keys, axis="head")
-        query = attention.rotate(query, angles)
-        keys = attention.rotate(keys, angles)
+            per_head = c.qk_norm_over == "head"
+            axes = {"query": ("head",), "key": ("head",)}
+            if not per_head:
+                axes = {"query": ("heads", "head"), "key": ("kv_heads", "head")}
+            query = _norm(self, "query_norm", query, axes=axes["query"])
+            keys = _norm(self, "key_norm", keys, axes=axes["key"])
+        query = attention.rotate(query, rotary)
+        keys = attention.rotate(keys, rotary)
         scale = c.head_dim**-0.5 if c.query_scale is None else c.query_scale
         query = query * jnp.asarray(scale, query.dtype)
 
@@ -227,7 +232,7 @@ class Layer(nn.Module):
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
-        angles: Float[Array, "batch length half_head"],
+        rotary: attention.Rotary,
         positions: Int[Array, "batch length"],
         segments: Int[Array, "batch length"] | None,
         cached: tuple[attention.Keys | attention.GroupedKeys, ...],
@@ -242,15 +247,15 @@ class Layer(nn.Module):
         attend = Attention(c, name="attention")
         mlp = Mlp(c, name="mlp")
 
-        y = _norm(self, "attention_norm", x, centred=centred)
-        attended, block = attend(y, angles, positions, segments, cached, is_local)
+        y = _norm(self, "attention_norm", x, centred=centred) if c.pre_norms else x
+        attended, block = attend(y, rotary, positions, segments, cached, is_local)
         if c.post_norms:
             attended = _norm(self, "post_attention_norm", attended, centred=centred)
         if c.parallel_layers:
             fed = mlp(y)
         else:
             x = x + attended
-            fed = mlp(_norm(self, "mlp_norm", x, centred=centred))
+            fed = mlp(_norm(self, "mlp_norm", x, centred=centred) if c.pre_norms else x)
         if c.post_norms:
             fed = _norm(self, "post_mlp_norm", fed, centred=centred)
         x = x + attended + fed if c.parallel_layers else x + fed
@@ -340,17 +345,25 @@ def forward(
         local_angles = at * attention.inverse_frequencies(config, local=True)
     cache_arrays = tuple(map(_arrays, caches))
 
+    factor = attention.rotary_factor(config)
+
     def layer(x, scanned):
-        layer_params, is_local, layer_caches = scanned
-        layer_angles = angles
+        layer_params, is_local, is_unrotated, layer_caches = scanned
+        rotary = attention.Rotary(angles, factor)
         if config.rope_local_theta is not None:
-            layer_angles = jnp.where(is_local, local_angles, angles)
+            rotary = rotary.replace(angles=jnp.where(is_local, local_angles, angles))
+        if any(config.unrotated_layers):
+            rotary = rotary.replace(angles=jnp.where(is_unrotated, 0.0, rotary.angles))
+        if factor != 1.0:  # of layers whose frequencies are scaled
+            is_plain = is_unrotated if config.rope_local_theta is None else is_local
+            rotary = rotary.replace(factor=jnp.where(is_plain, 1.0, factor))
         cached = tuple(map(_keys, caches, layer_caches))
         return Layer(config).apply(
-            {"params": layer_params}, x, layer_angles, positions, segments, cached, is_local
+            {"params": layer_params}, x, rotary, positions, segments, cached, is_local
         )
 
-    local_layers = config.local_layers or (False,) * config.num_layers
+    none = (False,) * config.num_layers
+    local_layers, unrotated_layers = config.local_layers or none, config.unrotated_layers or none
     layers = params["layers"]
     if isinstance(layers, tuple):
         blocks = []
@@ -360,7 +373,7 @@ def forward(
                 cache_arrays,
                 is_leaf=_is_pair,
             )
-            x, block = layer(x, (layer_params, local_layers[i], of_layer))
+            x, block = layer(x, (layer_params, local_layers[i], unrotated_layers[i], of_layer))
             blocks.append(block)
         keys: Any = tuple(b[0] for b in blocks)
         values: Any = tuple(b[1] for b in blocks)
@@ -374,7 +387,8 @@ def forward(
                 "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
             }[config.remat]
             body = jax.checkpoint(layer, policy=policy, prevent_cse=False)
-        x, (keys, values) = jax.lax.scan(body, x, (layers, jnp.asarray(local_layers), cache_arrays))
+        flags = jnp.asarray(local_layers), jnp.asarray(unrotated_layers)
+        x, (keys, values) = jax.lax.scan(body, x, (layers, *flags, cache_arrays))
     hidden = _end(params, config, x, "norm")
     return Forward(hidden=hidden, block=KVCache(keys=keys, values=values, positions=positions))
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
+from restem.models.attention import Rotary
 from restem.models.config import ModelConfig
 from restem.models.decoder import Ends, Layer, Params
 
@@ -26,8 +27,8 @@ def _boxed_params(config: ModelConfig, key: Key[Array, ""]) -> Params:
         return variables
 
     def layer(key):
-        angles = jnp.zeros((1, 1, config.head_dim // 2))
-        return Layer(config).init(key, hidden, angles, tokens, None, (), False)["params"]
+        rotary = Rotary(jnp.zeros((1, 1, (config.rotary_dim or config.head_dim) // 2)))
+        return Layer(config).init(key, hidden, rotary, tokens, None, (), False)["params"]
 
     layers = jax.vmap(layer)(jax.random.split(layers_key, config.num_layers))
     return {**ends(ends_key), "layers": layers}

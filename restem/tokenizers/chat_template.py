@@ -15,10 +15,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from etils import epath
-
 from restem.errors import UserError
 from restem.records import CHAT_DATE
+from restem.tokenizers.hub_config import HubConfig
 
 Message = Mapping[str, str]
 """A turn: {"role": "system", "user" or "assistant", "content": its text}."""
@@ -110,39 +109,13 @@ def _compiled(source: str):
     return environment.from_string(source)
 
 
-def from_hf(folder: epath.Path, settings: Mapping[str, Any]) -> ChatTemplate | None:
-    """Returns the chat template of a Hugging Face folder, or None.
-
-    Args:
-      folder: the folder.
-      settings: content of its `tokenizer_config.json`.
-    """
-    path = folder / "chat_template.jinja"
-    source = path.read_text() if path.exists() else settings.get("chat_template")
-    if source is None and (folder / "chat_template.json").exists():
-        source = json.loads((folder / "chat_template.json").read_text()).get("chat_template")
-    if isinstance(source, list):  # several, such as one for the use of tools
-        source = {entry["name"]: entry["template"] for entry in source}
-    if isinstance(source, Mapping):
-        source = source.get("default")
-    if not isinstance(source, str):
+def of_hub(hub: HubConfig) -> ChatTemplate | None:
+    """Returns the chat template among the files of a published model, or None."""
+    if hub.chat_template is None:
         return None
     spelled = {
         name: token["content"] if isinstance(token, Mapping) else token
         for name in _SPECIAL_TOKENS
-        if (token := settings.get(name)) is not None
+        if (token := hub.tokenizer.get(name)) is not None
     }
-    return ChatTemplate(source, spelled)
-
-
-def from_gguf(metadata: Mapping[str, Any]) -> ChatTemplate | None:
-    """Returns the chat template in the metadata of a GGUF file, or None."""
-    source = metadata.get("tokenizer.chat_template")
-    if not isinstance(source, str):
-        return None
-    tokens = metadata["tokenizer.ggml.tokens"]
-    names = {"bos": "bos", "eos": "eos", "unknown": "unk", "seperator": "sep", "padding": "pad"}
-    ids = {
-        ours: metadata.get(f"tokenizer.ggml.{theirs}_token_id") for theirs, ours in names.items()
-    }
-    return ChatTemplate(source, {f"{n}_token": tokens[i] for n, i in ids.items() if i is not None})
+    return ChatTemplate(hub.chat_template, spelled)

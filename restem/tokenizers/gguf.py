@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from restem.errors import UserError
-from restem.tokenizers import chat_template
+from restem.tokenizers import chat_template, hub_config
 from restem.tokenizers.sentencepiece import SentencePieceVocabulary
 from restem.tokenizers.tokenizer_json import TokenizersVocabulary
 from restem.tokenizers.vocabulary import END_TOKENS, SPACE, Specials, Vocabulary
@@ -85,7 +85,7 @@ def from_gguf(metadata: Mapping[str, Any], *, source: str = "GGUF file") -> Voca
         pad_id=get("padding_token_id", min(eos_ids)),
         add_bos=bool(get("add_bos_token", kind == "llama" or get("pre") == "llama-bpe")),
     )
-    template = chat_template.from_gguf(metadata)
+    template = chat_template.of_hub(hub_config.from_gguf(metadata))
     if kind == "gpt2":
         pre = get("pre", "default")
         if pre not in _PRE_TOKENIZERS:

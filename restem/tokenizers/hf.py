@@ -10,7 +10,7 @@ from typing import Any
 from etils import epath
 
 from restem.errors import UserError
-from restem.tokenizers import chat_template
+from restem.tokenizers import chat_template, hub_config
 from restem.tokenizers.sentencepiece import SentencePieceVocabulary, parse_model
 from restem.tokenizers.tokenizer_json import TokenizersVocabulary, new_tokenizer
 from restem.tokenizers.vocabulary import END_TOKENS, Specials, Vocabulary
@@ -77,7 +77,7 @@ def from_hf(folder: epath.PathLike) -> Vocabulary:
         pad_id=min(eos_ids) if pad_id is None else pad_id,
         add_bos=bool(add_bos),
     )
-    return file.kind(file.model, specials, chat_template.from_hf(folder, settings))
+    return file.kind(file.model, specials, chat_template.of_hub(hub_config.from_hf(folder)))
 
 
 def _model_file(folder: epath.Path) -> _ModelFile:

@@ -57,6 +57,19 @@ class FolderTest(parameterized.TestCase):
         np.testing.assert_array_equal(params["layers"]["mlp"]["down"][0], down.T)
         np.testing.assert_array_equal(params["head"], tensors["lm_head.weight"].T)
 
+    def test_parts_of_fused_tensors(self):
+        small_models.write_folder("phi3", self.folder)
+        tensors = load_file(self.folder / "model.safetensors")
+        fused = tensors["model.layers.1.self_attn.qkv_proj.weight"]  # 4 + 2 + 2 heads of 8
+        attention = checkpoints.load(f"hf:{self.folder}").params["layers"]["attention"]
+        np.testing.assert_array_equal(attention["query"][1, :, 3, 5], fused[3 * 8 + 5])
+        np.testing.assert_array_equal(attention["key"][1, :, 1, 5], fused[32 + 8 + 5])
+        np.testing.assert_array_equal(attention["value"][1, :, 0, 2], fused[48 + 2])
+        tensors["model.layers.1.self_attn.qkv_proj.weight"] = fused[:-1]
+        save_file(tensors, self.folder / "model.safetensors")
+        with self.assertRaisesRegex(UserError, "qkv_proj.weight has shape .*do not belong"):
+            checkpoints.load(f"hf:{self.folder}")
+
     def test_shards(self):
         small_models.write_folder("llama", self.folder)
         whole = checkpoints.load(f"hf:{self.folder}")
@@ -135,7 +148,7 @@ class FolderTest(parameterized.TestCase):
         original = (self.folder / "config.json").read_text()
         for message, changes in (
             ("model_type 'mamba' is not supported", {"model_type": "mamba"}),
-            ("rope scaling 'yarn' is not supported", {"rope_scaling": {"rope_type": "yarn"}}),
+            ("rope scaling 'dynamic' is not supported", {"rope_scaling": {"rope_type": "dynamic"}}),
             ("activation 'relu2' is not supported", {"hidden_act": "relu2"}),
             ("mlp_bias is set", {"mlp_bias": True}),
             ("attention_bias is supported for qwen2 only", {"attention_bias": True}),
@@ -189,7 +202,10 @@ class ExportTest(parameterized.TestCase):
         self.assertEqual(again.vocabulary.specials, policy.vocabulary.specials)
         self.assertEqual(again.vocabulary.encode("a b</s>"), policy.vocabulary.encode("a b</s>"))
 
-    @parameterized.parameters("llama_tied_llama3_rope", "qwen2_windows", "gemma2", "gemma3")
+    @parameterized.parameters(
+        "llama_tied_llama3_rope", "llama_yarn", "qwen2_windows", "smollm3_yarn", "olmo2", "phi3",
+        "phi4_mini", "gemma2", "gemma3",
+    )  # fmt: skip
     def test_transformers_loads_it(self, name):
         require_transformers(self)
         from tests.golden.make_small_models import reference_logits

@@ -35,6 +35,10 @@ _LLAMA3_ROPE = {
     "original_max_position_embeddings": 16,
 }
 _GEMMA = {"hidden_activation": "gelu_pytorch_tanh", "hidden_act": "gelu_pytorch_tanh"}
+_PHI_FUSED = {
+    "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
+}
 _SOFT_CAPS = {"attn_logit_softcapping": 5.0, "final_logit_softcapping": 4.0}
 
 # What transformers 4 wrote for each family; some also as transformers 5 writes it.
@@ -58,6 +62,38 @@ CONFIGS = {
         "max_window_layers": 1,
     },
     "qwen3": {"model_type": "qwen3", "rms_norm_eps": 1e-6},
+    "llama_yarn": {
+        "model_type": "llama", "rope_theta": 50.0,
+        "rope_scaling": {
+            "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16,
+            "beta_fast": 2.0, "beta_slow": 0.3,
+        },
+    },
+    "qwen2_yarn": {  # as the cards of Qwen 2.5 say
+        "model_type": "qwen2", "head_dim": None, "rope_theta": 200.0,
+        "rope_scaling": {"type": "yarn", "factor": 2.0, "original_max_position_embeddings": 32},
+    },
+    "smollm3": {
+        "model_type": "smollm3", "rope_theta": 500.0, "no_rope_layers": [1, 0, 1],
+        "tie_word_embeddings": True,
+    },
+    "smollm3_yarn": {
+        "model_type": "smollm3", "num_hidden_layers": 4, "tie_word_embeddings": False,
+        "use_sliding_window": True, "sliding_window": 7,
+        "rope_scaling": {
+            "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16,
+        },
+    },
+    "olmo2": {"model_type": "olmo2", "rms_norm_eps": 1e-6, "rope_theta": 500.0},
+    "phi3": {"model_type": "phi3", "head_dim": None, "sliding_window": 5},
+    "phi4_mini": {
+        "model_type": "phi3", "head_dim": None, "partial_rotary_factor": 0.75,
+        "tie_word_embeddings": True, "original_max_position_embeddings": 32,
+        "sliding_window": 1000, "rope_theta": 300.0,
+        "rope_scaling": {
+            "type": "longrope", "short_factor": [1.0, 1.3, 2.5], "long_factor": [1.0, 4.0, 9.0],
+        },
+    },
     "gemma": {"model_type": "gemma", "num_key_value_heads": 1, **_GEMMA},
     "gemma2": {
         "model_type": "gemma2", "sliding_window": 5, "query_pre_attn_scalar": 24, **_SOFT_CAPS,
@@ -116,17 +152,24 @@ def tensors(raw: dict, seed: str) -> dict[str, np.ndarray]:
                 bias = generator.normal(0, 0.5, rows * head_dim).astype(np.float32)
                 found[f"{at}self_attn.{name}_proj.bias"] = bias
         found[f"{at}self_attn.o_proj.weight"] = matrix(embed, heads * head_dim)
-        if kind in ("qwen3", "gemma3_text"):
-            found[f"{at}self_attn.q_norm.weight"] = scale(head_dim)
-            found[f"{at}self_attn.k_norm.weight"] = scale(head_dim)
+        if kind in ("qwen3", "gemma3_text", "olmo2"):
+            together = (heads, kv_heads) if kind == "olmo2" else (1, 1)
+            found[f"{at}self_attn.q_norm.weight"] = scale(together[0] * head_dim)
+            found[f"{at}self_attn.k_norm.weight"] = scale(together[1] * head_dim)
         found[f"{at}mlp.gate_proj.weight"] = matrix(mlp, embed)
         found[f"{at}mlp.up_proj.weight"] = matrix(mlp, embed)
         found[f"{at}mlp.down_proj.weight"] = matrix(embed, mlp)
         norms = ["input_layernorm", "post_attention_layernorm"]
         if kind in ("gemma2", "gemma3_text"):
             norms += ["pre_feedforward_layernorm", "post_feedforward_layernorm"]
+        if kind == "olmo2":
+            norms = ["post_attention_layernorm", "post_feedforward_layernorm"]
         for norm in norms:
             found[f"{at}{norm}.weight"] = scale(embed)
+        if kind == "phi3":
+            for fused, parts in _PHI_FUSED.items():
+                names = [f"{at}{part}.weight" for part in parts]
+                found[f"{at}{fused}.weight"] = np.concatenate([found.pop(n) for n in names])
     found["model.norm.weight"] = scale(embed)
     if not raw.get("tie_word_embeddings", gemma):
         found["lm_head.weight"] = matrix(raw["vocab_size"], embed)
