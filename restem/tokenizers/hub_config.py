@@ -1,8 +1,8 @@
 """What a published model carries besides config, weights and vocabulary.
 
-Chat template, special tokens and the defaults of generation change no logit, so nothing here
-trains or samples with them. They travel with a policy and its checkpoints so that an exported model
-carries those of the original.
+Chat template, special tokens and the defaults of generation change no logit. They travel with a
+policy and its checkpoints so that an exported model carries those of the original. Prompts of chats
+are written with the template (`tokenizers.chat_template`).
 """
 
 from __future__ import annotations
