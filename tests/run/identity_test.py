@@ -1,5 +1,7 @@
 """A folder belongs to one run, and one whose run made nothing is free."""
 
+import functools
+
 import gin
 from absl.testing import absltest
 from etils import epath
@@ -10,6 +12,7 @@ from restem.run import identity, layout
 from restem.runtime import storage
 from restem.steps.settings import SelectSettings, Settings
 from restem.steps.strategies import BestOfN
+from restem.training import optimizers
 
 ONE = {"seed": 0, "settings": {"select.cap": 10}, "versions": {"jax": "1"}}
 OTHER = {"seed": 1, "settings": {"select.cap": 4}, "versions": {"jax": "1"}}
@@ -146,6 +149,14 @@ class SettingsOfTest(absltest.TestCase):
         self.assertEqual(found["select.weight"], {"RewardWeight": {}})
         self.assertEqual(set(found), {f"select.{n}" for n in
                          ("keep", "distinct", "cap", "weight", "max_examples")})  # fmt: skip
+
+
+class PlainTest(absltest.TestCase):
+    def test_arguments_bound_to_a_function_count(self):
+        """Settings made in Python bind the optimizer's arguments without gin."""
+        rate = lambda rate: identity.plain(functools.partial(optimizers.adamw, learning_rate=rate))
+        self.assertEqual(rate(1e-5), {"adamw": {"learning_rate": 1e-5}})
+        self.assertNotEqual(rate(1e-5), rate(2e-5))
 
 
 if __name__ == "__main__":
