@@ -35,6 +35,7 @@ AXES = ("data", "fsdp", "tensor")
 
 RULES: Rules = (
     ("batch", ("data", "fsdp")),
+    ("chunks", None),
     ("length", None),
     ("embed", "fsdp"),
     ("embed_act", None),

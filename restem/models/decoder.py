@@ -367,13 +367,19 @@ def forward(
     layers = params["layers"]
     if isinstance(layers, tuple):
         blocks = []
+
+        # Layers of equal shapes are traced and lowered once.
+        @functools.partial(jax.jit, static_argnums=(1, 2))
+        def traced(x, is_local, is_unrotated, layer_params, layer_caches):
+            return layer(x, (layer_params, is_local, is_unrotated, layer_caches))
+
         for i, layer_params in enumerate(layers):
             of_layer = jax.tree.map(
                 lambda pair, i=i: _Pair(pair.keys[i], pair.values[i]),
                 cache_arrays,
                 is_leaf=_is_pair,
             )
-            x, block = layer(x, (layer_params, local_layers[i], unrotated_layers[i], of_layer))
+            x, block = traced(x, local_layers[i], unrotated_layers[i], layer_params, of_layer)
             blocks.append(block)
         keys: Any = tuple(b[0] for b in blocks)
         values: Any = tuple(b[1] for b in blocks)

@@ -86,14 +86,15 @@ class GroupedCache:
         return self.groups[0].is_unstacked
 
 
-def axes(*, prefix: bool = False, unstacked: bool = False) -> KVCache:
+def axes(*, prefix: bool = False, unstacked: bool = False, rows: str = "batch") -> KVCache:
     """Returns the logical axis names of a cache's arrays, which rules map to mesh axes.
 
     Args:
       prefix: of a cache without the batch dimension.
       unstacked: of each layer's arrays in a cache whose layers are a tuple.
+      rows: name of the batch dimension.
     """
-    batch = () if prefix else ("batch",)
+    batch = () if prefix else (rows,)
     layers = () if unstacked else ("layers",)
     return KVCache(
         keys=(*layers, *batch, "kv_heads", "head", "cache_length"),
@@ -140,13 +141,13 @@ def empty(config: ModelConfig, batch: int, length: int, dtype: Any = None) -> KV
     )
 
 
-def constrain(cache: KVCache) -> KVCache:
-    """Holds a cache to its layout on the mesh in force; returns the cache.
+def constrain(cache: KVCache, rows: str = "batch") -> KVCache:
+    """Holds a cache, whose rows have this logical name, to its layout on the mesh in force.
 
     Where attention splits the key heads further than the rules do, the compiler would carry that
     split back into the cache, and gather the whole of it wherever it is written.
     """
-    names = axes(prefix=cache.is_prefix, unstacked=cache.is_unstacked)
+    names = axes(prefix=cache.is_prefix, unstacked=cache.is_unstacked, rows=rows)
 
     def hold(tree, names):
         return jax.tree.map(lambda array: sharding.constrain(array, names), tree)
@@ -190,6 +191,44 @@ def widen(cache: KVCache, length: int) -> KVCache:
         keys=jax.tree.map(lambda k: pad(k, k.ndim - 1, 0), cache.keys),
         values=jax.tree.map(lambda v: pad(v, v.ndim - 2, 0), cache.values),
         positions=pad(cache.positions, cache.positions.ndim - 1, INVALID_POSITION),
+    )
+
+
+def chunked(cache: KVCache, chunk: int) -> KVCache:
+    """Returns the cache with its rows cut into rows of `chunk` columns, in order.
+
+    Args:
+      cache: [batch] rows, whose length is a multiple of `chunk`.
+      chunk: columns of the new rows.
+    """
+
+    def cut(x, axis):
+        """[layers, batch, ..., length, ...] -> [layers, batch * chunks, ..., chunk, ...]."""
+        split = x.reshape(*x.shape[:axis], -1, chunk, *x.shape[axis + 1 :])
+        moved = jnp.moveaxis(split, axis, 2)
+        return moved.reshape(x.shape[0], -1, *moved.shape[3:])
+
+    if cache.length == chunk:
+        return cache
+    return KVCache(
+        keys=cut(cache.keys, 4),
+        values=cut(cache.values, 3),
+        positions=cache.positions.reshape(-1, chunk),
+    )
+
+
+def lengthen(cache: KVCache, rows: int) -> KVCache:
+    """Returns the cache with empty rows appended, up to `rows`; layers are stacked."""
+    more = rows - cache.positions.shape[0]
+
+    def pad(x, axis, fill):
+        widths = [(0, more if i == axis else 0) for i in range(x.ndim)]
+        return jnp.pad(x, widths, constant_values=fill)
+
+    return KVCache(
+        keys=pad(cache.keys, 1, 0),
+        values=pad(cache.values, 1, 0),
+        positions=pad(cache.positions, 0, INVALID_POSITION),
     )
 
 

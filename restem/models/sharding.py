@@ -59,6 +59,21 @@ def parts(name: str) -> int:
     return math.prod(mesh.shape[axis] for axis in wanted)
 
 
+def mesh_axes(name: str, size: int) -> tuple[str, ...]:
+    """Returns the axes of the mesh in force over which a dimension of this name and size is split.
+
+    Args:
+      name: logical name of the dimension.
+      size: its size; a dimension that does not divide is not split.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    rules = spmd.get_logical_axis_rules()
+    if mesh.empty or not rules:
+        return ()
+    (entry,) = partition_spec((name,), (size,), dict(mesh.shape), rules)
+    return (entry,) if isinstance(entry, str) else tuple(entry or ())
+
+
 def constrain(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
     """Lays out `x` on the mesh in force; `axes` names each of its dimensions."""
     mesh = jax.sharding.get_abstract_mesh()

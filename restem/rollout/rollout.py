@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 import time
@@ -99,8 +100,11 @@ class Rollout:
         first_sample: int = 0,
         source: str = "policy",
         what: str = "sampling",
+        shard_of: Callable[[Problem], int] = lambda problem: 0,
     ) -> Generator[Sample, None, None]:
         """Yields `num_samples` solutions to every problem, each as soon as it is verified.
+
+        On a mesh of several hosts, those of a shard are yielded together.
 
         Args:
           problems: the problems to sample.
@@ -109,18 +113,25 @@ class Rollout:
           first_sample: index of the first sample of each problem.
           source: value of `Sample.source`.
           what: name of the step on the progress bar.
+          shard_of: shard of a problem.
 
         Raises:
           UserError: a prompt and its solution exceed the policy's context length.
         """
         began = time.monotonic()
         correct = 0
-        with_verdicts = verified_together if self.is_shared else verified
         with progress(what, total=len(problems) * num_samples, unit="samples") as bar:
             completed = self._completed(
                 problems, num_samples, inputs, first_sample, source, bar.wait
             )
-            for sample in with_verdicts(completed, self.verifier):
+            if self.is_shared:
+                sizes = collections.Counter(map(shard_of, problems))
+                for shard in sizes:
+                    sizes[shard] *= num_samples
+                samples = verified_together(completed, self.verifier, shard_of, sizes)
+            else:
+                samples = verified(completed, self.verifier)
+            for sample in samples:
                 correct += sample.correct
                 bar.advance(1, note=f"{correct} correct")
                 yield sample

@@ -97,6 +97,7 @@ def sample_shards(
         first_sample=first_sample,
         source=source,
         what=what,
+        shard_of=lambda problem: shard_of[problem.problem_id],
     )
     with contextlib.closing(stream):
         for sample in stream if num_samples and of_shard else ():

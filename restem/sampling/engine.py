@@ -105,7 +105,7 @@ class Engine:
           key: seed, as an integer or a PRNG key.
           on_progress: called after every visit of the device, with the number of finished samples
             and the number of all samples.
-          on_wait: called with what is being waited for, such as "compiling program 3: decode".
+          on_wait: called with what is being waited for, such as "compiling program 3 of 9: decode".
 
         Yields:
           Completions in the order in which they finish, which depends on the data alone.

@@ -21,7 +21,10 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key
+
+from restem.models import sharding
 
 REMOVED = -1e30
 """Logit of a token that a filter removed."""
@@ -149,6 +152,40 @@ def most_likely(
       logits: those of the whole vocabulary.
       k: number of tokens, at most the size of the vocabulary.
     """
+    axes = sharding.mesh_axes("vocab", logits.shape[1])
+    if axes:
+        return _most_likely_of_shards(logits, k, axes)
+    return _most_likely(logits, k)
+
+
+def _most_likely_of_shards(
+    logits: Float[Array, "rows vocab"], k: int, axes: tuple[str, ...]
+) -> tuple[Float[Array, "rows k"], Int[Array, "rows k"]]:
+    """`most_likely` where the vocabulary is split over `axes` of the mesh in force.
+
+    Every part ranks its own tokens, and only its k best meet those of the others.
+    """
+    batch = sharding.mesh_axes("batch", logits.shape[0])
+
+    def of_part(part):
+        values, ids = _most_likely(part, min(k, part.shape[1]))
+        ids = ids + jax.lax.axis_index(axes) * part.shape[1]
+        values, ids = (jax.lax.all_gather(x, axes, axis=1, tiled=True) for x in (values, ids))
+        # Parts are in the order of ids, so that ties are broken by id.
+        values, at = jax.lax.top_k(values, k)
+        return values, jnp.take_along_axis(ids, at, axis=-1)
+
+    whole = PartitionSpec(batch or None, None)
+    return jax.shard_map(
+        of_part, in_specs=PartitionSpec(batch or None, axes), out_specs=(whole, whole),
+        check_vma=False,
+    )(logits)  # fmt: skip
+
+
+def _most_likely(
+    logits: Float[Array, "rows vocab"], k: int
+) -> tuple[Float[Array, "rows k"], Int[Array, "rows k"]]:
+    """`most_likely` on one part of a mesh."""
     rows, vocab = logits.shape
     groups = -(-vocab // _GROUP)
     if groups <= 2 * k:

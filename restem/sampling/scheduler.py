@@ -12,7 +12,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ class Placement:
     questions: Any
     """Prefilled batch that holds its question, as passed to `Scheduler.add_prefilled`."""
     source: int
-    """Row of the question in that batch."""
+    """First chunk of the question in that batch."""
 
 
 @dataclasses.dataclass
@@ -88,7 +88,7 @@ class Scheduler:
         self._unplaced = [request.num_samples for request in requests]
         # In order, as a dict is, and quick to remove from.
         self._unread = {i: None for i, request in enumerate(requests) if request.num_samples}
-        # Batch and row of every prefilled question, by request.
+        # Batch and first chunk of every prefilled question, by request.
         self._prefilled: dict[int, tuple[Any, int]] = {}
         self.total = sum(request.num_samples for request in requests)
         self.finished = 0
@@ -144,11 +144,11 @@ class Scheduler:
         """Returns the requests whose questions are not yet prefilled, in order."""
         return iter(self._unread)
 
-    def add_prefilled(self, request_indices: Sequence[int], questions: Any) -> None:
-        """Registers a prefilled batch; row i is the question of the i-th of these requests."""
-        for row, index in enumerate(request_indices):
+    def add_prefilled(self, sources: Mapping[int, int], questions: Any) -> None:
+        """Registers a prefilled batch; `sources` are the first chunks of its requests."""
+        for index, source in sources.items():
             del self._unread[index]
-            self._prefilled[index] = questions, row
+            self._prefilled[index] = questions, source
 
     def _next(self) -> list[tuple[int, tuple[int, int]]]:
         """Returns the samples that the free slots get, as (slot, (request, sample)).

@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,13 +19,15 @@ import numpy as np
 from restem import models, partitioning
 from restem.errors import UserError
 from restem.models import kv_cache
-from restem.sampling import memory, resize, widths
+from restem.sampling import calls, memory, widths
 from restem.sampling import steps as device
+from restem.sampling.batches import Batches
 from restem.sampling.filters import Drawing
 from restem.sampling.options import Options
 from restem.sampling.programs import Programs
 from restem.sampling.requests import Completion, Request
 from restem.sampling.scheduler import Placement, Row, Scheduler
+from restem.sampling.shapes import Shapes
 from restem.sampling.stats import Stats
 from restem.sampling.widths import WidthClasses, round_up
 
@@ -33,6 +36,9 @@ _LOOKAHEAD = 8192
 _REFILLS = 4
 """Samples per slot from which on the ring has its full length at once: the longest of several
 generations of samples in a slot needs it soon, and growing it holds two rings."""
+
+_KNOWN_CLASSES: dict[Any, dict[WidthClasses, None]] = collections.defaultdict(dict)
+"""Width classes of the process so far, by what else the shapes depend on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +66,7 @@ class Session:
     ):
         """Prefills the first questions and starts to decode; see `Engine.sample`."""
         self.options = options
+        self.programs = programs
         self.run = programs.run
         self.stats = stats
         self.requests = requests
@@ -78,6 +85,10 @@ class Session:
         # Bounded, because a question that is prefilled early stays in memory until its turn.
         self._lookahead = max(_LOOKAHEAD, 4 * options.prefill_tokens)
         self.classes = self._choose_classes(params)
+        self.batches = Batches(
+            [len(question) - 1 for question in self.questions], self.classes,
+            budget=options.prefill_tokens, lookahead=self._lookahead, chunk=options.bucket,
+        )  # fmt: skip
         level = self.classes.level_for(sum(request.num_samples for request in requests))
         self.scheduler = Scheduler(
             requests,
@@ -96,16 +107,21 @@ class Session:
         self.ring = self._first_ring()
         self.column = 0
         self.drawing = Drawing.of(options.sampling)
+        self.shapes = Shapes(options.config, options.unstacked, options.mesh)
+        self._has_prepared_end = False
         with self.stats.timed("prefill_seconds"):
             self.params = device.prepare_params(params, options.config)
-            self.prefix = self._prefill_prefix(prefix)
-            self.decode_params, self.decode_prefix = self.params, self.prefix
+            self.decode_params = self.params
             if options.unstacked:
                 self.decode_params = models.unstack_layers(self.params)
                 if options.mesh is None:
                     self.decode_params = models.fuse_gates(self.decode_params)
-                self.decode_prefix = self.prefix and kv_cache.unstack(self.prefix)
-            self.slots = self._empty_slots()
+            self._prepare_start(len(prefix))
+            programs.on_wait("prefill")
+            self.prefix = self.decode_prefix = self._prefill_prefix(prefix)
+            if options.unstacked and self.prefix is not None:
+                self.decode_prefix = kv_cache.unstack(self.prefix)
+            self.slots = self.shapes.empty(self.scheduler.classes, self.ring)
             jax.block_until_ready((self.decode_prefix, self.decode_params, self.slots))
         self._fill()
         self._decode()
@@ -115,7 +131,7 @@ class Session:
         began = time.perf_counter()
         compiled = self.stats.compile_seconds + self.stats.prefill_seconds
         steps = self.options.decode_steps
-        if self.options.pipelined and self.scheduler.outlasts(steps) and not self._shrunk():
+        if self.options.pipelined and self.scheduler.outlasts(steps) and self._smaller() is None:
             self._decode()  # before the last ones are read: the device does not wait for the host
         visit = self.visits.popleft()
         tokens, logprobs = partitioning.to_all_hosts(visit.drawn)
@@ -124,6 +140,8 @@ class Session:
         self.stats.samples += len(completions)
         self.stats.tokens += sum(len(c.token_ids) for c in completions)
         if not self.scheduler.done:
+            if completions and self.scheduler.nothing_waits:
+                self._prepare_end()
             self._fill()
             if not self.visits:
                 self._decode()
@@ -132,7 +150,8 @@ class Session:
         return completions
 
     def wait(self) -> None:
-        """Waits for the device to finish the steps that were started."""
+        """Ends the call: waits for the device to finish the steps that were started."""
+        self.programs.close()
         jax.block_until_ready([visit.drawn for visit in self.visits])
 
     def _fill(self) -> None:
@@ -148,14 +167,63 @@ class Session:
         """Starts the next decode steps."""
         options = self.options
         keep, column = self.scheduler.in_use(), np.asarray(self.column, np.int32)
-        ring, rows, tokens, logprobs = self.run(
-            _decode, self.decode_params, self.decode_prefix, self.slots.questions, self.slots.ring,
-            self.slots.rows, column, keep, self.drawing, donate=(3, 4), config=options.config,
-            steps=options.decode_steps, eos_ids=tuple(sorted(options.vocabulary.eos_ids)),
+        ring, rows, tokens, logprobs = calls.decode(
+            self.run, options, self.decode_params, self.decode_prefix, self.slots, column, keep,
+            self.drawing,
         )  # fmt: skip
         self.slots = dataclasses.replace(self.slots, ring=ring, rows=rows)
         self.column = (self.column + options.decode_steps) % self.ring
         self.visits.append(_Visit((tokens, logprobs), list(self.scheduler.rows)))
+
+    def _prepare_start(self, prefix: int) -> None:
+        """Begins to compile the programs that the call starts with, in the order of need."""
+        prepare, options, batches = self.programs.prepare, self.options, self.batches
+        of_prefix = None
+        if prefix:
+            tokens = np.zeros((round_up(prefix, options.bucket),), np.int32)
+            of_prefix = self.shapes.prefix(len(tokens))
+            calls.prefill_prefix(prepare, options, self.params, tokens, self.prefix_length)
+        classes = self.scheduler.classes
+        slots = self.shapes.slots(classes, self.ring)
+        inserts = np.zeros((9, classes.slots), np.int32)
+        numbers = np.zeros((len(classes.sizes),), np.int32)
+        widths_in_order = dict.fromkeys(map(batches.width_of, range(len(self.questions))))
+        for i, width in enumerate(widths_in_order):
+            rows = batches.rows(width)
+            calls.prefill_questions(
+                prepare, options, batches, self.params, of_prefix, self.prefix_length,
+                np.zeros((rows, width), np.int32), np.zeros((rows,), np.int32),
+            )  # fmt: skip
+            chunks = self.shapes.chunks(batches.chunks(width), batches.chunk)
+            calls.insert(
+                prepare, slots, chunks, self.seed, self.prefix_length, inserts, numbers
+            )  # fmt: skip
+            if i == 0:
+                self._prepare_decode(slots, of_prefix)
+
+    def _prepare_decode(self, slots: device.Slots, prefix: models.KVCache | None) -> None:
+        if prefix is not None and self.options.unstacked and not prefix.is_unstacked:
+            prefix = self.shapes.unstack(prefix)
+        keep = np.zeros(slots.rows.active.shape, bool)
+        calls.decode(
+            self.programs.prepare, self.options, self.decode_params, prefix, slots,
+            np.asarray(0, np.int32), keep, self.drawing,
+        )  # fmt: skip
+
+    def _prepare_end(self) -> None:
+        """Begins to compile what the shrinking batch will need, while it is still at work."""
+        if self._has_prepared_end:
+            return
+        self._has_prepared_end = True
+        before = self.scheduler.classes
+        for level in widths.LEVELS:
+            classes = self.classes.shrunk(level)
+            if classes.slots < before.slots:
+                sources, used = np.zeros(classes.slots, np.int32), np.zeros(classes.slots, bool)
+                slots = self.shapes.slots(before, self.ring)
+                calls.shrink(self.programs.prepare, slots, sources, used, classes)
+                self._prepare_decode(self.shapes.slots(classes, self.ring), self.decode_prefix)
+                before = classes
 
     def _check_length(self, prefix: int) -> None:
         """Raises `UserError` if a prompt and its longest sample exceed the model's length."""
@@ -173,18 +241,24 @@ class Session:
         """Returns the width classes of all slots that are used at a time."""
         options = self.options
         parts = 1 if options.mesh is None else partitioning.batch_parts(options.mesh)
+        lengths = [len(question) - 1 for question in self.questions]
+        counts = [request.num_samples for request in self.requests]
+        ring = self._full_ring()
 
         def of(slots: int) -> WidthClasses:
             return widths.choose(
-                [len(question) - 1 for question in self.questions],
-                [request.num_samples for request in self.requests],
-                slots=slots, bucket=options.bucket, ring=self._full_ring(), parts=parts,
-            )  # fmt: skip
+                lengths, counts, slots=slots, bucket=options.bucket, ring=ring, parts=parts
+            )
 
         if options.slots is not None:
-            return of(round_up(options.slots, parts))
-        ahead = self._lookahead + options.prefill_tokens
-        return of(memory.slots_that_fit(options, params, of, parts, self._full_ring(), ahead))
+            slots = round_up(options.slots, parts)
+        else:
+            ahead = self._lookahead + options.prefill_tokens
+            slots = memory.slots_that_fit(options, params, of, parts, ring, ahead)
+        known = _KNOWN_CLASSES[options.config, options.mesh, slots, options.bucket, ring]
+        classes = widths.reuse(of(slots), known, lengths, counts, ring=ring)
+        known[classes] = None
+        return classes
 
     def _full_ring(self) -> int:
         return round_up(self.options.max_new_tokens, self.options.bucket)
@@ -195,28 +269,22 @@ class Session:
             return self._full_ring()
         return min(self.options.ring, self._full_ring())
 
-    def _empty_slots(self) -> device.Slots:
-        classes = self.scheduler.classes
-        return self.run(
-            _empty_slots, config=self.options.config, widths=classes.widths, sizes=classes.sizes,
-            ring=self.ring, parts=classes.parts, unstacked=self.options.unstacked,
-        )  # fmt: skip
-
     def _shrink(self) -> None:
-        """Shrinks the batch to the fewest slots that hold the unfinished samples."""
-        for classes in self._shrunk() if not self.visits else ():
+        """Shrinks the batch, one size at a time, while the unfinished samples fit."""
+        while not self.visits and (classes := self._smaller()) is not None:
             moves = self.scheduler.shrink(classes)
-            if moves is not None:
-                self.slots = self.run(_shrink, self.slots, *moves, sizes=classes.sizes)
+            if moves is None:
                 return
+            self.slots = calls.shrink(self.run, self.slots, *moves, classes)
 
-    def _shrunk(self) -> list[WidthClasses]:
-        """Returns the smaller batches, the smallest first, that have a slot for every sample."""
+    def _smaller(self) -> WidthClasses | None:
+        """Returns the next smaller batch, if it has a slot for every sample."""
         if not self.scheduler.nothing_waits:
-            return []
+            return None
         left = max(1, int(self.scheduler.in_use().sum()))
-        smaller = (self.classes.shrunk(level) for level in reversed(widths.LEVELS))
-        return [c for c in smaller if left <= c.slots < self.scheduler.classes.slots]
+        smaller = (self.classes.shrunk(level) for level in widths.LEVELS)
+        found = next((c for c in smaller if c.slots < self.scheduler.classes.slots), None)
+        return found if found is not None and left <= found.slots else None
 
     def _grow(self) -> None:
         """Lengthens the ring before a sample runs out of columns in the steps to come."""
@@ -226,9 +294,8 @@ class Session:
         if self.ring >= needed:
             return
         full = self._full_ring()
-        ring = self.run(
-            _grow, self.slots.ring, np.asarray(self.column, np.int32), more=full - self.ring
-        )
+        column = np.asarray(self.column, np.int32)
+        ring = calls.grow(self.run, self.slots, column, full - self.ring)
         self.slots = dataclasses.replace(self.slots, ring=ring)
         self.column, self.ring = self.ring, full
 
@@ -238,52 +305,26 @@ class Session:
         self.stats.prefill_tokens += len(prefix)
         tokens = np.zeros((round_up(len(prefix), self.options.bucket),), np.int32)
         tokens[: len(prefix)] = prefix
-        return self.run(
-            _prefill_prefix, self.params, tokens, self.prefix_length, config=self.options.config
-        )
-
-    def _prefill_width(self, index: int) -> tuple[int, int]:
-        """Returns the columns of a question's prefill, and those of its class.
-
-        Most questions are much shorter than the first class is wide, so there half the columns are
-        computed if they do.
-        """
-        tokens = len(self.questions[index]) - 1
-        width = self.classes.widths[self.classes.class_of(tokens)]
-        half = round_up(self.classes.widths[0] // 2, self.options.bucket)
-        return min(half, width) if tokens <= half else width, width
+        return calls.prefill_prefix(self.run, self.options, self.params, tokens, self.prefix_length)
 
     def _prefill_questions(self, first: int) -> None:
-        """Prefills a question and others of its width, as many as the token budget allows.
-
-        Questions of the same width leave little padding, and their class determines the number of
-        rows, so that few shapes are compiled.
-        """
-        classes = self.classes
-        width, of_class = self._prefill_width(first)
-        rows = max(1, min(self.options.prefill_tokens // of_class, classes.slots))
-        indices = [first]
-        ahead = of_class
-        for index in self.scheduler.unread():
-            if len(indices) == rows or ahead >= self._lookahead:
-                break
-            of, of_its_class = self._prefill_width(index)
-            ahead += of_its_class
-            if of == width and index != first:
-                indices.append(index)
-        rows = round_up(rows, classes.parts)
-        tokens = np.zeros((rows, width), np.int32)
-        lengths = np.zeros((rows,), np.int32)
+        """Prefills a question and others of its width, as many as the token budget allows."""
+        batches = self.batches
+        indices = batches.choose(first, self.scheduler.unread())
+        width = batches.width_of(first)
+        tokens = np.zeros((batches.rows(width), width), np.int32)
+        lengths = np.zeros((batches.rows(width),), np.int32)
         for row, index in enumerate(indices):
             read = self.questions[index][:-1]
             tokens[row, : len(read)] = read
             lengths[row] = len(read)
         self.stats.prefill_tokens += int(lengths.sum())
-        questions = self.run(
-            _prefill_questions, self.params, self.prefix, self.prefix_length, tokens, lengths,
-            config=self.options.config, columns=of_class,
+        questions = calls.prefill_questions(
+            self.run, self.options, batches, self.params, self.prefix, self.prefix_length, tokens,
+            lengths,
         )  # fmt: skip
-        self.scheduler.add_prefilled(indices, questions)
+        sources = {index: batches.first_chunk(width, row) for row, index in enumerate(indices)}
+        self.scheduler.add_prefilled(sources, questions)
 
     def _insert(self, placements: list[Placement]) -> None:
         """Inserts samples into their slots, those of one prefilled batch at a time."""
@@ -296,49 +337,21 @@ class Session:
             batches[id(placement.questions)].append(placement)
         for batch in batches.values():
             batch.sort(key=lambda p: class_of[p.slot])
-            inserts = np.zeros((8, classes.slots), np.int32)
+            inserts = np.zeros((9, classes.slots), np.int32)
             for i, p in enumerate(batch):
                 request, question = self.requests[p.request_index], self.questions[p.request_index]
+                chunks = -(-(len(question) - 1) // self.batches.chunk)
                 inserts[:, i] = (
-                    p.slot, row_of[p.slot], p.source, question[-1], len(question) - 1,
+                    p.slot, row_of[p.slot], p.source, chunks, question[-1], len(question) - 1,
                     np.uint32(request.problem_key % 2**32).view(np.int32),
                     p.sample_index, self.limits[p.request_index],
                 )  # fmt: skip
             numbers = np.bincount([class_of[p.slot] for p in batch], minlength=len(classes.sizes))
-            questions, rows = self.run(
-                device.insert, self.slots.questions, self.slots.rows, batch[0].questions,
-                self.seed, self.prefix_length, inserts, numbers.astype(np.int32), donate=(0, 1),
+            questions, rows = calls.insert(
+                self.run, self.slots, batch[0].questions, self.seed, self.prefix_length, inserts,
+                numbers.astype(np.int32),
             )  # fmt: skip
             self.slots = dataclasses.replace(self.slots, questions=questions, rows=rows)
-
-
-def _empty_slots(config, widths, sizes, ring, parts, unstacked):
-    return device.empty_slots(config, widths, sizes, ring, parts=parts, unstacked=unstacked)
-
-
-def _prefill_prefix(params, tokens, length, *, config):
-    return device.prefill_prefix(params, config, tokens, length)
-
-
-def _prefill_questions(params, prefix, prefix_length, tokens, lengths, *, config, columns):
-    return device.prefill_questions(
-        params, config, prefix, prefix_length, tokens, lengths, columns=columns
-    )
-
-
-def _grow(ring, column, *, more):
-    return resize.grow(ring, more, column)
-
-
-def _shrink(slots, sources, used, *, sizes):
-    return resize.shrink(slots, sizes, sources, used)
-
-
-def _decode(
-    params, prefix, questions, ring, rows, column, keep, drawing, *, config, steps, eos_ids
-):
-    slots = device.Slots(questions=questions, ring=ring, rows=rows)
-    return device.decode(params, config, drawing, eos_ids, steps, prefix, slots, column, keep)
 
 
 def _typed(key: jax.Array) -> jax.Array:

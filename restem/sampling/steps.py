@@ -41,6 +41,10 @@ from restem.sampling import filters
 NO_TOKEN = -1
 """Marks a slot that sampled nothing."""
 
+CHUNK_ROWS = "chunks"
+"""Logical name of the rows of prefilled questions. They are whole on every part that slots are
+split over: gathered once, and not each time that some of them are inserted."""
+
 ROW_AXES = ("batch",)
 """Logical axes of the arrays with one entry per slot; `kv_cache.axes` names those of the caches."""
 
@@ -165,9 +169,16 @@ def prefill_questions(
     tokens: Int[Array, "questions length"],
     lengths: Int[Array, " questions"],
     *,
-    columns: int | None = None,
+    chunk: int | None = None,
+    chunks: int | None = None,
 ) -> KVCache:
     """Returns the keys and values of several questions, each behind the prefix.
+
+    The rows of the result are chunks of questions, so that questions of every width make arrays of
+    one shape and one program inserts all of them. Two questions of up to 4 tokens with chunk=2 and
+    chunks=5:
+
+        question   a b c -   d e - -         chunk   a b   c -   d e   - -   - -
 
     Args:
       params: parameters of the policy.
@@ -176,15 +187,21 @@ def prefill_questions(
       prefix_length: tokens of the prefix.
       tokens: token ids, padded at the end.
       lengths: tokens of each question.
-      columns: columns of the result, at least `length`; None is `length`.
+      chunk: columns of a chunk, a divisor of `length`; None is `length`.
+      chunks: number of chunks of the result; None is as many as there are.
+
+    Returns:
+      A cache of [chunks] rows and [chunk] columns.
     """
+    chunk = chunk or tokens.shape[1]
     at = jnp.arange(tokens.shape[1], dtype=jnp.int32)
     positions = jnp.broadcast_to(prefix_length + at, tokens.shape)
     caches = () if prefix is None else (prefix,)
     block = models.forward(params, config, tokens, positions, caches=caches).block
     positions = jnp.where(at < lengths[:, None], positions, INVALID_POSITION)
-    block = dataclasses.replace(block, positions=positions)
-    return kv_cache.constrain(kv_cache.widen(block, columns or block.length))
+    block = kv_cache.chunked(dataclasses.replace(block, positions=positions), chunk)
+    block = kv_cache.lengthen(block, chunks or block.positions.shape[0])
+    return kv_cache.constrain(block, CHUNK_ROWS)
 
 
 def insert(
@@ -193,7 +210,7 @@ def insert(
     prefilled: KVCache,
     seed: Key[Array, ""],
     prefix_length: Int[Array, ""],
-    inserts: Int[Array, "8 capacity"],
+    inserts: Int[Array, "9 capacity"],
     numbers: Int[Array, " classes"],
 ) -> tuple[GroupedCache, Rows]:
     """Inserts samples into slots.
@@ -201,28 +218,27 @@ def insert(
     Args:
       questions: caches of the width classes.
       rows: state of the samples.
-      prefilled: prefilled questions, as `prefill_questions` returns them (stacked layers).
+      prefilled: chunks of questions, as `prefill_questions` returns them (stacked layers).
       seed: PRNG key of the call.
       prefix_length: tokens of the prefix.
       inserts: one column per sample, those of the first width class first: its slot, its row in the
-        cache of its class, its row in `prefilled`, its first token to read, that token's place in
-        the question, its problem key (the bits of a uint32), its sample index and its cut-off.
-      numbers: samples of each width class; classes narrower than `prefilled` have none.
+        cache of its class, the first chunk of its question in `prefilled`, the number of these
+        chunks, its first token to read, that token's place in the question, its problem key (the
+        bits of a uint32), its sample index and its cut-off.
+      numbers: samples of each width class.
 
     Returns:
       The new caches and rows.
     """
     caches = []
     start = jnp.zeros((), jnp.int32)
-    for i, cache in enumerate(questions.groups):
-        if cache.length >= prefilled.length:
-            body = functools.partial(_copy_question, prefilled, inserts)
-            cache = jax.lax.fori_loop(start, start + numbers[i], body, cache)
-        start = start + numbers[i]
-        caches.append(cache)
+    for cache, number in zip(questions.groups, numbers, strict=True):
+        body = functools.partial(_copy_question, prefilled, inserts)
+        caches.append(jax.lax.fori_loop(start, start + number, body, cache))
+        start = start + number
 
     def one(i, rows):
-        slot, _, _, token, place, problem, sample, limit = inserts[:, i]
+        slot, _, _, _, token, place, problem, sample, limit = inserts[:, i]
         key = jax.random.fold_in(jax.random.fold_in(seed, problem.astype(jnp.uint32)), sample)
         return Rows(
             token=rows.token.at[slot].set(token),
@@ -239,30 +255,38 @@ def insert(
 
 
 def _copy_question(
-    prefilled: KVCache, inserts: Int[Array, "8 capacity"], i: Int[Array, ""], cache: KVCache
+    prefilled: KVCache, inserts: Int[Array, "9 capacity"], i: Int[Array, ""], cache: KVCache
 ) -> KVCache:
     """Copies the question of sample `i` into the row of `cache` that `inserts` names."""
-    row, source = inserts[1, i], inserts[2, i]
-    width = prefilled.length
+    row, first, number = inserts[1:4, i]
+    chunk = prefilled.length
 
-    def stacked(into, of):
-        what = jax.lax.dynamic_slice_in_dim(of, source, 1, axis=1)
-        return jax.lax.dynamic_update_slice(into, what.astype(into.dtype), (0, row, 0, 0, 0))
+    def copy(n, cache):
+        source, column = first + n, n * chunk
 
-    def of_layer(layer, into, of):
-        what = jax.lax.dynamic_slice(of, (layer, source, 0, 0, 0), (1, 1, *of.shape[2:]))[0]
-        return jax.lax.dynamic_update_slice(into, what.astype(into.dtype), (row, 0, 0, 0))
+        def stacked(into, of, where):
+            what = jax.lax.dynamic_slice_in_dim(of, source, 1, axis=1)
+            return jax.lax.dynamic_update_slice(into, what.astype(into.dtype), (0, *where))
 
-    if cache.is_unstacked:
-        keys = tuple(of_layer(n, k, prefilled.keys) for n, k in enumerate(cache.keys))
-        values = tuple(of_layer(n, v, prefilled.values) for n, v in enumerate(cache.values))
-    else:
-        keys = stacked(cache.keys, prefilled.keys)
-        values = stacked(cache.values, prefilled.values)
+        def of_layer(layer, into, of, where):
+            what = jax.lax.dynamic_slice(of, (layer, source, 0, 0, 0), (1, 1, *of.shape[2:]))[0]
+            return jax.lax.dynamic_update_slice(into, what.astype(into.dtype), where)
+
+        def put(into, of, where):
+            if cache.is_unstacked:
+                return tuple(of_layer(n, layer, of, where) for n, layer in enumerate(into))
+            return stacked(into, of, where)
+
+        positions = prefilled.positions[source][None]
+        return KVCache(
+            keys=put(cache.keys, prefilled.keys, (row, 0, 0, column)),
+            values=put(cache.values, prefilled.values, (row, 0, column, 0)),
+            positions=jax.lax.dynamic_update_slice(cache.positions, positions, (row, column)),
+        )
+
     # Columns beyond the question still hold the sample before: hide them.
-    positions = jnp.full((cache.length,), INVALID_POSITION, jnp.int32)
-    positions = positions.at[:width].set(prefilled.positions[source])
-    return KVCache(keys=keys, values=values, positions=cache.positions.at[row].set(positions))
+    cache = dataclasses.replace(cache, positions=cache.positions.at[row].set(INVALID_POSITION))
+    return jax.lax.fori_loop(0, number, copy, cache)
 
 
 def ring_positions(rows: Rows, column: Int[Array, ""], length: int) -> Int[Array, "slots length"]:

@@ -4,8 +4,10 @@ The longest question of a data set would otherwise set the cache width of every 
 the questions fit 128 columns and the longest has 2,046 tokens: as one class every slot would have
 2,048 columns, where two classes have 128 columns in seven slots of eight and 2,048 in the eighth.
 
-Widths come from a geometric grid and shares of the slots are multiples of an eighth, or a power of
-two below it, so that calls with similar questions use the same shapes and hence the same programs.
+Calls with similar questions should use the same shapes and hence the same programs. Therefore
+widths come from a geometric grid, round ones are preferred, shares of the slots are multiples of a
+sixteenth, or a power of two below an eighth, and classes of an earlier call are used again where
+they cost little more (`reuse`).
 """
 
 from __future__ import annotations
@@ -13,14 +15,17 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 _MAX_CLASSES = 3
-# A further class is another prefill and another insert program: it must save this share of the
-# columns that attention reads.
-_WORTH = 0.15
+# A further class is another prefill program: it must save this share of the columns that attention
+# reads.
+_WORTH = 0.08
+# Share of the columns that may be given up for widths that other calls use too.
+_SLACK = 0.06
+_ROUND = 128
 LEVELS = (1, 2, 8)
 """Divisors of the number of slots as a batch shrinks. Of two steps, 2 and 8 lose the least where
 the samples left halve in equal times: 2.5 units of slot-time against 2.25 for 2, 4 and 8."""
@@ -79,7 +84,7 @@ def round_up(number: int, multiple: int) -> int:
 
 
 def grid(longest: int, bucket: int) -> list[int]:
-    """Returns the widths up to the first that is not less than `longest`: 1, 1.5, 2, 3, 4, 6, ...
+    """Returns widths of 1, 1.5, 2, 3, 4, 6, ... buckets, up to a round one for `longest` tokens.
 
     Args:
       longest: tokens of the longest question.
@@ -87,12 +92,9 @@ def grid(longest: int, bucket: int) -> list[int]:
     """
     widths = [bucket]
     power = 1
-    while widths[-1] < longest:
+    while widths[-1] < longest or _roundness(widths[-1]):
         double = bucket * 2**power
-        if power > 1 and double * 3 // 4 > widths[-1]:
-            widths.append(double * 3 // 4)
-        if widths[-1] < longest:
-            widths.append(double)
+        widths += [double * 3 // 4] * (power > 1) + [double]
         power += 1
     return widths
 
@@ -119,49 +121,101 @@ def choose(
     Returns:
       At most 3 classes of about `slots` slots: every size is a multiple of `parts`.
     """
-    sizes = np.asarray(lengths, np.int64)
-    weights = np.asarray(counts, np.float64)
-    widths = grid(int(sizes.max(initial=1)), bucket)
-    total = max(1.0, float(weights.sum()))
-    # Share of the samples that do not fit each width.
-    beyond = {w: float(weights[sizes > w].sum()) / total for w in widths}
-    best: WidthClasses | None = None
-    best_cost = math.inf
+    beyond = _Beyond(lengths, counts)
+    widths = grid(beyond.longest, bucket)
+    longest = [w for w in widths if w >= beyond.longest]
+    chosen: list[tuple[float, WidthClasses]] = []
     for number in range(1, _MAX_CLASSES + 1):
-        found: tuple[float, WidthClasses] | None = None
-        for chosen in itertools.combinations(widths[:-1], number - 1):
-            classes = _with_shares((*chosen, widths[-1]), beyond, slots, parts)
-            if classes is None:
-                continue
-            cost = (classes.columns + ring * classes.slots) / classes.slots
-            if found is None or cost < found[0]:
-                found = cost, classes
-        if found is not None and found[0] < (1 - _WORTH) * best_cost:
-            best_cost, best = found
-    assert best is not None
-    return best
+        found = []
+        for last in longest:
+            for others in itertools.combinations(widths[: widths.index(last)], number - 1):
+                classes = _with_shares((*others, last), beyond, slots, parts)
+                if classes is not None:
+                    found.append((classes.columns / classes.slots + ring, classes))
+        least = min((cost for cost, _ in found), default=math.inf)
+        if not chosen or least < (1 - _WORTH) * min(cost for cost, _ in chosen):
+            chosen = found
+    least = min(cost for cost, _ in chosen)
+    return min(
+        (pair for pair in chosen if pair[0] <= (1 + _SLACK) * least),
+        key=lambda pair: (sum(map(_roundness, pair[1].widths)), pair[0]),
+    )[1]
+
+
+def reuse(
+    wanted: WidthClasses,
+    known: Iterable[WidthClasses],
+    lengths: Sequence[int],
+    counts: Sequence[int],
+    *,
+    ring: int,
+) -> WidthClasses:
+    """Returns classes of an earlier call if they serve nearly as well as those `wanted`.
+
+    Args:
+      wanted: what `choose` returns.
+      known: classes for which programs may be compiled, with as many slots.
+      lengths: prefilled tokens of each question.
+      counts: samples of each question.
+      ring: columns for sampled tokens.
+    """
+    beyond = _Beyond(lengths, counts)
+    most = (1 + _SLACK) * (wanted.columns / wanted.slots + ring)
+
+    def serves(classes: WidthClasses) -> bool:
+        enough = all(
+            sum(classes.sizes[i + 1 :]) >= (1 - _SLACK) * beyond(width) * classes.slots
+            for i, width in enumerate(classes.widths[:-1])
+        )
+        fits = classes.parts == wanted.parts and beyond.longest <= classes.widths[-1]
+        return fits and enough and classes.columns / classes.slots + ring <= most
+
+    return min(filter(serves, known), key=lambda classes: classes.columns, default=wanted)
+
+
+class _Beyond:
+    """Share of the samples whose question does not fit a width."""
+
+    def __init__(self, lengths: Sequence[int], counts: Sequence[int]):
+        self._lengths = np.asarray(lengths, np.int64)
+        self._counts = np.asarray(counts, np.float64)
+        self._total = max(1.0, float(self._counts.sum()))
+        self._shares: dict[int, float] = {}
+        self.longest = int(self._lengths.max(initial=1))
+
+    def __call__(self, width: int) -> float:
+        if width not in self._shares:
+            samples = float(self._counts[self._lengths > width].sum())
+            self._shares[width] = samples / self._total
+        return self._shares[width]
+
+
+def _roundness(width: int) -> int:
+    """Returns 0 for 128 times a power of 4, 1 for other powers of two, and 2 for the rest."""
+    power = math.log2(width / _ROUND)
+    return 0 if power % 2 == 0 else 1 if power.is_integer() else 2
 
 
 def _with_shares(
-    widths: tuple[int, ...], beyond: dict[int, float], slots: int, parts: int
+    widths: tuple[int, ...], beyond: _Beyond, slots: int, parts: int
 ) -> WidthClasses | None:
     """Returns classes whose slots are shared as their samples are; None if one has no slot."""
     sizes: list[int] = []
     for below, width in reversed(list(itertools.pairwise(widths))):
-        share = beyond[below] - beyond[width]
+        share = beyond(below) - beyond(width)
         sizes.insert(0, round_up(math.ceil(_quantised(share) * slots), parts))
     rest = slots - sum(sizes)
     first = rest // parts * parts
-    if first < parts or (sizes and first < 0.5 * (1 - beyond[widths[0]]) * slots):
+    if first < parts or (sizes and first < 0.5 * (1 - beyond(widths[0])) * slots):
         return None
     return WidthClasses(widths, (first, *sizes), parts)
 
 
 def _quantised(share: float) -> float:
-    """Returns the next share that is a multiple of 1/8, or a power of two below that.
+    """Returns the next share that is a multiple of 1/16, or a power of two below 1/8.
 
-    .3 -> 3/8    .14 -> 2/8    .12 -> 1/8    .05 -> 1/16    .001 -> 1/128
+    .3 -> 5/16    .14 -> 3/16    .12 -> 1/8    .05 -> 1/16    .001 -> 1/128
     """
     if share > 1 / 8:
-        return math.ceil(share * 8) / 8
+        return math.ceil(share * 16) / 16
     return 2.0 ** max(-7, math.ceil(math.log2(share))) if share > 0 else 2.0**-7

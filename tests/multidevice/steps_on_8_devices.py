@@ -43,12 +43,12 @@ class Letters:
     size = 64
 
     def token_bytes(self, token_id):
-        return b"%c" % (64 + token_id) if token_id else b""
+        return b"%c" % (64 + token_id % 64) if token_id else b""
 
 
 @functools.cache
-def _params():
-    params = models.init_params(CONFIG, jax.random.key(0))
+def _params(config=CONFIG):
+    params = models.init_params(config, jax.random.key(0))
     # Sharper logits than random weights give, so that greedy decoding has no near ties.
     return {**params, "embedding": params["embedding"] * 3}
 
@@ -57,10 +57,10 @@ def _mesh(sizes):
     return partitioning.make_mesh(data=sizes[0], fsdp=sizes[1], tensor=sizes[2])
 
 
-def _sample(mesh, config=CONFIG):
-    params = _params()
+def _complete(mesh, config=CONFIG, sampling=Sampling(temperature=0.0)):
+    params = _params(config.replace(dtype="float32", int8_weights=False))
     if mesh is not None:
-        params = jax.device_put(params, partitioning.param_shardings(CONFIG, mesh))
+        params = jax.device_put(params, partitioning.param_shardings(config, mesh))
     rng = np.random.default_rng(0)
     requests = [
         Request(
@@ -73,11 +73,19 @@ def _sample(mesh, config=CONFIG):
     # Two width classes, where there are slots enough.
     requests.append(Request(tuple(int(t) for t in rng.integers(1, 64, 200)), 1, problem_key=6))
     engine = Engine(
-        config, Letters(), sampling=Sampling(temperature=0.0), max_new_tokens=10, slots=16,
+        config, Letters(), sampling=sampling, max_new_tokens=10, slots=16,
         tuning=Tuning(decode_steps=4, prefill_tokens=64, unstacked=False), mesh=mesh,
     )  # fmt: skip
     found = engine.sample(params, PREFIX, requests, key=0)
-    return {(c.request_index, c.sample_index): tuple(c.token_ids) for c in found}
+    completions = {(c.request_index, c.sample_index): c for c in found}
+    # The layouts that were expected when programs were prepared are those that came out.
+    assert engine.stats.programs <= 10, engine.stats.programs
+    return completions
+
+
+def _sample(mesh, config=CONFIG, **options):
+    found = _complete(mesh, config, **options)
+    return {name: tuple(c.token_ids) for name, c in found.items()}
 
 
 @functools.cache
@@ -127,6 +135,22 @@ class StepsTest(parameterized.TestCase):
         samples = _sample(_mesh(sizes))
         self.assertLen(samples, 19)
         self.assertEqual(samples, _sampled_on_one())
+
+    @parameterized.parameters((1, 2, 4), (4, 1, 2))
+    def test_a_vocabulary_that_is_not_whole_groups_per_part(self, *sizes):
+        config = CONFIG.replace(vocab_size=1000)  # 250 or 500 tokens per part, groups have 128
+        for sampling in (Sampling(0.8, top_k=5), Sampling(1.0, top_p=0.9), Sampling(1.0)):
+            samples = _sample(_mesh(sizes), config, sampling=sampling)
+            self.assertEqual(samples, _sample(None, config, sampling=sampling))
+
+    def test_bfloat16_samples_are_those_of_one_device_up_to_rounding(self):
+        config = CONFIG.replace(dtype="bfloat16")
+        found, expected = _complete(_mesh((2, 1, 4)), config), _complete(None, config)
+        same = [name for name in expected if found[name].token_ids == expected[name].token_ids]
+        self.assertGreater(len(same), 0.8 * len(expected))
+        for name in same:
+            # Ten tokens, each with a relative error of 2^-8 in its logits.
+            self.assertAlmostEqual(found[name].logprob, expected[name].logprob, delta=0.3)
 
     def test_int8_weights_lie_as_the_weights_do(self):
         config = CONFIG.replace(int8_weights=True)

@@ -207,11 +207,11 @@ class EngineTest(parameterized.TestCase):
         engine = engine_of(config, sampling=Sampling(top_k=20), slots=16)
         waits = []
         list(engine.sample(params_of(config), prefix_of(21), requests, key=0, on_wait=waits.append))
-        self.assertLen(waits, engine.stats.programs)
-        self.assertIn("compiling program 1: prefill prefix", waits)
-        # Two width classes: prefix, empty slots, a prefill and an insert for each, decode, and two
-        # smaller batches with the decode of each.
-        self.assertLessEqual(engine.stats.programs, 11)
+        self.assertLessEqual(len(waits), engine.stats.programs)
+        self.assertRegex("; ".join(waits), r"compiling program \d+ of \d+: decode")
+        # Prefix, three widths of prefill, insert, decode, and two smaller batches with the decode
+        # of each.
+        self.assertLessEqual(engine.stats.programs, 10)
         for sampling in (Sampling(temperature=0.0), Sampling(top_p=0.5), Sampling(top_k=3)):
             other = engine_of(config, sampling=sampling, slots=16)
             collect(other, prefix_of(21), requests)
@@ -223,7 +223,7 @@ class EngineTest(parameterized.TestCase):
             Request(tuple(prefix_of(3 if i % 2 else 20)), 2, problem_key=i, max_new_tokens=1)
             for i in range(8)
         ]
-        engine = engine_of(sampling=Sampling(), slots=3)
+        engine = engine_of(sampling=Sampling(), slots=3, max_new_tokens=100)
         widths = []
         run = Programs.run
 

@@ -27,7 +27,7 @@ def scheduler(requests, classes, request_classes, *, stop=(), limit=9):
 
 def place(of):
     while (question := of.next_question()) is not None:
-        of.add_prefilled([question], "batch")
+        of.add_prefilled({question: 0}, "batch")
     return [(p.request_index, p.sample_index, p.slot) for p in of.place()]
 
 

@@ -26,10 +26,10 @@ class InsertTest(absltest.TestCase):
     def rows(self, samples, seed=0):
         """The rows after samples [(problem key, sample index)] are inserted, slot by slot."""
         slots = steps.empty_slots(CONFIG, (4,), (SLOTS,), 4, unstacked=False)
-        inserts = np.zeros((8, SLOTS), np.int32)
+        inserts = np.zeros((9, SLOTS), np.int32)
         for i, (problem, sample) in enumerate(samples):
             key = np.uint32(problem).view(np.int32)
-            inserts[:, i] = (i, i, 0, 7, 2, key, sample, 5)
+            inserts[:, i] = (i, i, 0, 1, 7, 2, key, sample, 5)
         _, rows = steps.insert(
             slots.questions, slots.rows, kv_cache.empty(CONFIG, 1, 4), jax.random.key(seed),
             jnp.int32(10), jnp.asarray(inserts), jnp.asarray([len(samples)], jnp.int32),
@@ -62,17 +62,18 @@ class CopyTest(absltest.TestCase):
         cache = slots.questions.groups[0]
         before = cache.positions.at[:].set(jnp.arange(8, dtype=jnp.int32))
         questions = GroupedCache((dataclasses.replace(cache, positions=before),), 1)
-        prefilled = kv_cache.empty(CONFIG, 1, 4)
-        positions = jnp.asarray([[10, 11, INVALID_POSITION, INVALID_POSITION]], jnp.int32)
+        prefilled = kv_cache.empty(CONFIG, 3, 2)
+        positions = jnp.asarray([[5, 6], [10, 11], [12, INVALID_POSITION]], jnp.int32)
         prefilled = dataclasses.replace(prefilled, positions=positions)
-        inserts = jnp.zeros((8, 2), jnp.int32).at[:2, 0].set(1)
+        # Into slot 1, row 1 of its class, the two chunks from 1 on.
+        inserts = jnp.zeros((9, 2), jnp.int32).at[:4, 0].set(jnp.asarray([1, 1, 1, 2]))
         after, _ = steps.insert(
             questions, slots.rows, prefilled, jax.random.key(0), jnp.int32(10), inserts,
             jnp.asarray([1], jnp.int32),
         )  # fmt: skip
         found = after.groups[0].positions.tolist()
         self.assertEqual(found[0], list(range(8)))
-        self.assertEqual(found[1], [10, 11] + [INVALID_POSITION] * 6)
+        self.assertEqual(found[1], [10, 11, 12] + [INVALID_POSITION] * 5)
 
 
 class WriteTest(absltest.TestCase):

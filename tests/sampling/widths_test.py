@@ -40,8 +40,26 @@ class WidthsTest(parameterized.TestCase):
 
     def test_the_grid_is_geometric(self):
         self.assertEqual(widths.grid(2046, 128), [128, 256, 384, 512, 768, 1024, 1536, 2048])
-        self.assertEqual(widths.grid(1, 16), [16])
-        self.assertEqual(widths.grid(33, 16), [16, 32, 48])
+        self.assertEqual(widths.grid(200, 128), [128, 256, 384, 512])
+        self.assertEqual(widths.grid(1, 16), [16, 32])
+        self.assertEqual(widths.grid(33, 16), [16, 32, 48, 64, 96, 128])
+
+    def test_similar_questions_have_the_same_classes(self):
+        options = {"slots": 1024, "bucket": 128, "ring": 512}
+        train = [90] * 860 + [200] * 120 + [500] * 15 + [900] * 4 + [2046]
+        test = [90] * 880 + [190] * 100 + [400] * 18 + [700, 1100]
+        of_test = widths.choose(test, [4] * 1000, **options)
+        of_train = widths.choose(train, [4] * 1000, **options)
+        self.assertEqual(of_test.widths, of_train.widths)
+        found = widths.reuse(of_test, [of_train], test, [4] * 1000, ring=512)
+        self.assertEqual(found, of_train)
+        # Not where they are too narrow, or have too few wide slots, or cost too much.
+        longer = [4000, *train[1:]]
+        self.assertEqual(widths.reuse(of_test, [of_train], longer, [4] * 1000, ring=512), of_test)
+        wide = [200] * 1000
+        self.assertEqual(widths.reuse(of_test, [of_train], wide, [4] * 1000, ring=512), of_test)
+        short = widths.choose([9] * 10, [1] * 10, **options)
+        self.assertEqual(widths.reuse(short, [of_train], [9] * 10, [1] * 10, ring=512), short)
 
     def test_members_lie_together_on_each_part(self):
         found = WidthClasses((16, 32), (2, 4), 2).members()

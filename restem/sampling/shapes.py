@@ -1,0 +1,94 @@
+"""Shapes of what the sampler's programs return, known before any of them runs.
+
+With the shapes of the arguments, programs are compiled while others are still at work.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from restem import models, partitioning
+from restem.models import kv_cache
+from restem.models.kv_cache import GroupedCache, KVCache
+from restem.sampling import steps
+from restem.sampling.widths import WidthClasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Shapes:
+    """Shapes of the caches and of the decode batch, as trees of `jax.ShapeDtypeStruct`."""
+
+    config: models.ModelConfig
+    """Decoder of the policy."""
+    unstacked: bool
+    """Whether the decode batch has tuples of layers."""
+    mesh: jax.sharding.Mesh | None
+    """Devices; None is one device."""
+
+    def prefix(self, columns: int) -> KVCache:
+        """Returns those of a prefix of so many columns, stacked layers."""
+        return self._placed(kv_cache.shapes(self.config, None, columns))
+
+    def chunks(self, number: int, columns: int) -> KVCache:
+        """Returns those of prefilled questions: `number` chunks of so many columns."""
+        return self._placed(kv_cache.shapes(self.config, number, columns), steps.CHUNK_ROWS)
+
+    def slots(self, classes: WidthClasses, ring: int) -> steps.Slots:
+        """Returns those of the decode batch with so many columns for sampled tokens."""
+        found = jax.eval_shape(
+            lambda: steps.empty_slots(
+                self.config, classes.widths, classes.sizes, ring, parts=classes.parts,
+                unstacked=self.unstacked,
+            )
+        )  # fmt: skip
+        groups = tuple(map(self._placed, found.questions.groups))
+        rows = jax.tree.map(lambda leaf: self._place(leaf, steps.ROW_AXES), found.rows)
+        return steps.Slots(
+            questions=GroupedCache(groups, classes.parts), ring=self._placed(found.ring), rows=rows
+        )
+
+    def empty(self, classes: WidthClasses, ring: int) -> steps.Slots:
+        """Returns a decode batch without samples: zeros, each part on its own device."""
+
+        def zeros(leaf):
+            if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+                data = jax.eval_shape(jax.random.key_data, leaf)
+                numbers = jnp.zeros(data.shape, data.dtype, device=leaf.sharding)
+                return jax.random.wrap_key_data(numbers)
+            return jnp.zeros(leaf.shape, leaf.dtype, device=leaf.sharding)
+
+        return jax.tree.map(zeros, self.slots(classes, ring))
+
+    def unstack(self, prefix: KVCache) -> KVCache:
+        """Returns the shapes of `kv_cache.unstack(prefix)`."""
+        names = kv_cache.axes(prefix=True, unstacked=True)
+
+        def layers(leaf, axes):
+            one = jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
+            return (self._place(one, axes),) * leaf.shape[0]
+
+        return dataclasses.replace(
+            prefix, keys=layers(prefix.keys, names.keys), values=layers(prefix.values, names.values)
+        )
+
+    def _placed(self, cache: KVCache, rows: str = "batch") -> KVCache:
+        names = kv_cache.axes(prefix=cache.is_prefix, unstacked=cache.is_unstacked, rows=rows)
+
+        def place(tree, axes):
+            return jax.tree.map(lambda leaf: self._place(leaf, axes), tree)
+
+        return KVCache(
+            keys=place(cache.keys, names.keys),
+            values=place(cache.values, names.values),
+            positions=place(cache.positions, names.positions),
+        )
+
+    def _place(self, leaf: Any, axes: tuple[str, ...]) -> jax.ShapeDtypeStruct:
+        if self.mesh is None:
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+        where = partitioning.sharding(self.mesh, axes, leaf.shape)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
