@@ -205,8 +205,7 @@ def train(work: Work) -> dict:
         )  # fmt: skip
         trainer = Trainer(
             config, optimizer=optimizers.adamw(total_steps=100, learning_rate=1e-5),
-            prefix_ids=work.prefix, batch_examples=len(examples), row_length=shape.row_length,
-            rows_per_batch=shape.rows_per_batch,
+            prefix_ids=work.prefix, batch_examples=len(examples), shape=shape,
         )  # fmt: skip
         epoch = trainer.pack(examples, seed=0, epoch=0)
         state = [trainer.init(params_of(config))]

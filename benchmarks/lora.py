@@ -63,7 +63,7 @@ def step(arguments: argparse.Namespace) -> None:
 
     from restem import checkpoints
     from restem.models.lora import Lora
-    from restem.training import TokenExample, Trainer, optimizers
+    from restem.training import Shape, TokenExample, Trainer, optimizers
 
     began = time.monotonic()
     policy = checkpoints.load(arguments.base, dtype=arguments.dtype)
@@ -74,8 +74,7 @@ def step(arguments: argparse.Namespace) -> None:
         config,
         optimizer=optimizers.adamw(total_steps=100, learning_rate=1e-4),
         prefix_ids=ids(arguments.prefix),
-        row_length=arguments.row_length,
-        rows_per_batch=arguments.rows,
+        shape=Shape(arguments.row_length, arguments.rows),
         batch_examples=arguments.examples,
         adapter=Lora(rank=arguments.rank, base_dtype=arguments.base_dtype),
     )

@@ -50,7 +50,14 @@ class Restem:
         import jax
 
         from restem import models
-        from restem.training import TokenExample, Trainer, choose_shape, optimizers, sizes_of
+        from restem.training import (
+            Shape,
+            TokenExample,
+            Trainer,
+            choose_shape,
+            optimizers,
+            sizes_of,
+        )
 
         self.jax = jax
         prefix, pairs = make_examples(arguments.examples, arguments.prefix)
@@ -61,19 +68,17 @@ class Restem:
                 sizes_of(examples), config=config, batch_examples=len(pairs),
                 prefix_length=len(prefix), max_tokens=arguments.max_tokens,
             )  # fmt: skip
-            row_length, rows = shape.row_length, shape.rows_per_batch
         else:
             examples = [TokenExample(prefix + q, s) for q, s in pairs]
             prefix = []
-            row_length, rows = max(e.length for e in examples), 8
+            shape = Shape(max(e.length for e in examples), rows_per_batch=8)
         rng = np.random.default_rng(0)
         trainer = Trainer(
             config,
             optimizer=optimizers.adamw(total_steps=100, learning_rate=1e-5),
             prefix_ids=prefix,
             batch_examples=len(pairs),
-            row_length=row_length,
-            rows_per_batch=rows,
+            shape=shape,
         )
         epoch = trainer.pack(examples, seed=0, epoch=0)
         self.notes = {

@@ -18,7 +18,7 @@ from restem.models import int8, kv_cache
 from restem.models.kv_cache import GroupedCache
 from restem.sampling import steps
 from restem.sampling.filters import Drawing, Sampling
-from restem.training import Batch, Trainer, TrainState, optimizers
+from restem.training import Batch, Shape, Trainer, TrainState, optimizers
 
 KINDS = ("parameters", "optimizer", "cache", "prefix", "inputs")
 """Kinds of a program's arguments, by which their memory is reported."""
@@ -136,8 +136,7 @@ def train(config: models.ModelConfig, shapes: Shapes, mesh: jax.sharding.Mesh) -
         config,
         optimizer=optimizer,
         prefix_ids=(1,) * shapes.prefix,
-        row_length=shapes.row_length,
-        rows_per_batch=shapes.rows,
+        shape=Shape(shapes.row_length, shapes.rows),
         param_dtype=shapes.param_dtype,
         head_chunk=shapes.head_chunk,
         mesh=mesh,

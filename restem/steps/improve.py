@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import jax.numpy as jnp
 from absl import logging
 
 from restem.checkpoints import orbax
@@ -26,21 +25,12 @@ from restem.runtime import storage
 from restem.runtime.preemption import PREEMPTION
 from restem.runtime.profiles import PROFILE
 from restem.runtime.progress import progress
+from restem.steps import preparation
 from restem.steps.adaptation import starting_policy
 from restem.steps.examples import token_examples
 from restem.steps.history import BestPolicy, History, finish, report, without_examples
-from restem.steps.micro_batches import micro_batches, step_memory
 from restem.steps.settings import ImproveSettings
-from restem.training import (
-    DivergenceError,
-    StepMemory,
-    TokenExample,
-    Trainer,
-    TrainState,
-    bytes_on_device,
-    device_memory,
-    sizes_of,
-)
+from restem.training import DivergenceError, TokenExample, Trainer, TrainState
 
 
 def improve(
@@ -84,9 +74,9 @@ def improve(
     rollout = rollout.replace(max_new_tokens=settings.max_new_tokens).placed()
     prefix, data = token_examples(rollout.card, examples, rollout.policy.vocabulary)
     rollout = rollout.replace(policy=starting_policy(rollout.policy, settings.adapter))
-    room = _room(rollout, settings, len(prefix))
-    rollout = _with_validation_mesh(rollout, room)
-    trainer = _trainer(rollout, prefix, data, settings, room)
+    room = preparation.memory_of_steps(rollout, settings, prefix_length=len(prefix))
+    rollout = preparation.with_validation_mesh(rollout, room)
+    trainer = preparation.trainer(rollout, prefix, data, settings, room)
     packed = trainer.pack(data, seed=rollout.key, epoch=0)
     if packed.too_long:
         logging.warning(
@@ -224,71 +214,3 @@ class _MStep:
                 f" kept in {self.best.directory.path}; with another learning rate use another"
                 " --workdir"
             ) from e
-
-
-def _room(rollout: Rollout, settings: ImproveSettings, prefix_length: int) -> StepMemory | None:
-    """Returns what a training step holds on a device; None if its memory is not known."""
-    start, mesh = rollout.policy, rollout.mesh
-    memory = device_memory(mesh)
-    if memory is None:
-        return None
-    return step_memory(
-        start.config, settings, memory=memory, held=bytes_on_device(start.params),
-        prefix_length=prefix_length, mesh={} if mesh is None else dict(mesh.shape),
-    )  # fmt: skip
-
-
-def _with_validation_mesh(rollout: Rollout, room: StepMemory | None) -> Rollout:
-    """Returns the rollout without its validation mesh if a copy of the policy does not fit there.
-
-    The state of training stays in memory while the copy is sampled from.
-    """
-    mesh = rollout.validation_mesh
-    if room is None:
-        return rollout
-    rollout = rollout.replace(reserved=int(room.held))
-    if mesh is None:
-        return rollout
-    config = rollout.policy.config
-    width = 1 if config.int8_weights else jnp.dtype(config.dtype).itemsize
-    copy = width * config.num_params / (mesh.shape["fsdp"] * mesh.shape["tensor"])
-    if room.held + copy <= _HELD_SHARE * room.memory:
-        return rollout
-    logging.info(
-        "validation decodes on the mesh of training: beside its state there is no room for a copy"
-        " of the policy on the mesh of the E-step"
-    )
-    return rollout.replace(validation_mesh=None)
-
-
-_HELD_SHARE = 0.7
-"""Largest share of the memory that training and the copy for validation hold; slots need some."""
-
-
-def _trainer(
-    rollout: Rollout,
-    prefix: Sequence[int],
-    data: Sequence[TokenExample],
-    settings: ImproveSettings,
-    room: StepMemory | None,
-) -> Trainer:
-    """Returns the trainer, with micro-batches as the settings, the lengths and memory ask."""
-    start, mesh = rollout.policy, rollout.mesh
-    total_steps = settings.epochs * -(-len(data) // settings.batch_examples)
-    shape, remat = micro_batches(
-        sizes_of(data), start.config, settings, room=room, prefix_length=len(prefix),
-        mesh=mesh and dict(mesh.shape),
-    )  # fmt: skip
-    return Trainer(
-        start.config.replace(remat=remat),
-        optimizer=settings.optimizer(total_steps=total_steps),
-        prefix_ids=prefix,
-        row_length=shape.row_length,
-        rows_per_batch=shape.rows_per_batch,
-        length_parts=shape.length_parts,
-        batch_examples=settings.batch_examples,
-        normalisation=settings.normalisation,
-        param_dtype=settings.param_dtype,
-        adapter=settings.adapter,
-        mesh=mesh,
-    )

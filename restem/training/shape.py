@@ -40,7 +40,7 @@ class Shape:
     """The shape of a micro-batch."""
 
     row_length: int
-    """Tokens per packed row."""
+    """Tokens per packed row, without the prefix."""
     rows_per_batch: int
     """Rows per micro-batch, over all devices."""
     length_parts: int = 1

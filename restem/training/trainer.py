@@ -14,6 +14,7 @@ every step and no part of its state: no gradient, optimizer state or copy of the
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import time
@@ -36,6 +37,7 @@ from restem.training import losses, packing
 from restem.training.memory import query_block
 from restem.training.packing import Batch, PackedEpoch, TokenExample
 from restem.training.row_splits import split_rules
+from restem.training.shape import Shape
 from restem.training.state import DivergenceError, TrainState, Update
 
 Metrics = Mapping[str, Any]
@@ -57,9 +59,7 @@ class Trainer:
         *,
         optimizer: optax.GradientTransformation,
         prefix_ids: Sequence[int] = (),
-        row_length: int = 512,
-        rows_per_batch: int = 8,
-        length_parts: int = 1,
+        shape: Shape = Shape(row_length=512, rows_per_batch=8),
         batch_examples: int = 64,
         normalisation: losses.Normalisation = "token",
         param_dtype: str | None = "float32",
@@ -75,9 +75,7 @@ class Trainer:
             `dtype` is that of activations.
           optimizer: such as `optimizers.adamw` returns.
           prefix_ids: token ids of the few-shot prompt, the same for every example; may be empty.
-          row_length: tokens per packed row, without the prefix.
-          rows_per_batch: rows per micro-batch, over all devices; limited by memory.
-          length_parts: parts of the mesh that share a row; see `row_splits`.
+          shape: shape of micro-batches, limited by memory.
           batch_examples: examples per optimizer step.
           normalisation: normalisation of the sum over examples.
           param_dtype: dtype of the trained parameters; None keeps the given one. With bfloat16
@@ -87,9 +85,10 @@ class Trainer:
           mesh: from `partitioning.make_mesh`; None is one device.
 
         Raises:
-          UserError: `rows_per_batch` or `row_length` does not divide over the mesh, or prefix and
-            row exceed the decoder's length.
+          UserError: `shape` does not divide over the mesh, or prefix and row exceed the decoder's
+            length.
         """
+        row_length, rows_per_batch, length_parts = dataclasses.astuple(shape)
         shards = 1 if mesh is None else partitioning.batch_parts(mesh)
         row_parts = shards // length_parts
         if rows_per_batch % row_parts:

@@ -23,7 +23,7 @@ from restem.runtime import storage
 from restem.steps import select
 from restem.steps.distinct import equation_set
 from restem.steps.settings import Settings
-from restem.training import TokenExample, Trainer, optimizers
+from restem.training import Shape, TokenExample, Trainer, optimizers
 from restem.verify import close_shared
 from tests.helpers import run_files, tiny
 
@@ -69,7 +69,7 @@ def save_policy(folder, *, seed):
     ]
     trainer = Trainer(
         tiny.config(), optimizer=optimizers.adamw(learning_rate=1e-2, total_steps=STEPS),
-        row_length=64, rows_per_batch=4, batch_examples=len(data),
+        shape=Shape(64, 4), batch_examples=len(data),
     )  # fmt: skip
     state = trainer.init(models.init_params(tiny.config(), jax.random.key(seed)))
     for step in trainer.fit(state, data, epochs=STEPS, seed=seed):

@@ -9,7 +9,7 @@ from restem.steps.distinct import equation_set
 from restem.steps.select import select
 from restem.steps.settings import SelectSettings
 from restem.steps.strategies import BestOfN, Everything, ExponentialWeight, UnitWeight
-from restem.training import TokenExample, Trainer, optimizers
+from restem.training import Shape, TokenExample, Trainer, optimizers
 from tests.helpers import tiny
 from tests.helpers.gradients import gradients
 from tests.helpers.solutions import A, B, sample
@@ -78,7 +78,7 @@ class RWRTest(absltest.TestCase):
         config = tiny.config()
         params = models.init_params(config, jax.random.key(0))
         trainer = Trainer(
-            config, optimizer=optimizers.adamw(total_steps=1), row_length=32, rows_per_batch=1,
+            config, optimizer=optimizers.adamw(total_steps=1), shape=Shape(32, 1),
             batch_examples=8, normalisation="example",
         )  # fmt: skip
         tokens = [TokenExample(question, e.target_ids, e.weight) for e in chosen]

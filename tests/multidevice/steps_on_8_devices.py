@@ -22,7 +22,7 @@ from restem.plan import programs
 from restem.records import Problem, TaskCard, Verdict
 from restem.rollout import Rollout
 from restem.sampling import Engine, Request, Sampling, Tuning, steps
-from restem.training import TokenExample, Trainer, optimizers
+from restem.training import Shape, TokenExample, Trainer, optimizers
 from tests.helpers import tiny
 from tests.helpers.gradients import gradients
 
@@ -96,7 +96,7 @@ def _sampled_on_one():
 def _trainer(mesh, config=CONFIG, **changes):
     arguments = dict(
         optimizer=optimizers.adamw(total_steps=10, learning_rate=1e-2), prefix_ids=PREFIX,
-        row_length=24, rows_per_batch=8, batch_examples=20, head_chunk=16, mesh=mesh,
+        shape=Shape(24, 8), batch_examples=20, head_chunk=16, mesh=mesh,
     )  # fmt: skip
     return Trainer(config, **(arguments | changes))
 

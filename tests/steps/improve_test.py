@@ -11,7 +11,7 @@ import numpy as np
 from absl.testing import absltest
 from etils import epath
 
-from restem import checkpoints, models, partitioning
+from restem import checkpoints, models
 from restem.checkpoints import orbax
 from restem.checkpoints.policy import Policy
 from restem.errors import UserError
@@ -20,10 +20,9 @@ from restem.models.lora import Lora
 from restem.records import Example, Problem, TaskCard
 from restem.rollout import Rollout
 from restem.run import layout
-from restem.steps import improve as improve_lib
 from restem.steps.improve import improve
 from restem.steps.settings import ImproveSettings
-from restem.training import StepMemory, optimizers
+from restem.training import optimizers
 from tests.helpers import tiny
 
 VALIDATION = [Problem("v", "validation", "?")]
@@ -169,16 +168,6 @@ class ImproveTest(ImproveTestCase):
         # The best policy is saved with the state only where it is another one.
         trees = [call.args[2] for call in states.call_args_list]
         self.assertEqual([sorted(tree) for tree in trees], [["state"]] * 2 + [["best", "state"]])
-
-    def test_validation_leaves_the_mesh_of_the_sampler_where_memory_is_short(self):
-        mesh = partitioning.make_mesh(devices=jax.devices()[:1])
-        rollout = self.rollout().replace(validation_mesh=mesh)
-        copy = 4 * tiny.config().num_params
-        for memory, expected in ((4 * copy, mesh), (1.2 * copy, None)):
-            room = StepMemory(config=tiny.config(), memory=int(memory), held=copy, trained=0)
-            found = improve_lib._with_validation_mesh(rollout, room)
-            self.assertEqual(found.validation_mesh, expected)
-            self.assertEqual(found.reserved, copy)
 
     def test_a_kill_before_a_save_finds_the_best_of_the_save_before(self):
         save, saves = orbax.TrainingCheckpoints.save, []

@@ -14,7 +14,7 @@ from restem import models
 from restem.errors import UserError
 from restem.models import int8, lora
 from restem.models.lora import Lora
-from restem.training import DivergenceError, TokenExample, Trainer, optimizers
+from restem.training import DivergenceError, Shape, TokenExample, Trainer, optimizers
 from tests.helpers.gradients import gradients
 
 CONFIG = models.ModelConfig(
@@ -80,12 +80,11 @@ def unpacked_loss(params, config, prefix, examples, normalisation):
     return -(weights * sums).sum() / len(examples)
 
 
-def trainer(config=CONFIG, **changes) -> Trainer:
+def trainer(config=CONFIG, *, row_length=16, rows_per_batch=2, **changes) -> Trainer:
     arguments = dict(
         optimizer=optimizers.adamw(total_steps=12, learning_rate=1e-2),
         prefix_ids=PREFIX,
-        row_length=16,
-        rows_per_batch=2,
+        shape=Shape(row_length, rows_per_batch),
         batch_examples=11,
         head_chunk=7,
     )

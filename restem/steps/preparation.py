@@ -1,0 +1,101 @@
+"""What an M-step needs before its first update: memory, the mesh of validation, the trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from absl import logging
+
+from restem.rollout import Rollout
+from restem.steps.micro_batches import micro_batches, step_memory
+from restem.steps.settings import ImproveSettings
+from restem.training import (
+    StepMemory,
+    TokenExample,
+    Trainer,
+    bytes_on_device,
+    device_memory,
+    sizes_of,
+)
+
+_HELD_SHARE = 0.7
+"""Largest share of the memory that training and the copy for validation hold; slots need some."""
+
+
+def memory_of_steps(
+    rollout: Rollout, settings: ImproveSettings, *, prefix_length: int
+) -> StepMemory | None:
+    """Returns what a training step holds on a device; None if its memory is not known.
+
+    Args:
+      rollout: the policy that training starts from, on the mesh of training.
+      settings: settings of the M-step.
+      prefix_length: tokens of the shared prefix.
+    """
+    start, mesh = rollout.policy, rollout.mesh
+    memory = device_memory(mesh)
+    if memory is None:
+        return None
+    return step_memory(
+        start.config, settings, memory=memory, held=bytes_on_device(start.params),
+        prefix_length=prefix_length, mesh={} if mesh is None else dict(mesh.shape),
+    )  # fmt: skip
+
+
+def with_validation_mesh(rollout: Rollout, room: StepMemory | None) -> Rollout:
+    """Returns the rollout without its validation mesh if a copy of the policy does not fit there.
+
+    The state of training stays in memory while the copy is sampled from.
+    """
+    mesh = rollout.validation_mesh
+    if room is None:
+        return rollout
+    rollout = rollout.replace(reserved=int(room.held))
+    if mesh is None:
+        return rollout
+    config = rollout.policy.config
+    width = 1 if config.int8_weights else jnp.dtype(config.dtype).itemsize
+    copy = width * config.num_params / (mesh.shape["fsdp"] * mesh.shape["tensor"])
+    if room.held + copy <= _HELD_SHARE * room.memory:
+        return rollout
+    logging.info(
+        "validation decodes on the mesh of training: beside its state there is no room for a copy"
+        " of the policy on the mesh of the E-step"
+    )
+    return rollout.replace(validation_mesh=None)
+
+
+def trainer(
+    rollout: Rollout,
+    prefix: Sequence[int],
+    data: Sequence[TokenExample],
+    settings: ImproveSettings,
+    room: StepMemory | None,
+) -> Trainer:
+    """Returns the trainer; settings, lengths and memory determine its micro-batches.
+
+    Args:
+      rollout: the policy that training starts from, on the mesh of training.
+      prefix: token ids of the shared prefix.
+      data: the training set.
+      settings: settings of the M-step.
+      room: as `memory_of_steps` returns it.
+    """
+    start, mesh = rollout.policy, rollout.mesh
+    total_steps = settings.epochs * -(-len(data) // settings.batch_examples)
+    shape, remat = micro_batches(
+        sizes_of(data), start.config, settings, room=room, prefix_length=len(prefix),
+        mesh=mesh and dict(mesh.shape),
+    )  # fmt: skip
+    return Trainer(
+        start.config.replace(remat=remat),
+        optimizer=settings.optimizer(total_steps=total_steps),
+        prefix_ids=prefix,
+        shape=shape,
+        batch_examples=settings.batch_examples,
+        normalisation=settings.normalisation,
+        param_dtype=settings.param_dtype,
+        adapter=settings.adapter,
+        mesh=mesh,
+    )
