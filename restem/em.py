@@ -26,6 +26,7 @@ from restem.rollout.completions import Completed
 from restem.run import reader, summary, trackers
 from restem.run.run import Run
 from restem.runtime import distributed, storage
+from restem.steps import space
 from restem.steps.evaluate import evaluate
 from restem.steps.generate import generate
 from restem.steps.improve import improve
@@ -49,6 +50,7 @@ def em(*, run: Run, settings: Settings = Settings()) -> dict[str, Any]:
     settings = dataclasses.replace(settings, run=run.settings)
     settings.check()
     run.open(settings)
+    distributed.run_on_primary("free space", lambda: space.check(settings, run.files))
     evaluate_policy(run=run, settings=settings, iteration=0)
     loop = settings.loop
     for i in range(1, loop.iterations + 1):
@@ -141,7 +143,7 @@ def improve_policy(*, run: Run, settings: Settings, iteration: int) -> None:
 
     if distributed.run_on_primary("start of the M-step", finished):
         return
-    examples = records.examples_from_table(storage.read_table(directory.dataset))
+    examples = storage.read_records(directory.dataset, records.examples_from_table)
     # A method that rewrites the prompt continues from the last prompt.
     is_base = (
         settings.loop.start_from == "base" and not run.directory(iteration - 1).prefix.exists()
@@ -174,7 +176,9 @@ def validation_reward(*, run: Run, rollout: Rollout, iteration: int) -> float | 
     The base policy's reward is measured once, with `rollout`; the M-step measures every other one.
     """
     if iteration:
-        return storage.read_json(run.directory(iteration).improvement)["best_validation"]
+        return storage.read_json(run.directory(iteration).improvement, "best_validation")[
+            "best_validation"
+        ]
     problems = run.problems("validation")
     if not problems:
         return None
@@ -185,7 +189,7 @@ def validation_reward(*, run: Run, rollout: Rollout, iteration: int) -> float | 
         distributed.run_on_primary(
             "the base policy's validation", lambda: storage.write_json(path, measured)
         )
-    return storage.read_json(path)["reward"]
+    return storage.read_json(path, "reward")["reward"]
 
 
 def evaluate_policy(*, run: Run, settings: Settings, iteration: int) -> None:
@@ -197,7 +201,7 @@ def evaluate_policy(*, run: Run, settings: Settings, iteration: int) -> None:
         base = run.directory(0).answers(name)
         base_answers = None
         if iteration and base.exists():
-            stored = records.samples_from_table(storage.read_table(base))
+            stored = storage.read_records(base, records.samples_from_table)
             base_answers = [s for s in stored if s.sample_index > 0] or None
         evaluate(
             rollout=Rollout(

@@ -1,5 +1,8 @@
 """The loop end to end on a tiny policy: it improves, it resumes wherever it is killed."""
 
+import contextlib
+import io
+import logging
 import os
 import pathlib
 import shutil
@@ -10,11 +13,14 @@ import tempfile
 import time
 from unittest import mock
 
+import gin
+import jax
 import numpy as np
 from absl.testing import absltest, parameterized
 from etils import epath
 
 from restem import em, records
+from restem.cli.main import main
 from restem.records import Problem
 from restem.run import layout, reader
 from restem.run.settings import RunSettings
@@ -64,34 +70,21 @@ class LoopTest(absltest.TestCase):
         self.assertEqual(done.returncode, 0, done.stdout)
         return done.stdout
 
-    def test_killed_in_every_step_it_ends_like_a_run_that_was_not(self):
-        whole = epath.Path(self.create_tempdir().full_path)
-        output = self.finish_alone(whole)
-        self.assertIn("iteration 2", output)
-        killed = epath.Path(self.create_tempdir().full_path)
-        # SeqIO, which brings TensorFlow, need not be asked twice.
-        shutil.copytree(whole / "problems", killed / "problems")
-        # One sign for each step that it is under way.
-        signs = [
-            "iteration_000/evals/letters.json",
-            "iteration_001/samples/00000-of-00003.parquet",
-            "iteration_001/training/*",
-            "iteration_001/candidates/*",
-            "iteration_001/improvement.json",
-            "iteration_002/samples/00001-of-00003.parquet",
-        ]
-        deaths = 0
-        for sign in signs:
-            job = self.start(killed)
-            while job.is_running(0) and not list(killed.glob(sign)):
-                time.sleep(0.002)
-            if job.is_running(0):
-                os.kill(job.pids[0], signal.SIGKILL)
-                deaths += 1
-            job.codes()
-        self.assertGreaterEqual(deaths, 4)
-        self.finish(killed)
-        one, two = layout.Workdir(whole), layout.Workdir(killed)
+    def refused(self, *argv):
+        """What a command prints that is refused; it runs in this process."""
+        gin.clear_config()
+        self.addCleanup(gin.clear_config)
+        # The command line sets up logging and a compilation cache for a process of its own.
+        cache, root = jax.config.jax_compilation_cache_dir, logging.getLogger()
+        self.addCleanup(jax.config.update, "jax_compilation_cache_dir", cache)
+        self.addCleanup(setattr, root, "handlers", list(root.handlers))
+        errors = io.StringIO()
+        with contextlib.redirect_stderr(errors):
+            self.assertEqual(main(argv), 2, errors.getvalue())
+        return errors.getvalue().splitlines()[-1]
+
+    def assert_same(self, one, two):
+        """Two runs ended alike."""
         for i in (1, 2):
             a, b = one.iteration(i), two.iteration(i)
             self.assertEqual(
@@ -107,6 +100,36 @@ class LoopTest(absltest.TestCase):
             passes = [storage.read_json(d.evaluation("letters"))["pass@1"] for d in (a, b)]
             self.assertEqual(passes[0], passes[1])
             self.assertFalse(b.training.exists())
+
+    def test_killed_in_every_step_it_ends_like_a_run_that_was_not(self):
+        whole = epath.Path(self.create_tempdir().full_path)
+        output = self.finish_alone(whole)
+        self.assertIn("iteration 2", output)
+        killed = epath.Path(self.create_tempdir().full_path)
+        # SeqIO, which brings TensorFlow, need not be asked twice.
+        shutil.copytree(whole / "problems", killed / "problems")
+        # One sign for each step that it is under way.
+        signs = [
+            "iteration_000/evals/letters.json",
+            "iteration_001/samples/00000-of-00003.parquet",
+            "iteration_001/training/*",
+            "iteration_001/best/*",
+            "iteration_001/improvement.json",
+            "iteration_002/samples/00001-of-00003.parquet",
+        ]
+        deaths = 0
+        for sign in signs:
+            job = self.start(killed)
+            while job.is_running(0) and not list(killed.glob(sign)):
+                time.sleep(0.002)
+            if job.is_running(0):
+                os.kill(job.pids[0], signal.SIGKILL)
+                deaths += 1
+            job.codes()
+        self.assertGreaterEqual(deaths, 4)
+        self.finish(killed)
+        one, two = layout.Workdir(whole), layout.Workdir(killed)
+        self.assert_same(one, two)
         self.assertGreater(
             storage.read_json(one.iteration(2).improvement)["best_validation"],
             storage.read_json(one.iteration(1).improvement)["validation"][0][1],
@@ -126,10 +149,30 @@ class LoopTest(absltest.TestCase):
             overlap = storage.read_json(one.contamination)["tasks"]["letters"]
             self.assertEqual((overlap["num_train"], overlap["num_test"]), (12, 8))
 
-        with self.subTest("a run of other settings is refused, and nothing is lost"):
-            output = self.finish(whole, "--gin.select.cap=5", code=2)
-            self.assertIn("select.cap was 3 and is 5", output)
+        with self.subTest("a run of other settings or weights is refused, and nothing is lost"):
+            argv = ["run", f"--gin_file={self.folder}/tiny.gin", f"--workdir={whole}"]
+            self.assertIn("select.cap was 3 and is 5", self.refused(*argv, "--gin.select.cap=5"))
+            (self.folder / "base").rename(self.folder / "base_0")
+            tiny.save_policy(self.folder / "base", seed=1)
+            self.assertIn("the base policy has other weights", self.refused(*argv))
+            shutil.rmtree(self.folder / "base")
+            (self.folder / "base_0").rename(self.folder / "base")
             self.assertTrue(one.summary.exists())
+
+        with self.subTest("damaged files are removed and made again"):
+            damaged = [
+                two.identity, two.iteration(1).samples / "00001-of-00003.parquet",
+                two.iteration(2).generation, two.iteration(2).evaluation("letters"),
+                two.iteration(2).checkpoint / "params" / "_CHECKPOINT_METADATA",
+            ]  # fmt: skip
+            for path in damaged:
+                path.write_bytes(b"")
+            output = self.finish(killed, code=2)
+            self.assertIn("run.json: not JSON", output.splitlines()[-1])
+            self.assertIn("--repair", output.splitlines()[-1])
+            output = self.finish(killed, "--repair")
+            self.assertEqual(output.count("repair: removed"), len(damaged), output)
+            self.assert_same(one, two)
 
         with self.subTest("verify grades again and says what changed"):
             output = self.finish(whole, "--iteration=1", verb="verify")

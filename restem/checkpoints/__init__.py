@@ -47,9 +47,7 @@ def load(reference: str, *, dtype: str = "float32", shardings: tensors.Shardings
       UserError: the form of the reference is unknown, a file is missing or damaged, or restem
         does not support its model.
     """
-    scheme, colon, rest = reference.partition(":")
-    if not colon or not rest:
-        raise UserError(f"{reference!r} does not name a model; write {_FORMS}")
+    scheme, rest = _parts(reference)
     if scheme == "hf" and peft.is_adapter(rest):
         return peft.load(rest, load(peft.base_of(rest), dtype=dtype, shardings=shardings))
     load_scheme = {"hf": _load_hf, "gguf": _load_gguf, "pypi": _load_pypi}.get(scheme)
@@ -58,8 +56,7 @@ def load(reference: str, *, dtype: str = "float32", shardings: tensors.Shardings
         if origin is None:
             return orbax.load_policy(rest, dtype=dtype, shardings=shardings)
         return orbax.load_adapter(rest, load(origin.base, dtype=dtype, shardings=shardings))
-    if load_scheme is None:
-        raise UserError(f"{reference!r}: unknown scheme {scheme!r}; write {_FORMS}")
+    assert load_scheme is not None
     config, params, vocabulary, hub = load_scheme(rest, dtype, shardings)
     return Policy(config=config, params=params, vocabulary=vocabulary, reference=reference, hub=hub)
 
@@ -70,9 +67,7 @@ def load_header(reference: str) -> Policy:
     Raises:
       UserError: as in `load`.
     """
-    scheme, colon, rest = reference.partition(":")
-    if not colon or not rest:
-        raise UserError(f"{reference!r} does not name a model; write {_FORMS}")
+    scheme, rest = _parts(reference)
     if scheme == "hf" and peft.is_adapter(rest):
         return load_header(peft.base_of(rest)).replace(reference=reference)
     if scheme == "orbax":
@@ -81,12 +76,20 @@ def load_header(reference: str) -> Policy:
         folder = hf.HFFolder(rest)
         config, hub = hf_config.config(folder), hub_config.from_hf(rest)
         vocabulary = hf_vocabulary.from_hf(rest)
-    elif scheme in ("gguf", "pypi"):
+    else:
         file = gguf.GGUFFile(*(pypi.pieces(rest) if scheme == "pypi" else [rest]))
         config, vocabulary, hub, _ = _read_header(file)
-    else:
-        raise UserError(f"{reference!r}: unknown scheme {scheme!r}; write {_FORMS}")
     return Policy(config=config, params={}, vocabulary=vocabulary, reference=reference, hub=hub)
+
+
+def _parts(reference: str) -> tuple[str, str]:
+    """Returns scheme and place of a reference."""
+    scheme, colon, rest = reference.partition(":")
+    if not colon or not rest:
+        raise UserError(f"{reference!r} does not name a model; write {_FORMS}")
+    if scheme not in ("hf", "gguf", "pypi", "orbax"):
+        raise UserError(f"{reference!r}: unknown scheme {scheme!r}; write {_FORMS}")
+    return scheme, rest
 
 
 def _load_hf(path: str, dtype: str, shardings: tensors.Shardings):

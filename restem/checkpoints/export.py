@@ -58,16 +58,12 @@ def export(
     folder = Path(folder)
     if dtype not in ("float32", "bfloat16", "float16"):
         raise UserError(f"dtype {dtype!r}: export writes float32, bfloat16 or float16")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} exists and is not an empty folder; name another one")
+    check_target(folder)
     config = hf_config.to_hf_config(policy.config) | {"dtype": dtype, "torch_dtype": dtype}
     config |= _special_ids(policy.vocabulary)
     if adapter and policy.adapter is None:
         raise UserError(f"{policy.reference} carries no adapter: leave out --adapter")
-    unfinished = folder.with_name(folder.name + ".unfinished")
-    if unfinished.exists():
-        shutil.rmtree(unfinished)
-    unfinished.mkdir(parents=True)
+    unfinished = _unfinished(folder)
     if card is not None:
         (unfinished / "README.md").write_text(card)
     if adapter:
@@ -79,6 +75,28 @@ def export(
     _write_tokenizer(policy, unfinished)
     _write_tensors(policy, unfinished, dtype, shard_bytes)
     return _finish(unfinished, folder)
+
+
+def check_target(folder: str | Path) -> None:
+    """Checks that `export` can write to a folder, before a policy is loaded.
+
+    Raises:
+      UserError: `folder` exists and is not an empty folder.
+      OSError: the folder cannot be made.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists and is not an empty folder; name another one")
+    _unfinished(folder).rmdir()
+
+
+def _unfinished(folder: Path) -> Path:
+    """Makes the empty folder beside `folder` that files are written to, and returns it."""
+    unfinished = folder.with_name(folder.name + ".unfinished")
+    if unfinished.exists():
+        shutil.rmtree(unfinished)
+    unfinished.mkdir(parents=True)
+    return unfinished
 
 
 def _finish(unfinished: Path, folder: Path) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Mapping
 
 import numpy as np
@@ -12,6 +11,7 @@ from etils import epath
 from restem.checkpoints import names
 from restem.checkpoints.safetensors import SafetensorsFile
 from restem.errors import UserError
+from restem.runtime import storage
 
 
 class HFFolder:
@@ -25,18 +25,15 @@ class HFFolder:
                 f"{config_path} does not exist; hf: takes a folder that holds config.json, "
                 "*.safetensors and the tokenizer's files (restem downloads nothing)"
             )
-        try:
-            self.config = json.loads(config_path.read_text())
-        except json.JSONDecodeError as error:
-            raise UserError(f"{config_path} is not JSON: {error}") from error
+        self.config = storage.read_json(config_path, remedy=storage.COPY)
 
     @functools.cached_property
     def _tensors(self) -> dict[str, tuple[SafetensorsFile, str]]:
         """Canonical tensor name -> (file, name within it)."""
         index_path = self.path / "model.safetensors.index.json"
         if index_path.exists():
-            weight_map = json.loads(index_path.read_text())["weight_map"]
-            shards = sorted(set(weight_map.values()))
+            index = storage.read_json(index_path, "weight_map", remedy=storage.COPY)
+            shards = sorted(set(map(str, dict(index["weight_map"]).values())))
         else:
             shards = sorted(p.name for p in self.path.glob("*.safetensors"))
         if not shards:

@@ -33,7 +33,7 @@ from restem.checkpoints.policy import AdapterOrigin, Policy
 from restem.errors import UserError
 from restem.models import lora
 from restem.models.config import ModelConfig
-from restem.runtime import distributed
+from restem.runtime import distributed, storage
 from restem.tokenizers import hub_config, saved
 from restem.tokenizers.hub_config import HubConfig
 from restem.tokenizers.vocabulary import Vocabulary
@@ -95,6 +95,7 @@ def save(
         with _context():
             return ocp.save_async(path / _PARAMS, params, custom_metadata=record)
     save_tree(path / _PARAMS, params)
+    storage.sync_folder(path)
     return None
 
 
@@ -139,7 +140,7 @@ def load_header(path: epath.PathLike) -> Policy:
     """
     path = _absolute(path)
     return Policy(
-        config=_read_config(path),
+        config=read_config(path),
         params={},
         vocabulary=saved.load(path / _VOCABULARY),
         reference=f"orbax:{path}",
@@ -147,12 +148,21 @@ def load_header(path: epath.PathLike) -> Policy:
     )
 
 
+def saved_checksums(path: epath.PathLike) -> Mapping[str, Any]:
+    """Returns [dtype, checksum] of every array of a saved policy, by its place in the parameters.
+
+    They are read without Orbax, for which all hosts would have to meet.
+    """
+    stored = storage.read_json(_absolute(path) / _PARAMS / "_CHECKPOINT_METADATA")
+    return stored["custom_metadata"]["checksums"]
+
+
 def adapter_origin(path: epath.PathLike) -> AdapterOrigin | None:
     """Returns the form and base of the adapter at `path`; None where whole parameters are saved."""
     path = _absolute(path) / _ADAPTER
     if not path.exists():
         return None
-    fields = json.loads(path.read_text())
+    fields = storage.read_json(path, "form", "base")
     return AdapterOrigin(**{**fields, "form": lora.Lora(**fields["form"])})
 
 
@@ -171,7 +181,7 @@ def load_adapter(path: epath.PathLike, base: Policy) -> Policy:
     origin = adapter_origin(path)
     if origin is None:
         raise UserError(f"{path} holds no adapter")
-    config = _read_config(path)
+    config = read_config(path)
     if _architecture(config) != _architecture(base.config):
         raise UserError(f"{path}: its adapter is to another model than {base.reference}")
     params = base.params
@@ -206,12 +216,22 @@ def _architecture(config: ModelConfig) -> ModelConfig:
     return config.replace(dtype="float32", int8_weights=False, remat="full", query_block=None)
 
 
-def _read_config(path: epath.Path) -> ModelConfig:
+def read_config(path: epath.PathLike) -> ModelConfig:
+    """Returns the config of a policy that `save` wrote.
+
+    Raises:
+      UserError: `path` holds no finished checkpoint.
+    """
+    path = _absolute(path)
     if not (path / _CONFIG).exists():
         raise UserError(f"{path / _CONFIG} does not exist: {path} is not a restem checkpoint")
     if not is_saved(path):
         raise UserError(f"{path} is an unfinished checkpoint (no {_PARAMS}); write it again")
-    return ModelConfig.from_dict(json.loads((path / _CONFIG).read_text()))
+    stored = storage.read_json(path / _CONFIG)
+    try:
+        return ModelConfig.from_dict(stored)
+    except (TypeError, ValueError, KeyError) as error:
+        raise UserError(f"{path / _CONFIG}: no config of a decoder ({error})") from error
 
 
 def save_tree(path: epath.PathLike, tree: Any, *, overwrite: bool = False) -> None:
@@ -219,6 +239,7 @@ def save_tree(path: epath.PathLike, tree: Any, *, overwrite: bool = False) -> No
     metadata = _checksum_record(tree)
     with _context():
         ocp.save(_absolute(path), tree, overwrite=overwrite, custom_metadata=metadata)
+    storage.sync_folder(_absolute(path))
 
 
 def restore_tree(path: epath.PathLike, abstract: Any, *, shardings: Any = None) -> Any:
@@ -295,7 +316,7 @@ class TrainingCheckpoints:
         written in the background, and with `wait` before the return. A step that is already
         saved is kept as it is.
         """
-        self._checkpointer.wait()
+        self.wait()
         if step in self._unreadable:
             self._checkpointer.delete(step)
             self._unreadable.discard(step)
@@ -304,7 +325,7 @@ class TrainingCheckpoints:
         record = {**_checksum_record(tree), "metadata": dict(metadata or {})}
         self._checkpointer.save_async(step, tree, custom_metadata=record)
         if wait:
-            self._checkpointer.wait()
+            self.wait()
 
     def restore(
         self, abstract: Any | Callable[[Mapping[str, Any]], Any], *, shardings: Any = None
@@ -359,6 +380,7 @@ class TrainingCheckpoints:
     def wait(self) -> None:
         """Returns when everything saved is on disk; raises any error of the background."""
         self._checkpointer.wait()
+        storage.sync_folder(self.folder)
 
     def close(self) -> None:
         self._checkpointer.close()

@@ -26,6 +26,7 @@ from restem.errors import UserError
 from restem.models import lora
 from restem.models.config import ModelConfig
 from restem.models.lora import Lora
+from restem.runtime import storage
 
 _CONFIG, _TENSORS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
@@ -174,10 +175,7 @@ def load(folder: epath.PathLike, base: Policy) -> Policy:
 
 
 def _settings(folder: epath.Path) -> dict[str, Any]:
-    try:
-        return json.loads((folder / _CONFIG).read_text())
-    except json.JSONDecodeError as error:
-        raise UserError(f"{folder / _CONFIG} is not JSON: {error}") from error
+    return storage.read_json(folder / _CONFIG, remedy=storage.COPY)
 
 
 def _form(folder: epath.Path, config: ModelConfig) -> Lora:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import ast
 import dataclasses
+import os
+import re
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from absl import flags
 
 from restem import __version__
 from restem.cli import refusals
-from restem.errors import UserError
+from restem.errors import MachineError, UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +37,9 @@ class Verb:
 
 
 def _workdir(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--workdir", metavar="DIR", help="folder of the run; may be in a bucket")
+    p.add_argument(
+        "--workdir", type=_folder, metavar="DIR", help="folder of the run; may be in a bucket"
+    )
 
 
 def _gin(p: argparse.ArgumentParser) -> None:
@@ -63,9 +68,16 @@ def _profile(p: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def _repair(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--repair", action="store_true",
+        help="first remove damaged files that the run makes again, and name them",
+    )  # fmt: skip
+
+
 _SHARED = {
     "workdir": _workdir, "gin": _gin, "dry_run": _dry_run, "sandbox": _sandbox,
-    "profile": _profile,
+    "profile": _profile, "repair": _repair,
 }  # fmt: skip
 
 
@@ -74,7 +86,9 @@ def _score(p: argparse.ArgumentParser) -> None:
     _add_tasks(p, "task, or group such as bbh_cot, that the outputs are of")
     p.add_argument("--split", default="test", help="split of the problems; default: test")
     p.add_argument("--grades", metavar="FILE.csv", help="add up a filled-in grading sheet instead")
-    p.add_argument("--output", help="folder for the scores; default: DIR/evaluations/NAME")
+    p.add_argument(
+        "--output", type=_folder, help="folder for the scores; default: DIR/evaluations/NAME"
+    )
 
 
 def _generate(p: argparse.ArgumentParser) -> None:
@@ -105,7 +119,7 @@ def _compare(p: argparse.ArgumentParser) -> None:
 
 def _report(p: argparse.ArgumentParser) -> None:
     p.add_argument("workdirs", nargs="*", metavar="DIR", help="folders of runs")
-    p.add_argument("--output", help="folder of the page; default: DIR/report")
+    p.add_argument("--output", type=_folder, help="folder of the page; default: DIR/report")
     p.add_argument(
         "--labels", metavar="A,B", help="names of the runs in figures; default: their methods"
         " where these differ, else their folders' names",
@@ -118,7 +132,7 @@ def _report(p: argparse.ArgumentParser) -> None:
 
 def _export(p: argparse.ArgumentParser) -> None:
     p.add_argument("--policy", help="a policy reference, instead of the run's own")
-    p.add_argument("--output", required=True, help="folder to write")
+    p.add_argument("--output", type=_folder, required=True, help="folder to write")
     p.add_argument(
         "--adapter", action="store_true",
         help="write the policy's adapter alone, for the peft package, instead of merged weights",
@@ -138,7 +152,7 @@ def _init(p: argparse.ArgumentParser) -> None:
     p.add_argument("name", metavar="NAME", help="name of the task and of its folder")
 
 
-_RUN = "workdir gin dry_run sandbox profile"
+_RUN = "workdir gin dry_run repair sandbox profile"
 
 VERBS = {
     "run": Verb(
@@ -154,13 +168,14 @@ VERBS = {
     "verify": Verb(
         "grade the samples of an iteration again and show what changed",
         "restem verify --gin_file=restem_math.gin --workdir=runs/math --iteration=1",
-        "workdir gin dry_run sandbox", refuse=refusals.of_run,
+        "workdir gin dry_run repair sandbox", refuse=refusals.of_run,
         iteration="the last with samples",
     ),
     "select": Verb(
         "choose and weight the training examples",
         "restem select --gin_file=restem_math.gin --workdir=runs/math --iteration=1",
-        "workdir gin dry_run", refuse=refusals.of_run, iteration="the first without a selection",
+        "workdir gin dry_run repair", refuse=refusals.of_run,
+        iteration="the first without a selection",
     ),
     "improve": Verb(
         "M-step: fine-tune the policy on the selected examples",
@@ -206,12 +221,46 @@ VERBS = {
     "init": Verb(
         "write the files of a new task, which runs as it is", "restem init mine", options=_init,
     ),
-    "doctor": Verb("devices, sandbox layers in force, versions", "restem doctor"),
+    "doctor": Verb(
+        "devices, free disk space, sandbox layers in force, versions", "restem doctor",
+        "workdir gin",
+    ),
 }  # fmt: skip
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as all others are."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{' '.join(message.split())}; see {self.prog} --help")
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    """Returns the type of a flag whose value is a whole number of at least `least`."""
+
+    def number(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, at least {least}")
+        return int(text)
+
+    return number
+
+
+_BUCKETS = ("gs://", "s3://", "az://")
+"""Beginnings of folders in buckets."""
+
+
+def _folder(text: str) -> str:
+    """Returns the value of a flag that names a folder."""
+    if not text.strip() or "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} names no folder")
+    if "://" in text and not text.startswith(_BUCKETS):
+        raise argparse.ArgumentTypeError(f"{text!r} names no folder; a bucket is {_BUCKETS[0]}NAME")
+    return text
+
+
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="restem",
         description="ReST-EM: a language model improves itself on problems whose answers a program"
         " can check. Running the same command again resumes it.",
@@ -226,7 +275,10 @@ def parser() -> argparse.ArgumentParser:
         for shared in verb.takes.split():
             _SHARED[shared](p)
         if verb.iteration is not None:
-            p.add_argument("--iteration", type=int, metavar="N", help=f"default: {verb.iteration}")
+            least = 0 if "or 0" in verb.iteration else 1
+            p.add_argument(
+                "--iteration", type=_whole(least), metavar="N", help=f"default: {verb.iteration}"
+            )
         p.add_argument("--quiet", action="store_true", help="show results and errors only")
     return top
 
@@ -273,10 +325,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from restem.cli import verbs
 
         return verbs.dispatch(arguments, bindings)
-    except UserError as e:
+    except (UserError, MachineError) as e:
         # gin appends lines that name the configurables in which an error was raised.
         print(f"restem: {str(e).partition(chr(10))[0]}", file=sys.stderr)
-        return 2
+        return e.exit_code
     except KeyboardInterrupt:
         print("restem: interrupted; the same command continues from here", file=sys.stderr)
         return 130
@@ -287,4 +339,10 @@ def console() -> None:
     code = main()
     if distributed := sys.modules.get("restem.runtime.distributed"):  # not imported for --help
         code = distributed.end(code)
+    if code == MachineError.exit_code:
+        # What libraries do at the end of a process would fail on the same full disk, with
+        # tracebacks of its own.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)

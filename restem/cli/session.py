@@ -13,7 +13,7 @@ import jax
 from absl import logging
 
 from restem.cli.gin_files import parse_gin
-from restem.run import layout
+from restem.run import layout, lease, repair
 from restem.run.run import Run
 from restem.runtime import compilation, distributed, storage
 from restem.runtime.profiles import PROFILE
@@ -30,7 +30,8 @@ def open_run(
 ) -> tuple[Run, Settings]:
     """Returns the run that the flags name, and its checked settings; writes no files of the run.
 
-    On return, the other hosts have joined, and logging and the compilation cache are set up.
+    On return, the other hosts have joined, this job holds the lease on the folder, and logging and
+    the compilation cache are set up.
 
     Args:
       arguments: the flags.
@@ -43,17 +44,33 @@ def open_run(
     if getattr(arguments, "allow_weak_sandbox", False):
         of_flags["allow_weak_sandbox"] = True
     settings = settings.with_run(**of_flags)
-    run = Run(workdir or arguments.workdir, settings.run)
+    run = Run(workdir or arguments.workdir, settings.run, rebuild=arguments.repair)
     if arguments.dry_run:
+        if arguments.repair:
+            _repair(run, is_dry=True)
         return run, settings
     distributed.initialize()
+    lease.hold(run.files)
     _start_logging(run)
+    if arguments.repair:
+        distributed.run_on_primary("repair", lambda: _repair(run))
     if getattr(arguments, "profile", False):
         PROFILE.folder = run.files.path / "profile"
     # The cache is in the folder named by the flag, even if the run's files go to a subfolder.
     own = str(layout.Workdir(arguments.workdir).compilation_cache)
     compilation.use_cache(compilation.folder_for(own))
     return run, settings
+
+
+def _repair(run: Run, *, is_dry: bool = False) -> None:
+    """Removes the damaged files of a run, and says how the run makes them again."""
+    # A policy that spans hosts cannot be loaded by one of them.
+    load = None if distributed.several() or is_dry else run.load
+    damage = repair.find(run.files, load)
+    if not is_dry:
+        repair.apply(damage)
+    for line in repair.report(damage, is_dry=is_dry):
+        CONSOLE.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 def save_operative_config(run: Run) -> None:
@@ -64,7 +81,7 @@ def save_operative_config(run: Run) -> None:
 def _start_logging(run: Run) -> None:
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
-    logging.get_absl_handler().addFilter(_is_ours)
+    logging.get_absl_handler().addFilter(_is_shown)
     if is_quiet():
         logging.get_absl_handler().setLevel(python_logging.WARNING)
     if "://" in str(run.files.path):
@@ -73,7 +90,7 @@ def _start_logging(run: Run) -> None:
     log = run.files.log
     if not distributed.is_primary():
         log = log.with_suffix(f".{jax.process_index()}{log.suffix}")
-    handler = python_logging.FileHandler(log)
+    handler = _LogFile(log)
     handler.setFormatter(logging.PythonFormatter())
     handler.addFilter(_is_ours)
     python_logging.getLogger().addHandler(handler)
@@ -82,7 +99,30 @@ def _start_logging(run: Run) -> None:
         logging.get_absl_handler().setLevel(python_logging.WARNING)
 
 
+class _LogFile(python_logging.FileHandler):
+    """The run's log; a full disk must not add a traceback for every line to the terminal."""
+
+    def handleError(self, record: python_logging.LogRecord) -> None:
+        del record
+
+
+def log_traceback(error: BaseException) -> None:
+    """Writes a traceback to the run's log only: the user sees the error in one line."""
+    for handler in python_logging.getLogger().handlers:
+        if isinstance(handler, _LogFile):
+            info = (type(error), error, error.__traceback__)
+            record = python_logging.LogRecord(
+                "restem", python_logging.ERROR, __file__, 0, "the traceback:", (), info
+            )
+            handler.handle(record)
+
+
 def _is_ours(record: python_logging.LogRecord) -> bool:
     """Keeps the many lines of libraries out of the log, except warnings."""
     ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     return record.levelno >= python_logging.WARNING or record.pathname.startswith(ours)
+
+
+def _is_shown(record: python_logging.LogRecord) -> bool:
+    """Leaves tracebacks of libraries to the log: their errors reach us, and end with one line."""
+    return _is_ours(record) and not record.exc_info

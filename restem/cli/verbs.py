@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from tempfile import gettempdir
 from typing import Any
 
 import jax
@@ -13,22 +14,25 @@ from absl import logging
 from etils import epath
 
 from restem import checkpoints, em
+from restem.checkpoints.export import check_target
 from restem.checkpoints.export import export as write_policy
 from restem.cli import reference
 from restem.cli.gin_files import parse_gin
-from restem.cli.session import open_run, save_operative_config
-from restem.errors import UserError
+from restem.cli.session import log_traceback, open_run, save_operative_config
+from restem.errors import MachineError, UserError
 from restem.evaluation import comparisons, contamination, grading_sheet, scoring
 from restem.plan import planner
 from restem.plan.settings import PlanSettings
 from restem.report import report as pages
 from restem.rollout import Rollout
-from restem.run import identity, layout, model_card, reader, summary, trackers
+from restem.run import identity, layout, lease, model_card, reader, summary, trackers
 from restem.run.run import Run, versions
 from restem.run.settings import from_gin
-from restem.runtime import compilation, distributed, storage
+from restem.runtime import compilation, distributed, machine_errors, storage
+from restem.runtime.cache import cache_folder
 from restem.runtime.preemption import EXIT_PREEMPTED, PREEMPTION, PreemptedError
 from restem.runtime.progress import CONSOLE
+from restem.steps import space
 from restem.steps.generate import write_requests
 from restem.steps.regrade import regrade
 from restem.steps.settings import Settings
@@ -290,6 +294,8 @@ def export(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
         if trained_in != iteration:
             source = f"iteration {trained_in}" if trained_in else "the base policy"
             note = f"; training never improved on it, so iteration {iteration} is {source}"
+    checkpoints.load_header(reference)  # a policy that is not there leaves no folder behind
+    check_target(arguments.output)
     policy = checkpoints.load(reference)
     write_policy(policy, arguments.output, adapter=arguments.adapter, card=card)
     CONSOLE.print(f"{reference} written to {arguments.output}{note}", soft_wrap=True)
@@ -329,7 +335,9 @@ def init(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
 
 
 def doctor(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
-    """Prints devices, active sandbox layers and versions, for inclusion in bug reports."""
+    """Prints devices, disks, active sandbox layers and versions, for inclusion in bug reports."""
+    parse_gin(arguments.gin_file, bindings)
+    settings = Settings.from_gin()
     for name, version in versions().items():
         CONSOLE.print(f"{name:18} {version}", highlight=False)
     for device in jax.devices():
@@ -337,10 +345,26 @@ def doctor(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
         limit = stats.get("bytes_limit")
         memory = f", {limit / 2**30:.1f} GiB" if limit else ""
         CONSOLE.print(f"device             {device.device_kind} ({device.platform}){memory}")
+    for line in _disks(layout.Workdir(arguments.workdir or "."), settings):
+        CONSOLE.print(line, highlight=False, soft_wrap=True)
     CONSOLE.print("sandbox for programs that models write:")
     for line in layers.describe():
         CONSOLE.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
     return 0
+
+
+def _disks(files: layout.Workdir, settings: Settings) -> Iterator[str]:
+    """Yields the free space of the folders that a run writes to, and what its checkpoints need."""
+    folders = {"workdir": files, "cache": layout.Workdir(cache_folder())}
+    for name, folder in {**folders, "temporary files": layout.Workdir(gettempdir())}.items():
+        there = space.free(folder)
+        if there is not None:
+            yield f"free disk space    {space.size(there)} for {name} ({folder.path.resolve()})"
+    wanted, there = space.need(settings, files), space.free(files)
+    if wanted is not None:
+        need = f"{space.size(wanted.total)} for {wanted.iterations} iterations"
+        verdict = "" if there is None or there >= wanted.total else "; this is more than is free"
+        yield f"checkpoints        up to {need} of {settings.run.base}{verdict}"
 
 
 VERBS: dict[str, Callable[[argparse.Namespace, Sequence[str]], int]] = {
@@ -363,13 +387,21 @@ def dispatch(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     except WorkersLostError as e:
         print(f"restem: {e}", file=sys.stderr)
         return e.exit_code
+    except UserError:
+        raise
     except Exception as e:
-        late = distributed.as_late_host(e)
-        if late is None:
+        fault = distributed.as_late_host(e) or machine_errors.explain(
+            e, getattr(arguments, "workdir", None)
+        )
+        if fault is None:
             raise
-        print(f"restem: {' '.join(str(late).split())}", file=sys.stderr)
-        return late.exit_code
+        log_traceback(e)
+        if isinstance(fault, (UserError, MachineError)):
+            raise fault from e
+        print(f"restem: {' '.join(str(fault).split())}", file=sys.stderr)
+        return fault.exit_code
     finally:
         trackers.stop()
+        lease.release_all()
         compilation.log_counts()
         close_shared()

@@ -20,9 +20,9 @@ import gin
 from etils import epath
 
 from restem.data import sources
-from restem.errors import UserError
+from restem.errors import MachineError, UserError
 from restem.records import problems_to_table
-from restem.runtime import storage
+from restem.runtime import machine_errors, storage
 
 
 def materialize(
@@ -57,6 +57,8 @@ def materialize(
     )  # fmt: skip
     if done.returncode == 2:
         raise UserError(done.stdout.strip())
+    if done.returncode == MachineError.exit_code:
+        raise MachineError(done.stdout.strip())
     if done.returncode:
         raise UserError(
             f"materialising {', '.join(r['task'] for r in requests.values())} failed (exit code"
@@ -83,6 +85,10 @@ def _child(message: Mapping[str, Any]) -> None:
 if __name__ == "__main__":
     try:
         _child(json.loads(sys.stdin.read()))
-    except UserError as e:
-        print(str(e).partition("\n")[0])  # gin appends lines that name the configurables involved
-        sys.exit(2)
+    except Exception as e:
+        fault = machine_errors.explain(e)
+        if fault is None:
+            raise
+        # gin appends lines that name the configurables involved.
+        print(str(fault).partition("\n")[0])
+        sys.exit(fault.exit_code if isinstance(fault, MachineError) else 2)

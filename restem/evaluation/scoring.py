@@ -49,8 +49,9 @@ def score(
       UserError: if a row cannot be read, or matches no problem of these tasks.
     """
     rows = completions.read(files)
-    folder = epath.Path(output)
-    tables = _problems(registry.expand(tasks), folder, data_dir)
+    folder, names = epath.Path(output), registry.expand(tasks)
+    folder.mkdir(parents=True, exist_ok=True)  # before any work, if it cannot be written
+    tables = _problems(names, folder, data_dir)
     problems: dict[Key, Problem] = {
         (name, p.problem_id): p
         for name, (_, all_) in tables.items()

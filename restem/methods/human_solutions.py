@@ -64,5 +64,5 @@ class HumanWhereSolved:
 
     def __call__(self, problem: Problem, samples: Sequence[Sample]) -> list[Sample]:
         human = [s for s in samples if s.source == "human"]
-        solved = any(s.reward > 0 for s in samples if s.source != "human")
+        solved = any(s.correct for s in samples if s.source != "human")
         return human[:1] if solved else []

@@ -47,7 +47,7 @@ from restem.run.layout import IterationDir, Workdir
 
 def is_accepted(proposal: Sample) -> bool:
     """Returns whether a proposal becomes the state: it must be correct and finished."""
-    return proposal.reward > 0 and proposal.finish_reason != "length"
+    return proposal.correct and proposal.finish_reason != "length"
 
 
 def split_chain(samples: Iterable[Sample]) -> tuple[Sample | None, list[Sample]]:

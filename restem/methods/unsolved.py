@@ -8,8 +8,8 @@ from restem.records import Problem, Sample
 
 
 def unsolved(problems: Sequence[Problem], samples: Sequence[Sample]) -> list[Problem]:
-    """Returns the problems without a finished sample of positive reward."""
-    solved = {s.problem_id for s in samples if s.reward > 0 and s.finish_reason != "length"}
+    """Returns the problems without a finished correct sample; partial rewards solve nothing."""
+    solved = {s.problem_id for s in samples if s.correct and s.finish_reason != "length"}
     return [p for p in problems if p.problem_id not in solved]
 
 

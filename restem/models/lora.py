@@ -19,13 +19,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
 from restem.models.int8 import INPUT_AXES, Int8, quantize
+from restem.runtime.checks import Check, above, at_least
 
 Params = Mapping[str, Any]
 
@@ -35,21 +36,26 @@ Adapter = Mapping[str, Any]
 TARGETS = ("query", "key", "value", "out", "gate", "up", "down")
 """Matrices of a layer that can be adapted."""
 
+_TARGETS = Check(
+    f"some of {', '.join(map(repr, TARGETS))}",
+    lambda names: bool(names) and set(names) <= set(TARGETS),
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Lora:
     """Which matrices are adapted, and how."""
 
-    rank: int = 16
+    rank: Annotated[int, at_least(1)] = 16
     """Rank of the difference, at most the smaller side of a matrix."""
-    alpha: float = 32.0
+    alpha: Annotated[float, above(0)] = 32.0
     """Scale of the difference, which is multiplied by alpha / rank."""
-    targets: Sequence[str] = TARGETS
+    targets: Annotated[Sequence[str], _TARGETS] = TARGETS
     """Names of the adapted matrices."""
     rank_stabilised: bool = False
     """Whether to multiply by alpha / sqrt(rank) instead, so that larger ranks learn as fast
     (rsLoRA)."""
-    base_dtype: str | None = None
+    base_dtype: Literal["float32", "bfloat16", "int8"] | None = None
     """Dtype of the frozen weights: float32, bfloat16, int8, or None for the policy's own."""
 
     def __post_init__(self):

@@ -59,6 +59,7 @@ def report(
 
     runs = read_runs(workdirs, labels)
     folder = epath.Path(output) if output is not None else runs[0].files.report
+    folder.mkdir(parents=True, exist_ok=True)  # before the drawing, if it cannot be written
     tables = read_samples(runs)
     embedded = browser.embed(
         runs, tables, limit=max_samples if texts else 0, characters=max_characters

@@ -17,7 +17,7 @@ from absl import logging
 from etils import epath
 
 from restem.errors import UserError
-from restem.run import bindings, settings
+from restem.run import bindings, repair, settings
 from restem.run.layout import Workdir
 from restem.runtime import checks, storage
 
@@ -28,8 +28,9 @@ PROMPT_TOKENS = "whole text"
 """Rule by which prompts are tokenised, a part of the identity. Earlier versions wrote none and
 tokenised prefix and question apart, so their samples and policies are those of other tokens."""
 
-_NOT_COMPARED = ("format", "method", "prompt_tokens", "versions")
-"""Keys of `run.json` that a resume does not compare: other versions may change only rounding."""
+_NOT_COMPARED = ("fingerprints", "format", "method", "prompt_tokens", "versions")
+"""Keys of `run.json` that are not compared as settings: other versions may change only rounding,
+and fingerprints have a message of their own."""
 
 _ELSEWHERE = {"make_mesh", "local_mesh", "initialize", "plan", "report"}
 """Configurables that affect where and how fast a run executes, but not its identity."""
@@ -81,10 +82,16 @@ def plain(value: Any) -> Any:
     return getattr(value, "__name__", type(value).__name__)
 
 
-def claim(files: Workdir, identity: Mapping[str, Any]) -> None:
+def claim(files: Workdir, identity: Mapping[str, Any], *, rebuild: bool = False) -> None:
     """Writes the identity of a run to its folder, or checks that the folder holds this run.
 
     A folder whose run has produced nothing yet may be claimed by another run.
+
+    Args:
+      files: the run's folder.
+      identity: identity of the run.
+      rebuild: whether to write the identity of a run that has lost its `run.json`, rather than
+        refuse its folder.
 
     Raises:
       UserError: the folder holds another run; the message lists what differs.
@@ -92,17 +99,25 @@ def claim(files: Workdir, identity: Mapping[str, Any]) -> None:
     written = {"format": FORMAT, "prompt_tokens": PROMPT_TOKENS, **identity}
     if not files.identity.exists():
         if has_results(files):
-            raise UserError(
-                f"{files.path}: has iterations but no run.json, so what made them is not known;"
-                " use another --workdir"
-            )
+            if not rebuild:
+                raise UserError(
+                    f"{files.path}: has iterations but no run.json, so what made them is not known;"
+                    " with the settings that the run was started with, --repair writes it again"
+                )
+            if found := repair.contradictions(files, identity):
+                raise UserError(
+                    f"{files.path}: these settings are not those that the run was started with:"
+                    f" {'; '.join(found)}; repeat them, or use another --workdir"
+                )
         storage.write_json(files.identity, written)
         return
     stored = storage.read_json(files.identity)
     differences = _differences(stored, identity)
     is_of_rule = stored.get("prompt_tokens") == PROMPT_TOKENS
-    if (differences or not is_of_rule) and not has_results(files):
-        storage.write_json(files.identity, written)
+    before, now = _fingerprints(stored), _fingerprints(identity)
+    if not has_results(files):
+        if differences or not is_of_rule or before != now:
+            storage.write_json(files.identity, written)
         return
     check_format(files, stored)
     if differences:
@@ -111,6 +126,21 @@ def claim(files: Workdir, identity: Mapping[str, Any]) -> None:
             f"{files.identity}: this folder holds another run ({shown});"
             " use another --workdir, or the settings it was started with"
         )
+    for role in sorted(before.keys() & now.keys()):
+        if before[role] != now[role]:
+            raise UserError(
+                f"{files.identity}: the {role} policy has other weights, another config or another"
+                f" tokenizer than when this run was started (SHA-256 {before[role][:12]}... then,"
+                f" {now[role][:12]}... now); restore its files, or use another --workdir"
+            )
+    if now.keys() - before.keys():  # the files were not at hand before
+        storage.write_json(files.identity, {**stored, "fingerprints": {**now, **before}})
+
+
+def _fingerprints(identity: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the known fingerprints of the policies from outside the run, by role."""
+    found = identity.get("fingerprints", {})
+    return {role: fingerprint for role, fingerprint in found.items() if fingerprint is not None}
 
 
 def check_format(files: Workdir, stored: Mapping[str, Any]) -> None:

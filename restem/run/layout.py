@@ -113,6 +113,11 @@ class Workdir:
         return self.path / "run.json"
 
     @property
+    def lease(self) -> epath.Path:
+        """Job that works in the folder; removed when the job ends."""
+        return self.path / "lease.json"
+
+    @property
     def operative_config(self) -> epath.Path:
         return self.path / "operative_config.gin"
 

@@ -315,14 +315,14 @@ def policy_reference(files: Workdir, iteration: int) -> str:
       UserError: the M-step of the iteration is not finished.
     """
     if iteration == 0:
-        return storage.read_json(files.identity)["base"]
+        return storage.read_json(files.identity, "base")["base"]
     directory = files.iteration(iteration)
     if not directory.improvement.exists():
         raise UserError(
             f"{directory.improvement}: iteration {iteration} has no policy yet;"
             " run `restem improve` first"
         )
-    report = storage.read_json(directory.improvement)
+    report = storage.read_json(directory.improvement, "improved", "start")
     return f"orbax:{directory.checkpoint}" if report["improved"] else report["start"]
 
 
@@ -346,7 +346,7 @@ def read_samples(directory: IterationDir) -> list[records.Sample]:
 def read_shards(folder: epath.Path) -> list[records.Sample]:
     """Returns all samples in the shards of a folder, in shard order."""
     paths = _complete(folder, "*-of-*.parquet")
-    return [s for path in paths for s in records.samples_from_table(storage.read_table(path))]
+    return [s for path in paths for s in storage.read_records(path, records.samples_from_table)]
 
 
 def read_problems(path: epath.Path) -> tuple[records.TaskCard, list[records.Problem]]:
@@ -355,10 +355,7 @@ def read_problems(path: epath.Path) -> tuple[records.TaskCard, list[records.Prob
     Raises:
       UserError: the file does not exist, or is not a table of problems.
     """
-    try:
-        return records.problems_from_table(storage.read_table(path))
-    except (ValueError, KeyError, TypeError) as e:
-        raise UserError(f"{path}: not a table of problems ({e}); remove it") from None
+    return storage.read_records(path, records.problems_from_table)
 
 
 def printable(label: str, characters: int = 40) -> str:
@@ -390,12 +387,7 @@ def _complete(folder: epath.Path, pattern: str) -> list[epath.Path]:
 
 def _object(path: epath.Path) -> Mapping[str, Any]:
     """Returns a JSON object; {} if there is no such file."""
-    if not path.exists():
-        return {}
-    value = storage.read_json(path)
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: holds no JSON object; remove it and run the step again")
-    return value
+    return storage.read_json(path) if path.exists() else {}
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ from etils import epath
 
 import restem.tasks  # noqa: F401  adds the built-in tasks
 from restem import checkpoints, partitioning, verify
+from restem.checkpoints.fingerprint import fingerprint
 from restem.data import registry, sources, splits
 from restem.data.chat import of_task
 from restem.data.materializer import materialize
@@ -20,7 +21,7 @@ from restem.data.task import Task
 from restem.errors import UserError
 from restem.evaluation import contamination
 from restem.records import Problem, TaskCard, problems_to_table
-from restem.run import identity, reader, trackers
+from restem.run import identity, lease, reader, trackers
 from restem.run.layout import IterationDir, Workdir
 from restem.run.settings import MeshSettings, RunSettings
 from restem.runtime import distributed
@@ -38,6 +39,8 @@ class Run:
     """Settings of the run: base policy, tasks, devices."""
     tasks: Sequence[Task] = dataclasses.field(default=(), compare=False)
     """Tasks that `settings` may name besides the registered ones, as lists in memory."""
+    rebuild: bool = False
+    """Whether to write a lost `run.json` again."""
 
     def __post_init__(self):
         self.settings.require()
@@ -84,14 +87,15 @@ class Run:
         return sets + [(f"{self.task}.train", self.task, "train")] * with_train
 
     def open(self, settings: Any) -> Run:
-        """Materialises the tasks and claims the folder.
+        """Materialises the tasks and claims the folder; this job then holds its lease.
 
         Args:
           settings: settings of the run and of all steps, which a resume must repeat.
 
         Raises:
-          UserError: the folder holds another run.
+          UserError: the folder holds another run, or another job works in it.
         """
+        lease.hold(self.files)
         known = {
             "base": self.base,
             "task": self.task,
@@ -110,6 +114,7 @@ class Run:
         A folder evaluated under other settings is refused; the tasks do not count as settings here,
         because each evaluation has its own files.
         """
+        lease.hold(self.files)
         compared = identity.settings_of(settings, only=("Run", "evaluate"))
         known = {
             "kind": "evaluation",
@@ -122,11 +127,19 @@ class Run:
         return self
 
     def _claim(self, wanted: Mapping[str, Any]) -> None:
-        wanted = {**wanted, "versions": versions()}
-        distributed.run_on_primary("the run's identity", lambda: identity.claim(self.files, wanted))
+        wanted = {**wanted, "fingerprints": self._fingerprints(), "versions": versions()}
+        distributed.run_on_primary(
+            "the run's identity",
+            lambda: identity.claim(self.files, wanted, rebuild=self.rebuild),
+        )
         # A host with other settings fails the check against the identity that the first host wrote.
         identity.claim(self.files, wanted)
         trackers.start(self.files, self.settings.trackers)
+
+    def _fingerprints(self) -> dict[str, str | None]:
+        """Returns the fingerprints of the policies that come from outside the run, by role."""
+        policies = {"base": self.base, "teacher": self.settings.teacher}
+        return {role: fingerprint(name) for role, name in policies.items() if name is not None}
 
     def _materialize(self, known: Mapping[str, Any]) -> None:
         def write() -> None:
@@ -224,26 +237,29 @@ class Run:
         rewritten = self.directory(iteration).prefix
         if card.task == self.task and rewritten.exists():
             card = dataclasses.replace(
-                card, prefix=read_json(rewritten)["prefix"], prompt_source=f"iteration {iteration}"
+                card,
+                prefix=read_json(rewritten, "prefix")["prefix"],
+                prompt_source=f"iteration {iteration}",
             )
         return card
 
     def policy(self, iteration: int):
         """Returns the policy of `iteration`; 0 is the base policy."""
-        return self._load(reader.policy_reference(self.files, iteration))
+        return self.load(reader.policy_reference(self.files, iteration))
 
     def sampler(self, iteration: int):
         """Returns the policy that writes the samples after `iteration`: its own, or the teacher."""
         if self.settings.teacher is None:
             return self.policy(iteration)
-        return self._load(self.settings.teacher)
+        return self.load(self.settings.teacher)
 
     def sampler_header(self, iteration: int):
         """Returns the policy of `sampler` without its parameters, for samples of other engines."""
         own = reader.policy_reference(self.files, iteration)
         return checkpoints.load_header(self.settings.teacher or own)
 
-    def _load(self, reference: str):
+    def load(self, reference: str):
+        """Returns the policy of a reference, as this run samples from it."""
         settings = self.settings
         policy = load_policy(
             reference, settings.dtype, settings.compute_dtype, settings.int8_weights,

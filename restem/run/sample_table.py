@@ -113,10 +113,10 @@ def read(paths: Sequence[epath.Path], kept: set[tuple[str, int]]) -> SampleTable
                 batch["file"] = np.full(size, index, np.int32)
                 for name in _COLUMNS:
                     parts[name].append(np.asarray(batch[name], _COLUMNS[name]))
-        except (pa.ArrowInvalid, KeyError) as e:
-            raise UserError(
-                f"{path}: not a table of samples ({e}); remove it and run the step again"
-            ) from None
+        except (pa.ArrowException, KeyError, OSError) as e:
+            if isinstance(e, OSError) and e.errno is not None:
+                raise
+            raise UserError(f"{path}: not a table of samples ({e}); {storage.REPAIR}") from None
     columns = {
         name: np.concatenate(parts[name]) if parts[name] else np.array([], dtype)
         for name, dtype in _COLUMNS.items()

@@ -41,6 +41,16 @@ def above(bound: float) -> Check:
     return Check(f"greater than {bound:g}", lambda value: value > bound)
 
 
+def at_most(most: float) -> Check:
+    """Returns a check that allows numbers of at most `most`."""
+    return Check(f"at most {most:g}", lambda value: value <= most)
+
+
+def below(bound: float) -> Check:
+    """Returns a check that allows numbers less than `bound`."""
+    return Check(f"less than {bound:g}", lambda value: value < bound)
+
+
 def between(least: float, most: float) -> Check:
     """Returns a check that allows numbers from `least` to `most`, inclusive."""
     return Check(f"from {least:g} to {most:g}", lambda value: least <= value <= most)

@@ -9,11 +9,12 @@ Exit codes of `restem`, for the system that restarts it:
 
     0    done
     2    bad input: the user must fix something
+    74   a fault of the machine, such as a full disk; once it is removed, the same command continues
     75   preempted: the step's work is saved, and the same command continues (`EXIT_PREEMPTED`)
     76   another host was late or died; restart all hosts with the same command (`EXIT_LATE_HOST`)
 
-75 is EX_TEMPFAIL of sysexits.h, "try again". If the primary host, which coordinates, dies, JAX
-itself ends the others with SIGABRT, exit code 134 in a shell; treat it like 76.
+74 and 75 are EX_IOERR and EX_TEMPFAIL of sysexits.h. If the primary host, which coordinates, dies,
+JAX itself ends the others with SIGABRT, exit code 134 in a shell; treat it like 76.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ import gin
 import jax
 from absl import logging
 
-from restem.errors import UserError
-from restem.runtime import coordination
+from restem.errors import MachineError, UserError
+from restem.runtime import coordination, machine_errors
 from restem.runtime.checks import above, at_least
 from restem.runtime.coordination import EXIT_LATE_HOST, LateHostError, put, several
 from restem.runtime.preemption import DONE, EXIT_PREEMPTED, LEFT, PREEMPTED, PREEMPTION
@@ -87,7 +88,8 @@ def initialize(
       True if there are several processes.
 
     Raises:
-      UserError: only some of the first three arguments are set, or a host did not join in time.
+      UserError: only some of the first three arguments are set.
+      LateHostError: a host did not join in time.
     """
     if jax.distributed.is_initialized():
         return several()
@@ -121,9 +123,9 @@ def initialize(
         )  # fmt: skip
     except (RuntimeError, ValueError) as e:
         text = " ".join(str(e).split())[:300]
-        raise UserError(
+        raise LateHostError(
             f"cannot join the other hosts at {coordinator or 'the detected coordinator'}: {text};"
-            " start all of them with the same coordinator and number of processes"
+            " start all of them again, with the same coordinator and number of processes"
         ) from e
     if not several():
         return False
@@ -219,6 +221,7 @@ def run_on_primary(
 
     Raises:
       UserError: `function` raised it.
+      MachineError: `function` met a fault of the primary host.
       LateHostError: the primary host was late, or `function` failed in another way.
       PreemptedError: this run was preempted and must exit.
     """
@@ -232,9 +235,12 @@ def run_on_primary(
         try:
             told = {"value": function()}
         except Exception as e:
+            fault = machine_errors.explain(e)
             told = {"error": f"{type(e).__name__}: {e}"}
-            if isinstance(e, UserError):
-                told = {"user_error": str(e)}
+            if isinstance(fault, UserError):
+                told = {"user_error": str(fault)}
+            elif fault is not None:
+                told = {"machine_error": str(fault)}
             put(f"{place}/0", json.dumps(told))
             raise
         told["leave"] = may_leave and PREEMPTION.noticed()
@@ -243,6 +249,8 @@ def run_on_primary(
         told = json.loads(_wait(what, place, [0], timeout_s)[0])
     if "user_error" in told:
         raise UserError(told["user_error"])
+    if "machine_error" in told:
+        raise MachineError(told["machine_error"])
     if "error" in told:
         raise LateHostError(f"{what}: {_name(0)} failed: {told['error']}")
     PREEMPTION.leave_if(told["leave"])
@@ -337,7 +345,7 @@ def as_late_host(error: Exception) -> LateHostError | None:
     text = " ".join(str(error).split())
     # JAX has no error type for this: on CPUs, a broken collective raises ValueError.
     signs = ("gloo", "nccl", "unavailable", "deadline_exceeded", "barrier timed out")
-    ours = isinstance(error, UserError) or not several()
+    ours = isinstance(error, (UserError, MachineError)) or not several()
     if not ours and any(sign in text.lower() for sign in signs):
         return LateHostError(f"another host was lost ({text[:300]}); start all hosts again")
     return None

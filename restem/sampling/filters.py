@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import flax.struct
 import jax
@@ -25,6 +25,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from restem.models import sharding
+from restem.runtime.checks import above, at_least, at_most
 
 REMOVED = -1e30
 """Logit of a token that a filter removed."""
@@ -87,11 +88,11 @@ class TopP:
 class Sampling:
     """How the next token is drawn from the logits."""
 
-    temperature: float = 1.0
+    temperature: Annotated[float, at_least(0)] = 1.0
     """Divisor of the logits; 0 takes the most likely token, whatever the filters."""
-    top_k: int = 0
+    top_k: Annotated[int, at_least(0)] = 0
     """Number of most likely tokens to draw from; 0 is off."""
-    top_p: float = 1.0
+    top_p: Annotated[float, above(0), at_most(1)] = 1.0
     """Probability mass of the most likely tokens to draw from; 1.0 is off."""
 
     def __post_init__(self):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -90,6 +91,11 @@ def generate(
         ),
         what=f"{directory.path.name}: sampling",
     )
+    lost: Counter[str] = Counter()
+    for of_host in distributed.gather(
+        "lost verification workers", dict(verify.shared_counts() - lost_before)
+    ):
+        lost.update(of_host)
 
     def finish() -> dict[str, Any]:
         counts = report(rollout, reader.read_samples(directory), len(problems), settings)
@@ -98,8 +104,8 @@ def generate(
             counts["completions"] = list(rollout.files)
         # A resumed step has timed only the samples that it drew itself.
         counts["resumed_from_shard"] = resumed or None
-        # Workers of this host that died or hung, and what happened to their samples.
-        counts["verification_workers"] = dict(verify.shared_counts() - lost_before)
+        # Workers of all hosts that died or hung, and what happened to their samples.
+        counts["verification_workers"] = dict(lost)
         storage.write_json(directory.generation, counts)
         names = ("mean_reward", "tokens", "tokens_per_second")
         trackers.log(directory.number, {f"generate/{name}": counts[name] for name in names})

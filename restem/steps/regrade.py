@@ -74,7 +74,7 @@ def _shards(directory: layout.IterationDir) -> Iterator[tuple[epath.Path, list[S
     if not paths:
         raise UserError(f"{directory.samples}: no samples to verify; run `restem generate` first")
     for path in paths:
-        yield path, records.samples_from_table(storage.read_table(path))
+        yield path, storage.read_records(path, records.samples_from_table)
 
 
 def _graded(

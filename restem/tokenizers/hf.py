@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from etils import epath
 
 from restem.errors import UserError
+from restem.runtime import storage
 from restem.tokenizers import chat_template, hub_config
 from restem.tokenizers.sentencepiece import SentencePieceVocabulary, parse_model
 from restem.tokenizers.tokenizer_json import TokenizersVocabulary, new_tokenizer
@@ -83,7 +83,7 @@ def from_hf(folder: epath.PathLike) -> Vocabulary:
 def _model_file(folder: epath.Path) -> _ModelFile:
     if (folder / "tokenizer.json").exists():
         model = (folder / "tokenizer.json").read_bytes()
-        spec = json.loads(model)
+        spec = storage.read_json(folder / "tokenizer.json", remedy=storage.COPY)
         tokenizer = new_tokenizer(spec)
         return _ModelFile(
             kind=TokenizersVocabulary,
@@ -112,4 +112,4 @@ def _model_file(folder: epath.Path) -> _ModelFile:
 
 
 def _read_json(path: epath.Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.exists() else {}
+    return storage.read_json(path, remedy=storage.COPY) if path.exists() else {}

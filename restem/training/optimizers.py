@@ -10,12 +10,14 @@ The M-step passes `total_steps`; every other argument has a default or comes fro
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import gin
 import jax
 import jax.numpy as jnp
 import optax
+
+from restem.runtime.checks import above, at_least, below, between
 
 Schedule = Literal["constant", "cosine", "linear"]
 
@@ -78,16 +80,16 @@ def decayed(params: Any) -> Any:
 @gin.configurable(module="restem.training.optimizers")
 def adamw(
     *,
-    total_steps: int,
-    learning_rate: float = 5e-6,
+    total_steps: Annotated[int, at_least(1)],
+    learning_rate: Annotated[float, above(0)] = 5e-6,
     schedule: Schedule = "constant",
-    warmup_fraction: float = 0.03,
-    clip: float | None = 1.0,
-    weight_decay: float = 0.0,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: float = 1e-8,
-    moment_dtype: str | None = None,
+    warmup_fraction: Annotated[float, between(0, 1)] = 0.03,
+    clip: Annotated[float | None, above(0)] = 1.0,
+    weight_decay: Annotated[float, at_least(0)] = 0.0,
+    b1: Annotated[float, at_least(0), below(1)] = 0.9,
+    b2: Annotated[float, at_least(0), below(1)] = 0.999,
+    eps: Annotated[float, at_least(0)] = 1e-8,
+    moment_dtype: Literal["float32", "bfloat16"] | None = None,
     precision: Literal["params", "master", "stochastic"] = "params",
     seed: int = 0,
 ) -> optax.GradientTransformation:
@@ -123,16 +125,16 @@ def adamw(
 @gin.configurable(module="restem.training.optimizers")
 def adafactor(
     *,
-    total_steps: int,
-    learning_rate: float = 1e-5,
+    total_steps: Annotated[int, at_least(1)],
+    learning_rate: Annotated[float, above(0)] = 1e-5,
     schedule: Schedule = "constant",
-    warmup_fraction: float = 0.03,
-    clip: float | None = 1.0,
-    weight_decay: float = 0.0,
-    decay_rate: float = 0.8,
-    update_clip: float = 1.0,
+    warmup_fraction: Annotated[float, between(0, 1)] = 0.03,
+    clip: Annotated[float | None, above(0)] = 1.0,
+    weight_decay: Annotated[float, at_least(0)] = 0.0,
+    decay_rate: Annotated[float, above(0)] = 0.8,
+    update_clip: Annotated[float, above(0)] = 1.0,
     scale_by_parameters: bool = False,
-    min_factored_size: int = 32,
+    min_factored_size: Annotated[int, at_least(1)] = 32,
     precision: Literal["params", "master", "stochastic"] = "params",
     seed: int = 0,
 ) -> optax.GradientTransformation:

@@ -183,7 +183,7 @@ class FolderTest(AdapterTestCase):
                 with self.assertRaisesRegex(UserError, message):
                     checkpoints.load(f"hf:{folder}")
         path.write_text("{")
-        with self.assertRaisesRegex(UserError, "is not JSON"):
+        with self.assertRaisesRegex(UserError, "not JSON"):
             checkpoints.load(f"hf:{folder}")
         with self.assertRaisesRegex(UserError, "carries no adapter: leave out --adapter"):
             export(self.load("llama"), self.folder / "c", adapter=True)

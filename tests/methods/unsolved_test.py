@@ -1,9 +1,11 @@
-"""A problem is solved by a finished sample of positive reward, and by nothing less."""
+"""A problem is solved by a finished correct sample, and by nothing less."""
+
+import dataclasses
 
 from absl.testing import absltest
 
 from restem.methods.unsolved import first_free_index, unsolved
-from restem.records import Problem, Sample
+from restem.records import Problem, Sample, Verdict
 
 PROBLEMS = [Problem(name, "train", "?") for name in "abcd"]
 
@@ -15,11 +17,19 @@ def _sample(problem, index, reward, finish="eos"):
 class UnsolvedTest(absltest.TestCase):
     def test_cut_off_and_wrong_samples_solve_nothing(self):
         samples = [
-            _sample("a", 0, 0.0), _sample("a", 1, 0.5),
+            _sample("a", 0, 0.0), _sample("a", 1, 1.0),
             _sample("b", 0, 1.0, finish="length"),
             _sample("c", 0, 0.0),
         ]  # fmt: skip
         found = unsolved(PROBLEMS, samples)
+        self.assertEqual([p.problem_id for p in found], ["b", "c", "d"])
+
+    def test_a_partial_reward_solves_nothing_unless_the_grader_says_so(self):
+        graded = [
+            dataclasses.replace(_sample(p, 0, 0.5), verdict=Verdict(0.5, correct=correct))
+            for p, correct in (("a", True), ("b", False), ("c", None))
+        ]
+        found = unsolved(PROBLEMS, [*graded, _sample("d", 0, 0.9)])
         self.assertEqual([p.problem_id for p in found], ["b", "c", "d"])
 
     def test_the_free_index_is_above_all(self):

@@ -136,6 +136,7 @@ class RunTest(absltest.TestCase):
                 self.assertEqual(reports[0][key], reports[1][key])
             self.assertFalse(files.iteration(i).evaluation_parts("letters").exists())
         self.assertFalse(other.training.exists())
+        self.assertFalse(files.lease.exists())
 
     def test_two_hosts_one_of_which_dies(self):
         files = self.new_run("killed")

@@ -105,6 +105,23 @@ class ManyProcessesTest(absltest.TestCase):
         self.assertTrue(first["still"] and first["noticed"] and second["noticed"])
 
 
+class JoinTest(absltest.TestCase):
+    def test_a_host_that_finds_no_other_ends_with_the_code_that_restarts_it(self):
+        workdir = pathlib.Path(self.create_tempdir().full_path) / "run"
+        done = subprocess.run(
+            [
+                sys.executable, "-m", "restem", "select", "--gin_file=restem_demo.gin",
+                f"--workdir={workdir}", "--gin.initialize.initialization_timeout_s=1",
+            ],
+            env=_environment(2, 1, _free_port()), cwd=SCRIPT.parents[2], capture_output=True,
+            text=True, timeout=240,
+        )  # fmt: skip
+        self.assertEqual(done.returncode, EXIT_LATE_HOST, done.stderr)
+        last = done.stderr.strip().splitlines()[-1]
+        self.assertRegex(last, "^restem: cannot join the other hosts at localhost:.* start all of")
+        self.assertFalse(workdir.exists())
+
+
 class OneProcessTest(parameterized.TestCase):
     def test_nothing_to_join_and_nothing_to_wait_for(self):
         for name in ("RESTEM_COORDINATOR", "RESTEM_NUM_PROCESSES", "RESTEM_PROCESS_ID"):

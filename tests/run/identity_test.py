@@ -43,6 +43,25 @@ class ClaimTest(absltest.TestCase):
         with self.assertRaisesRegex(UserError, r"select\.cap was 10 and is None"):
             identity.claim(self.files, {**ONE, "settings": {}})
 
+    def test_other_weights_in_the_place_of_the_base_are_refused(self):
+        then, now = {"base": "1" * 64, "teacher": "2" * 64}, {"base": "1" * 64, "teacher": "3" * 64}
+        identity.claim(self.files, {**ONE, "fingerprints": then})
+        identity.claim(self.files, {**ONE, "fingerprints": now})  # nothing was made of them yet
+        self.make_something()
+        message = r"teacher policy has other weights.* 3{12}\.\.\. then, 2{12}\.\.\. now"
+        with self.assertRaisesRegex(UserError, message):
+            identity.claim(self.files, {**ONE, "fingerprints": then})
+        self.assertEqual(storage.read_json(self.files.identity)["fingerprints"], now)
+
+    def test_weights_that_are_not_at_hand_are_not_compared(self):
+        identity.claim(self.files, {**ONE, "fingerprints": {"base": None}})
+        self.make_something()
+        identity.claim(self.files, ONE)
+        identity.claim(self.files, {**ONE, "fingerprints": {"base": "1" * 64}})
+        identity.claim(self.files, {**ONE, "fingerprints": {"base": None}})
+        with self.assertRaisesRegex(UserError, "base policy has other weights"):
+            identity.claim(self.files, {**ONE, "fingerprints": {"base": "2" * 64}})
+
     def test_a_folder_whose_run_made_nothing_is_free(self):
         identity.claim(self.files, ONE)
         self.files.iteration(0).path.mkdir()

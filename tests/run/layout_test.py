@@ -41,10 +41,10 @@ class WorkdirTest(absltest.TestCase):
 
     def test_what_training_leaves_is_discarded(self):
         directory = self.files.iteration(1)
-        for path in (directory.training, directory.candidates, directory.checkpoint):
+        for path in (directory.training, directory.best, directory.checkpoint):
             storage.write_bytes(path / "x", b"")
         directory.discard_training()
-        self.assertFalse(directory.training.exists() or directory.candidates.exists())
+        self.assertFalse(directory.training.exists() or directory.best.exists())
         self.assertTrue(directory.checkpoint.exists())
 
 

@@ -16,6 +16,8 @@ import importlib
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
+from absl import logging
+
 from restem.errors import UserError
 from restem.run.layout import Workdir
 from restem.run.trackers.jsonl import JsonLines
@@ -91,7 +93,10 @@ def start(files: Workdir, names: Iterable[str]) -> None:
 def stop() -> None:
     """Closes the trackers of the run."""
     while _current:
-        _current.pop().close()
+        try:
+            _current.pop().close()
+        except OSError as error:
+            logging.warning("the last scalars were not written: %s", error)
 
 
 def log(step: int, values: Mapping[str, float | None]) -> None:

@@ -1,0 +1,137 @@
+"""`--repair` removes exactly what is damaged and made again, and what depends on it being there."""
+
+import pathlib
+import shutil
+
+from absl.testing import absltest, parameterized
+from etils import epath
+
+from restem.errors import UserError
+from restem.run import identity, layout, repair
+from restem.runtime import storage
+from tests.helpers import synthetic_run, tiny
+
+ONE = "iteration_001"
+EVALS = f"{ONE}/evals/arithmetic"
+
+# (damaged file, files that are removed, how they are made again)
+DAMAGE = (
+    ("run.json", ["run.json"], repair.IDENTITY),
+    ("summary.json", ["summary.json"], repair.WRITTEN),
+    ("problems/arithmetic.parquet", ["problems/arithmetic.parquet"], repair.READ),
+    (f"{ONE}/samples/00000-of-00002.parquet",
+     [f"{ONE}/samples/00000-of-00002.parquet", f"{ONE}/generation.json"], repair.SAMPLED),
+    (f"{ONE}/generation.json", [f"{ONE}/generation.json"], repair.COUNTED),
+    (f"{ONE}/dataset/examples.parquet",
+     [f"{ONE}/dataset/examples.parquet", f"{ONE}/selection.json"], repair.SELECTED),
+    (f"{ONE}/selection.json", [f"{ONE}/selection.json"], repair.SELECTED),
+    (f"{ONE}/improvement.json", [f"{ONE}/improvement.json"], repair.TRAINED),
+    (f"{ONE}/checkpoint/config.json",
+     [f"{ONE}/checkpoint", f"{ONE}/improvement.json"], repair.TRAINED),
+    (f"{ONE}/checkpoint/vocabulary/tokenizer.json",
+     [f"{ONE}/checkpoint", f"{ONE}/improvement.json"], repair.TRAINED),
+    (f"{ONE}/checkpoint/params/_CHECKPOINT_METADATA",
+     [f"{ONE}/checkpoint", f"{ONE}/improvement.json"], repair.TRAINED),
+    ("iteration_000/validation.json", ["iteration_000/validation.json"], repair.MEASURED),
+    (f"{EVALS}.json", [f"{EVALS}.json", f"{EVALS}.parquet"], repair.EVALUATED),
+    (f"{EVALS}.parquet", [f"{EVALS}.json", f"{EVALS}.parquet"], repair.EVALUATED),
+)  # fmt: skip
+
+
+class RepairTest(parameterized.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.whole = pathlib.Path(absltest.get_default_test_tmpdir()) / "repair_test"
+        shutil.rmtree(cls.whole, ignore_errors=True)
+        synthetic_run.write_run(
+            cls.whole, skills=(-0.8, 0.9), problems=6, samples=4, tests=4, n=2, transfer=()
+        )
+        tiny.save_policy(cls.whole / ONE / "checkpoint")
+
+    def setUp(self):
+        super().setUp()
+        self.folder = pathlib.Path(self.create_tempdir().full_path) / "run"
+        shutil.copytree(self.whole, self.folder)
+        self.files = layout.Workdir(epath.Path(self.folder))
+
+    def listed(self) -> set[str]:
+        return {str(p.relative_to(self.folder)) for p in self.folder.rglob("*") if p.is_file()}
+
+    def test_a_run_without_damage_keeps_every_file(self):
+        self.assertEqual(repair.find(self.files), [])
+        self.assertEqual(
+            repair.report([], is_dry=False), ["repair: no file of this run is damaged"]
+        )
+
+    @parameterized.parameters(*DAMAGE)
+    def test_damaged_files(self, name, removed, remedy):
+        before = self.listed()
+        whole = (self.folder / name).read_bytes()
+        for data in (b"", b"\xff" * len(whole), whole[: len(whole) // 2], b"[]"):
+            with self.subTest(data[:9]):
+                (self.folder / name).write_bytes(data)
+                found = repair.find(self.files)
+                self.assertNotEmpty(found)
+                self.assertEqual({part.remedy for part in found}, {remedy})
+                lines = repair.report(found, is_dry=True)
+                self.assertRegex(lines[0], f"^repair: would remove {self.folder}/.* damaged: .+")
+        repair.apply(repair.find(self.files))
+        gone = {f for f in before if any(f == r or f.startswith(f"{r}/") for r in removed)}
+        self.assertEqual(before - self.listed(), gone)
+        left = {part.path.name for part in repair.find(self.files)}
+        self.assertEmpty(left)
+
+    def test_what_a_kill_left_is_removed(self):
+        leftover = self.folder / ONE / "samples" / ".00000-of-00002.parquet.0123456789ab.tmp"
+        leftover.write_bytes(b"half")
+        [found] = repair.find(self.files)
+        self.assertEqual(found.remedy, repair.UNFINISHED)
+        repair.apply([found])
+        self.assertFalse(leftover.exists())
+
+    def test_damage_inside_of_a_checkpoint_is_found_by_loading_it(self):
+        def load(reference):
+            raise UserError(f"{reference}: the bytes are not those that were saved")
+
+        [found] = repair.find(self.files, load)
+        self.assertEqual(found.path.name, "checkpoint")
+        self.assertLen(found.removed, 2)
+        loaded = []
+        self.assertEqual(repair.find(self.files, loaded.append), [])
+        self.assertEqual(loaded, [f"orbax:{self.folder}/{ONE}/checkpoint"])
+
+
+class LostIdentityTest(absltest.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.files = layout.Workdir(epath.Path(self.create_tempdir().full_path) / "run")
+        storage.write_json(self.files.iteration(0).evaluation("t"), {"policy": "hf:base"})
+        storage.write_json(self.files.iteration(1).generation, {"num_samples": 8})
+
+    def identity(self, base="hf:base", num_samples=8):
+        return {"base": base, "seed": 0, "settings": {"generate.num_samples": num_samples}}
+
+    def test_it_is_written_again_only_if_asked_for(self):
+        with self.assertRaisesRegex(UserError, "no run.json.* --repair writes it again"):
+            identity.claim(self.files, self.identity())
+        identity.claim(self.files, self.identity(), rebuild=True)
+        identity.claim(self.files, self.identity())
+
+    def test_settings_that_contradict_other_files_are_refused(self):
+        for other in (self.identity(base="hf:other"), self.identity(num_samples=4)):
+            with self.assertRaisesRegex(UserError, "are not those that the run was started with"):
+                identity.claim(self.files, other, rebuild=True)
+        self.assertFalse(self.files.identity.exists())
+
+    def test_a_zero_byte_identity_says_what_helps(self):
+        storage.write_bytes(self.files.identity, b"")
+        with self.assertRaisesRegex(UserError, "run.json: not JSON .* --repair"):
+            identity.claim(self.files, self.identity())
+        repair.apply(repair.find(self.files))
+        identity.claim(self.files, self.identity(), rebuild=True)
+        self.assertEqual(storage.read_json(self.files.identity)["base"], "hf:base")
+
+
+if __name__ == "__main__":
+    absltest.main()

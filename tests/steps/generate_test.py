@@ -1,0 +1,45 @@
+"""What an E-step counts over all hosts."""
+
+import collections
+from unittest import mock
+
+from absl.testing import absltest
+from etils import epath
+
+from restem import verify
+from restem.records import Problem, Sample, TaskCard
+from restem.rollout import Rollout
+from restem.run import layout, reader
+from restem.runtime import distributed, storage
+from restem.steps import generate
+from tests.helpers import tiny
+
+
+class CountsTest(absltest.TestCase):
+    def test_lost_workers_of_all_hosts_are_added(self):
+        files = layout.Workdir(epath.Path(self.create_tempdir().full_path)).iteration(1)
+        problem = Problem("a", "train", "?")
+        sample = Sample("a", 0, "x", (1,), 0.0, "eos", 1.0)
+        policy = mock.Mock(vocabulary=tiny.vocabulary(), reference="hf:x")
+        rollout = Rollout(policy=policy, card=TaskCard("t"), verifier=None, key=0)
+        counts = [collections.Counter(), collections.Counter(deaths=1, retried=2)]
+        self.enter_context(mock.patch.object(verify, "shared_counts", lambda: counts.pop(0)))
+        self.enter_context(mock.patch.object(generate, "sample_shards", lambda *_, **__: 0))
+        self.enter_context(mock.patch.object(reader, "read_samples", lambda _: [sample]))
+        gathered = []
+
+        def gather(what, value):
+            gathered.append(value)
+            return [value, {"deaths": 3, "timeouts": 1}]
+
+        self.enter_context(mock.patch.object(distributed, "gather", gather))
+        generate.generate(rollout=rollout, problems=[problem], directory=files)
+        self.assertEqual(gathered, [{"deaths": 1, "retried": 2}])
+        self.assertEqual(
+            storage.read_json(files.generation)["verification_workers"],
+            {"deaths": 4, "retried": 2, "timeouts": 1},
+        )
+
+
+if __name__ == "__main__":
+    absltest.main()
