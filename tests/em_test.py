@@ -113,7 +113,7 @@ class LoopTest(absltest.TestCase):
             "iteration_000/evals/letters.json",
             "iteration_001/samples/00000-of-00003.parquet",
             "iteration_001/training/*",
-            "iteration_001/best/*",
+            "iteration_001/training/[2-9]*",
             "iteration_001/improvement.json",
             "iteration_002/samples/00001-of-00003.parquet",
         ]

@@ -148,15 +148,6 @@ def load_header(path: epath.PathLike) -> Policy:
     )
 
 
-def saved_checksums(path: epath.PathLike) -> Mapping[str, Any]:
-    """Returns [dtype, checksum] of every array of a saved policy, by its place in the parameters.
-
-    They are read without Orbax, for which all hosts would have to meet.
-    """
-    stored = storage.read_json(_absolute(path) / _PARAMS / "_CHECKPOINT_METADATA")
-    return stored["custom_metadata"]["checksums"]
-
-
 def adapter_origin(path: epath.PathLike) -> AdapterOrigin | None:
     """Returns the form and base of the adapter at `path`; None where whole parameters are saved."""
     path = _absolute(path) / _ADAPTER

@@ -15,6 +15,7 @@ from etils import epath
 
 from restem import records
 from restem.checkpoints import orbax
+from restem.checkpoints.fingerprint import saved_checksums
 from restem.errors import MachineError
 from restem.run.layout import IterationDir, Workdir
 from restem.runtime import machine_errors, storage
@@ -164,7 +165,7 @@ def _policy_fault(path: epath.Path, load: Callable[[str], Any] | None) -> str | 
     def read() -> None:
         orbax.read_config(path)
         saved.load(path / "vocabulary")
-        orbax.saved_checksums(path)
+        saved_checksums(path)
         if load is not None:
             load(f"orbax:{path}")
 
