@@ -8,9 +8,8 @@ A policy's folder is complete in itself, except for the base of an adapter:
     PATH/adapter.json        form, base and hash of the base, where `params` is an adapter
 
 `params` is written last, and Orbax makes it appear whole or not at all: a folder with `params` is
-finished, whatever happened while it was written. Everything goes through `etils.epath`, so PATH may
-be in a bucket. Orbax stores no checksum of array data (a flipped bit would go unnoticed), so restem
-saves one with every array and compares it on reading.
+finished, whatever happened while it was written. PATH may be in a bucket. Orbax stores no checksum
+of array data, so restem saves one with every array and compares it on reading.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from restem.run import layout, lease, repair
 from restem.run.run import Run
 from restem.runtime import compilation, distributed, storage
 from restem.runtime.profiles import PROFILE
-from restem.runtime.progress import CONSOLE, is_quiet
+from restem.runtime.progress import CONSOLE, is_quiet, say
 from restem.steps.settings import Settings
 
 
@@ -70,7 +70,7 @@ def _repair(run: Run, *, is_dry: bool = False) -> None:
     if not is_dry:
         repair.apply(damage)
     for line in repair.report(damage, is_dry=is_dry):
-        CONSOLE.print(line, soft_wrap=True, markup=False, highlight=False)
+        say(line)
 
 
 def save_operative_config(run: Run) -> None:

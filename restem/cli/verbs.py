@@ -31,7 +31,7 @@ from restem.run.settings import from_gin
 from restem.runtime import compilation, distributed, machine_errors, storage
 from restem.runtime.cache import cache_folder
 from restem.runtime.preemption import EXIT_PREEMPTED, PREEMPTION, PreemptedError
-from restem.runtime.progress import CONSOLE
+from restem.runtime.progress import CONSOLE, say
 from restem.steps import space
 from restem.steps.generate import write_requests
 from restem.steps.regrade import regrade
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
 
     page = distributed.run_on_primary("report", write)
     _show(summary.table(result))
-    CONSOLE.print(f"Report: {page}", soft_wrap=True)
+    say(f"Report: {page}")
     return 0
 
 
@@ -80,7 +80,7 @@ def generate(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     )
     samples = reader.read_samples(this.directory(iteration))
     correct = sum(s.correct for s in samples)
-    CONSOLE.print(f"{this.directory(iteration).samples}: {len(samples)} samples, {correct} correct")
+    say(f"{this.directory(iteration).samples}: {len(samples)} samples, {correct} correct")
     return 0
 
 
@@ -97,10 +97,9 @@ def _write_requests(this: Run, settings: Settings, iteration: int, path: str) ->
             settings=settings.generate,
         ),
     )
-    CONSOLE.print(
+    say(
         f"{path}: {count} requests for samples of {header.reference}; then run this command with"
-        " --completions=FILE instead of --requests",
-        soft_wrap=True,
+        " --completions=FILE instead of --requests"
     )
     return 0
 
@@ -124,12 +123,12 @@ def verify(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
         is_dry=arguments.dry_run,
     )
     for line in changes.lines[:SHOWN_CHANGES]:
-        CONSOLE.print(line, markup=False, soft_wrap=True)
+        say(line)
     for change, count in sorted(changes.kinds.items()):
-        CONSOLE.print(f"{change}: {count} samples")
+        say(f"{change}: {count} samples")
     if changes.any:
         where = "nothing was written (dry run)" if arguments.dry_run else "samples are rewritten"
-        CONSOLE.print(f"{where}; later steps of iteration {iteration} keep their old results")
+        say(f"{where}; later steps of iteration {iteration} keep their old results")
     return 0
 
 
@@ -153,7 +152,7 @@ def improve(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     em.improve_policy(run=this, settings=settings, iteration=iteration)
     result = storage.read_json(this.directory(iteration).improvement)
     reference = reader.policy_reference(this.files, iteration)
-    CONSOLE.print(f"validation reward {result['best_validation']}: {reference}")
+    say(f"validation reward {result['best_validation']}: {reference}")
     return 0
 
 
@@ -186,9 +185,7 @@ def _evaluate_reference(arguments: argparse.Namespace, bindings: Sequence[str]) 
     this.open_evaluation(settings)
     em.evaluate_policy(run=this, settings=settings, iteration=0)
     _show(summary.table(summary.write(this.files)))
-    CONSOLE.print(
-        f"{this.directory(0).path / 'evals'}: files of {arguments.policy}", soft_wrap=True
-    )
+    say(f"{this.directory(0).path / 'evals'}: files of {arguments.policy}")
     return 0
 
 
@@ -224,14 +221,14 @@ def _show(table: Any) -> None:
 
 def _dry_run(this: Run, settings: Settings) -> int:
     """Shows the steps of a run and which are done; loads no model and samples nothing."""
-    CONSOLE.print(f"base policy   {this.base}")
-    CONSOLE.print(f"task          {this.task}; evaluated on {', '.join(this.evaluations)}")
-    CONSOLE.print(f"folder        {this.files.path}")
-    CONSOLE.print(f"done          iterations {reader.finished(this.files) or 'none'}")
+    say(f"base policy   {this.base}")
+    say(f"task          {this.task}; evaluated on {', '.join(this.evaluations)}")
+    say(f"folder        {this.files.path}")
+    say(f"done          iterations {reader.finished(this.files) or 'none'}")
     shown = identity.settings_of(settings) | identity.other_bindings()
     for name, value in sorted(shown.items()):
-        CONSOLE.print(f"  {name} = {value}", soft_wrap=True, markup=False, highlight=False)
-    CONSOLE.print("dry run: nothing was written")
+        say(f"  {name} = {value}")
+    say("dry run: nothing was written")
     return 0
 
 
@@ -248,7 +245,7 @@ def score(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
         allow_weak_sandbox=arguments.allow_weak_sandbox,
     )  # fmt: skip
     _show(scoring.table(reports))
-    CONSOLE.print(f"{output}: a .json and a .parquet of each task", soft_wrap=True)
+    say(f"{output}: a .json and a .parquet of each task")
     return 0
 
 
@@ -256,11 +253,10 @@ def _add_up_grades(arguments: argparse.Namespace) -> int:
     output = epath.Path(arguments.output) if arguments.output else None
     found = grading_sheet.add_up(epath.Path(arguments.grades), output)
     where = f"; written to {found['stored']}" if found["stored"] else ""
-    CONSOLE.print(
+    say(
         f"{found['task']}: {found['points']:g} of {found['max_points']:g} points"
-        f" ({100 * found['score']:.1f}%) for {found['graded']} problems{where}",
-        soft_wrap=True, highlight=False,
-    )  # fmt: skip
+        f" ({100 * found['score']:.1f}%) for {found['graded']} problems{where}"
+    )
     return 0
 
 
@@ -268,7 +264,7 @@ def compare(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     first, second = arguments.first, arguments.second
     found = comparisons.compare_files(first, second)
     for line in comparisons.sentences(found, first, second):
-        CONSOLE.print(line, soft_wrap=True, markup=False, highlight=False)
+        say(line)
     return 0
 
 
@@ -277,7 +273,7 @@ def report(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     labels = arguments.labels.split(",") if arguments.labels else None
     texts = not arguments.no_texts
     page = pages.report(workdirs=folders, output=arguments.output, labels=labels, texts=texts)
-    CONSOLE.print(f"Report: {page}", soft_wrap=True)
+    say(f"Report: {page}")
     return 0
 
 
@@ -298,7 +294,7 @@ def export(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     check_target(arguments.output)
     policy = checkpoints.load(reference)
     write_policy(policy, arguments.output, adapter=arguments.adapter, card=card)
-    CONSOLE.print(f"{reference} written to {arguments.output}{note}", soft_wrap=True)
+    say(f"{reference} written to {arguments.output}{note}")
     return 0
 
 
@@ -307,7 +303,7 @@ def plan(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     settings, of_run = from_gin(PlanSettings), Settings.from_gin()
     if arguments.dry_run:
         for line in planner.outline(settings, of_run):
-            CONSOLE.print(line, markup=False, highlight=False, soft_wrap=True)
+            say(line)
         return 0
     result = planner.plan(settings, of_run)
     print(result.to_json() if arguments.json else result.table())
@@ -329,8 +325,8 @@ def init(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     """Writes the files of a new task."""
     name = arguments.name
     for path in new_task.write(name):
-        CONSOLE.print(str(path))
-    CONSOLE.print(f"restem run --gin_file={name}/{name}.gin --workdir=runs/{name}", soft_wrap=True)
+        say(str(path))
+    say(f"restem run --gin_file={name}/{name}.gin --workdir=runs/{name}")
     return 0
 
 
@@ -339,17 +335,17 @@ def doctor(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     parse_gin(arguments.gin_file, bindings)
     settings = Settings.from_gin()
     for name, version in versions().items():
-        CONSOLE.print(f"{name:18} {version}", highlight=False)
+        say(f"{name:18} {version}")
     for device in jax.devices():
         stats = device.memory_stats() or {}
         limit = stats.get("bytes_limit")
         memory = f", {limit / 2**30:.1f} GiB" if limit else ""
-        CONSOLE.print(f"device             {device.device_kind} ({device.platform}){memory}")
+        say(f"device             {device.device_kind} ({device.platform}){memory}")
     for line in _disks(layout.Workdir(arguments.workdir or "."), settings):
-        CONSOLE.print(line, highlight=False, soft_wrap=True)
-    CONSOLE.print("sandbox for programs that models write:")
+        say(line)
+    say("sandbox for programs that models write:")
     for line in layers.describe():
-        CONSOLE.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+        say(f"  {line}")
     return 0
 
 

@@ -76,8 +76,12 @@ class SampleTable:
         wanted = np.asarray(rows, np.int64)
         for index in np.unique(self.file[wanted]) if len(wanted) else ():
             inside = wanted[self.file[wanted] == index]
-            table = storage.read_table(self.paths[index]).take(self.row[inside])
-            yield from zip(inside.tolist(), records.samples_from_table(table), strict=True)
+            rows = self.row[inside]
+            samples = storage.read_records(
+                self.paths[index],
+                lambda table, rows=rows: records.samples_from_table(table.take(rows)),
+            )
+            yield from zip(inside.tolist(), samples, strict=True)
 
 
 _COLUMNS = {

@@ -15,6 +15,12 @@ from absl import logging
 CONSOLE = rich.console.Console(stderr=True)
 """Console for progress on stderr; without colours if NO_COLOR is set."""
 
+
+def say(text: str) -> None:
+    """Prints a line as it is: brackets in names are no markup, and long lines are not wrapped."""
+    CONSOLE.print(text, soft_wrap=True, markup=False, highlight=False)
+
+
 _quiet = threading.Event()
 
 SECONDS_BETWEEN_LINES = 15.0
