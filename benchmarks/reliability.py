@@ -17,7 +17,6 @@ import os
 import pathlib
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,33 +27,19 @@ sys.path.insert(0, str(ROOT))
 from restem.run import layout, reader  # noqa: E402
 from restem.runtime import storage  # noqa: E402
 from tests.helpers import tiny  # noqa: E402
+from tests.helpers.hosts import Job, Machine  # noqa: E402
 
 
-def start(folder: pathlib.Path, workdir: pathlib.Path) -> subprocess.Popen:
+def start(machine: Machine, folder: pathlib.Path, workdir: pathlib.Path) -> Job:
     """Starts the tiny run in a process group of its own, or continues it."""
-    command = [
-        sys.executable, "-m", "restem", "run", f"--gin_file={folder}/tiny.gin",
-        f"--workdir={workdir}", "--quiet",
-    ]  # fmt: skip
-    # Compiling is most of what such a run does.
-    environment = {
-        **os.environ, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "RESTEM_CACHE_DIR": str(folder / "cache"),
-    }  # fmt: skip
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, start_new_session=True, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    argv = ["run", f"--gin_file={folder}/tiny.gin", f"--workdir={workdir}", "--quiet"]
+    return machine.start(1, argv, folder / f"{workdir.name}.log")
 
 
-def finish(folder: pathlib.Path, workdir: pathlib.Path) -> float:
-    """Lets a run end; returns its seconds."""
-    began = time.monotonic()
-    process = start(folder, workdir)
-    output, _ = process.communicate()
-    if process.returncode:
-        raise SystemExit(f"{workdir}: exit code {process.returncode}\n{output}")
-    return time.monotonic() - began
+def finish(job: Job) -> None:
+    """Lets a run end."""
+    if job.codes() != [0]:
+        raise SystemExit(job.output())
 
 
 def differences(one: layout.Workdir, other: layout.Workdir) -> list[str]:
@@ -87,38 +72,42 @@ def differences(one: layout.Workdir, other: layout.Workdir) -> list[str]:
 def kills(count: int, seed: int) -> None:
     """Kills runs `count` times, at instants spread evenly over what a run has left to do."""
     rng = random.Random(seed)
+    machine = Machine()
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         tiny.write_run(folder)
         whole = folder / "whole"
-        finish(folder, whole)  # fills the cache of compiled programs
-        seconds = finish(folder, folder / "again")
+        finish(start(machine, folder, whole))  # fills the cache of compiled programs
+        began = time.monotonic()
+        finish(start(machine, folder, folder / "again"))
+        seconds = time.monotonic() - began
         print(f"a run that nothing interrupts takes {seconds:.1f} s of wall clock")
         killed, runs, wrong = 0, 0, 0
         steps: collections.Counter[str] = collections.Counter()
         while killed < count:
             workdir = folder / f"killed_{runs}"
-            runs += 1
-            deaths = 0
-            while killed < count:
-                process = start(folder, workdir)
+            runs, deaths = runs + 1, 0
+            while True:
+                job = start(machine, folder, workdir)
+                deadline = time.monotonic() + rng.uniform(0, 1) * seconds
+                while killed < count and job.is_running(0) and time.monotonic() < deadline:
+                    time.sleep(0.005)
+                if killed == count or not job.is_running(0):
+                    finish(job)
+                    break
                 try:
-                    output, _ = process.communicate(timeout=rng.uniform(0.1, 1) * seconds)
-                except subprocess.TimeoutExpired:
-                    os.killpg(process.pid, signal.SIGKILL)
-                    process.communicate()
-                    killed, deaths = killed + 1, deaths + 1
-                    steps[step(layout.Workdir(workdir))] += 1
-                    continue
-                if process.returncode:
-                    raise SystemExit(f"exit code {process.returncode}\n{output}")
-                break
-            finish(folder, workdir)
+                    os.killpg(job.pids[0], signal.SIGKILL)
+                except ProcessLookupError:  # it has not made its group yet
+                    os.kill(job.pids[0], signal.SIGKILL)
+                job.codes()
+                killed, deaths = killed + 1, deaths + 1
+                steps[step(layout.Workdir(workdir))] += 1
             found = differences(layout.Workdir(whole), layout.Workdir(workdir))
             wrong += bool(found)
             print(f"run {runs}: killed {deaths} times; differs in {found or 'nothing'}", flush=True)
         print(f"{killed} kills of {runs} runs, of which {wrong} ended differently")
         print("killed in:", ", ".join(f"{name} {n}" for name, n in steps.most_common()))
+    machine.close()
 
 
 def step(files: layout.Workdir) -> str:
