@@ -252,7 +252,7 @@ _BUCKETS = ("gs://", "s3://", "az://")
 
 def _folder(text: str) -> str:
     """Returns the value of a flag that names a folder."""
-    if not text.strip() or "\0" in text:
+    if not text.strip():
         raise argparse.ArgumentTypeError(f"{text!r} names no folder")
     if "://" in text and not text.startswith(_BUCKETS):
         raise argparse.ArgumentTypeError(f"{text!r} names no folder; a bucket is {_BUCKETS[0]}NAME")
@@ -313,6 +313,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     flags.FLAGS.mark_as_parsed()  # absl's logging reads absl flags, which restem does not use
     try:
+        if odd := [argument for argument in argv if "\0" in argument]:
+            raise UserError(f"{odd[0]!r}: an argument holds a null character")
         argv, bindings = split_gin_bindings(argv)
         arguments = parser().parse_args(argv)
         verb = VERBS[arguments.verb]

@@ -131,7 +131,7 @@ FOLDERS = (
     ("nothing://x/y", "names no folder; a bucket is gs://NAME"),
     ("", "names no folder"),
     (" ", "names no folder"),
-    ("a\0b", "names no folder"),
+    ("a\0b", "an argument holds a null character"),
 )
 
 # (command, what the message has to say); {new} does not exist, {file} is a file of text.
