@@ -2,7 +2,9 @@
 
 import contextlib
 import io
+import os
 import pathlib
+from unittest import mock
 
 import gin
 from absl.testing import absltest, parameterized
@@ -237,6 +239,16 @@ class BadSettingsTest(parameterized.TestCase):
         workdir = f"--workdir={self.workdir}"
         flags = ("--gin_file=restem_demo.gin", "--gin.improve.epochs=-1")
         self.assertIn("improve.epochs = -1", self.refused(verb, workdir, *flags))
+
+    @parameterized.parameters(
+        ({"RESTEM_NUM_PROCESSES": "two"}, "RESTEM_NUM_PROCESSES=two .* must be a whole number"),
+        ({"RESTEM_PROCESS_ID": "1.5"}, "RESTEM_PROCESS_ID=1.5 .* must be a whole number"),
+        ({"RESTEM_COORDINATOR": "a:1"}, "num_processes, process_id missing"),
+    )
+    def test_an_environment_that_names_no_job(self, environment, message):
+        self.enter_context(mock.patch.dict(os.environ, environment))
+        flags = ("--gin_file=restem_demo.gin", f"--workdir={self.workdir}")
+        self.assertRegex(self.refused("run", *flags), message)
 
     @parameterized.parameters(*FOLDERS)
     def test_a_folder_that_cannot_be_written(self, folder, message):
