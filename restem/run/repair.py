@@ -65,6 +65,8 @@ def find(files: Workdir, load: Callable[[str], Any] | None = None) -> list[Damag
       load: loads a policy by its reference, to find damage inside of checkpoints; None: only their
         structure is checked.
     """
+    if not files.path.exists():
+        return []
     found = [*_of_run(files)]
     for i in files.iterations():
         found += _of_iteration(files.iteration(i), load)

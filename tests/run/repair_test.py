@@ -60,6 +60,7 @@ class RepairTest(parameterized.TestCase):
 
     def test_a_run_without_damage_keeps_every_file(self):
         self.assertEqual(repair.find(self.files), [])
+        self.assertEqual(repair.find(layout.Workdir(self.files.path / "nothing")), [])
         self.assertEqual(
             repair.report([], is_dry=False), ["repair: no file of this run is damaged"]
         )
