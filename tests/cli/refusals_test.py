@@ -73,8 +73,9 @@ class RefusalsTest(parameterized.TestCase):
     @parameterized.parameters(
         ("plan", "workdir", False), ("config", "dry_run", False), ("export", "gin_file", False),
         ("select", "allow_weak_sandbox", False), ("compare", "workdir", False),
-        ("doctor", "gin_file", True), ("doctor", "dry_run", False), ("run", "iteration", False), ("plan", "dry_run", True), ("select", "repair", True),
-        ("improve", "allow_weak_sandbox", True), ("score", "gin_file", True),
+        ("doctor", "gin_file", True), ("doctor", "dry_run", False), ("run", "iteration", False),
+        ("plan", "dry_run", True), ("improve", "allow_weak_sandbox", True),
+        ("score", "gin_file", True), ("select", "repair", True), ("export", "repair", False),
     )  # fmt: skip
     def test_a_verb_lists_only_flags_that_it_reads(self, verb, flag, reads):
         command = next(a for a in main.parser()._actions if a.dest == "verb").choices[verb]
