@@ -8,6 +8,7 @@ missing tasks, since TensorFlow takes seconds to start.
 from __future__ import annotations
 
 import collections
+import contextlib
 import importlib
 import json
 import os
@@ -17,9 +18,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gin
+from absl import logging
 from etils import epath
 
-from restem.data import sources
+from restem.data import problem_cache, sources
 from restem.errors import MachineError, UserError
 from restem.records import problems_to_table
 from restem.runtime import machine_errors, storage
@@ -37,6 +39,12 @@ def materialize(
       Raises:
       UserError: as in `sources.materialize`, or if the child died.
     """
+    cached = {path: problem_cache.path_of(request) for path, request in requests.items()}
+    found = {path: copy for path, copy in cached.items() if copy is not None and copy.exists()}
+    for path, copy in found.items():
+        logging.info("task %s: as it was read before", requests[path]["task"])
+        storage.write_bytes(path, copy.read_bytes())
+    requests = {path: request for path, request in requests.items() if path not in found}
     if not requests:
         return
     message = {
@@ -65,6 +73,11 @@ def materialize(
             f" {done.returncode}): {' '.join(done.stderr.split()[-60:])}"
         )
     sys.stderr.write(done.stdout)
+    for path in requests:
+        if (copy := cached[path]) is not None:
+            with contextlib.suppress(OSError):  # a full disk
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                storage.write_bytes(epath.Path(copy), path.read_bytes())
 
 
 def _child(message: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Tasks are materialised in a child process that knows the run's bindings and modules."""
 
+import os
 import pathlib
 import sys
 from unittest import mock
@@ -26,6 +27,8 @@ class MaterializerTest(absltest.TestCase):
         super().setUp()
         self.addCleanup(gin.clear_config)
         self.root = epath.Path(self.create_tempdir().full_path)
+        cache = {"RESTEM_CACHE_DIR": str(self.root / "cache")}  # nothing was read before
+        self.enterContext(mock.patch.dict(os.environ, cache))
 
     def read(self, name):
         return records.problems_from_table(storage.read_table(self.root / name))
