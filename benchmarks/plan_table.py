@@ -1,8 +1,8 @@
-"""Writes benchmarks/plan.md: what `restem plan` finds, one row per policy and slice.
+"""Writes benchmarks/plan.md: what `restem plan` finds for policies and slices, one row each.
 
     python benchmarks/plan_table.py [NAME ...]
 
-Each compilation takes minutes on two cores; results are kept, so that running again is quick.
+Compilations take minutes each on two cores; their results are kept, so running again is quick.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import sys
 HERE = pathlib.Path(__file__).parent
 RESULTS = HERE / "plan"
 
+LORA = ["--gin.improve.adapter=@Lora()", "--gin.e_step/make_mesh.tensor=8"]
 CASES = {
-    "smollm2_135m on v5e_8": [],
-    "palm_540b on v5p_1024": ["--gin.improve.optimizer=@adafactor", '--gin.plan.steps=("train",)'],
-    "palm_62b on v4_64": ["--gin.improve.optimizer=@adafactor"],
+    "llama3_70b on v5p_64": [],
     "gemma3_27b on v5p_64": [],
     "gemma3_27b on v5e_256": [],
-    "llama3_70b on v5p_64": [],
+    "gemma3_27b on v5e_8": LORA,
+    "llama3_8b on v5e_8": LORA,
 }
 
 
@@ -51,27 +51,30 @@ def row(case: str) -> str | None:
         return None
     plan = json.loads(path.read_text(encoding="utf-8"))
     gib = lambda r: sum(v for k, v in r["memory"].items() if k != "needed by the compiler") / 2**30
-    cells = [case.split(" on ")[0], plan["topology"]]
-    for name in ("prefill", "decode", "train"):
+    policy = case.split(" on ")[0] + (", LoRA" if plan["work"]["is_adapter"] else "")
+    cells = [policy, plan["topology"]]
+    for name in ("decode", "train"):
         r = plan["programs"].get(f"{name}, largest that fits", plan["programs"].get(name))
         if r is None:
             cells.append("")
         elif "seconds" not in r:
             cells.append("does not fit")
         else:
-            size = {
-                "prefill": "",
-                "decode": f"{r['slots']} slots, ",
-                "train": f"{r['rows']} rows, ",
-            }
-            cells.append(
-                f"{size[name]}{gib(r):.1f} GiB, {r['seconds'] * 1e3:.1f} ms ({r['bound']})"
-            )
-    rate = plan["e_step"].get("tokens_per_second")
-    cells += [f"{plan['hbm_per_chip'] / 2**30:.1f}", f"{rate:,.0f}" if rate else ""]
-    cells += [f"{plan['e_step'].get('hours', 0):.2f}", f"{plan['m_step'].get('hours', 0):.2f}"]
-    seconds = sum(r.get("compile_seconds", 0) for r in plan["programs"].values())
-    cells += [f"{plan['chip_hours']:,.0f}", f"{seconds:.0f}"]
+            size = f"{r['slots']:,} slots"
+            if name == "train":
+                shape = r["shapes"]
+                shared = f", {shape['length_parts']} parts share a row"
+                size = (
+                    f"{shape['micro_batches']} x {r['rows']} rows of {shape['row_length']:,}"
+                    f"{shared if shape['length_parts'] > 1 else ''}, remat {r['remat']}"
+                )
+            cells.append(f"{size}; {gib(r):.1f} GiB; {r['seconds'] * 1e3:.0f} ms ({r['bound']})")
+    e_step, m_step = plan["e_step"], plan["m_step"]
+    rate = e_step.get("tokens_per_second", 0)
+    cells += [f"{rate:,.0f}", f"{rate / plan['chips']:,.0f}"]
+    cells += [f"{100 * m_step.get('efficiency', 0):.0f}%", f"{100 * m_step.get('mfu', 0):.0f}%"]
+    cells += [f"{e_step.get('hours', 0):.2f}", f"{m_step.get('hours', 0):.2f}"]
+    cells += [f"{plan['chip_hours']:,.0f}", f"{plan['compile_seconds']:.0f}"]
     return "| " + " | ".join(cells) + " |"
 
 
@@ -79,7 +82,8 @@ def main() -> None:
     for case in sys.argv[1:]:
         run(case)
     rows = [line for line in map(row, CASES) if line]
-    commands = "\n".join("    " + " ".join(command(case)) for case in CASES)
+    known = [case for case in CASES if row(case)]
+    commands = "\n".join("    " + " ".join(command(case)) for case in known)
     text = (HERE / "plan.md.in").read_text(encoding="utf-8")
     text = text.replace("@ROWS@", "\n".join(rows)).replace("@COMMANDS@", commands)
     (HERE / "plan.md").write_text(text, encoding="utf-8")

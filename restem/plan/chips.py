@@ -146,6 +146,21 @@ class Slice:
         return 1 if one else self.chips // self.chip.chips_per_host
 
     @property
+    def axis_bandwidths(self) -> tuple[float, ...]:
+        """Returns the rate at which a chip sends along each axis, in bytes/s.
+
+        Chips at the ends of an axis are linked only in slices that are large enough: an axis of 16
+        chips in a 2D torus, and slices whose sides are multiples of 4 in a 3D torus. Without that
+        link a ring has half the rate.
+        """
+        if self.chip.links == 4:
+            closed = [size == 16 for size in self.shape]
+        else:
+            closed = [all(size % 4 == 0 for size in self.shape)] * len(self.shape)
+        rate = self.chip.axis_bandwidth
+        return tuple(rate if is_closed else rate / 2 for is_closed in closed)
+
+    @property
     def accelerator_type(self) -> str:
         """Returns the name in the Cloud TPU API; it counts TensorCores: "v5p-128" has 64 chips."""
         return f"{self.chip.accelerator_prefix}-{self.chips * self.chip.tensor_cores}"

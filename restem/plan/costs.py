@@ -13,9 +13,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from jax.extend import core
 
-from restem.plan.chips import Chip
+from restem.plan.chips import Slice
 
 
 def flops(jaxpr: core.Jaxpr, trips: Sequence[int] = ()) -> float:
@@ -72,8 +73,20 @@ _COLLECTIVE = re.compile(
 )
 
 
-def collective_bytes(hlo: str, trips: Sequence[int] = ()) -> dict[str, float]:
-    """Returns the bytes that a chip sends in a compiled module's collectives, by kind.
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """A collective operation of a compiled module."""
+
+    op: str
+    """Kind, such as "all-gather"."""
+    sent: float
+    """Bytes that a chip sends, over all iterations of the loops around it."""
+    members: tuple[int, ...]
+    """Numbers of the devices of the first group that takes part, in the order of the mesh."""
+
+
+def collectives(hlo: str, trips: Sequence[int] = ()) -> list[Collective]:
+    """Returns the collectives of a compiled module.
 
     In a ring of n chips, each sends (n - 1) / n of the result of an all-gather or all-to-all, the
     same share of the operand of a reduce-scatter, and twice that in an all-reduce. The parts of an
@@ -84,7 +97,7 @@ def collective_bytes(hlo: str, trips: Sequence[int] = ()) -> dict[str, float]:
       trips: iterations of loops without a constant bound, outermost first; 1 for any further loop.
     """
     computations = _computations(hlo)
-    found: dict[str, tuple[str, float]] = {}
+    found: dict[str, Collective] = {}
 
     def visit(name: str, times: float, trips: Sequence[int]) -> None:
         for line in computations.get(name, ()):
@@ -92,9 +105,10 @@ def collective_bytes(hlo: str, trips: Sequence[int] = ()) -> dict[str, float]:
             if match:
                 channel = re.search(r"channel_id=(\d+)", line)
                 key = channel[1] if channel else line.split("=")[0]
-                sent = times * _sent(match["op"], match["type"], _group(line))
-                if sent > found.get(key, ("", -1.0))[1]:
-                    found[key] = (match["op"], sent)
+                members = _members(line)
+                sent = times * _sent(match["op"], match["type"], len(members))
+                if key not in found or sent > found[key].sent:
+                    found[key] = Collective(match["op"], sent, members)
             if " while(" in line:
                 condition = re.search(r"condition=%?([\w.\-]+)", line)[1]
                 body = re.search(r"body=%?([\w.\-]+)", line)[1]
@@ -111,9 +125,44 @@ def collective_bytes(hlo: str, trips: Sequence[int] = ()) -> dict[str, float]:
                 visit(called, times, trips)
 
     visit("ENTRY", 1.0, trips)
+    return list(found.values())
+
+
+def bytes_by_kind(found: Sequence[Collective]) -> dict[str, float]:
+    """Returns the bytes that a chip sends, by kind of collective."""
     totals: dict[str, float] = {}
-    for op, sent in found.values():
-        totals[op] = totals.get(op, 0.0) + sent
+    for one in found:
+        totals[one.op] = totals.get(one.op, 0.0) + one.sent
+    return totals
+
+
+def bytes_by_axis(found: Sequence[Collective], coordinates: Sequence[Sequence[int]]) -> list[float]:
+    """Returns the bytes that a chip sends along each axis of the torus.
+
+    A collective uses the axes along which its members differ, each for an equal share.
+
+    Args:
+      found: the collectives.
+      coordinates: place of each device of the mesh in the torus.
+    """
+    totals = [0.0] * len(coordinates[0])
+    for one in found:
+        places = [coordinates[member] for member in one.members]
+        used = [axis for axis in range(len(totals)) if len({place[axis] for place in places}) > 1]
+        for axis in used:
+            totals[axis] += one.sent / len(used)
+    return totals
+
+
+def bytes_by_mesh_axis(found: Sequence[Collective], mesh: Any) -> dict[str, float]:
+    """Returns the bytes that a chip sends, by the axes of the mesh over which it sends them."""
+    totals: dict[str, float] = {}
+    sizes = dict(mesh.shape)
+    for one in found:
+        places = np.unravel_index(one.members, tuple(sizes.values()))
+        used = [name for name, place in zip(sizes, places, strict=True) if len(set(place)) > 1]
+        key = "+".join(used)
+        totals[key] = totals.get(key, 0.0) + one.sent
     return totals
 
 
@@ -141,17 +190,29 @@ def _bound(condition: str, computations: Mapping[str, list[str]]) -> int | None:
     return max(constants, default=None)
 
 
-def _group(line: str) -> int:
-    """Returns the number of chips that take part in a collective."""
+def _members(line: str) -> tuple[int, ...]:
+    """Returns the numbers of the first group of devices that take part in a collective."""
     mesh = re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", line)
     if mesh:
-        sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh[1]))
-        return math.prod(int(sizes[a]) for a in re.findall(r"'(\w+)'", mesh[2]) if a in sizes)
+        sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", mesh[1])}
+        among = re.findall(r"'(\w+)'", mesh[2])
+        numbers = np.arange(math.prod(sizes.values())).reshape(tuple(sizes.values()))
+        first = tuple(slice(None) if name in among else 0 for name in sizes)
+        return tuple(numbers[first].reshape(-1).tolist())
+    pairs = re.search(r"source_target_pairs=\{\{(\d+),(\d+)\}", line)
+    if pairs:
+        return int(pairs[1]), int(pairs[2])
     listed = re.search(r"replica_groups=\{\{([\d,]+)\}", line)
     if listed:
-        return len(listed[1].split(","))
-    iota = re.search(r"replica_groups=\[(\d+),(\d+)\]", line)
-    return int(iota[2]) if iota else 2
+        return tuple(map(int, listed[1].split(",")))
+    iota = re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", line)
+    if iota:
+        dims = tuple(map(int, iota[3].split(",")))
+        numbers = np.arange(math.prod(dims)).reshape(dims)
+        if iota[4]:
+            numbers = numbers.transpose(tuple(map(int, iota[4].split(","))))
+        return tuple(numbers.reshape(int(iota[1]), int(iota[2]))[0].tolist())
+    return 0, 1
 
 
 def _sent(op: str, text: str, group: int) -> float:
@@ -188,24 +249,29 @@ def hbm_bytes(
     sharded over `fsdp` are gathered, that is, written and read whole.
 
     Args:
-      program: "prefill", "decode" or "train".
-      kinds: bytes of the arguments on the chip, by kind.
+      program: "prefix", "prefill", "insert", "decode" or "train".
+      kinds: bytes of the arguments on the chip, by kind; "trained" is the number of trained
+        parameters on it.
       fsdp: size of the mesh axis `fsdp`.
       rounds: number of decode steps or micro-batches.
       activations: bytes that each micro-batch saves for its backward pass.
       compute_ratio: bytes of a weight in the activations' dtype over its bytes as stored.
     """
-    gathered = kinds["parameters"] * compute_ratio * fsdp
-    one_pass = kinds["parameters"] + (2 * gathered if fsdp > 1 or compute_ratio != 1 else 0)
-    if program == "prefill":
+    weights = kinds.get("frozen", kinds["parameters"])
+    gathered = weights * compute_ratio * fsdp
+    one_pass = weights + (2 * gathered if fsdp > 1 or compute_ratio != 1 else 0)
+    if program in ("prefill", "prefix"):
         return one_pass + kinds.get("prefix", 0)
+    if program == "insert":
+        return 2 * kinds["cache"]
     if program == "decode":
         return rounds * (one_pass + kinds.get("prefix", 0) + kinds.get("cache", 0))
-    gradients = kinds["parameters"] / compute_ratio if compute_ratio > 1 else kinds["parameters"]
     # Forward, recomputation for the backward pass, and backward; gradients accumulate in place.
+    gradients = 4 * kinds["trained"]
     micro = 3 * one_pass + 2 * gradients + 2 * activations
     update = 2 * kinds["parameters"] + 2 * kinds["optimizer"] + gradients
-    return rounds * micro + update
+    # The prefix is computed and differentiated once.
+    return (rounds + 1) * micro + update
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,7 +283,7 @@ class Roofline:
     memory: float
     """Seconds of traffic to HBM."""
     interconnect: float
-    """Seconds of collectives, along one axis of the torus."""
+    """Seconds of collectives, on the busiest axis of the torus."""
 
     @property
     def seconds(self) -> float:
@@ -230,5 +296,8 @@ class Roofline:
         return max(("compute", "memory", "interconnect"), key=lambda name: getattr(self, name))
 
     @classmethod
-    def of(cls, chip: Chip, flops: float, hbm: float, sent: float) -> Roofline:
-        return cls(flops / chip.flops, hbm / chip.hbm_bandwidth, sent / chip.axis_bandwidth)
+    def of(cls, where: Slice, flops: float, hbm: float, sent: Sequence[float]) -> Roofline:
+        """Returns the times on a chip of a slice, which sends `sent` bytes along each axis."""
+        chip, rates = where.chip, where.axis_bandwidths
+        along = (size / rate for size, rate in zip(sent, rates, strict=False) if size)
+        return cls(flops / chip.flops, hbm / chip.hbm_bandwidth, max(along, default=0.0))

@@ -1,8 +1,9 @@
 """`restem plan`, which compiles a run for a TPU slice without needing the slice.
 
-The real TPU compiler (libtpu, extra `restem[plan]`) compiles the sampler's prefill and decode and
-the trainer's step with the shapes of the run. Memory is the compiler's own figure. Times come from
-a roofline over the chip's published peaks, a lower bound that a run approaches but does not reach.
+The real TPU compiler (libtpu, extra `restem[plan]`) compiles the sampler's programs and the
+trainer's step with the shapes that the run would choose on the slice. Memory is the compiler's own
+figure. Times come from a roofline over the chip's published peaks, a lower bound that a run
+approaches but does not reach.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ from absl import logging
 from restem import partitioning
 from restem.errors import UserError
 from restem.models import ModelConfig
-from restem.plan import programs
+from restem.plan import lengths as lengths_lib
+from restem.plan import shapes
 from restem.plan.chips import Slice
-from restem.plan.result import Plan
+from restem.plan.lengths import Lengths
+from restem.plan.result import Plan, Work
 from restem.plan.settings import PlanSettings
 from restem.plan.worker import fingerprint
-from restem.run import bindings
 from restem.run.settings import MeshSettings
 from restem.runtime.cache import cache_folder
-from restem.sampling.engine import BUCKET
 from restem.steps.settings import Settings
 
 
@@ -39,6 +40,7 @@ def plan(
     settings: PlanSettings,
     of_run: Settings,
     *,
+    lengths: Lengths | None = None,
     cache: pathlib.Path | None = None,
     on_progress: Callable[[str], None] = logging.info,
 ) -> Plan:
@@ -47,6 +49,7 @@ def plan(
     Args:
       settings: settings of `restem plan`.
       of_run: settings of the planned run.
+      lengths: lengths of questions and solutions; None: as `settings` say.
       cache: folder for results of compilations; None is `plan` in the cache of restem.
       on_progress: called with a description of each compilation.
 
@@ -54,33 +57,23 @@ def plan(
       UserError: if no model or topology is named, libtpu is missing, the topology is unknown, or
         the model does not divide over the mesh.
     """
-    where, meshes, sizes = _sized(settings, of_run)
-    compiler = _Compiler(
-        settings=settings, sizes=sizes, meshes=meshes, on_progress=on_progress,
-        folder=cache or cache_folder() / "plan", remat=of_run.improve.remat,
-    )  # fmt: skip
-    results: dict[str, dict[str, Any]] = {n: compiler.compile(n) for n in settings.steps}
+    compiler = _compiler(settings, of_run, lengths, cache, on_progress)
+    where = compiler.where
+    results = compiler.all(settings.steps)
     largest: dict[str, int] = {}
-    for name, argument, start in (("decode", "slots", sizes.slots), ("train", "rows", sizes.rows)):
-        if name not in results or settings.search == "never":
+    for name, start, unit in compiler.sizes(results):
+        if settings.search == "never" or (results[name]["fits"] and settings.search != "always"):
             continue
-        if results[name]["fits"] and settings.search != "always":
-            continue
-        best = _largest(
-            compiler.of_size(name, argument), results[name], start, sizes.unit(name),
-            where.chip.hbm,
-        )  # fmt: skip
-        largest[argument] = best[argument] if best else 0
+        what = "rows" if name == "train" else "slots"
+        run = lambda size, name=name, what=what: compiler.compile(name, **{what: size})
+        best = _largest(run, results[name], start, unit, where.chip.hbm)
+        largest[what] = best[what] if best else 0
         if best and not results[name]["fits"]:
             results[f"{name}, largest that fits"] = best
     return Plan.of(
-        where=where,
-        model=compiler.sampled_model,
-        meshes=meshes,
-        results=results,
-        largest=largest,
-        work=sizes.work,
-    )
+        where=where, model=compiler.model, meshes=compiler.meshes, results=results,
+        largest=largest, work=compiler.work(settings),
+    )  # fmt: skip
 
 
 def outline(settings: PlanSettings, of_run: Settings) -> list[str]:
@@ -89,33 +82,44 @@ def outline(settings: PlanSettings, of_run: Settings) -> list[str]:
     Raises:
       UserError: as in `plan`, except for errors that only the compiler finds.
     """
-    where, meshes, sizes = _sized(settings, of_run)
-    assert settings.model is not None  # or `_sized` had refused
+    compiler = _compiler(settings, of_run, None, None, logging.info)
+    model, where, meshes = compiler.model, compiler.where, compiler.meshes
     lines = [
-        f"model     {settings.model.num_layers} layers of {settings.model.embed_dim},"
-        f" vocabulary {settings.model.vocab_size:,}",
-        f"slice     {settings.topology}: {where.chips} chips of {where.chip.hbm / 2**30:.0f} GiB",
+        f"model     {model.num_layers} layers of {model.embed_dim},"
+        f" vocabulary {model.vocab_size:,}",
+        f"slice     {where.name}: {where.chips} chips of {where.chip.hbm / 2**30:.0f} GiB",
+        f"lengths   {compiler.lengths.source}",
     ]
     for name in settings.steps:
-        mesh = ", ".join(f"{axis} {size}" for axis, size in meshes[_step(name)].items())
-        lines.append(f"{name:9} {sizes.counted(name)}; mesh {mesh}")
+        step = "m_step" if name == "train" else "e_step"
+        mesh = ", ".join(f"{axis} {size}" for axis, size in meshes[step].items())
+        counted = ""
+        if name == "train":
+            made, _, _ = shapes.m_step(
+                model, meshes[step], compiler.lengths, of_run, hbm=where.chip.hbm
+            )
+            counted = f"{made.rows} rows of {made.row_length}; "
+        lines.append(f"{name:9} {counted}mesh {mesh}")
     return [*lines, "dry run: nothing was compiled"]
 
 
-def _sized(
-    settings: PlanSettings, of_run: Settings
-) -> tuple[Slice, dict[str, dict[str, int]], _Sizes]:
-    """Returns the slice, the meshes of both steps on it, and the sizes of a run's arrays."""
+def _compiler(
+    settings: PlanSettings,
+    of_run: Settings,
+    lengths: Lengths | None,
+    cache: pathlib.Path | None,
+    on_progress: Callable[[str], None],
+) -> _Compiler:
+    """Returns the compiler of a run's programs; see `plan`."""
     if settings.model is None:
         raise UserError("plan: which policy? add --gin_file=models/NAME.gin, such as gemma3_27b")
     if settings.topology is None:
         raise UserError("plan: which slice? add --gin_file=hardware/NAME.gin, such as v5p_64")
-    where = Slice.parse(settings.topology)
-    meshes = {
-        "e_step": _sizes(where, of_run.run.e_step_mesh),
-        "m_step": _sizes(where, of_run.run.m_step_mesh),
-    }
-    return where, meshes, _Sizes.of(settings, of_run, meshes)
+    return _Compiler(
+        model=settings.model.replace(dtype="bfloat16"), where=Slice.parse(settings.topology),
+        of_run=of_run, lengths=lengths or _lengths(settings, of_run), on_progress=on_progress,
+        folder=cache or cache_folder() / "plan",
+    )  # fmt: skip
 
 
 def kept_per_problem(of_run: Settings) -> int:
@@ -123,6 +127,16 @@ def kept_per_problem(of_run: Settings) -> int:
     sampled = max(1, of_run.generate.num_samples)  # 0: human solutions, one per problem
     cap = of_run.select.cap
     return sampled if cap is None else min(cap, sampled)
+
+
+def _lengths(settings: PlanSettings, of_run: Settings) -> Lengths:
+    run, limit = of_run.run, of_run.generate.max_question_tokens
+    if settings.like is not None:
+        found = lengths_lib.of_run(settings.like, run.task, run.train_problems)
+    else:
+        found = lengths_lib.of_task(run.task, run.train_problems)
+    kept = tuple(n for n in found.questions if limit is None or n <= limit)
+    return dataclasses.replace(found, questions=kept)
 
 
 def _sizes(where: Slice, mesh: MeshSettings | None) -> dict[str, int]:
@@ -133,122 +147,151 @@ def _sizes(where: Slice, mesh: MeshSettings | None) -> dict[str, int]:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Sizes:
-    """The sizes of a run's arrays on its meshes."""
-
-    shapes: programs.Shapes
-    """Shapes with the slots and rows of the run's settings."""
-    parts: Mapping[str, int]
-    """Number of mesh parts that rows are split over, for "e_step" and "m_step"."""
-    work: Mapping[str, Any]
-    """Work of sampling and training, as `Plan.of` expects it."""
-
-    @property
-    def slots(self) -> int:
-        return self.shapes.slots
-
-    @property
-    def rows(self) -> int:
-        return self.shapes.rows
-
-    def unit(self, name: str) -> int:
-        """Returns the number that slots or rows are a multiple of."""
-        return self.parts[_step(name)]
-
-    def counted(self, name: str) -> str:
-        """Returns the size of a program in words."""
-        return f"{self.rows} rows" if name == "train" else f"{self.slots} slots"
-
-    @classmethod
-    def of(
-        cls, settings: PlanSettings, of_run: Settings, meshes: Mapping[str, Mapping[str, int]]
-    ) -> _Sizes:
-        parts = {step: mesh["data"] * mesh["fsdp"] for step, mesh in meshes.items()}
-        tuning = of_run.improve
-        slots = of_run.run.e_step_slots or settings.slots_per_part * parts["e_step"]
-        columns = _round_up(settings.question_tokens, BUCKET)
-        questions = _round_up(max(1, settings.prefill_tokens // columns), parts["e_step"])
-        rows = _round_up(tuning.rows_per_batch or 1, parts["m_step"])
-        row_length = tuning.row_length or settings.row_length
-        example_tokens = settings.mean_question_tokens + settings.mean_new_tokens
-        batch_tokens = tuning.batch_examples * example_tokens
-        optimizer = tuning.optimizer.__name__
-        shapes = programs.Shapes(
-            prefix=_round_up(settings.prefix_tokens, BUCKET) if settings.prefix_tokens else 0,
-            question=columns,
-            new_tokens=_round_up(settings.new_tokens, BUCKET),
-            slots=_round_up(slots, parts["e_step"]),
-            prefill_questions=questions,
-            decode_steps=settings.decode_steps,
-            sampling=dataclasses.asdict(of_run.generate.sampling),
-            rows=rows,
-            row_length=row_length,
-            micro_batches=-(-batch_tokens // (rows * row_length)),
-            optimizer=optimizer,
-            optimizer_options=bindings.arguments_of(optimizer),
-            sampler_dtype="int8" if of_run.run.int8_weights else of_run.run.dtype,
-            param_dtype=tuning.param_dtype or of_run.run.dtype,
-        )
-        work = {
-            "problems": settings.problems,
-            "num_samples": of_run.generate.num_samples,
-            "mean_new_tokens": settings.mean_new_tokens,
-            "slot_use": settings.slot_use,
-            "prefill_questions": questions,
-            "decode_steps": settings.decode_steps,
-            "examples": settings.problems * kept_per_problem(of_run),
-            "epochs": tuning.epochs,
-            "batch_examples": tuning.batch_examples,
-            "example_tokens": example_tokens,
-            "iterations": of_run.loop.iterations,
-            "optimizer": optimizer,
-        }
-        return cls(shapes, parts, work)
-
-
-@dataclasses.dataclass(frozen=True)
 class _Compiler:
-    """Compiles the programs of a plan, each in its own process, or reads them from the cache."""
+    """Compiles the programs of a run, each in its own process, or reads them from the cache."""
 
-    settings: PlanSettings
-    sizes: _Sizes
-    meshes: Mapping[str, Mapping[str, int]]
+    model: ModelConfig
+    """The decoder, in the dtype of activations."""
+    where: Slice
+    """The slice."""
+    of_run: Settings
+    """Settings of the run."""
+    lengths: Lengths
+    """Lengths of its questions and solutions."""
     on_progress: Callable[[str], None]
+    """Called with a description of each compilation."""
     folder: pathlib.Path
-    remat: str | None
+    """Folder of results."""
 
     @property
-    def sampled_model(self) -> ModelConfig:
-        assert self.settings.model is not None  # or `plan` had refused
-        return self.settings.model.replace(dtype="bfloat16")
-
-    def compile(self, name: str, **size: int) -> dict[str, Any]:
-        """Returns the worker's result for a program, with different slots or rows if given."""
-        changes: dict[str, Any] = {**size}
-        shapes = dataclasses.replace(self.sizes.shapes, **changes)
-        model = self.sampled_model
-        if name == "train":
-            model = model.replace(remat=self.remat or "full")
-        job = {
-            "program": name,
-            "model": model.to_dict(),
-            "shapes": dataclasses.asdict(shapes),
-            "topology": self.settings.topology,
-            "mesh": self.meshes[_step(name)],
+    def meshes(self) -> dict[str, dict[str, int]]:
+        """Sizes of the axes of the meshes "e_step" and "m_step"."""
+        run = self.of_run.run
+        return {
+            "e_step": _sizes(self.where, run.e_step_mesh),
+            "m_step": _sizes(self.where, run.m_step_mesh),
         }
-        counted = f"{shapes.rows} rows" if name == "train" else f"{shapes.slots} slots"
-        self.on_progress(f"compiling {name} for {self.settings.topology}, {counted}")
-        result = _compile(job, self.folder)
-        return result | {"slots": shapes.slots, "rows": shapes.rows}
 
-    def of_size(self, name: str, argument: str) -> Callable[[int], dict[str, Any]]:
-        """Returns the program's result as a function of its slots or rows."""
-        return lambda size: self.compile(name, **{argument: size})
+    @property
+    def max_new_tokens(self) -> int:
+        return self.of_run.generate.max_new_tokens or self.lengths.max_new_tokens
+
+    def all(self, steps: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+        """Returns the results of the programs of these steps, by name."""
+        results = {}
+        for step in steps:
+            if step == "prefix" and not self.lengths.prefix:
+                continue
+            if step == "prefill":
+                for width in self.outline()["prefill"]:
+                    results[f"prefill {width}"] = self.compile(step, width=int(width))
+            else:
+                results[step] = self.compile(step)
+        return results
+
+    def sizes(self, results: Mapping[str, Any]) -> list[tuple[str, int, int]]:
+        """Returns (program, its size, divisor of its size) of those whose size can change."""
+        parts = {step: m["data"] * m["fsdp"] for step, m in self.meshes.items()}
+        found = []
+        if "decode" in results:
+            found.append(("decode", results["decode"]["slots"], parts["e_step"]))
+        if "train" in results:
+            row_parts = parts["m_step"] // results["train"]["shapes"]["length_parts"]
+            found.append(("train", results["train"]["rows"], row_parts))
+        return found
+
+    def outline(self, slots: int | None = None) -> dict[str, Any]:
+        """Returns the sizes that the engine chooses."""
+        return self._run(self._sampler_job("outline", slots))
+
+    def compile(
+        self, name: str, *, width: int = 0, slots: int | None = None, rows: int | None = None
+    ) -> dict[str, Any]:
+        """Returns the worker's result for a program, with other slots or rows if given."""
+        if name == "train":
+            made, config, efficiency = shapes.m_step(
+                self.model, self.meshes["m_step"], self.lengths, self.of_run,
+                hbm=self.where.chip.hbm, rows=rows,
+            )  # fmt: skip
+            job = {
+                "program": name, "model": config.to_dict(), "topology": self.where.name,
+                "mesh": self.meshes["m_step"], "shapes": dataclasses.asdict(made),
+            }  # fmt: skip
+            sizes = {
+                "rows": made.rows, "shapes": dataclasses.asdict(made), "remat": config.remat,
+                "efficiency": efficiency,
+            }  # fmt: skip
+            self.on_progress(
+                f"compiling train for {self.where.name}, {made.rows} rows of {made.row_length}"
+            )
+            return self._run(job) | sizes
+        outline = self.outline(slots)
+        job = self._sampler_job(name, slots) | {"decode_steps": outline["decode_steps"]}
+        if width:
+            job["width"] = width
+        of_width = f", {width} columns" if width else ""
+        self.on_progress(
+            f"compiling {name} for {self.where.name}, {outline['slots']} slots{of_width}"
+        )
+        sizes = {name: outline[name] for name in ("slots", "widths", "sizes", "ring")}
+        return self._run(job) | sizes | {"questions": outline["prefill"].get(str(width))}
+
+    def _sampler_job(self, name: str, slots: int | None) -> dict[str, Any]:
+        run, generate = self.of_run.run, self.of_run.generate
+        return {
+            "program": name,
+            "model": self.model.to_dict(),
+            "topology": self.where.name,
+            "mesh": self.meshes["e_step"],
+            "sampler": {
+                "lengths": dataclasses.asdict(self.lengths),
+                "num_samples": max(1, generate.num_samples),
+                "max_new_tokens": self.max_new_tokens,
+                "sampling": dataclasses.asdict(generate.sampling),
+                "dtype": "int8" if run.int8_weights else run.dtype,
+                "slots": slots or run.e_step_slots,
+            },
+        }
+
+    def _run(self, job: dict[str, Any]) -> dict[str, Any]:
+        return _run(job, self.folder)
+
+    def work(self, settings: PlanSettings) -> Work:
+        """Returns the amount of work of an iteration."""
+        of_run, lengths = self.of_run, self.lengths
+        problems = len(lengths.questions)
+        validation = of_run.run.validation_problems
+        return Work(
+            problems=problems,
+            num_samples=of_run.generate.num_samples,
+            mean_question=sum(lengths.questions) / problems,
+            mean_solution=lengths.mean_solution,
+            prefix=lengths.prefix,
+            max_new_tokens=self.max_new_tokens,
+            slot_use=settings.slot_use,
+            decode_steps=self.outline()["decode_steps"],
+            prefilled={
+                int(width): count
+                for width, count in _prefilled(lengths, self.outline()["prefill"]).items()
+            },
+            validation_problems=settings.validation_problems if validation is None else validation,
+            examples=problems * kept_per_problem(of_run),
+            epochs=of_run.improve.epochs,
+            batch_examples=of_run.improve.batch_examples,
+            iterations=of_run.loop.iterations,
+            optimizer=of_run.improve.optimizer.__name__,
+            is_adapter=of_run.improve.adapter is not None,
+            lengths=lengths.source,
+        )
 
 
-def _step(name: str) -> str:
-    """Returns the step that a program belongs to."""
-    return "m_step" if name == "train" else "e_step"
+def _prefilled(lengths: Lengths, rows: Mapping[str, int]) -> dict[str, int]:
+    """Returns the number of prefill batches of each width."""
+    counts = dict.fromkeys(rows, 0)
+    for question in lengths.questions:
+        width = next(w for w in rows if question - 1 <= int(w))
+        counts[width] += 1
+    return {width: -(-counts[width] // rows[width]) for width in rows}
 
 
 def _largest(compiled, first, size, unit, hbm) -> dict[str, Any] | None:
@@ -265,7 +308,8 @@ def _largest(compiled, first, size, unit, hbm) -> dict[str, Any] | None:
             candidate = low + (high - low) // 2
         else:
             memory = fitting["memory"]
-            fixed = sum(memory.get(k, 0) for k in ("parameters", "optimizer", "prefix", "code"))
+            constant = ("parameters", "optimizer", "frozen", "prefix", "code")
+            fixed = sum(memory.get(k, 0) for k in constant)
             grows = max(1, sum(memory.values()) - fixed)
             candidate = int(low * (hbm - fixed) / grows)
             if candidate >= high:
@@ -281,7 +325,7 @@ def _largest(compiled, first, size, unit, hbm) -> dict[str, Any] | None:
     return fitting
 
 
-def _compile(job: dict[str, Any], folder: pathlib.Path) -> dict[str, Any]:
+def _run(job: dict[str, Any], folder: pathlib.Path) -> dict[str, Any]:
     """Runs the worker, or reads its result from the cache."""
     try:
         name = fingerprint(job)
@@ -323,7 +367,3 @@ _ENVIRONMENT = {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
-
-
-def _round_up(number: int, multiple: int) -> int:
-    return max(multiple, -(-number // multiple) * multiple)

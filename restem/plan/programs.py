@@ -6,58 +6,49 @@ No arrays are allocated: parameters, caches and batches are `jax.ShapeDtypeStruc
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from restem import models, partitioning
-from restem.models import int8, kv_cache
-from restem.models.kv_cache import GroupedCache
-from restem.sampling import steps
-from restem.sampling.filters import Drawing, Sampling
+from restem.models import int8, lora
+from restem.models.lora import Lora
+from restem.sampling import calls
+from restem.sampling.batches import Batches
+from restem.sampling.filters import Drawing
+from restem.sampling.options import Options
+from restem.sampling.shapes import Shapes as SamplerShapes
+from restem.sampling.widths import WidthClasses
 from restem.training import Batch, Shape, Trainer, TrainState, optimizers
-
-KINDS = ("parameters", "optimizer", "cache", "prefix", "inputs")
-"""Kinds of a program's arguments, by which their memory is reported."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Shapes:
-    """The sizes of a run's arrays."""
+class TrainShapes:
+    """The sizes of the arrays of an M-step."""
 
     prefix: int
     """Tokens of the few-shot prompt; 0 for none."""
-    question: int
-    """Columns of the cache for a question: tokens of the longest question."""
-    new_tokens: int
-    """Columns of the ring: tokens of the longest solution."""
-    slots: int
-    """Samples decoded at a time."""
-    prefill_questions: int
-    """Questions prefilled at a time."""
-    decode_steps: int
-    """Tokens per slot in one run of the decode program."""
-    sampling: Mapping[str, Any]
-    """Fields of `Sampling`."""
     rows: int
     """Rows per micro-batch, over all chips."""
     row_length: int
     """Tokens per packed row."""
+    length_parts: int
+    """Parts of the mesh that share a row."""
     micro_batches: int
     """Micro-batches per optimizer step; from 2 upwards, the program is the same."""
     optimizer: str
     """Name of the optimizer in `restem.training.optimizers`."""
     optimizer_options: Mapping[str, Any]
     """Arguments of the optimizer."""
-    sampler_dtype: str
-    """Dtype of the parameters while sampling; "int8" is that of `models.int8`."""
     param_dtype: str
-    """Dtype of the parameters while training."""
-    head_chunk: int = 512
-    """Target positions per shard that go through the head at once."""
+    """Dtype of the trained parameters, or of those that an adapter is trained on."""
+    adapter: Mapping[str, Any] | None
+    """Fields of `Lora`; None where all parameters are trained."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,113 +59,139 @@ class Program:
     """Returns the `jax.stages.Traced`, whose FLOPs are counted and which is lowered."""
     kinds: Mapping[str, int]
     """Bytes of the arguments on one chip, by kind."""
+    trips: tuple[int, ...] = ()
+    """Iterations of the loops whose number is known only at run time, outermost first."""
 
 
-def prefill(config: models.ModelConfig, shapes: Shapes, mesh: jax.sharding.Mesh) -> Program:
-    """Returns the prefill of questions behind the prefix, `steps.prefill_questions`."""
-    params = _params(config, shapes.sampler_dtype, mesh)
-    prefix = _prefix(config, shapes, mesh)
-    tokens = _struct(
-        (shapes.prefill_questions, shapes.question), jnp.int32, mesh, "batch", "length"
-    )
-    lengths = _struct((shapes.prefill_questions,), jnp.int32, mesh, "batch")
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+    """The programs of sampling, as a session of the engine asks for them."""
 
-    def function(params, prefix, prefix_length, tokens, lengths):
-        return steps.prefill_questions(params, config, prefix, prefix_length, tokens, lengths)
+    options: Options
+    """Options of the engine."""
+    classes: WidthClasses
+    """Slots by width."""
+    batches: Batches
+    """Shapes of prefill."""
+    prefix: int
+    """Columns of the prefix; 0 for none."""
+    ring: int
+    """Columns for sampled tokens."""
+    dtype: str
+    """Dtype of the parameters; "int8" is that of `models.int8`."""
 
-    args = (params, prefix, _struct((), jnp.int32, mesh), tokens, lengths)
-    kinds = {"parameters": params, "prefix": prefix, "inputs": (tokens, lengths)}
-    return Program(lambda: _trace(mesh, jax.jit(function), args), _bytes(kinds))
-
-
-def decode(config: models.ModelConfig, shapes: Shapes, mesh: jax.sharding.Mesh) -> Program:
-    """Returns the decoding of `decode_steps` tokens in every slot, `steps.decode`."""
-    params = _params(config, shapes.sampler_dtype, mesh)
-    prefix = _prefix(config, shapes, mesh)
-    parts = partitioning.batch_parts(mesh)
-    empty = jax.eval_shape(
-        lambda: steps.empty_slots(
-            config, (shapes.question,), (shapes.slots,), shapes.new_tokens, parts=parts,
-            unstacked=False,
-        )
-    )  # fmt: skip
-    where = partitioning.cache_shardings(config, mesh)
-    (questions,) = empty.questions.groups
-    questions = GroupedCache((_placed(questions, where),), parts)
-    ring = _placed(empty.ring, where)
-    rows = jax.tree.map(lambda leaf: _place(leaf, mesh, *steps.ROW_AXES), empty.rows)
-    keep = _struct((shapes.slots,), jnp.bool_, mesh, "batch")
-    drawing = jax.tree.map(
-        lambda leaf: _struct(leaf.shape, leaf.dtype, mesh), Drawing.of(Sampling(**shapes.sampling))
-    )
-
-    def function(params, prefix, questions, ring, rows, column, keep, drawing):
-        slots = steps.Slots(questions=questions, ring=ring, rows=rows)
-        return steps.decode(
-            params, config, drawing, (1,), shapes.decode_steps, prefix, slots, column, keep
-        )
-
-    args = (
-        params, prefix, questions, ring, rows, _struct((), jnp.int32, mesh), keep, drawing,
-    )  # fmt: skip
-    kinds = {
-        "parameters": params,
-        "prefix": prefix,
-        "cache": (questions, ring),
-        "inputs": (rows, keep),
-    }
-    jitted = jax.jit(function, donate_argnums=(3, 4))
-    return Program(lambda: _trace(mesh, jitted, args), _bytes(kinds))
+    def program(self, name: str, width: int = 0) -> Program:
+        """Returns the program "prefix", "prefill" (at a width), "insert" or "decode"."""
+        options, classes, batches = self.options, self.classes, self.batches
+        shapes = SamplerShapes(options.config, False, options.mesh)
+        params = _params(options.config, self.dtype, options.mesh)
+        prefix = shapes.prefix(self.prefix) if self.prefix else None
+        slots, scalar = shapes.slots(classes, self.ring), np.zeros((), np.int32)
+        ask = functools.partial(_trace, options.mesh)
+        kinds: dict[str, Any] = {"parameters": params, "prefix": prefix}
+        if name == "prefix":
+            tokens = np.zeros((self.prefix,), np.int32)
+            trace = lambda: calls.prefill_prefix(ask, options, params, tokens, scalar)
+            kinds = {"parameters": params}
+        elif name == "prefill":
+            rows = batches.rows(width)
+            tokens, lengths = np.zeros((rows, width), np.int32), np.zeros((rows,), np.int32)
+            trace = lambda: calls.prefill_questions(
+                ask, options, batches, params, prefix, scalar, tokens, lengths
+            )
+        elif name == "insert":
+            chunks = shapes.chunks(batches.chunks(batches.widths[0]), batches.chunk)
+            inserts = np.zeros((9, classes.slots), np.int32)
+            numbers = np.zeros((len(classes.sizes),), np.int32)
+            key = jax.eval_shape(lambda: jax.random.key(0))
+            trace = lambda: calls.insert(ask, slots, chunks, key, scalar, inserts, numbers)
+            kinds = {"cache": slots.questions, "inputs": chunks}
+        else:
+            keep = np.zeros((classes.slots,), bool)
+            drawing = jax.eval_shape(lambda: Drawing.of(options.sampling))
+            trace = lambda: calls.decode(ask, options, params, prefix, slots, scalar, keep, drawing)
+            kinds |= {"cache": (slots.questions, slots.ring), "inputs": slots.rows}
+        return Program(trace, bytes_of(kinds))
 
 
-def train(config: models.ModelConfig, shapes: Shapes, mesh: jax.sharding.Mesh) -> Program:
+def _trace(
+    mesh: jax.sharding.Mesh,
+    function: Callable,
+    *args: Any,
+    donate: tuple[int, ...] = (),
+    **static: Any,
+) -> Any:
+    """Traces what `sampling.programs.Programs.run` would compile and run."""
+    with partitioning.use(mesh):
+        return jax.jit(functools.partial(function, **static), donate_argnums=donate).trace(*args)
+
+
+def train(config: models.ModelConfig, shapes: TrainShapes, mesh: jax.sharding.Mesh) -> Program:
     """Returns the optimizer step, `Trainer.train_step`."""
-    optimizer = getattr(optimizers, shapes.optimizer)(
-        **{"total_steps": 1000, **shapes.optimizer_options}
-    )
+    trainer, state, frozen = _trainer(config, shapes, mesh)
+    many = (min(shapes.micro_batches, 2), shapes.rows, shapes.row_length)
+    place = lambda dtype: _struct(many, dtype, mesh, (None, "batch", "length"), trainer.rules)
+    ints, scalar = place(jnp.int32), _struct((), jnp.int32, mesh)
+    batch = Batch(
+        tokens=ints, positions=ints, segments=ints, targets=ints, weights=place(jnp.float32),
+        lengths=ints, num_micro=scalar, num_examples=scalar,
+    )  # fmt: skip
+    kinds = {"parameters": state.params, "optimizer": state.opt_state, "inputs": batch}
+    if frozen is not None:
+        kinds |= {"frozen": frozen}
+
+    def trace():
+        # The function that `Trainer.train_step` calls with arrays.
+        with partitioning.use(mesh, trainer.rules):
+            return trainer._train_step.trace(state, batch, frozen)
+
+    of_chip = shapes.rows * shapes.row_length // partitioning.batch_parts(mesh)
+    trips = (shapes.micro_batches, -(-of_chip // trainer.head_chunk))
+    return Program(trace, bytes_of(kinds), trips)
+
+
+def _trainer(
+    config: models.ModelConfig, shapes: TrainShapes, mesh: jax.sharding.Mesh
+) -> tuple[Trainer, TrainState, Any]:
+    """Returns the trainer, and the shapes of its state and of the frozen weights."""
+    make = getattr(optimizers, shapes.optimizer)
+    optimizer = make(**{"total_steps": 1000, **shapes.optimizer_options})
+    adapter = None if shapes.adapter is None else Lora(**shapes.adapter)
     trainer = Trainer(
         config,
         optimizer=optimizer,
         prefix_ids=(1,) * shapes.prefix,
-        shape=Shape(shapes.row_length, shapes.rows),
+        shape=Shape(shapes.row_length, shapes.rows, shapes.length_parts),
         param_dtype=shapes.param_dtype,
-        head_chunk=shapes.head_chunk,
+        adapter=adapter,
         mesh=mesh,
     )
-    params = _params(config, shapes.param_dtype, mesh)
     placed = trainer.state_shardings()
-    opt_state = _placed(jax.eval_shape(optimizer.init, params), placed.opt_state)
-    state = TrainState(params, opt_state, _struct((), jnp.int32, mesh))
-    many = (min(shapes.micro_batches, 2), shapes.rows, shapes.row_length)
-    ints = _struct(many, jnp.int32, mesh, None, "batch", "length")
-    batch = Batch(
-        tokens=ints,
-        positions=ints,
-        segments=ints,
-        targets=ints,
-        weights=_struct(many, jnp.float32, mesh, None, "batch", "length"),
-        lengths=ints,
-        num_micro=_struct((), jnp.int32, mesh),
-        num_examples=_struct((), jnp.int32, mesh),
-    )
-
-    # The function that `Trainer.train_step` calls with arrays.
-    return Program(
-        lambda: _trace(mesh, trainer._train_step, (state, batch, None)),
-        _bytes({"parameters": params, "optimizer": opt_state, "inputs": batch}),
-    )
+    assert placed is not None  # there is a mesh
+    trained = models.param_shapes(config, shapes.param_dtype)
+    frozen = None
+    if adapter is not None:
+        trained = lora.shapes(trained, adapter)
+        base = adapter.base_dtype or shapes.param_dtype
+        frozen = _params(config, base, mesh)
+    opt_state = jax.eval_shape(optimizer.init, trained)
+    state = TrainState(
+        _placed(trained, placed.params), _placed(opt_state, placed.opt_state),
+        _struct((), jnp.int32, mesh),
+    )  # fmt: skip
+    return trainer, state, frozen
 
 
-PROGRAMS: Mapping[str, Callable[..., Program]] = {
-    "prefill": prefill,
-    "decode": decode,
-    "train": train,
-}
+def bytes_of(kinds: Mapping[str, Any]) -> dict[str, int]:
+    """Returns the bytes of shapes with shardings on one chip, by kind."""
 
+    def of(leaf):
+        sharding = getattr(leaf, "sharding", None)
+        shape = leaf.shape if sharding is None else sharding.shard_shape(leaf.shape)
+        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        return math.prod(shape) * (8 if is_key else leaf.dtype.itemsize)
 
-def _trace(mesh, jitted, args):
-    with partitioning.use(mesh):
-        return jitted.trace(*args)
+    return {kind: sum(map(of, jax.tree.leaves(tree))) for kind, tree in kinds.items()}
 
 
 def _placed(shapes, shardings):
@@ -186,16 +203,18 @@ def _placed(shapes, shardings):
     )
 
 
-def _place(leaf, mesh, *axes):
-    where = partitioning.sharding(mesh, axes, leaf.shape)
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+def _struct(
+    shape: Sequence[int],
+    dtype: Any,
+    mesh,
+    axes: Sequence[str | None] = (),
+    rules=partitioning.RULES,
+) -> jax.ShapeDtypeStruct:
+    where = partitioning.sharding(mesh, axes, shape, rules)
+    return jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=where)
 
 
-def _struct(shape, dtype, mesh, *axes):
-    return _place(jax.ShapeDtypeStruct(shape, dtype), mesh, *axes)
-
-
-def _params(config, dtype, mesh):
+def _params(config: models.ModelConfig, dtype: str, mesh: jax.sharding.Mesh) -> Any:
     partitioning.check_divisible(config, mesh)
     axes = models.param_axes(config)
     if dtype == "int8":
@@ -204,24 +223,8 @@ def _params(config, dtype, mesh):
     else:
         shapes = models.param_shapes(config, jnp.dtype(dtype))
     return jax.tree.map(
-        lambda axes, leaf: _place(leaf, mesh, *axes),
+        lambda axes, leaf: _struct(leaf.shape, leaf.dtype, mesh, axes),
         axes,
         shapes,
         is_leaf=lambda x: isinstance(x, tuple),
     )
-
-
-def _prefix(config, shapes: Shapes, mesh):
-    if not shapes.prefix:
-        return None
-    where = partitioning.cache_shardings(config, mesh, prefix=True)
-    return _placed(kv_cache.shapes(config, None, shapes.prefix), where)
-
-
-def _bytes(kinds: Mapping[str, Any]) -> dict[str, int]:
-    def of(leaf):
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            return math.prod(leaf.sharding.shard_shape(leaf.shape)) * 8
-        return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-
-    return {kind: sum(map(of, jax.tree.leaves(tree))) for kind, tree in kinds.items()}

@@ -5,11 +5,66 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from restem.models import ModelConfig
+from restem.plan import advice
 from restem.plan.chips import Slice
+
+HOST_SECONDS_PER_SLOT = 0.5e-6
+"""Seconds that the scheduler takes for a slot in each visit: 0.52 ms for 8 steps of 1,024 slots and
+1.64 ms for 4,096, measured on one core of a Xeon with AVX-512."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """The amount of work of an iteration."""
+
+    problems: int
+    """Training problems."""
+    num_samples: int
+    """Samples per problem."""
+    mean_question: float
+    """Tokens of a question."""
+    mean_solution: float
+    """Tokens of a solution."""
+    prefix: int
+    """Tokens of the few-shot prompt."""
+    max_new_tokens: int
+    """Limit of a solution in tokens."""
+    slot_use: float
+    """Share of slot-steps that produce a token."""
+    decode_steps: int
+    """Tokens per slot between two visits of the host."""
+    prefilled: Mapping[int, int]
+    """Prefill batches by width."""
+    validation_problems: int
+    """Problems that each validation answers."""
+    examples: int
+    """Training examples."""
+    epochs: int
+    """Passes over the examples."""
+    batch_examples: int
+    """Examples per optimizer step."""
+    iterations: int
+    """Iterations of the run."""
+    optimizer: str
+    """Name of the optimizer."""
+    is_adapter: bool
+    """Whether an adapter is trained on frozen weights."""
+    lengths: str
+    """Where the lengths are from."""
+
+    @property
+    def mean_example(self) -> float:
+        """Tokens of a training example."""
+        return self.mean_question + self.mean_solution
+
+    @property
+    def optimizer_steps(self) -> int:
+        return self.epochs * -(-self.examples // self.batch_examples)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,19 +88,25 @@ class Plan:
     programs: Mapping[str, Mapping[str, Any]]
     """Results of `restem.plan.worker`, by program."""
     fits: bool
-    """Whether every program fits with the given slots and rows."""
+    """Whether every program fits with the chosen slots and rows."""
     largest: Mapping[str, int]
     """Largest "slots" and "rows" that fit, if they were searched for."""
-    work: Mapping[str, Any]
+    work: Work
     """Work of sampling and training."""
     e_step: Mapping[str, float]
-    """"tokens_per_second", "prefill_hours", "decode_hours", "hours" of one iteration."""
+    """Rates and hours of sampling in one iteration; see `_e_step`."""
     m_step: Mapping[str, float]
-    """"steps", "step_seconds", "tokens_per_second", "hours" of one iteration."""
+    """Rates and hours of training in one iteration; see `_m_step`."""
     hours: float
     """Hours of all iterations, at the roofline."""
     chip_hours: float
     """Hours times chips."""
+    compile_seconds: float
+    """Seconds of compilation on this machine, of all programs together."""
+    slices: tuple[advice.Estimate, ...]
+    """Estimates for other sizes of the slice."""
+    advice: tuple[str, ...]
+    """What would use the slice better."""
 
     @classmethod
     def of(
@@ -56,17 +117,19 @@ class Plan:
         meshes: Mapping[str, Mapping[str, int]],
         results: Mapping[str, Mapping[str, Any]],
         largest: Mapping[str, int],
-        work: Mapping[str, Any],
+        work: Work,
     ) -> Plan:
         """Returns a plan, with the steps' times computed from those of the programs."""
         best = {
-            name: results.get(f"{name}, largest that fits", results.get(name))
-            for name in ("prefill", "decode", "train")
+            name: results.get(f"{name}, largest that fits", result)
+            for name, result in results.items()
+            if "," not in name
         }
-        usable = {name: r for name, r in best.items() if r is not None and r["fits"]}
-        e_step = _e_step(usable, work)
-        m_step = _m_step(usable, work)
-        hours = work["iterations"] * (e_step.get("hours", 0.0) + m_step.get("hours", 0.0))
+        usable = {name: r for name, r in best.items() if r["fits"]}
+        e_step = _e_step(usable, work, where)
+        m_step = _m_step(usable, work, where, model, e_step)
+        hours = work.iterations * (e_step.get("hours", 0.0) + m_step.get("hours", 0.0))
+        slices = advice.estimates(where, meshes, usable, work, e_step, m_step)
         return cls(
             topology=where.name,
             chips=where.chips,
@@ -83,6 +146,9 @@ class Plan:
             m_step=m_step,
             hours=hours,
             chip_hours=hours * where.chips,
+            compile_seconds=sum(r.get("compile_seconds", 0.0) for r in results.values()),
+            slices=slices,
+            advice=advice.advise(where, usable, work, slices),
         )
 
     def to_json(self) -> str:
@@ -91,72 +157,104 @@ class Plan:
     def table(self) -> str:
         """Returns the plan as text for a terminal."""
         from rich.console import Console
-        from rich.table import Table
 
         written = io.StringIO()
         console = Console(file=written, width=110)
+        show = lambda text: console.print(text, highlight=False)
         mesh = lambda step: " ".join(f"{k}={v}" for k, v in self.meshes[step].items())
-        console.print(
+        show(
             f"{self.topology}: {self.chips} chips, {self.hosts} hosts,"
             f" {_gib(self.hbm_per_chip)} of HBM a chip; {self.parameters / 1e9:.2f} billion"
-            " parameters",
-            highlight=False,
+            " parameters"
         )
-        console.print(
-            f"E-step mesh {mesh('e_step')}; M-step mesh {mesh('m_step')}", highlight=False
-        )
+        show(f"E-step mesh {mesh('e_step')}; M-step mesh {mesh('m_step')}")
+        show(f"lengths: {self.work.lengths}")
+        console.print(self._memory_table())
+        for name, result in self.programs.items():
+            if not result["fits"]:
+                show(f"{name} does not fit: {misfit(result)}")
+        for what, size in self.largest.items():
+            show(f"largest {what} found to fit: {size}" if size else f"no {what} fit")
+        console.print(self._time_table())
+        for line in self._hours():
+            show(line)
+        if len(self.slices) > 1:
+            console.print(self._slices_table())
+        for line in self.advice:
+            show(f"advice: {line}")
+        return written.getvalue().rstrip()
 
-        memory = Table(title="memory of one chip")
-        memory.add_column("")
+    def _memory_table(self) -> Any:
+        from rich.table import Table
+
+        table = Table(title="memory of one chip")
+        table.add_column("")
         for name in self.programs:
-            memory.add_column(name, justify="right")
+            table.add_column(name, justify="right")
         kinds = [k for r in self.programs.values() for k in r["memory"]]
         for kind in dict.fromkeys(kinds):
             cells = [r["memory"].get(kind) for r in self.programs.values()]
-            memory.add_row(kind, *("" if c is None else _gib(c) for c in cells))
-        memory.add_section()
-        memory.add_row("fits", *("yes" if r["fits"] else "NO" for r in self.programs.values()))
-        memory.add_row("size", *(_size(name, r) for name, r in self.programs.items()))
-        console.print(memory)
-        for name, result in self.programs.items():
-            if not result["fits"]:
-                console.print(f"{name} does not fit: {misfit(result)}", highlight=False)
-        for what, size in self.largest.items():
-            text = f"largest {what} found to fit: {size}" if size else f"no {what} fit"
-            console.print(text, highlight=False)
+            table.add_row(kind, *("" if c is None else _gib(c) for c in cells))
+        table.add_section()
+        table.add_row("fits", *("yes" if r["fits"] else "NO" for r in self.programs.values()))
+        table.add_row("size", *(_size(name, r) for name, r in self.programs.items()))
+        return table
 
-        time = Table(title="roofline of one program on one chip (lower bounds)")
+    def _time_table(self) -> Any:
+        from rich.table import Table
+
+        table = Table(title="roofline of one program on one chip (lower bounds)")
         for column in ("", "TFLOP", "HBM GB", "sent GB", "compute", "memory", "network", "bound"):
-            time.add_column(column, justify="right" if column else "left")
+            table.add_column(column, justify="right" if column else "left")
         for name, r in self.programs.items():
             if "seconds" in r:
-                time.add_row(
+                table.add_row(
                     name, f"{r['flops'] / 1e12:.2f}", f"{r['hbm_bytes'] / 1e9:.1f}",
                     f"{sum(r['collective_bytes'].values()) / 1e9:.2f}",
                     _ms(r["compute_seconds"]), _ms(r["memory_seconds"]),
                     _ms(r["interconnect_seconds"]), r["bound"],
                 )  # fmt: skip
-        console.print(time)
-        if self.e_step:
-            console.print(
-                f"E-step: {self.work['problems']} problems x {self.work['num_samples']} samples,"
-                f" {self.e_step['tokens_per_second']:,.0f} tokens/s,"
-                f" {self.e_step['hours']:.3f} h an iteration",
-                highlight=False,
+        return table
+
+    def _slices_table(self) -> Any:
+        from rich.table import Table
+
+        table = Table(title="other sizes of this slice (estimated from the programs above)")
+        for column in ("slice", "chips", "E-step h", "M-step h", "chip-hours", "fits"):
+            table.add_column(column, justify="right")
+        for e in self.slices:
+            table.add_row(
+                e.topology, str(e.chips), f"{e.e_step_hours:.3f}", f"{e.m_step_hours:.3f}",
+                f"{e.chip_hours:,.0f}", "yes" if e.fits else "no",
+            )  # fmt: skip
+        return table
+
+    def _hours(self) -> list[str]:
+        lines, e, m, work = [], self.e_step, self.m_step, self.work
+        if e:
+            lines.append(
+                f"E-step: {work.problems} problems x {work.num_samples} samples,"
+                f" {e['tokens_per_second']:,.0f} tokens/s"
+                f" ({e['tokens_per_second'] / self.chips:,.0f} a chip),"
+                f" {e['hours']:.3f} h per iteration"
+                f" ({e['host_hours']:.3f} h of work on the host, beside it)"
             )
-        if self.m_step:
-            console.print(
-                f"M-step: {self.m_step['steps']:,.0f} steps of"
-                f" {self.m_step['step_seconds']:.2f} s ({self.work['optimizer']}),"
-                f" {self.m_step['hours']:.3f} h an iteration",
-                highlight=False,
+        if m:
+            lines.append(
+                f"M-step: {m['steps']:,.0f} steps of {m['step_seconds']:.2f} s ({work.optimizer}),"
+                f" useful MFU {100 * m['mfu']:.0f}%, {m['hours']:.3f} h per iteration"
+                f" ({m['validation_hours']:.3f} h of it validation)"
             )
-        console.print(
-            f"{self.work['iterations']} iterations: {self.hours:.2f} h, {self.chip_hours:,.0f}"
-            f" chip-hours at the roofline; peaks from {self.peaks_source}",
-            highlight=False,
+        lines.append(
+            f"{work.iterations} iterations: {self.hours:.2f} h, {self.chip_hours:,.0f} chip-hours"
+            f" at the roofline; peaks from {self.peaks_source}"
         )
-        return written.getvalue().rstrip()
+        count = sum("seconds" in r for r in self.programs.values())
+        lines.append(
+            f"compiling these {count} programs took {self.compile_seconds:.0f} s here, one after"
+            " another; a run compiles them once"
+        )
+        return lines
 
 
 def misfit(result: Mapping[str, Any]) -> str:
@@ -172,33 +270,70 @@ def misfit(result: Mapping[str, Any]) -> str:
     return text
 
 
-def _e_step(results, work) -> dict[str, float]:
+def _e_step(results: Mapping[str, Any], work: Work, where: Slice) -> dict[str, float]:
+    """Returns rates and hours of sampling.
+
+    A visit takes as long as the device or the host, whichever is slower. Each sample's question is
+    copied into its slot once: read and written.
+    """
     if "decode" not in results:
         return {}
     decode = results["decode"]
-    step = decode["seconds"] / work["decode_steps"]
-    rate = decode["slots"] * work["slot_use"] / step
-    tokens = work["problems"] * work["num_samples"] * work["mean_new_tokens"]
-    calls = -(-work["problems"] // work["prefill_questions"])
-    prefill = calls * results["prefill"]["seconds"] if "prefill" in results else 0.0
+    slots = decode["slots"]
+    host = HOST_SECONDS_PER_SLOT * slots
+    visit = max(decode["seconds"], host)
+    rate = slots * work.slot_use * work.decode_steps / visit
+    samples = work.problems * work.num_samples
+    decoding = samples * work.mean_solution / rate
+    prefill = results.get("prefix", {}).get("seconds", 0.0)
+    for width, batches in work.prefilled.items():
+        prefill += batches * results.get(f"prefill {width}", {}).get("seconds", 0.0)
+    inserted = 0.0
+    if "insert" in results:
+        rows = samples / slots
+        inserted = rows * results["insert"]["hbm_bytes"] / where.chip.hbm_bandwidth
     return {
         "tokens_per_second": rate,
         "prefill_hours": prefill / 3600,
-        "decode_hours": tokens / rate / 3600,
-        "hours": (prefill + tokens / rate) / 3600,
+        "insert_hours": inserted / 3600,
+        "decode_hours": decoding / 3600,
+        "host_hours": decoding / visit * host / 3600,
+        "hours": (prefill + inserted + decoding) / 3600,
     }
 
 
-def _m_step(results, work) -> dict[str, float]:
+def _m_step(
+    results: Mapping[str, Any],
+    work: Work,
+    where: Slice,
+    model: ModelConfig,
+    e_step: Mapping[str, float],
+) -> dict[str, float]:
+    """Returns rates and hours of training.
+
+    Useful FLOPs are 6 for each parameter and token of an example, 4 where the weights are frozen;
+    recomputation, padding and the prefix do not count. A validation answers greedily with the
+    programs of the E-step, after each epoch and at the start.
+    """
     if "train" not in results:
         return {}
     seconds = results["train"]["seconds"]
-    steps = work["epochs"] * -(-work["examples"] // work["batch_examples"])
+    tokens = work.batch_examples * work.mean_example
+    useful = (4 if work.is_adapter else 6) * model.num_params * tokens
+    validation = 0.0
+    if "decode" in results and work.validation_problems:
+        decode = results["decode"]
+        rounds = math.ceil(work.validation_problems / decode["slots"])
+        step = decode["seconds"] / work.decode_steps
+        validation = (work.epochs + 1) * rounds * work.max_new_tokens * step
     return {
-        "steps": steps,
+        "steps": work.optimizer_steps,
         "step_seconds": seconds,
-        "tokens_per_second": work["batch_examples"] * work["example_tokens"] / seconds,
-        "hours": steps * seconds / 3600,
+        "tokens_per_second": tokens / seconds,
+        "mfu": useful / seconds / where.chips / where.chip.flops,
+        "efficiency": results["train"].get("efficiency", 1.0),
+        "validation_hours": validation / 3600,
+        "hours": (work.optimizer_steps * seconds + validation) / 3600,
     }
 
 

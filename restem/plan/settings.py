@@ -35,30 +35,17 @@ class PlanSettings:
     """The policy's decoder; the gin files of models/ bind it."""
     topology: Annotated[str | None, NOT_EMPTY] = None
     """The slice, such as "v5e:16x16" or "v5p:4x4x4"; the gin files of hardware/ bind it."""
-    problems: Annotated[int, at_least(1)] = 7500
-    """Training problems per iteration (MATH has 7,500)."""
-    prefix_tokens: Annotated[int, at_least(0)] = 768
-    """Tokens of the few-shot prompt (MATH's four shots are about 700)."""
-    question_tokens: Annotated[int, at_least(1)] = 256
-    """Tokens of the longest question."""
-    mean_question_tokens: Annotated[int, at_least(1)] = 100
-    """Tokens of the mean question."""
-    new_tokens: Annotated[int, at_least(1)] = 512
-    """Tokens of the longest solution."""
-    mean_new_tokens: Annotated[int, at_least(1)] = 200
-    """Tokens of the mean solution."""
-    slots_per_part: Annotated[int, at_least(1)] = 64
-    """Samples decoded at a time per part of the mesh; `Run.e_step_slots` overrides it."""
+    like: Annotated[str | None, NOT_EMPTY] = None
+    """Folder of a run of the task, for instance with a small policy, whose questions and samples
+    give the lengths; None: those of the published training set (MATH, GSM8K, APPS)."""
     slot_use: Annotated[float, between(0, 1)] = 0.8
     """Share of slot-steps that produce a token."""
-    prefill_tokens: Annotated[int, at_least(1)] = 8192
-    """Question tokens prefilled at a time."""
-    decode_steps: Annotated[int, at_least(1)] = 8
-    """Tokens per slot between two synchronisations with the host."""
-    row_length: Annotated[int, at_least(1)] = 1024
-    """Tokens per packed row; `improve.row_length` overrides it."""
-    steps: tuple[Literal["prefill", "decode", "train"], ...] = ("prefill", "decode", "train")
+    validation_problems: Annotated[int, at_least(0)] = 500
+    """Validation problems, if `Run.validation_problems` does not limit them."""
+    steps: tuple[Literal["prefix", "prefill", "insert", "decode", "train"], ...] = (
+        "prefix", "prefill", "insert", "decode", "train",
+    )  # fmt: skip
     """Programs to compile."""
     search: Literal["misfit", "always", "never"] = "misfit"
-    """Whether to search for the largest slots and rows that fit: only if the given ones do not fit,
-    always, or never."""
+    """Whether to search for the largest slots and micro-batches that fit: only if the chosen ones
+    do not fit, always, or never."""

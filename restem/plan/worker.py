@@ -16,18 +16,33 @@ import time
 from typing import Any
 
 
+def outline(job: dict[str, Any]) -> dict[str, Any]:
+    """Returns the sizes that the engine chooses for a slice; see `compile_program` for the job."""
+    _, _, sampler = _sampler(job)
+    return {
+        "slots": sampler.classes.slots,
+        "widths": list(sampler.classes.widths),
+        "sizes": list(sampler.classes.sizes),
+        "prefill": {width: sampler.batches.rows(width) for width in sampler.batches.widths},
+        "decode_steps": sampler.options.decode_steps,
+        "ring": sampler.ring,
+        "prefix": sampler.prefix,
+    }
+
+
 def compile_program(job: dict[str, Any]) -> dict[str, Any]:
     """Lowers and compiles a program.
 
     Args:
-      job: {"program", "model": ModelConfig fields, "shapes": `Shapes` fields, "topology",
-        "mesh": sizes of the axes}.
+      job: {"program", "model": ModelConfig fields, "topology", "mesh": sizes of the axes}; for
+        "train" also "shapes": `TrainShapes` fields; for the others "sampler": arguments of
+        `shapes.sampler`, and for "prefill" the "width".
 
     Returns:
       {"fits", "memory": bytes on a chip by kind, "flops": on a chip, "hbm_bytes",
-      "collective_bytes" by kind, "seconds": roofline, "buffers": the largest temporaries,
-      "compile_seconds", "notes"}, or {"fits": False, "error", "memory", "buffers"} where the
-      compiler ran out of HBM.
+      "collective_bytes" by kind, "axis_bytes": sent along each axis of the torus, "seconds":
+      roofline, "buffers": the largest temporaries, "compile_seconds", "notes"}, or
+      {"fits": False, "error", "memory", "buffers"} where the compiler ran out of HBM.
     """
     import jax
 
@@ -35,19 +50,20 @@ def compile_program(job: dict[str, Any]) -> dict[str, Any]:
     from restem.plan import costs, programs
     from restem.plan.chips import Slice
 
-    where = Slice.parse(job["topology"])
-    mesh = partitioning.make_mesh(**job["mesh"], devices=where.devices())
-    config = models.ModelConfig.from_dict(job["model"])
-    shapes = programs.Shapes(**job["shapes"])
     name = job["program"]
-    program = programs.PROGRAMS[name](config, shapes, mesh)
+    if name == "train":
+        where = Slice.parse(job["topology"])
+        mesh = partitioning.make_mesh(**job["mesh"], devices=where.devices())
+        config = models.ModelConfig.from_dict(job["model"])
+        shapes = programs.TrainShapes(**job["shapes"])
+        program = programs.train(config, shapes, mesh)
+    else:
+        where, mesh, sampler = _sampler(job)
+        program = sampler.program(name, job.get("width", 0))
+        config = sampler.options.config
     start = time.monotonic()
     traced = program.trace()
-    trips: tuple[int, ...] = ()
-    if name == "train":
-        chips_rows = shapes.rows // partitioning.batch_parts(mesh)
-        trips = (shapes.micro_batches, -(-chips_rows * shapes.row_length // shapes.head_chunk))
-    flops = costs.flops(traced.jaxpr.jaxpr, trips) / where.chips
+    flops = costs.flops(traced.jaxpr.jaxpr, program.trips) / where.chips
     memory = dict(program.kinds)
     result: dict[str, Any] = {
         "program": name,
@@ -81,20 +97,39 @@ def compile_program(job: dict[str, Any]) -> dict[str, Any]:
     memory["temporaries"] = stats.temp_size_in_bytes
     memory["results"] = max(0, stats.output_size_in_bytes - stats.alias_size_in_bytes)
     memory["code"] = stats.generated_code_size_in_bytes
-    hbm = _hbm_bytes(name, config, shapes, program.kinds, mesh)
-    sent = costs.collective_bytes(hlo, trips)
-    line = costs.Roofline.of(where.chip, flops, hbm, sum(sent.values()))
+    hbm = _hbm_bytes(job, config, program.kinds, mesh)
+    found = costs.collectives(hlo, program.trips)
+    coordinates = [device.coords for device in mesh.devices.flat]
+    along = costs.bytes_by_axis(found, coordinates)
+    line = costs.Roofline.of(where, flops, hbm, along)
     return result | {
         "fits": sum(memory.values()) <= where.chip.hbm,
         "memory": memory,
         "hbm_bytes": hbm,
-        "collective_bytes": sent,
+        "collective_bytes": costs.bytes_by_kind(found),
+        "mesh_bytes": costs.bytes_by_mesh_axis(found, mesh),
+        "axis_bytes": along,
         "compute_seconds": line.compute,
         "memory_seconds": line.memory,
         "interconnect_seconds": line.interconnect,
         "seconds": line.seconds,
         "bound": line.bound,
     }
+
+
+def _sampler(job: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """Returns slice, mesh and programs of the E-step."""
+    from restem import models, partitioning
+    from restem.plan import shapes
+    from restem.plan.chips import Slice
+    from restem.plan.lengths import Lengths
+
+    where = Slice.parse(job["topology"])
+    mesh = partitioning.make_mesh(**job["mesh"], devices=where.devices())
+    config = models.ModelConfig.from_dict(job["model"])
+    given = dict(job["sampler"])
+    lengths = Lengths(**given.pop("lengths"))
+    return where, mesh, shapes.sampler(config, mesh, lengths, hbm=where.chip.hbm, **given)
 
 
 def largest_buffers(report: str, count: int = 5) -> list[str]:
@@ -117,20 +152,31 @@ def _dumped(folder: str, ending: str) -> str:
     return files[-1].read_text(encoding="utf-8") if files else ""
 
 
-def _hbm_bytes(name, config, shapes, kinds, mesh) -> float:
-    from restem import partitioning
+def _hbm_bytes(job, config, kinds, mesh) -> float:
+    import jax.numpy as jnp
+
+    from restem import models, partitioning
+    from restem.models import lora
     from restem.plan import costs
 
     fsdp = mesh.shape["fsdp"]
+    name = job["program"]
     if name != "train":
-        rounds = shapes.decode_steps if name == "decode" else 1
-        return costs.hbm_bytes(name, kinds, fsdp=fsdp, rounds=rounds)
-    width = 2 if config.dtype == "bfloat16" else 4
-    stored = 2 if shapes.param_dtype == "bfloat16" else 4
-    tokens = shapes.rows // partitioning.batch_parts(mesh) * shapes.row_length
+        return costs.hbm_bytes(name, kinds, fsdp=fsdp, rounds=job.get("decode_steps", 1))
+    shapes = job["shapes"]
+    width = jnp.dtype(config.dtype).itemsize
+    of_chip = shapes["rows"] * shapes["row_length"] // partitioning.batch_parts(mesh)
+    stored = jnp.dtype(shapes["param_dtype"]).itemsize
+    trained = config.num_params
+    if shapes["adapter"] is not None:
+        tree = lora.shapes(models.param_shapes(config), lora.Lora(**shapes["adapter"]))
+        import jax
+
+        trained = sum(leaf.size for leaf in jax.tree.leaves(tree))
+    parts = fsdp * mesh.shape["tensor"]
     return costs.hbm_bytes(
-        "train", kinds, fsdp=fsdp, rounds=shapes.micro_batches,
-        activations=tokens * config.embed_dim * config.num_layers * width,
+        "train", {**kinds, "trained": trained / parts}, fsdp=fsdp, rounds=shapes["micro_batches"],
+        activations=of_chip * config.embed_dim * config.num_layers * width,
         compute_ratio=width / stored,
     )  # fmt: skip
 
@@ -145,8 +191,8 @@ def fingerprint(job: dict[str, Any]) -> str:
     for package in ("jax", "libtpu"):
         digest.update(importlib.metadata.version(package).encode())
     here = pathlib.Path(__file__).parent
-    sources = [pathlib.Path(partitioning.__file__)]
-    sources += [here / name for name in ("worker.py", "programs.py", "costs.py", "chips.py")]
+    names = ("worker", "programs", "shapes", "costs", "chips")
+    sources = [pathlib.Path(partitioning.__file__), *(here / f"{name}.py" for name in names)]
     for room in (models, sampling, training):
         sources += sorted(pathlib.Path(room.__file__).parent.glob("*.py"))
     for path in sources:
@@ -161,7 +207,7 @@ def main() -> int:
     # libtpu logs to both streams, so the result is written to a file.
     output = job.pop("output")
     try:
-        result = compile_program(job)
+        result = outline(job) if job["program"] == "outline" else compile_program(job)
     except UserError as e:
         result = {"user_error": str(e)}
     with open(output, "w", encoding="utf-8") as file:

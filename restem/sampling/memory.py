@@ -27,6 +27,7 @@ def slots_that_fit(
     parts: int,
     ring: int,
     ahead: int,
+    memory: int | None = None,
 ) -> int:
     """Returns how many slots' caches and logits fit beside the parameters.
 
@@ -40,20 +41,22 @@ def slots_that_fit(
       parts: parts of the mesh over which rows are split.
       ring: columns for sampled tokens.
       ahead: columns of questions that are prefilled early.
+      memory: bytes that programs may use on a device; None: as it tells.
 
     Raises:
       UserError: not even one slot per part fits.
     """
     mesh, config = options.mesh, options.config
-    device = jax.local_devices()[0] if mesh is None else mesh.local_devices[0]
-    memory = (device.memory_stats() or {}).get("bytes_limit")
+    if memory is None:
+        device = jax.local_devices()[0] if mesh is None else mesh.local_devices[0]
+        memory = (device.memory_stats() or {}).get("bytes_limit")
     if not memory:
         return _WITHOUT_LIMIT * parts
     tensor = 1 if mesh is None else mesh.shape["tensor"]
     item = jnp.dtype(config.dtype).itemsize
     # The caller's parameters, and what `prepare_params` adds to them.
     held = sum(
-        leaf.nbytes + leaf.size * item * (leaf.dtype != config.dtype)
+        leaf.size * (leaf.dtype.itemsize + item * (leaf.dtype != config.dtype))
         for leaf in jax.tree.leaves(params)
     )
     if mesh is not None:

@@ -22,6 +22,8 @@ from restem.plan import programs
 from restem.records import Problem, TaskCard, Verdict
 from restem.rollout import Rollout
 from restem.sampling import Engine, Request, Sampling, Tuning, steps
+from restem.sampling.batches import Batches
+from restem.sampling.widths import WidthClasses
 from restem.training import Shape, TokenExample, Trainer, optimizers
 from tests.helpers import tiny
 from tests.helpers.gradients import gradients
@@ -281,19 +283,23 @@ class StepsTest(parameterized.TestCase):
     def test_decode_gathers_neither_weights_nor_caches(self, tensor):
         """The sampler's own program: under tensor parallelism only rows' activations cross."""
         mesh = partitioning.make_mesh(tensor=tensor)
-        shapes = programs.Shapes(
-            prefix=64, question=16, new_tokens=48, slots=4, prefill_questions=8, decode_steps=2,
-            sampling={"temperature": 0.7, "top_k": 5}, rows=8, row_length=32, micro_batches=1,
-            optimizer="adamw", optimizer_options={}, sampler_dtype="float32",
-            param_dtype="float32",
+        engine = Engine(
+            CONFIG, Letters(), sampling=Sampling(temperature=0.7, top_k=5), max_new_tokens=48,
+            tuning=Tuning(decode_steps=2, unstacked=False), mesh=mesh,
         )  # fmt: skip
-        program = programs.decode(CONFIG, shapes, mesh)
+        slots = 4
+        classes = WidthClasses((16,), (slots,))
+        batches = Batches([9], classes, budget=128, lookahead=128, chunk=16)
+        sampler = programs.Sampler(
+            engine.options, classes, batches, prefix=64, ring=48, dtype="float32"
+        )
+        program = sampler.program("decode")
         with partitioning.use(mesh):
             hlo = program.trace().lower().compile().as_text()
         self.assertIn("all-reduce", hlo)
         # The slots' logits are the widest activation, padded to groups of 128. The smallest weight
         # that could be gathered has [embed, kv_heads, head] elements, the prefix more.
-        widest = shapes.slots * 128
+        widest = slots * 128
         self.assertLess(widest, CONFIG.embed_dim * CONFIG.num_kv_heads * CONFIG.head_dim)
         for line in hlo.splitlines():
             if re.search(r"\b(all-gather|all-to-all|collective-permute)(-start)?\(", line):

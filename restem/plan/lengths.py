@@ -1,0 +1,152 @@
+"""How long the questions and solutions of a task are: what shapes of a run follow from.
+
+`LENGTHS` has quantiles of the published training sets, in tokens of SmolLM2's vocabulary; other
+vocabularies differ by some tenths. A run of the task, for instance with a small policy, tells more:
+its own questions and the solutions that the policy wrote.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from restem.errors import UserError
+from restem.run import layout, reader
+
+_LEVELS = (0, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 98, 99, 99.5, 99.9, 100)
+"""Percentiles of the tables below."""
+_EXAMPLES = 4096
+"""Training examples whose lengths are drawn."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Lengths:
+    """Lengths in tokens."""
+
+    prefix: int
+    """Few-shot prompt."""
+    max_new_tokens: int
+    """Limit of a solution."""
+    questions: tuple[int, ...]
+    """Every training question."""
+    solutions: tuple[int, ...]
+    """Solutions, of as many samples as are known."""
+    source: str
+    """Where the lengths are from."""
+
+    @property
+    def mean_solution(self) -> float:
+        return float(np.mean(self.solutions))
+
+    def examples(self) -> list[int]:
+        """Returns the lengths of training examples: questions with solutions drawn beside them."""
+        rng = np.random.default_rng(0)
+        questions = rng.choice(self.questions, _EXAMPLES)
+        solutions = rng.choice(self.solutions, _EXAMPLES)
+        # The longest question decides about shapes, so it is always among them.
+        questions[0] = max(self.questions)
+        return (questions + solutions - 1).tolist()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Table:
+    """Lengths of a published training set."""
+
+    prefix: int
+    problems: int
+    max_new_tokens: int
+    questions: tuple[int, ...]
+    """Quantiles at `_LEVELS`."""
+    solutions: tuple[int, ...]
+    """Quantiles at `_LEVELS`, of human solutions."""
+
+
+LENGTHS = {
+    "math": _Table(
+        prefix=688, problems=7500, max_new_tokens=512,
+        questions=(15, 24, 29, 36, 43, 50, 57, 66, 80, 103, 171, 276, 405, 547, 763, 1090, 2046),
+        solutions=(
+            20, 52, 66, 88, 112, 138, 170, 207, 264, 349, 514, 679, 914, 1094, 1329, 2020, 2772,
+        ),
+    ),
+    "gsm8k": _Table(
+        prefix=726, problems=7473, max_new_tokens=256,
+        questions=(17, 38, 41, 47, 51, 56, 61, 66, 72, 80, 95, 106, 122, 135, 146, 175, 228),
+        solutions=(31, 59, 66, 79, 91, 102, 114, 129, 145, 166, 200, 233, 268, 293, 324, 373, 455),
+    ),
+    "apps": _Table(
+        prefix=480, problems=2397, max_new_tokens=512,
+        questions=(
+            19, 78, 107, 144, 179, 214, 254, 301, 356, 443, 603, 761, 978, 1167, 1397, 3621, 13613,
+        ),
+        solutions=(43, 66, 75, 91, 115, 145, 168, 206, 252, 344, 492, 570, 747, 800, 826, 847, 852),
+    ),
+}  # fmt: skip
+"""By task. Questions count with the words around them in the prompt."""
+
+
+def of_task(task: str | None, problems: int | None = None) -> Lengths:
+    """Returns the lengths of a published training set.
+
+    Args:
+      task: name of the task.
+      problems: number of training problems; None: all.
+
+    Raises:
+      UserError: nothing is known about the task.
+    """
+    if task not in LENGTHS:
+        raise UserError(
+            f"plan: nothing is known about the lengths of task {task!r}; set plan.like to the"
+            " folder of a run of it, for instance with a small policy and few problems"
+        )
+    table = LENGTHS[task]
+    return Lengths(
+        prefix=table.prefix,
+        max_new_tokens=table.max_new_tokens,
+        questions=_spread(table.questions, problems or table.problems),
+        solutions=tuple(min(n, table.max_new_tokens) for n in _spread(table.solutions, _EXAMPLES)),
+        source=f"the published training set of {task}, with human solutions",
+    )
+
+
+def of_run(folder: str, task: str | None, problems: int | None = None) -> Lengths:
+    """Returns the lengths in a run: of its questions, and of the solutions sampled so far.
+
+    Questions are counted by the characters per token of the samples.
+
+    Args:
+      folder: the run's folder.
+      task: name of the task.
+      problems: number of training problems; None: as many as the run has.
+
+    Raises:
+      UserError: the folder has no problems of the task, or no samples yet.
+    """
+    files = layout.Workdir(folder)
+    path = files.problems(task or "")
+    samples = reader.read_samples(files.iteration(1)) if path.exists() else []
+    if not samples:
+        raise UserError(f"plan.like: {folder} has no samples of task {task!r} in iteration 1")
+    card, found = reader.read_problems(path)
+    tokens = sum(len(s.token_ids) for s in samples)
+    per_character = tokens / max(1, sum(len(s.text) for s in samples))
+    count = lambda text: max(1, round(len(text) * per_character))
+    questions = sorted(count(p.inputs) for p in found if p.split == "train")
+    if problems is not None:
+        questions = _spread(questions, problems)
+    return Lengths(
+        prefix=count(card.prefix) if card.prefix else 0,
+        max_new_tokens=card.max_new_tokens,
+        questions=tuple(questions),
+        solutions=tuple(max(1, len(s.token_ids)) for s in samples),
+        source=f"the run in {folder}",
+    )
+
+
+def _spread(values: Sequence[int], count: int) -> tuple[int, ...]:
+    """Returns `count` lengths whose quantiles are `values`."""
+    levels = _LEVELS if len(values) == len(_LEVELS) else np.linspace(0, 100, len(values))
+    return tuple(np.interp(np.linspace(0, 100, count), levels, values).round().astype(int).tolist())

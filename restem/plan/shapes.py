@@ -1,0 +1,146 @@
+"""The shapes of a run on a slice, chosen as the run itself chooses them.
+
+The engine's width classes and slots follow from the lengths of the questions and the memory of a
+chip, and the rows of the M-step from the lengths of the examples, the mesh and the memory. Neither
+needs a chip.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from restem import models, partitioning
+from restem.models import ModelConfig
+from restem.plan.lengths import Lengths
+from restem.plan.programs import Sampler, TrainShapes
+from restem.run import bindings
+from restem.sampling import Engine, Sampling, memory, widths
+from restem.sampling.batches import Batches
+from restem.sampling.widths import round_up
+from restem.steps.micro_batches import micro_batches, step_memory
+from restem.steps.settings import Settings
+
+
+def sampler(
+    config: ModelConfig,
+    mesh: jax.sharding.Mesh,
+    lengths: Lengths,
+    *,
+    num_samples: int,
+    max_new_tokens: int,
+    sampling: Mapping[str, Any],
+    dtype: str,
+    hbm: int,
+    slots: int | None,
+) -> Sampler:
+    """Returns the programs of the E-step.
+
+    Args:
+      config: the decoder.
+      mesh: of the E-step, over the devices of the slice.
+      lengths: of questions.
+      num_samples: samples per question.
+      max_new_tokens: limit of a sample in tokens.
+      sampling: fields of `Sampling`.
+      dtype: of the parameters; "int8" for int8 weights.
+      hbm: bytes that a program may use on a chip.
+      slots: samples decoded at a time; None: as many as the engine's formula gives.
+    """
+    engine = Engine(
+        config, _NoVocabulary(), sampling=Sampling(**sampling), max_new_tokens=max_new_tokens,
+        slots=slots, mesh=mesh,
+    )  # fmt: skip
+    options = engine.options
+    questions = [max(0, n - 1) for n in lengths.questions]
+    counts = [num_samples] * len(questions)
+    ring = round_up(max_new_tokens, options.bucket)
+    shape = models.param_shapes(config, "bfloat16" if dtype == "int8" else dtype)
+    parts = partitioning.batch_parts(mesh)
+
+    def of(count: int) -> widths.WidthClasses:
+        return widths.choose(
+            questions, counts, slots=count, bucket=options.bucket, ring=ring, parts=parts
+        )
+
+    if slots is None:
+        ahead = 5 * options.prefill_tokens
+        slots = memory.slots_that_fit(options, shape, of, parts, ring, ahead, memory=hbm)
+    prefix = round_up(lengths.prefix, options.bucket) if lengths.prefix else 0
+    classes = of(round_up(slots, parts))
+    batches = Batches(
+        questions, classes, budget=options.prefill_tokens, lookahead=4 * options.prefill_tokens,
+        chunk=options.bucket,
+    )  # fmt: skip
+    return Sampler(options, classes, batches, prefix, ring, dtype)
+
+
+class _NoVocabulary:
+    """A vocabulary of which only the end of a text is known, as one token."""
+
+    eos_ids = frozenset({1})
+    size = 0
+
+    def token_bytes(self, token_id: int) -> bytes:
+        raise AssertionError("nothing is decoded")
+
+
+def m_step(
+    config: ModelConfig,
+    mesh: Mapping[str, int],
+    lengths: Lengths,
+    of_run: Settings,
+    *,
+    hbm: int,
+    rows: int | None = None,
+) -> tuple[TrainShapes, ModelConfig, float]:
+    """Returns the shapes of the M-step, the decoder as it is trained, and the packing efficiency.
+
+    Args:
+      config: the decoder.
+      mesh: sizes of the axes of the mesh.
+      lengths: of examples.
+      of_run: settings of the run.
+      hbm: bytes that a program may use on a chip.
+      rows: rows per micro-batch in place of those of the settings.
+    """
+    from restem.training.packing import first_fit_decreasing
+
+    settings = of_run.improve
+    if rows is not None:
+        settings = dataclasses.replace(settings, rows_per_batch=rows)
+    sizes = lengths.examples()
+    parts = mesh["fsdp"] * mesh["tensor"]
+    dtype = of_run.run.dtype
+    width = {"int8": 1, "bfloat16": 2, "float32": 4}
+    room = step_memory(
+        config, settings, memory=hbm, held=width[dtype] * config.num_params / parts,
+        prefix_length=lengths.prefix, mesh=mesh,
+    )  # fmt: skip
+    shape, remat = micro_batches(
+        sizes, config, settings, room=room, prefix_length=lengths.prefix, mesh=mesh
+    )
+    batch = settings.batch_examples
+    steps = [sizes[i : i + batch] for i in range(0, len(sizes) - batch + 1, batch)]
+    counts = [
+        -(-len(first_fit_decreasing(step, shape.row_length)) // shape.rows_per_batch)
+        for step in steps
+    ]
+    positions = shape.rows_per_batch * shape.row_length
+    efficiency = sum(map(sum, steps)) / (sum(counts) * positions)
+    optimizer = settings.optimizer.__name__
+    shapes = TrainShapes(
+        prefix=lengths.prefix,
+        rows=shape.rows_per_batch,
+        row_length=shape.row_length,
+        length_parts=shape.length_parts,
+        micro_batches=round(sum(counts) / len(counts)) or 1,
+        optimizer=optimizer,
+        optimizer_options=bindings.arguments_of(optimizer),
+        param_dtype=dtype if settings.adapter else settings.param_dtype or dtype,
+        adapter=None if settings.adapter is None else dataclasses.asdict(settings.adapter),
+    )
+    return shapes, config.replace(remat=remat), efficiency
