@@ -339,24 +339,12 @@ def forward(
     """
     tokens, positions = jnp.asarray(tokens), jnp.asarray(positions)
     x = _end(params, config, tokens, "embed")
-    at = positions.astype(jnp.float32)[..., None]
-    angles = local_angles = at * attention.inverse_frequencies(config)
-    if config.rope_local_theta is not None:
-        local_angles = at * attention.inverse_frequencies(config, local=True)
+    rotary_of = _rotaries(config, positions)
     cache_arrays = tuple(map(_arrays, caches))
-
-    factor = attention.rotary_factor(config)
 
     def layer(x, scanned):
         layer_params, is_local, is_unrotated, layer_caches = scanned
-        rotary = attention.Rotary(angles, factor)
-        if config.rope_local_theta is not None:
-            rotary = rotary.replace(angles=jnp.where(is_local, local_angles, angles))
-        if any(config.unrotated_layers):
-            rotary = rotary.replace(angles=jnp.where(is_unrotated, 0.0, rotary.angles))
-        if factor != 1.0:  # of layers whose frequencies are scaled
-            is_plain = is_unrotated if config.rope_local_theta is None else is_local
-            rotary = rotary.replace(factor=jnp.where(is_plain, 1.0, factor))
+        rotary = rotary_of(is_local, is_unrotated)
         cached = tuple(map(_keys, caches, layer_caches))
         return Layer(config).apply(
             {"params": layer_params}, x, rotary, positions, segments, cached, is_local
@@ -397,6 +385,30 @@ def forward(
         x, (keys, values) = jax.lax.scan(body, x, (layers, *flags, cache_arrays))
     hidden = _end(params, config, x, "norm")
     return Forward(hidden=hidden, block=KVCache(keys=keys, values=values, positions=positions))
+
+
+def _rotaries(
+    config: ModelConfig, positions: Int[Array, "batch length"]
+) -> Callable[[IsLocal, IsLocal], attention.Rotary]:
+    """Returns a function from (is_local, is_unrotated) of a layer to its rotary embedding."""
+    at = positions.astype(jnp.float32)[..., None]
+    angles = local_angles = at * attention.inverse_frequencies(config)
+    if config.rope_local_theta is not None:
+        local_angles = at * attention.inverse_frequencies(config, local=True)
+    factor = attention.rotary_factor(config)
+
+    def of_layer(is_local, is_unrotated):
+        rotary = attention.Rotary(angles, factor)
+        if config.rope_local_theta is not None:
+            rotary = rotary.replace(angles=jnp.where(is_local, local_angles, angles))
+        if any(config.unrotated_layers):
+            rotary = rotary.replace(angles=jnp.where(is_unrotated, 0.0, rotary.angles))
+        if factor != 1.0:  # of layers whose frequencies are scaled
+            is_plain = is_unrotated if config.rope_local_theta is None else is_local
+            rotary = rotary.replace(factor=jnp.where(is_plain, 1.0, factor))
+        return rotary
+
+    return of_layer
 
 
 class _Pair(NamedTuple):
