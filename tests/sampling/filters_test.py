@@ -85,6 +85,20 @@ def draw_many(sampling, logits, number=20_000, seed=0):
     return Draws(np.bincount(tokens, minlength=len(logits)), logprobs, tokens)
 
 
+class InverseTest(parameterized.TestCase):
+    @parameterized.parameters(
+        ([2, 1, 1], 0.5, 1),  # the example of the docstring
+        ([2, 1, 1], 0.49, 0),
+        ([2, 1, 1], 0.75, 2),
+        ([0, 0, 1, 3], 0.0, 2),  # what has no weight is never drawn, not even at its edge
+        ([1, 0, 1, 0], 0.5, 2),
+    )
+    def test_the_first_index_whose_running_sum_exceeds(self, weights, uniform, expected):
+        weights = jnp.asarray([weights], jnp.float32)
+        found = filters._invert(weights, jnp.asarray([uniform], jnp.float32))
+        self.assertEqual(found.tolist(), [expected])
+
+
 class FiltersTest(parameterized.TestCase):
     @parameterized.parameters(*[dataclasses.asdict(s) for s in COMBINATIONS])
     def test_distribution(self, **fields):
