@@ -67,6 +67,8 @@ setup(
         ],
         "parity": ["torch>=2.8", "transformers>=5.0", "peft>=0.17"],
         "plan": ["libtpu"],
+        # Programs run on other machines; see docs/pods.md.
+        "ray": ["ray>=2.40,<3"],
         "wandb": ["wandb>=0.20"],
         "mlflow": ["mlflow-skinny>=3"],
         # Buckets of Google Cloud Storage: Orbax needs the first, and hosts without TensorFlow read

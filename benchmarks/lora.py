@@ -1,6 +1,6 @@
 """Adapters beside full training: the demo with three seeds, and the M-step of a 1.5B policy.
 
-    python benchmarks/lora.py demo --workdir=runs/lora [--seeds=0,1,2]
+    python benchmarks/lora.py demo --workdir=runs/lora [--seeds=0,1,2] [FLAGS OF RESTEM]
     python benchmarks/lora.py step [--base=pypi:qwen2.5-coder-1.5b-instruct] [--base_dtype=int8]
 
 `demo` runs restem_demo.gin with and without `improve.adapter = @Lora()`, and prints pass@1 of the
@@ -29,7 +29,7 @@ def demo(arguments: argparse.Namespace) -> None:
             workdir = pathlib.Path(arguments.workdir, f"{name}_{seed}")
             command = [
                 sys.executable, "-m", "restem", "run", "--gin_file=restem_demo.gin",
-                f"--gin.SEED={seed}", f"--workdir={workdir}", *flags,
+                f"--gin.SEED={seed}", f"--workdir={workdir}", *flags, *arguments.flags,
             ]  # fmt: skip
             process = subprocess.Popen(command)
             _, status, usage = os.wait4(process.pid, 0)  # of this run alone
@@ -111,7 +111,9 @@ def main() -> None:
     of_step.add_argument("--rows", type=int, default=2, help="rows per micro-batch")
     of_step.add_argument("--examples", type=int, default=8, help="examples per step")
     of_step.add_argument("--steps", type=int, default=3)
-    arguments = parser.parse_args()
+    arguments, arguments.flags = parser.parse_known_args()
+    if arguments.flags and arguments.verb == "step":
+        parser.error(f"unknown: {' '.join(arguments.flags)}")
     {"demo": demo, "step": step}[arguments.verb](arguments)
 
 

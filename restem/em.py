@@ -14,23 +14,26 @@ is fitted to them (`improve`).
 
 from __future__ import annotations
 
+import array
 import dataclasses
 import random
 from collections.abc import Sequence
 from typing import Any
 
 from restem import records
+from restem.evaluation import comparisons
 from restem.records import Problem
 from restem.rollout import Rollout
 from restem.rollout.completions import Completed
-from restem.run import reader, summary, trackers
+from restem.run import shards, summary, trackers
+from restem.run.problems import at
 from restem.run.run import Run
 from restem.runtime import distributed, storage
 from restem.steps import space
 from restem.steps.evaluate import evaluate
 from restem.steps.generate import generate
 from restem.steps.improve import improve
-from restem.steps.select import select
+from restem.steps.select import Pool, Selector, select_shards
 from restem.steps.settings import Settings
 
 
@@ -100,7 +103,7 @@ def generate_samples(
     )
 
 
-def asked_problems(run: Run, settings: Settings, iteration: int) -> list[Problem]:
+def asked_problems(run: Run, settings: Settings, iteration: int) -> Sequence[Problem]:
     """Returns the training problems that the E-step of an iteration samples."""
     size = settings.loop.problems_per_iteration
     return minibatch(run.problems("train"), iteration, size, run.seed)
@@ -109,25 +112,26 @@ def asked_problems(run: Run, settings: Settings, iteration: int) -> list[Problem
 def select_examples(*, run: Run, settings: Settings, iteration: int) -> None:
     """Chooses the samples that the policy is trained on."""
     directory = run.directory(iteration)
+    if distributed.run_on_primary("start of the selection", directory.selection.exists):
+        return
     first = generated_at(iteration, settings)
+    paths = shards.sampled(run.directory(first))
+    problems = run.problems("train")
+
+    def pool(shard: int) -> Pool:
+        samples, rows = shards.read(paths[shard])
+        return Pool(shards.problems_of(samples, rows, problems), samples)
+
+    report = select_shards(
+        Selector(iteration, run.seed, settings.select, step=iteration - first),
+        [directory.dataset / path.name for path in paths],
+        pool,
+    )
 
     def write() -> None:
-        if directory.selection.exists():
-            return
-        samples = reader.read_samples(run.directory(first))
-        sampled = {s.problem_id for s in samples}
-        chosen = select(
-            problems=[p for p in run.problems("train") if p.problem_id in sampled],
-            samples=samples,
-            iteration=iteration,
-            seed=run.seed,
-            step=iteration - first,
-            settings=settings.select,
-        )
-        storage.write_table(directory.dataset, records.examples_to_table(chosen.examples))
-        storage.write_json(directory.selection, chosen.report)
+        storage.write_json(directory.selection, report)
         names = ("sampled", "correct", "kept", "problems_solved")
-        trackers.log(iteration, {f"select/{name}": chosen.report[name] for name in names})
+        trackers.log(iteration, {f"select/{name}": report[name] for name in names})
 
     distributed.run_on_primary("selection", write)
 
@@ -143,7 +147,7 @@ def improve_policy(*, run: Run, settings: Settings, iteration: int) -> None:
 
     if distributed.run_on_primary("start of the M-step", finished):
         return
-    examples = storage.read_records(directory.dataset, records.examples_from_table)
+    examples = shards.StoredExamples(directory)
     # A method that rewrites the prompt continues from the last prompt.
     is_base = (
         settings.loop.start_from == "base" and not run.directory(iteration - 1).prefix.exists()
@@ -199,10 +203,9 @@ def evaluate_policy(*, run: Run, settings: Settings, iteration: int) -> None:
         if distributed.run_on_primary(f"is {name} evaluated", directory.evaluation(name).exists):
             continue
         base = run.directory(0).answers(name)
-        base_answers = None
+        of_base = None
         if iteration and base.exists():
-            stored = storage.read_records(base, records.samples_from_table)
-            base_answers = [s for s in stored if s.sample_index > 0] or None
+            of_base = comparisons.success(comparisons.read(base), is_greedy=False) or None
         evaluate(
             rollout=Rollout(
                 policy=run.policy(iteration),
@@ -214,25 +217,27 @@ def evaluate_policy(*, run: Run, settings: Settings, iteration: int) -> None:
             problems=run.evaluated_problems(task, split),
             directory=directory,
             name=name,
-            base_answers=base_answers,
+            of_base=of_base,
             settings=settings.evaluate.of_split(split),
         )
 
 
 def minibatch(
-    problems: list[Problem], iteration: int, size: int | None, seed: int
-) -> list[Problem]:
+    problems: Sequence[Problem], iteration: int, size: int | None, seed: int
+) -> Sequence[Problem]:
     """Returns the problems of one iteration: all of them, or the next `size` in a seeded shuffle.
 
-    Each epoch has a shuffle of its own, and a mini-batch may span two epochs.
+    Each epoch has a shuffle of its own, and a mini-batch may span two epochs. The problems of a
+    mini-batch are in their original order.
     """
     if size is None or size >= len(problems):
         return problems
-    start = (iteration - 1) * size
-    chosen = []
-    for position in range(start, start + size):
+    chosen: set[int] = set()
+    position, stop = (iteration - 1) * size, iteration * size
+    while position < stop:
         epoch, index = divmod(position, len(problems))
-        order = list(range(len(problems)))
+        order = array.array("q", range(len(problems)))
         random.Random(records.stable_key(seed, "epoch", epoch)).shuffle(order)
-        chosen.append(problems[order[index]])
-    return list({p.problem_id: p for p in chosen}.values())
+        chosen.update(order[index : index + stop - position])
+        position += min(stop - position, len(problems) - index)
+    return at(problems, sorted(chosen))

@@ -297,23 +297,49 @@ def example_schema() -> pa.Schema:
     )
 
 
+PROBLEMS_PER_GROUP = 4096
+"""Problems per row group of `problems/TASK.parquet`, the unit in which ranges are read."""
+
 _CARD_KEY = b"restem.task"
+_ROWS_KEY = b"restem.problem_rows"
 
 
 def problems_to_table(problems: Sequence[Problem], card: TaskCard) -> pa.Table:
     """Returns problems as a table whose schema metadata carries the task card."""
     import pyarrow as pa
 
-    rows = []
-    for problem in problems:
-        row = dataclasses.asdict(problem)
-        row["solutions"] = list(problem.solutions)
-        row["metadata"] = json.dumps(dict(problem.metadata), sort_keys=True)
-        rows.append(row)
     schema = problem_schema().with_metadata(
         {_CARD_KEY: json.dumps(dataclasses.asdict(card), sort_keys=True).encode()}
     )
-    return pa.Table.from_pylist(rows, schema=schema)
+    parts = [schema.empty_table()]
+    for start in range(0, len(problems), PROBLEMS_PER_GROUP):
+        rows = [
+            {
+                **vars(problem),
+                "solutions": list(problem.solutions),
+                "metadata": json.dumps(dict(problem.metadata), sort_keys=True),
+            }
+            for problem in problems[start : start + PROBLEMS_PER_GROUP]
+        ]
+        parts.append(pa.Table.from_pylist(rows, schema=schema))
+    return pa.concat_tables(parts)
+
+
+def card_of(schema: pa.Schema) -> TaskCard:
+    """Returns the task card in the metadata of a table of problems.
+
+    Raises:
+      ValueError: the table has no task card.
+    """
+    stored = (schema.metadata or {}).get(_CARD_KEY)
+    if stored is None:
+        raise ValueError("this table has no task card, so restem did not write it")
+    fields = json.loads(stored)
+    for name in ("stop", "stop_after"):
+        fields[name] = tuple(fields[name])
+    if fields.get("chat") is not None:
+        fields["chat"] = Chat(**fields["chat"])
+    return TaskCard(**fields)
 
 
 def problems_from_table(table: pa.Table) -> tuple[TaskCard, list[Problem]]:
@@ -322,24 +348,29 @@ def problems_from_table(table: pa.Table) -> tuple[TaskCard, list[Problem]]:
     Raises:
       ValueError: the table has no task card.
     """
-    stored = (table.schema.metadata or {}).get(_CARD_KEY)
-    if stored is None:
-        raise ValueError("this table has no task card, so restem did not write it")
-    fields = json.loads(stored)
-    for name in ("stop", "stop_after"):
-        fields[name] = tuple(fields[name])
-    if fields.get("chat") is not None:
-        fields["chat"] = Chat(**fields["chat"])
+    return card_of(table.schema), problems_of_rows(table)
+
+
+def problems_of_rows(table: pa.Table) -> list[Problem]:
+    """Returns the problems in some rows of a table of problems."""
     problems = []
     for row in table.to_pylist():
         row["solutions"] = tuple(row["solutions"] or ())
         row["metadata"] = json.loads(row["metadata"] or "{}")
         problems.append(Problem(**row))
-    return TaskCard(**fields), problems
+    return problems
 
 
-def samples_to_table(samples: Iterable[Sample]) -> pa.Table:
-    """Returns samples as a table of `sample_schema`."""
+def samples_to_table(
+    samples: Iterable[Sample], problem_rows: tuple[int, int] | None = None
+) -> pa.Table:
+    """Returns samples as a table of `sample_schema`.
+
+    Args:
+      samples: the samples.
+      problem_rows: rows of `problems/TASK.parquet`, [start, stop), that hold the samples' problems
+        and perhaps others; None if unknown.
+    """
     import pyarrow as pa
 
     rows = []
@@ -348,7 +379,19 @@ def samples_to_table(samples: Iterable[Sample]) -> pa.Table:
         row["token_ids"] = list(sample.token_ids)
         row["verdict"] = None if sample.verdict is None else verdict_fields(sample.verdict)
         rows.append(row)
-    return pa.Table.from_pylist(rows, schema=sample_schema())
+    schema = sample_schema()
+    if problem_rows is not None:
+        schema = schema.with_metadata({_ROWS_KEY: json.dumps(problem_rows).encode()})
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def problem_rows_of(schema: pa.Schema) -> tuple[int, int] | None:
+    """Returns `problem_rows` of a table of samples; None if unknown."""
+    stored = (schema.metadata or {}).get(_ROWS_KEY)
+    if stored is None:
+        return None
+    start, stop = json.loads(stored)
+    return start, stop
 
 
 def samples_from_table(table: pa.Table) -> list[Sample]:

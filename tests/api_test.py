@@ -12,8 +12,9 @@ import restem
 from restem.data.task import Task
 from restem.em import em
 from restem.errors import UserError
-from restem.records import Sample, Verdict, examples_from_table
+from restem.records import Sample, Verdict
 from restem.run import layout, reader
+from restem.run.shards import StoredExamples
 from restem.runtime import storage
 from restem.steps.settings import (
     GenerateSettings,
@@ -78,7 +79,7 @@ class StepsTest(absltest.TestCase):
         )
         examples = restem.select(task, samples, seed=3, cap=2)
         self.assertNotEmpty(examples)
-        self.assertEqual(examples, examples_from_table(storage.read_table(directory.dataset)))
+        self.assertEqual(examples, list(StoredExamples(directory)))
         kept = folder / "m-step"
         better = restem.improve(policy, task, examples, seed=3, folder=kept, **TRAIN)
         losses = [storage.read_json(p)["loss"] for p in (

@@ -291,11 +291,12 @@ class StepsTest(parameterized.TestCase):
             storage.write_json(run.directory(i).improvement, report)
         examples = [records.Example("p", 0, "q", "t", (), 0.5)]
         table = records.examples_to_table(examples)
-        storage.write_table(run.directory(iteration).dataset, table)
+        path = layout.shard_path(run.directory(iteration).dataset, 0, 1)
+        storage.write_table(path, table)
         for name, value in files.items():
             storage.write_json(getattr(run.directory(iteration - 1), name), value)
         em.improve_policy(run=run, settings=Settings(loop=loop), iteration=iteration)
-        self.assertEqual(given["examples"], examples)
+        self.assertEqual(list(given["examples"]), examples)
         self.assertEqual(given["rollout"].slots, 6)
         self.assertEqual(given["rollout"].card, f"card {iteration - 1}")
         return given

@@ -78,9 +78,11 @@ def generate(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     em.generate_samples(
         run=this, settings=settings, iteration=iteration, completions=arguments.completions
     )
-    samples = reader.read_samples(this.directory(iteration))
-    correct = sum(s.correct for s in samples)
-    say(f"{this.directory(iteration).samples}: {len(samples)} samples, {correct} correct")
+    counts = storage.read_json(this.directory(iteration).generation)
+    say(
+        f"{this.directory(iteration).samples}: {counts['samples']} samples,"
+        f" {counts['correct']} correct"
+    )
     return 0
 
 
@@ -200,18 +202,22 @@ def _next_iteration(this: Run, arguments: argparse.Namespace, *, finished: str) 
 
 
 def _check_contamination(this: Run) -> None:
-    """Writes, once and on one host, which test problems share text with training problems."""
-    if not distributed.is_primary() or this.files.contamination.exists():
+    """Writes, once, which test problems share text with training problems."""
+    path = this.files.contamination
+    if distributed.run_on_primary("is contamination checked", path.exists):
         return
     tests = {task: this.problems("test", task) for task in this.evaluations}
     found = contamination.of_tasks(this.problems("train"), tests)
-    found["dropped"] = this.dropped
+    dropped = this.dropped
+    if not distributed.is_primary():
+        return
+    found["dropped"] = dropped
     for task, report in found["tasks"].items():
         logging.info(
             "%s: %d of %d test problems share %d words in a row with a training problem",
             task, report["num_overlapping"], report["num_test"], report["n"],
         )  # fmt: skip
-    storage.write_json(this.files.contamination, found)
+    storage.write_json(path, found)
 
 
 def _show(table: Any) -> None:

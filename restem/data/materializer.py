@@ -23,7 +23,7 @@ from etils import epath
 
 from restem.data import problem_cache, sources
 from restem.errors import MachineError, UserError
-from restem.records import problems_to_table
+from restem.records import PROBLEMS_PER_GROUP, problems_to_table
 from restem.runtime import machine_errors, storage
 
 
@@ -87,7 +87,9 @@ def _child(message: Mapping[str, Any]) -> None:
     gin.parse_config(message["gin"], skip_unknown=True)
     for path, request in message["requests"]:
         card, problems = sources.materialize(**request)
-        storage.write_table(epath.Path(path), problems_to_table(problems, card))
+        storage.write_table(
+            epath.Path(path), problems_to_table(problems, card), rows_per_group=PROBLEMS_PER_GROUP
+        )
         counts = collections.Counter(p.split for p in problems)
         listed = ", ".join(f"{n} {split}" for split, n in counts.items())
         print(f"task {card.task}: {listed} problems")

@@ -7,6 +7,7 @@ subset contains a smaller one, and neither the order of a file nor the number of
 from __future__ import annotations
 
 import hashlib
+import heapq
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -71,5 +72,5 @@ def _lowest(
     items: Sequence[T], size: int, *, key: Callable[[T], str], seed: int, salt: str
 ) -> set[int]:
     """Returns the positions of the `size` items of lowest rank."""
-    order = sorted(range(len(items)), key=lambda i: (rank(key(items[i]), seed=seed, salt=salt), i))
-    return set(order[:size])
+    ranks = ((rank(key(item), seed=seed, salt=salt), i) for i, item in enumerate(items))
+    return {i for _, i in heapq.nsmallest(size, ranks)}

@@ -38,7 +38,7 @@ def compare(before: Answers, after: Answers) -> dict[str, PairedTest]:
     """
     found = {}
     for name, is_greedy in (("greedy", True), ("sampled", False)):
-        a, b = _success(before, is_greedy), _success(after, is_greedy)
+        a, b = (success(answers, is_greedy=is_greedy) for answers in (before, after))
         shared = sorted(a.keys() & b.keys())
         if shared:
             found[name] = paired_test([a[p] for p in shared], [b[p] for p in shared])
@@ -65,9 +65,10 @@ def read(path: epath.Path) -> Answers:
     Raises:
       UserError: if the file does not exist, or is not a table of samples.
     """
-    table = storage.read_table(path)
+    names = ("problem_id", "sample_index", "reward", "verdict")
+    table = storage.read_columns(path, names)
     try:
-        columns = [table.column(n) for n in ("problem_id", "sample_index", "reward", "verdict")]
+        columns = [table.column(name) for name in names]
     except KeyError as e:
         raise UserError(f"{path}: not a table of answers ({e}); give evals/TASK.parquet") from None
     ids, index, reward, verdict = columns
@@ -112,7 +113,7 @@ def sentences(found: dict[str, PairedTest], first: str, second: str) -> list[str
     return lines
 
 
-def _success(answers: Answers, is_greedy: bool) -> dict[str, float]:
+def success(answers: Answers, *, is_greedy: bool) -> dict[str, float]:
     """Returns the share of correct answers per problem, of greedy answers or of samples."""
     problem, index, correct = answers
     chosen = ((index == 0) == is_greedy) & ~np.isnan(correct)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from etils import epath
 
@@ -12,19 +12,25 @@ from restem.evaluation import grading_sheet, scores
 from restem.records import Problem, Sample, TaskCard
 from restem.runtime import storage
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 
 def write(
     stem: epath.Path,
     *,
     card: TaskCard,
     problems: Sequence[Problem],
-    greedy: Sequence[Sample],
-    sampled: Sequence[Sample] = (),
-    base: Sequence[Sample] = (),
+    greedy: Sequence[pa.Table],
+    sampled: Sequence[pa.Table] = (),
+    of_base: Mapping[str, float] | None = None,
     policy: str,
     timing: Mapping[str, float],
 ) -> dict[str, Any]:
     """Writes `STEM.json` and `STEM.parquet`, and a grading sheet if the answers are ungraded.
+
+    Answers come in the tables of their shards and become objects one shard at a time, since an
+    object takes several times the memory of a row.
 
     Args:
       stem: path of the files without their endings.
@@ -32,17 +38,21 @@ def write(
       problems: problems of one split that were asked.
       greedy: answer of each problem with sample index 0, scored for pass@1.
       sampled: further samples, the same number for each problem, for pass@k and maj@k.
-      base: samples of the base policy, for the difficulty buckets; empty: `sampled` itself.
+      of_base: share of correct samples of the base policy by problem, for the difficulty buckets;
+        None: that of `sampled` itself.
       policy: reference of the policy.
       timing: `seconds` and number of `tokens` of sampling.
 
     Returns:
       The contents of the JSON file.
     """
-    report = scores.greedy_report(greedy)
-    if sampled:
-        report |= scores.sampled_report(sampled)
-        report["difficulty"] = scores.difficulty_report(sampled, base or sampled)
+    import pyarrow as pa
+
+    report = scores.greedy_report(_rows(greedy))
+    if attempts := scores.attempts(_rows(sampled)):
+        report |= scores.sampled_report(attempts)
+        success = {problem_id: group.success for problem_id, group in attempts.items()}
+        report["difficulty"] = scores.difficulty_report(success, of_base or success)
     seconds = timing.get("seconds", 0.0)
     report |= {
         "task": card.task,
@@ -53,9 +63,15 @@ def write(
         "prompt_source": card.prompt_source,
         "prefix_sha256": card.prefix_sha256,
     }
-    answers = sorted([*greedy, *sampled], key=lambda s: (s.problem_id, s.sample_index))
+    order = [("problem_id", "ascending"), ("sample_index", "ascending")]
+    answers = pa.concat_tables([*greedy, *sampled]).sort_by(order)
     if card.grader["kind"] == "none":
-        report |= grading_sheet.write(stem, card, problems, answers)
-    storage.write_table(stem.parent / f"{stem.name}.parquet", records.samples_to_table(answers))
+        graded = records.samples_from_table(answers)
+        report |= grading_sheet.write(stem, card, problems, graded)
+    storage.write_table(stem.parent / f"{stem.name}.parquet", answers)
     storage.write_json(stem.parent / f"{stem.name}.json", report)
     return report
+
+
+def _rows(tables: Sequence[pa.Table]) -> Iterator[Sample]:
+    return (sample for table in tables for sample in records.samples_from_table(table))

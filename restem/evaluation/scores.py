@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,42 +15,88 @@ KS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 """Values of k for pass@k and maj@k, up to the number of samples, which is added."""
 
 
-def greedy_report(answers: Sequence[Sample]) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class Attempts:
+    """The samples of one problem, without their texts."""
+
+    correct: list[bool] = dataclasses.field(default_factory=list)
+    answers: list[str | None] = dataclasses.field(default_factory=list)
+    """Final answers in the form that was compared."""
+
+    @property
+    def success(self) -> float:
+        """Share of correct samples."""
+        return float(np.mean(self.correct))
+
+
+def attempts(samples: Iterable[Sample]) -> dict[str, Attempts]:
+    """Returns the samples of each problem, in the order in which they come."""
+    grouped: dict[str, Attempts] = {}
+    for sample in samples:
+        of_problem = grouped.setdefault(sample.problem_id, Attempts())
+        of_problem.correct.append(sample.correct)
+        of_problem.answers.append(sample.final_answer)
+    return grouped
+
+
+def greedy_report(answers: Iterable[Sample]) -> dict[str, Any]:
     """Returns pass@1 of one answer per problem, its 95% Wilson interval, and how answers failed."""
-    n = len(answers)
-    share = lambda values: sum(values) / max(1, n)
-    correct = sum(s.correct for s in answers)
+    n = correct = truncated = unformatted = tokens = 0
+    rewards = _Rewards()
+    for s in answers:
+        n += 1
+        correct += s.correct
+        truncated += s.finish_reason == "length"
+        unformatted += s.unformatted
+        tokens += len(s.token_ids)
+        rewards.add(s)
+    share = lambda count: count / max(1, n)
     return {
         "n": n,
         "correct": correct,
-        "pass@1": correct / max(1, n),
+        "pass@1": share(correct),
         "ci95": list(intervals.wilson(correct, n)),
-        **reward_report(answers),
-        "truncated": share(s.finish_reason == "length" for s in answers),
-        "unformatted": share(s.unformatted for s in answers),
-        "mean_tokens": share(len(s.token_ids) for s in answers),
+        **rewards.report(),
+        "truncated": share(truncated),
+        "unformatted": share(unformatted),
+        "mean_tokens": share(tokens),
     }
 
 
-def reward_report(samples: Sequence[Sample]) -> dict[str, Any]:
+def reward_report(samples: Iterable[Sample]) -> dict[str, Any]:
     """Returns the mean reward, and whether rewards are binary: 1 if correct, else 0."""
-    return {
-        "mean_reward": sum(s.reward for s in samples) / max(1, len(samples)),
-        "binary": all(s.reward == s.correct for s in samples),
-    }
+    rewards = _Rewards()
+    for sample in samples:
+        rewards.add(sample)
+    return rewards.report()
 
 
-def sampled_report(sampled: Sequence[Sample]) -> dict[str, Any]:
+@dataclasses.dataclass
+class _Rewards:
+    count: int = 0
+    total: float = 0.0
+    binary: bool = True
+
+    def add(self, sample: Sample) -> None:
+        self.count += 1
+        self.total += sample.reward
+        self.binary &= sample.reward == sample.correct
+
+    def report(self) -> dict[str, Any]:
+        return {"mean_reward": self.total / max(1, self.count), "binary": self.binary}
+
+
+def sampled_report(by_problem: Mapping[str, Attempts]) -> dict[str, Any]:
     """Returns the metrics of n samples per problem, where n is the smallest number of any problem.
 
     Unbiased pass@k (Chen et al. 2021), maj@k (Wang et al. 2023), and average success with its 95%
     bootstrap interval over problems.
     """
-    by_problem = _by_problem(sampled)
-    n = min(map(len, by_problem.values()))
+    groups = by_problem.values()
+    n = min(len(group.correct) for group in groups)
     ks = sorted({k for k in KS if k <= n} | {n})
-    correct = np.array([[s.correct for s in group[:n]] for group in by_problem.values()])
-    answers = [[s.final_answer for s in group[:n]] for group in by_problem.values()]
+    correct = np.array([group.correct[:n] for group in groups])
+    answers = [group.answers[:n] for group in groups]
     rates = correct.mean(axis=1)
     return {
         "num_samples": n,
@@ -60,17 +107,16 @@ def sampled_report(sampled: Sequence[Sample]) -> dict[str, Any]:
     }
 
 
-def difficulty_report(sampled: Sequence[Sample], base: Sequence[Sample]) -> dict[str, Any]:
+def difficulty_report(success: Mapping[str, float], of_base: Mapping[str, float]) -> dict[str, Any]:
     """Returns the mean success in each bucket of the base policy's success (section 5.3, figure 8).
 
     Args:
-      sampled: samples of the policy that is evaluated.
-      base: samples of the base policy; problems that they lack are left out.
+      success: share of correct samples of the policy that is evaluated, by problem.
+      of_base: that of the base policy; problems that it lacks are left out.
 
     Returns:
       By bucket of `metrics.DIFFICULTIES`: `n`, the number of problems, and `mean`, None if n is 0.
     """
-    success, of_base = _success(sampled), _success(base)
     shared = [p for p in success if p in of_base]
     names = np.array(metrics.difficulty([of_base[p] for p in shared]))
     rates = np.array([success[p] for p in shared])
@@ -82,15 +128,3 @@ def difficulty_report(sampled: Sequence[Sample], base: Sequence[Sample]) -> dict
             "mean": float(members.mean()) if len(members) else None,
         }
     return report
-
-
-def _success(samples: Sequence[Sample]) -> dict[str, float]:
-    """Returns the share of correct samples of each problem."""
-    return {p: float(np.mean([s.correct for s in g])) for p, g in _by_problem(samples).items()}
-
-
-def _by_problem(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
-    grouped: dict[str, list[Sample]] = {}
-    for sample in samples:
-        grouped.setdefault(sample.problem_id, []).append(sample)
-    return grouped

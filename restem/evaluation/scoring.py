@@ -92,7 +92,7 @@ def _score_task(
     card: TaskCard,
     problems: Sequence[Problem],
     answers: Sequence[Sample],
-    verifier: verify.Verifier,
+    verifier: verify.Verifier | verify.ClusterVerifier,
 ) -> dict[str, Any]:
     """Grades the answers of one task; writes `STEM.parquet`, returns the contents of the JSON."""
     by_id = {p.problem_id: p for p in problems}
@@ -116,7 +116,7 @@ def report_of(answers: Sequence[Sample]) -> dict[str, Any]:
     """
     report = scores.greedy_report([s for s in answers if s.sample_index == 0])
     if len(answers) > report["n"]:
-        sampled = scores.sampled_report(answers)
+        sampled = scores.sampled_report(scores.attempts(answers))
         report |= sampled | scores.reward_report(answers)
         report["pass@1"], report["ci95"] = (
             sampled["average_success"], sampled["average_success_ci95"],

@@ -15,9 +15,13 @@ from restem.errors import UserError
 from restem.records import Example, Problem, TaskCard
 from restem.rollout import Rollout, prompts
 from restem.run import layout
+from restem.run.shards import StoredExamples
 from restem.runtime import storage
 from restem.runtime.checks import at_least
 from restem.steps.history import keep_policy
+
+_MOST_EXAMPLES = 1 << 17
+"""Number of examples, of random shards, among which the shots are chosen."""
 
 
 @gin.configurable("many_shot", module="restem.methods")
@@ -46,7 +50,7 @@ class ManyShot:
         self,
         *,
         rollout: Rollout,
-        examples: Sequence[Example],
+        examples: Sequence[Example] | StoredExamples,
         validation: Sequence[Problem],
         directory: layout.IterationDir,
         start_reward: float | None = None,
@@ -62,6 +66,9 @@ class ManyShot:
         if directory.improvement.exists():
             return storage.read_json(directory.improvement)
         began = time.monotonic()
+        count = len(examples)
+        if isinstance(examples, StoredExamples):
+            examples = examples.some(_MOST_EXAMPLES, rollout.key)
         rollout = rollout.replace(max_new_tokens=self.max_new_tokens)
         shots = self._shots(rollout, examples, validation)
         if not shots:
@@ -98,7 +105,7 @@ class ManyShot:
             directory,
             reward=rewards[-1][1] if rewards else None,
             validation=rewards,
-            examples=len(examples),
+            examples=count,
             began=began,
         )
 

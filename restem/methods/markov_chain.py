@@ -34,15 +34,22 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import gin
+import numpy as np
+from etils import epath
 
 from restem.methods.unsolved import first_free_index
 from restem.records import Problem, Sample
 from restem.rollout import Rollout
-from restem.run import reader
+from restem.run import layout, shards
 from restem.run.layout import IterationDir, Workdir
+from restem.runtime import storage
+
+Chain = tuple[Sample | None, list[Sample]]
+"""The state of a chain before an iteration, and its proposals."""
 
 
 def is_accepted(proposal: Sample) -> bool:
@@ -50,7 +57,7 @@ def is_accepted(proposal: Sample) -> bool:
     return proposal.correct and proposal.finish_reason != "length"
 
 
-def split_chain(samples: Iterable[Sample]) -> tuple[Sample | None, list[Sample]]:
+def split_chain(samples: Iterable[Sample]) -> Chain:
     """Splits the samples of one problem into the previous state and the proposals, in order."""
     state, proposals = None, []
     for sample in sorted(samples, key=lambda s: s.sample_index):
@@ -95,18 +102,40 @@ def last_states(directory: IterationDir, problem_ids: set[str]) -> dict[str, Sam
     for i in sorted((i for i in files.iterations() if 0 < i < now), reverse=True):
         if not wanted:
             break
-        by_problem: dict[str, list[Sample]] = collections.defaultdict(list)
-        for sample in reader.read_samples(files.iteration(i)):
-            if sample.problem_id in wanted:
-                by_problem[sample.problem_id].append(sample)
-        for problem_id, samples in by_problem.items():
-            wanted.remove(problem_id)
-            state, proposals = split_chain(samples)
-            for proposal in proposals:
-                state = proposal if is_accepted(proposal) else state
-            if state is not None:
-                states[problem_id] = state
+        for path in _with_any(files.iteration(i), wanted):
+            samples = [s for s in shards.read(path)[0] if s.problem_id in wanted]
+            for problem_id, (state, proposals) in _chains(samples).items():
+                wanted.remove(problem_id)
+                for proposal in proposals:
+                    state = proposal if is_accepted(proposal) else state
+                if state is not None:
+                    states[problem_id] = state
     return states
+
+
+def _with_any(directory: IterationDir, problem_ids: set[str]) -> Iterator[epath.Path]:
+    """Yields the shards of an iteration that have samples of any of these problems.
+
+    Shards are sorted by problem, so the first and last problem of each say which may have any. The
+    set may shrink between two shards.
+    """
+    paths, first, last = _bounds(str(directory.samples))
+    may_have = (first <= max(problem_ids)) & (last >= min(problem_ids))
+    for index in np.flatnonzero(may_have).tolist():
+        if problem_ids:
+            yield paths[index]
+
+
+@functools.lru_cache(maxsize=8)
+def _bounds(folder: str) -> tuple[list[epath.Path], np.ndarray, np.ndarray]:
+    """Returns the shards of a finished E-step, and the first and last problem of each, [shards]."""
+    found = []
+    for path in layout.shard_paths(epath.Path(folder)):
+        ids = storage.read_columns(path, ["problem_id"]).column("problem_id")
+        if len(ids):
+            found.append((path, ids[0].as_py(), ids[-1].as_py()))
+    paths, first, last = zip(*found, strict=True) if found else ((), (), ())
+    return list(paths), np.array(first, str), np.array(last, str)
 
 
 @gin.configurable(module="restem.methods")
@@ -123,24 +152,50 @@ class ControlVariate:
     enabled: bool = True
     """Whether to use the control variate; False: beta is 0, and only the chains' states count."""
 
-    def of_all(self, kept: Sequence[Sample], samples: Sequence[Sample]) -> list[float]:
+    passes = 2
+
+    def sums(
+        self, kept: Sequence[Sample], samples: Sequence[Sample], totals: Sequence[Mapping[str, int]]
+    ) -> dict[str, int]:
+        """Returns a shard's counts: of proposals, then of weighted samples; see `WeightOfAll`."""
+        chains = _chains(samples)
+        if not totals:
+            return {
+                "proposed": sum(len(proposals) for _, proposals in chains.values()),
+                "correct": sum(_accepted(proposals) for _, proposals in chains.values()),
+            }
+        weights, begun = self._unscaled(chains, totals[0])
+        weighted = sum(weights[s.problem_id, s.sample_index] != 0 for s in kept)
+        return {"begun": begun, "weighted": weighted}
+
+    def weights(
+        self, kept: Sequence[Sample], samples: Sequence[Sample], totals: Sequence[Mapping[str, int]]
+    ) -> list[float]:
         """Returns the weights of `kept`, some negative; 0 for samples that the estimate ignores.
 
         Args:
-          kept: finished samples, states ("chain") and proposals.
-          samples: all samples of the iteration.
+          kept: finished samples of a shard, states ("chain") and proposals.
+          samples: all samples of the shard.
+          totals: what `sums` counts over all shards.
         """
-        by_problem: dict[str, list[Sample]] = collections.defaultdict(list)
-        for sample in samples:
-            by_problem[sample.problem_id].append(sample)
-        chains = {p: split_chain(group) for p, group in by_problem.items()}
-        correct = {p: sum(map(is_accepted, group)) for p, (_, group) in chains.items()}
-        proposed = {p: len(group) for p, (_, group) in chains.items()}
+        weights, _ = self._unscaled(_chains(samples), totals[0])
+        scale = totals[1]["weighted"] / max(1, totals[1]["begun"])
+        return [weights[s.problem_id, s.sample_index] * scale for s in kept]
+
+    def _unscaled(
+        self, chains: Mapping[str, Chain], total: Mapping[str, int]
+    ) -> tuple[Mapping[tuple[str, int], float], int]:
+        """Returns the weights before scaling, by sample, and the number of chains that have begun.
+
+        Args:
+          chains: chains of some problems.
+          total: number of proposals and of correct ones over all problems.
+        """
         weights: dict[tuple[str, int], float] = collections.defaultdict(float)
         begun = 0
         for p, (state, proposals) in chains.items():
-            others = sum(proposed.values()) - proposed[p]
-            beta = (sum(correct.values()) - correct[p]) / others if others else 0.0
+            others = total["proposed"] - len(proposals)
+            beta = (total["correct"] - _accepted(proposals)) / others if others else 0.0
             beta = beta if self.enabled else 0.0
             of_problem: dict[int, float] = collections.defaultdict(float)
             steps = 0
@@ -154,6 +209,16 @@ class ControlVariate:
             begun += steps > 0
             for index, weight in of_problem.items():
                 weights[p, index] = weight / steps
-        of_kept = [weights[s.problem_id, s.sample_index] for s in kept]
-        scale = sum(w != 0 for w in of_kept) / max(1, begun)
-        return [w * scale for w in of_kept]
+        return weights, begun
+
+
+def _chains(samples: Sequence[Sample]) -> dict[str, Chain]:
+    """Returns the previous state and the proposals of each problem."""
+    by_problem: dict[str, list[Sample]] = collections.defaultdict(list)
+    for sample in samples:
+        by_problem[sample.problem_id].append(sample)
+    return {p: split_chain(group) for p, group in by_problem.items()}
+
+
+def _accepted(proposals: Sequence[Sample]) -> int:
+    return sum(map(is_accepted, proposals))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from restem import records
+from restem.run import sample_table
 from restem.run.reader import StoredRun
-from restem.run.sample_table import SampleTable
+from restem.run.sample_stats import SampleStats, Shown
 
 OUTCOME_NAMES = {"truncated": "cut off", "not kept": "correct, not kept"}
 """Names on the page of outcomes that differ from those in `sample_table.OUTCOMES`."""
@@ -39,14 +39,12 @@ class _Group:
     iteration: int
     kind: str
     """"train" or "test"."""
-    table: SampleTable
-    rows: np.ndarray
-    """[n] rows of the table."""
+    stats: SampleStats
 
 
 def embed(
     runs: Sequence[StoredRun],
-    tables: Sequence[Mapping[int, SampleTable]],
+    stats: Sequence[Mapping[int, SampleStats]],
     *,
     limit: int,
     characters: int,
@@ -59,44 +57,48 @@ def embed(
 
     Args:
       runs: runs of the report.
-      tables: for each run, the samples of each iteration that has any.
+      stats: for each run, counts and some samples of each iteration that has any.
       limit: maximum number of samples in all.
       characters: maximum number of characters of one text; shortened texts are marked.
     """
-    groups = _groups(runs, tables)
+    groups = _groups(runs, stats, limit)
     samples: list[dict[str, Any]] = []
     for position, group in enumerate(groups):
-        chosen = choose(group.table, group.rows, (limit - len(samples)) // (len(groups) - position))
+        chosen = group.stats.shown((limit - len(samples)) // (len(groups) - position))
         samples += _cards(group, chosen, characters)
-    total = sum(len(group.rows) for group in groups)
+    total = sum(group.stats.total for group in groups)
     labels = [run.label for run in runs]
     return Embedded(samples, _questions(runs, samples, characters), labels, total)
 
 
-def _groups(runs: Sequence[StoredRun], tables: Sequence[Mapping[int, SampleTable]]) -> list[_Group]:
+def _groups(
+    runs: Sequence[StoredRun], stats: Sequence[Mapping[int, SampleStats]], limit: int
+) -> list[_Group]:
     """Returns the groups to choose from: for each run its E-steps, then its test answers."""
     groups = []
-    for index, (run, of_run) in enumerate(zip(runs, tables, strict=True)):
+    for index, (run, of_run) in enumerate(zip(runs, stats, strict=True)):
         for iteration in run.iterations:
             n = iteration.number
-            table = of_run.get(n)
-            if table is not None:
-                groups.append(_Group(index, n, "train", table, np.arange(len(table))))
+            if n in of_run:
+                groups.append(_Group(index, n, "train", of_run[n]))
             evaluation = iteration.evaluation(run.task)
-            answers = iteration.answers(evaluation.name) if evaluation is not None else None
+            answers = iteration.answers(evaluation.name, limit) if evaluation is not None else None
             if answers is not None:
-                greedy = np.flatnonzero(answers.sample_index == 0)
-                groups.append(_Group(index, n, "test", answers, greedy))
+                groups.append(_Group(index, n, "test", answers))
     return sorted(groups, key=lambda group: (group.run, group.kind == "test"))
 
 
-def _cards(group: _Group, chosen: Sequence[int], characters: int) -> list[dict[str, Any]]:
-    """Returns the data that the page shows of the chosen rows, in their order."""
-    is_selected = bool(group.table.kept.any())
-    outcomes = group.table.outcome
+def _cards(group: _Group, chosen: Sequence[Shown], characters: int) -> list[dict[str, Any]]:
+    """Returns the data that the page shows of the chosen samples, in their order."""
+    is_selected = bool(group.stats.outcomes["kept"])
+    full: dict[Shown, records.Sample] = {}
+    for path in dict.fromkeys(shown.path for shown in chosen):
+        inside = [shown for shown in chosen if shown.path == path]
+        samples = sample_table.texts(path, [shown.row for shown in inside])
+        full |= dict(zip(inside, samples, strict=True))
     cards = []
-    for row, sample in sorted(group.table.texts(chosen), key=lambda pair: chosen.index(pair[0])):
-        outcome = str(outcomes[row])
+    for shown in chosen:
+        sample, outcome = full[shown], shown.outcome
         if outcome == "not kept" and not is_selected:
             outcome = "correct"
         verdict = sample.verdict or records.Verdict(0.0)
@@ -109,11 +111,11 @@ def _cards(group: _Group, chosen: Sequence[int], characters: int) -> list[dict[s
                 "problem": sample.problem_id,
                 "index": sample.sample_index,
                 "outcome": OUTCOME_NAMES.get(outcome, outcome),
-                "reward": finite(group.table.reward[row]),
+                "reward": finite(shown.reward),
                 "reason": verdict.method or "",
                 "detail": shorten(verdict.detail or "", 600),
                 "extracted": None if found is None else shorten(found, 600),
-                "tokens": int(group.table.tokens[row]),
+                "tokens": shown.tokens,
                 "finish": sample.finish_reason or "",
                 "logprob": finite(sample.logprob),
                 "text": shorten(sample.text, characters),
@@ -129,33 +131,12 @@ def _questions(
     wanted = {sample["problem"] for sample in samples}
     questions: dict[str, dict[str, str]] = {}
     for run in runs if wanted else ():
-        for name, problem in run.problems().items():
-            if name in wanted:
-                question = {"inputs": shorten(problem.inputs, characters)}
-                if problem.answer is not None:
-                    question["answer"] = shorten(problem.answer, 600)
-                questions.setdefault(name, question)
+        for name, problem in run.problems(wanted).items():
+            question = {"inputs": shorten(problem.inputs, characters)}
+            if problem.answer is not None:
+                question["answer"] = shorten(problem.answer, 600)
+            questions.setdefault(name, question)
     return questions
-
-
-def choose(table: SampleTable, rows: np.ndarray, count: int, per_problem: int = 4) -> list[int]:
-    """Returns up to `count` of the rows, problem by problem."""
-    by_problem: dict[str, list[int]] = collections.defaultdict(list)
-    for row in rows.tolist():
-        by_problem[table.problem_id[row]].append(row)
-    outcomes = table.outcome
-    chosen: list[int] = []
-    for problem in sorted(by_problem, key=lambda p: (records.stable_key("browser", p), p)):
-        if len(chosen) >= count:
-            break
-        seen: collections.Counter[str] = collections.Counter()
-        ranked = []
-        for row in by_problem[problem]:
-            ranked.append((seen[outcomes[row]], row))
-            seen[outcomes[row]] += 1
-        ranked.sort()
-        chosen += [row for _, row in ranked[:per_problem]]
-    return chosen[:count]
 
 
 def shorten(text: str, characters: int) -> str:

@@ -9,26 +9,26 @@ from etils import epath
 from restem.report import page, paper_figures, plotting, run_figures
 from restem.report.plotting import Chart, Missing
 from restem.run.reader import StoredRun
-from restem.run.sample_table import SampleTable
+from restem.run.sample_stats import SampleStats
 from restem.runtime import storage
 
 
 @plotting.style()
 def draw_sections(
-    runs: Sequence[StoredRun], tables: Sequence[Mapping[int, SampleTable]], folder: epath.Path
+    runs: Sequence[StoredRun], stats: Sequence[Mapping[int, SampleStats]], folder: epath.Path
 ) -> tuple[list[page.Section], list[Missing]]:
     """Draws all figures into `folder`; returns them by section, and those that lack data.
 
     Args:
       runs: runs of the report.
-      tables: for each run, the samples of each iteration that has any.
+      stats: for each run, counts of the samples of each iteration that has any.
       folder: folder of the figures.
     """
     paper, missing = draw_all(paper_figures.charts(runs), folder)
     lead = "Drawn as in arXiv 2312.06585. “The numbers” opens the table of a figure."
     sections = [page.Section("paper", "The paper's figures", lead, paper)]
     several = len(runs) > 1
-    for index, (run, found) in enumerate(zip(runs, tables, strict=True), start=1):
+    for index, (run, found) in enumerate(zip(runs, stats, strict=True), start=1):
         charts = run_figures.charts(run, found, f"_{index}" if several else "")
         drawings, left_out = draw_all(charts, folder)
         missing += [m for m in left_out if m not in missing]

@@ -15,11 +15,11 @@ from etils import epath
 import restem
 from restem.errors import UserError
 from restem.run.reader import StoredRun, printable, read_run
-from restem.run.sample_table import SampleTable
+from restem.run.sample_stats import SampleStats
 from restem.runtime import storage
 
-Tables = Sequence[Mapping[int, SampleTable]]
-"""For each run, the samples of each iteration that has any."""
+Stats = Sequence[Mapping[int, SampleStats]]
+"""For each run, counts of the samples of each iteration that has any."""
 
 
 @gin.configurable
@@ -60,11 +60,10 @@ def report(
     runs = read_runs(workdirs, labels)
     folder = epath.Path(output) if output is not None else runs[0].files.report
     folder.mkdir(parents=True, exist_ok=True)  # before the drawing, if it cannot be written
-    tables = read_samples(runs)
-    embedded = browser.embed(
-        runs, tables, limit=max_samples if texts else 0, characters=max_characters
-    )
-    sections, missing = drawing.draw_sections(runs, tables, folder / "figures")
+    limit = max_samples if texts else 0
+    stats = read_samples(runs, limit)
+    embedded = browser.embed(runs, stats, limit=limit, characters=max_characters)
+    sections, missing = drawing.draw_sections(runs, stats, folder / "figures")
     text = page.render(
         title=title(runs),
         subtitle=subtitle(runs),
@@ -118,10 +117,15 @@ def distinguish(runs: Sequence[StoredRun]) -> list[StoredRun]:
     return result
 
 
-def read_samples(runs: Sequence[StoredRun]) -> Tables:
-    """Returns the samples of every iteration of every run."""
-    sampled = [{i.number: i.samples() for i in run.iterations} for run in runs]
-    return [{n: t for n, t in found.items() if t is not None} for found in sampled]
+def read_samples(runs: Sequence[StoredRun], most_shown: int) -> Stats:
+    """Returns counts of the samples of every iteration of every run.
+
+    Args:
+      runs: the runs.
+      most_shown: number of problems of which samples are kept to be shown.
+    """
+    sampled = [{i.number: i.samples(most_shown) for i in run.iterations} for run in runs]
+    return [{n: s for n, s in found.items() if s is not None} for found in sampled]
 
 
 def title(runs: Sequence[StoredRun]) -> str:

@@ -11,20 +11,20 @@ from matplotlib.figure import Figure
 from restem.report import plotting, sample_figures
 from restem.report.plotting import BLUE, GREEN, PAPER, SKY, Chart, Missing
 from restem.run.reader import StoredRun, curve, number
-from restem.run.sample_table import SampleTable
+from restem.run.sample_stats import SampleStats
 
 STEPS = (("generate", BLUE, None), ("improve", GREEN, "\\\\\\"), ("evaluate", SKY, None))
 """Steps in the order of the loop, each with the colour and hatch of its bar."""
 
 
 def charts(
-    run: StoredRun, samples: Mapping[int, SampleTable], suffix: str = ""
+    run: StoredRun, samples: Mapping[int, SampleStats], suffix: str = ""
 ) -> Iterator[Chart | Missing]:
     """Yields all figures of one run.
 
     Args:
       run: the run.
-      samples: samples of each iteration that has any.
+      samples: counts of the samples of each iteration that has any.
       suffix: suffix of the figures' names, if several runs share a report.
     """
     yield sample_figures.where_samples_went(run, suffix)

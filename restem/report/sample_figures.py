@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Mapping
 
@@ -25,7 +24,7 @@ from restem.report.plotting import (
     Missing,
 )
 from restem.run.reader import StoredRun, number
-from restem.run.sample_table import SampleTable
+from restem.run.sample_stats import NEVER, SampleStats
 
 BUCKETS: tuple[tuple[str, str, str, str | None], ...] = (
     ("truncated", "cut off", MUTED, None),
@@ -99,34 +98,22 @@ def where_samples_went(run: StoredRun, suffix: str) -> Chart | Missing:
     )  # fmt: skip
 
 
-def success_rates(samples: SampleTable) -> dict[str, float]:
-    """Returns the share of correct samples of each problem, among verified ones."""
-    known = ~np.isnan(samples.reward)
-    ids, inverse = np.unique(samples.problem_id[known].astype(str), return_inverse=True)
-    right = np.bincount(inverse, samples.correct[known], minlength=len(ids))
-    return dict(zip(ids.tolist(), (right / np.bincount(inverse)).tolist(), strict=True))
-
-
 def solved_problems(
-    run: StoredRun, samples: Mapping[int, SampleTable], suffix: str
+    run: StoredRun, samples: Mapping[int, SampleStats], suffix: str
 ) -> Chart | Missing:
     title = "Problems solved"
-    rates = {n: success_rates(table) for n, table in sorted(samples.items())}
-    rates = {n: of for n, of in rates.items() if of}
-    if not rates:
+    verified = {n: stats for n, stats in sorted(samples.items()) if stats.problems}
+    if not verified:
         return Missing(title, "", "No verified samples yet.")
-    ever: set[str] = set()
+    ever = np.zeros(0, np.uint64)
     rows = []
     shares: dict[int, list[float]] = {}
-    groups = ("never", *metrics.DIFFICULTIES[::-1])
-    for n, of in rates.items():
-        solved = {p for p, rate in of.items() if rate > 0}
-        ever |= solved
-        names = metrics.difficulty(list(of.values()))
-        buckets = [name if rate else "never" for rate, name in zip(of.values(), names, strict=True)]
-        counts = [buckets.count(group) for group in groups]
-        shares[n] = [count / len(of) for count in counts]
-        rows.append((n, len(of), len(solved), len(ever), *counts))
+    groups = (NEVER, *metrics.DIFFICULTIES[::-1])
+    for n, stats in verified.items():
+        ever = np.union1d(ever, stats.solved)
+        counts = [stats.difficulties[group] for group in groups]
+        shares[n] = [count / stats.problems for count in counts]
+        rows.append((n, stats.problems, len(stats.solved), len(ever), *counts))
 
     def draw(narrow: bool) -> Figure:
         figure, axes = plotting.panels(narrow, 2)
@@ -167,34 +154,23 @@ def solved_problems(
     )  # fmt: skip
 
 
-def lengths(run: StoredRun, samples: Mapping[int, SampleTable], suffix: str) -> Chart | Missing:
+def lengths(run: StoredRun, samples: Mapping[int, SampleStats], suffix: str) -> Chart | Missing:
     title = "Length of the samples"
-    numbers = [n for n in plotting.spread(sorted(samples), 4) if len(samples[n])]
+    numbers = [n for n in plotting.spread(sorted(samples), 4) if samples[n].total]
     if not numbers:
         return Missing(title, "", "No samples yet.")
     kinds = (("correct", BLUE, "-"), ("incorrect", ORANGE, (0, (4, 1.2))),
              ("cut off", MUTED, (0, (1.2, 1.2))))  # fmt: skip
 
-    @functools.cache
-    def split(n: int) -> dict[str, np.ndarray]:
-        table = samples[n]
-        cut = table.finish_reason == "length"
-        right = table.correct > 0
-        return {
-            "correct": table.tokens[right & ~cut],
-            "incorrect": table.tokens[~right & ~cut],
-            "cut off": table.tokens[cut],
-        }
-
     def draw(narrow: bool) -> Figure:
         figure, axes = plotting.panels(narrow, len(numbers), height=2.2, share_y=True)
-        longest = max(int(samples[n].tokens.max()) for n in numbers)
+        longest = max(samples[n].longest() for n in numbers)
         bins = np.linspace(0, longest + 1, min(30, longest + 1) + 1)
         for axis, n in zip(axes, numbers, strict=True):
             for name, color, dash in kinds:
-                values = split(n)[name]
-                if len(values):
-                    counts, _ = np.histogram(values, bins)
+                by_length = samples[n].lengths.get(name)
+                if by_length is not None:
+                    counts, _ = np.histogram(np.arange(len(by_length)), bins, weights=by_length)
                     axis.stairs(counts, bins, color=color, linestyle=dash, linewidth=1.7,
                                 label=name, fill=False)  # fmt: skip
                     axis.stairs(counts, bins, color=color, alpha=0.15, fill=True)
@@ -209,11 +185,12 @@ def lengths(run: StoredRun, samples: Mapping[int, SampleTable], suffix: str) -> 
     rows = []
     for n in numbers:
         for name, *_ in kinds:
-            values = split(n)[name]
-            if len(values):
-                low, middle, high = np.quantile(values, [0.1, 0.5, 0.9])
-                rows.append((n, name, len(values), round(float(values.mean()), 1),
-                             int(low), int(middle), int(high)))  # fmt: skip
+            by_length = samples[n].lengths.get(name)
+            if by_length is not None:
+                count = int(by_length.sum())
+                mean = int(by_length @ np.arange(len(by_length))) / count
+                low, middle, high = (int(quantile(by_length, q)) for q in (0.1, 0.5, 0.9))
+                rows.append((n, name, count, round(mean, 1), low, middle, high))
     return Chart(
         f"lengths{suffix}", title, "",
         "Tokens per sample, by outcome. A peak at the right edge consists of samples cut off at the"
@@ -223,20 +200,34 @@ def lengths(run: StoredRun, samples: Mapping[int, SampleTable], suffix: str) -> 
     )  # fmt: skip
 
 
-def rewards(run: StoredRun, samples: Mapping[int, SampleTable], suffix: str) -> Chart | Missing:
+def quantile(counts: np.ndarray, q: float) -> float:
+    """Returns a quantile of whole numbers, interpolated linearly, as `numpy.quantile` does.
+
+    Args:
+      counts: how often each number from 0 on occurs, [n] int.
+      q: the quantile, from 0 to 1.
+    """
+    ends = np.cumsum(counts)
+    place = (int(ends[-1]) - 1) * q
+    low, high = np.searchsorted(ends, [np.floor(place), np.ceil(place)], side="right").tolist()
+    share = place - np.floor(place)
+    # From the nearer end, which rounds as numpy does.
+    return high - (high - low) * (1 - share) if share >= 0.5 else low + (high - low) * share
+
+
+def rewards(run: StoredRun, samples: Mapping[int, SampleStats], suffix: str) -> Chart | Missing:
     title = "Rewards"
-    values = {n: t.reward[~np.isnan(t.reward)] for n, t in sorted(samples.items())}
-    values = {n: r for n, r in values.items() if len(r)}
+    values = {n: stats.rewards for n, stats in sorted(samples.items()) if stats.rewards}
     if not values:
         return Missing(title, "", "No verified samples yet.")
-    distinct = np.unique(np.concatenate(list(values.values())))
+    distinct = sorted(set().union(*values.values()))
     if len(distinct) <= 6:
         labels = [f"{value:g}" for value in distinct]
-        count = lambda r: [int(np.sum(r == value)) for value in distinct]
+        count = lambda r: [r[value] for value in distinct]
     else:
-        edges = np.linspace(min(0.0, float(distinct[0])), float(distinct[-1]), 11)
+        edges = np.linspace(min(0.0, distinct[0]), distinct[-1], 11)
         labels = [f"{a:.2g} to {b:.2g}" for a, b in itertools.pairwise(edges)]
-        count = lambda r: np.histogram(r, edges)[0].tolist()
+        count = lambda r: np.histogram([*r], edges, weights=[*r.values()])[0].tolist()
     numbers = plotting.spread(list(values), 6)
 
     def draw(narrow: bool) -> Figure:
@@ -245,7 +236,7 @@ def rewards(run: StoredRun, samples: Mapping[int, SampleTable], suffix: str) -> 
         hatches = (None, "///", "\\\\\\", "xxx", "---", "|||")
         for index, n in enumerate(numbers):
             xs = [x + (index - (len(numbers) - 1) / 2) * width for x in range(len(labels))]
-            shares = [c / len(values[n]) for c in count(values[n])]
+            shares = [c / values[n].total() for c in count(values[n])]
             bars = axis.bar(xs, shares, width * 0.94, label=f"iteration {n}", edgecolor=PAPER,
                             color=plotting.SERIES[index][0], hatch=hatches[index])  # fmt: skip
             if len(labels) * len(numbers) <= 12:
@@ -259,7 +250,7 @@ def rewards(run: StoredRun, samples: Mapping[int, SampleTable], suffix: str) -> 
         return figure
 
     rows = tuple(
-        (n, label, c, plotting.percent(c / len(values[n])))
+        (n, label, c, plotting.percent(c / values[n].total()))
         for n in numbers
         for label, c in zip(labels, count(values[n]), strict=True)
     )

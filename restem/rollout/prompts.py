@@ -109,25 +109,19 @@ def _common(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...]:
     return first[: next((i for i, (a, b) in enumerate(pairs) if a != b), len(second))]
 
 
-def set_aside(
-    card: TaskCard, problems: Sequence[Problem], vocabulary, max_question_tokens: int | None
-) -> tuple[list[Problem], list[Problem]]:
-    """Returns the problems whose questions are within the length limit, and the others.
+def are_within(
+    card: TaskCard, problems: Sequence[Problem], vocabulary, max_question_tokens: int
+) -> list[bool]:
+    """Returns whether each problem's question is within a length limit.
 
     Args:
       card: the task.
       problems: problems in any order.
       vocabulary: vocabulary of the policy.
-      max_question_tokens: length limit of a question in tokens; None: no limit.
+      max_question_tokens: length limit of a question in tokens.
     """
-    if max_question_tokens is None:
-        return list(problems), []
-    kept: list[Problem] = []
-    aside: list[Problem] = []
     questions = encode(card, [p.inputs for p in problems], vocabulary).questions
-    for problem, question in zip(problems, questions, strict=True):
-        (kept if len(question) <= max_question_tokens else aside).append(problem)
-    return kept, aside
+    return [len(question) <= max_question_tokens for question in questions]
 
 
 def tokenize(

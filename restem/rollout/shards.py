@@ -1,8 +1,9 @@
-"""Shards: the samples of a step in files, each with a fixed number of problems.
+"""Shards: the samples of a step in files, each with a fixed number of consecutive problems.
 
 A shard is written once all of its samples are verified; a resumed step samples only the missing
-shards. Because a sample is a function of (policy, problem, sample index, seed), its shard, its host
-and the rows beside it do not matter.
+shards. Shards are sampled in windows, so that a host holds the problems and unfinished samples of
+one window, however many the step has. Because a sample is a function of (policy, problem, sample
+index, seed), its shard, its window, its host and the rows beside it do not matter.
 
 Many hosts sample in one of two ways. On its own devices (no mesh, or `local_mesh`), each host takes
 a share of the shards and waits for no other host. On one mesh of all hosts, for a policy that does
@@ -14,16 +15,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from absl import logging
 from etils import epath
 
 from restem import records
 from restem.records import Problem, Sample
+from restem.rollout import prompts
 from restem.rollout.rollout import Costs, Rollout
 from restem.run import layout, trackers
+from restem.run.problems import StoredProblems
 from restem.runtime import distributed, storage
 from restem.runtime.preemption import PREEMPTION
 
@@ -61,55 +65,146 @@ def sample_shards(
     Returns:
       The number of shards that existed already.
     """
-    shards = max(1, -(-len(problems) // problems_per_shard))
-    paths = [layout.shard_path(folder, i, shards) for i in range(shards)]
-    shard_of = {p.problem_id: i % shards for i, p in enumerate(problems)}
-    missing = distributed.run_on_primary(
-        f"{what}: shards", lambda: [i for i, path in enumerate(paths) if not path.exists()]
+    shards = layout.Shards(len(problems), problems_per_shard)
+    missing = _indices(
+        distributed.run_on_primary(f"{what}: shards", lambda: _mask(shards.missing(folder), shards))
     )
-    if len(missing) < shards:
-        logging.info("%s: %d of %d shards exist", folder, shards - len(missing), shards)
+    if len(missing) < len(shards):
+        logging.info("%s: %d of %d shards exist", folder, len(shards) - len(missing), len(shards))
     own = distributed.share(missing)
     together = rollout.is_shared
-    here = rollout.replace(costs=Costs())
-    # Shard by shard, so that as many shards as possible are finished when a kill comes.
-    of_shard = {
-        i: [p for p in problems if shard_of[p.problem_id] == i]
-        for i in (missing if together else own)
-    }
-    gathered: dict[int, list[Sample]] = {i: [] for i in of_shard}
-
-    def finish(shard: int) -> None:
-        samples = gathered.pop(shard)
-        if extend is not None:
-            samples += extend(here, of_shard[shard], samples)
-        samples.sort(key=lambda s: (s.problem_id, s.sample_index))
-        if shard in own:
-            storage.write_table(paths[shard], records.samples_to_table(samples))
-            mean = sum(s.reward for s in samples) / max(1, len(samples))
-            trackers.log(shards - len(gathered), {f"{what.replace(': ', '/')}/mean_reward": mean})
-        # On a shared mesh all hosts finish the same shards in the same order.
-        PREEMPTION.leave_if(PREEMPTION.reached() if together else PREEMPTION.noticed())
-
-    stream = here.sample(
-        [p for i in of_shard for p in of_shard[i]],
-        num_samples,
+    step = _Step(
+        rollout=rollout.replace(costs=Costs()),
+        folder=folder,
+        shards=shards,
+        problems=problems,
+        num_samples=num_samples,
         first_sample=first_sample,
         source=source,
-        what=what,
-        shard_of=lambda problem: shard_of[problem.problem_id],
+        extend=extend,
+        writes=frozenset(own),
+        finished=len(shards) - len(missing if together else own),
     )
-    with contextlib.closing(stream):
-        for sample in stream if num_samples and of_shard else ():
-            shard = shard_of[sample.problem_id]
-            gathered[shard].append(sample)
-            if extend is None and len(gathered[shard]) == len(of_shard[shard]) * num_samples:
-                finish(shard)
-    for shard in sorted(gathered):
-        finish(shard)
-    gathered_costs = distributed.gather(what, dataclasses.asdict(here.costs))
+    windows = list(_windows(missing if together else own, shards, num_samples))
+    if len(windows) > 1:
+        # A question that does not fit is an error now, not on the day that its window is sampled.
+        for shard in own:
+            step.check(shard)
+            distributed.progressed()
+    for number, window in enumerate(windows, start=1):
+        of_all = f", part {number} of {len(windows)}" if len(windows) > 1 else ""
+        step.sample(window, what, what + of_all)
+    gathered_costs = distributed.gather(what, dataclasses.asdict(step.rollout.costs))
     rollout.costs.add(_of_all_hosts(gathered_costs, together))
-    return shards - len(missing)
+    return len(shards) - len(missing)
+
+
+@dataclasses.dataclass
+class _Step:
+    """What the windows of one step have in common."""
+
+    rollout: Rollout
+    folder: epath.Path
+    shards: layout.Shards
+    problems: Sequence[Problem]
+    num_samples: int
+    first_sample: int
+    source: str
+    extend: Extension | None
+    writes: frozenset[int]
+    """Shards that this host writes."""
+    finished: int
+    """Number of shards that exist or that another host samples alone."""
+
+    def of_shard(self, shard: int) -> list[Problem]:
+        positions = self.shards.positions(shard)
+        return list(self.problems[positions.start : positions.stop])
+
+    def check(self, shard: int) -> None:
+        """Raises `UserError` if a prompt of the shard and its solution do not fit the policy."""
+        rollout = self.rollout
+        prompts.tokenize(
+            rollout.card,
+            self.of_shard(shard),
+            rollout.policy.vocabulary,
+            max_new_tokens=rollout.max_new_tokens or rollout.card.max_new_tokens,
+            max_length=rollout.policy.config.max_length,
+        )
+
+    def sample(self, window: Sequence[int], what: str, shown: str) -> None:
+        """Samples some shards; holds their problems, and the samples of unfinished shards."""
+        # Shard by shard, so that as many shards as possible are finished when a kill comes.
+        of_shard = {i: self.of_shard(i) for i in window}
+        shard_of = {p.problem_id: i for i, problems in of_shard.items() for p in problems}
+        gathered: dict[int, list[Sample]] = {i: [] for i in of_shard}
+
+        def finish(shard: int) -> None:
+            samples = gathered.pop(shard)
+            if self.extend is not None:
+                samples += self.extend(self.rollout, of_shard[shard], samples)
+            samples.sort(key=lambda s: (s.problem_id, s.sample_index))
+            self.finish(shard, samples, what)
+
+        stream = self.rollout.sample(
+            [p for i in of_shard for p in of_shard[i]],
+            self.num_samples,
+            first_sample=self.first_sample,
+            source=self.source,
+            what=shown,
+            shard_of=lambda problem: shard_of[problem.problem_id],
+        )
+        with contextlib.closing(stream):
+            for sample in stream if self.num_samples else ():
+                shard = shard_of[sample.problem_id]
+                gathered[shard].append(sample)
+                is_whole = len(gathered[shard]) == len(of_shard[shard]) * self.num_samples
+                if self.extend is None and is_whole:
+                    finish(shard)
+        for shard in sorted(gathered):
+            finish(shard)
+
+    def finish(self, shard: int, samples: list[Sample], what: str) -> None:
+        """Writes a shard, if that is this host's part, and lets a preempted job stop."""
+        self.finished += 1
+        if shard in self.writes:
+            rows = None
+            if isinstance(self.problems, StoredProblems):
+                rows = self.problems.span(self.shards.positions(shard))
+            table = records.samples_to_table(samples, rows)
+            storage.write_table(self.shards.path(self.folder, shard), table)
+            mean = sum(s.reward for s in samples) / max(1, len(samples))
+            trackers.log(self.finished, {f"{what.replace(': ', '/')}/mean_reward": mean})
+        distributed.progressed()
+        # On a shared mesh all hosts finish the same shards in the same order.
+        together = self.rollout.is_shared
+        PREEMPTION.leave_if(PREEMPTION.reached() if together else PREEMPTION.noticed())
+
+
+MOST_SAMPLES, MOST_PROBLEMS = 1 << 18, 1 << 16
+"""Samples and problems that a host has in memory at a time: MATH's 7,500 problems with 32 samples
+each are one window."""
+
+
+def _windows(
+    shards: Sequence[int], division: layout.Shards, num_samples: int
+) -> Iterator[Sequence[int]]:
+    """Yields the shards in windows that are sampled one after another."""
+    size = min(MOST_PROBLEMS, MOST_SAMPLES // max(1, num_samples))
+    count = max(1, size // min(division.per_shard, max(1, division.problems)))
+    for start in range(0, len(shards), count):
+        yield shards[start : start + count]
+
+
+def _mask(missing: Sequence[int], shards: layout.Shards) -> str:
+    """Returns the numbers of shards as hexadecimal bits, small enough to be sent to all hosts."""
+    bits = np.zeros(len(shards), bool)
+    bits[list(missing)] = True
+    return np.packbits(bits).tobytes().hex()
+
+
+def _indices(mask: str) -> list[int]:
+    """Inverts `_mask`."""
+    return np.flatnonzero(np.unpackbits(np.frombuffer(bytes.fromhex(mask), np.uint8))).tolist()
 
 
 def _of_all_hosts(of_hosts: Sequence[Mapping[str, Any]], together: bool) -> Costs:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+from collections.abc import Iterator
 
 from etils import epath
 
@@ -18,8 +19,52 @@ from restem import records
 
 
 def shard_path(folder: epath.Path, shard: int, shards: int) -> epath.Path:
-    """Returns the path of one of `shards` shards of samples."""
+    """Returns the path of one of `shards` shards."""
     return folder / f"{shard:05d}-of-{shards:05d}.parquet"
+
+
+def shard_paths(folder: epath.Path) -> list[epath.Path]:
+    """Returns the finished shards in a folder, by number; [] if there is no folder."""
+    return [path for _, path in sorted(_numbered(folder))]
+
+
+def number_of_shards(path: epath.Path) -> int:
+    """Returns how many shards there are, according to the name of one of them."""
+    return int(path.name.removesuffix(".parquet").rpartition("-")[2])
+
+
+def _numbered(folder: epath.Path) -> Iterator[tuple[int, epath.Path]]:
+    for path in folder.iterdir() if folder.exists() else ():
+        # The names of files that are being written begin with a dot.
+        if found := re.fullmatch(r"(\d+)-of-\d+\.parquet", path.name):
+            yield int(found[1]), path
+
+
+@dataclasses.dataclass(frozen=True)
+class Shards:
+    """The division of a step's problems into files, each with a run of consecutive problems."""
+
+    problems: int
+    """Number of problems."""
+    per_shard: int
+    """Maximum number of problems per shard."""
+
+    def __len__(self) -> int:
+        return max(1, -(-self.problems // self.per_shard))
+
+    def positions(self, shard: int) -> range:
+        """Returns the positions of a shard's problems; sizes differ by at most one."""
+        size, larger = divmod(self.problems, len(self))
+        start = shard * size + min(shard, larger)
+        return range(start, start + size + (shard < larger))
+
+    def path(self, folder: epath.Path, shard: int) -> epath.Path:
+        return shard_path(folder, shard, len(self))
+
+    def missing(self, folder: epath.Path) -> list[int]:
+        """Returns the shards that the folder lacks, in order; lists the folder once."""
+        names = {path.name for _, path in _numbered(folder)}
+        return [i for i in range(len(self)) if self.path(folder, i).name not in names]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +89,8 @@ class IterationDir:
 
     @property
     def dataset(self) -> epath.Path:
-        return self.path / "dataset" / "examples.parquet"
+        """Training examples; each shard has those of the shard of samples with the same name."""
+        return self.path / "dataset"
 
     @property
     def selection(self) -> epath.Path:

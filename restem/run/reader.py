@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,9 +23,10 @@ from etils import epath
 
 from restem import records
 from restem.errors import UserError
-from restem.run import sample_table
+from restem.run import layout, sample_stats
 from restem.run.layout import IterationDir, Workdir
-from restem.run.sample_table import SampleTable
+from restem.run.problems import ProblemFile
+from restem.run.sample_stats import SampleStats
 from restem.runtime import storage
 
 
@@ -131,22 +132,30 @@ class StoredIteration:
         found = (e for e in self.evals.values() if (e.task, e.split) == (task, split))
         return next(found, None)
 
-    def samples(self) -> SampleTable | None:
-        """Returns the samples of the E-step so far, or None if there are none."""
+    def samples(self, most_shown: int = 0) -> SampleStats | None:
+        """Returns counts of the samples of the E-step so far, or None if there are none.
+
+        Args:
+          most_shown: number of problems of which samples are kept to be shown.
+        """
         paths = _complete(self.files.samples, "*.parquet")
         if not paths:
             return None
-        kept: set[tuple[str, int]] = set()
-        if self.files.dataset.exists():
-            table = storage.read_table(self.files.dataset)
-            ids, indices = (table.column(n).to_pylist() for n in ("problem_id", "sample_index"))
-            kept.update(zip(ids, indices, strict=True))
-        return sample_table.read(paths, kept)
+        whole = self.files.dataset / "examples.parquet"  # of version 0.1
+        kept_of_all = _pairs(whole) if whole.exists() else frozenset()
 
-    def answers(self, name: str) -> SampleTable | None:
-        """Returns all answers of a finished evaluation; sample 0 is the greedy one."""
+        def kept(path: epath.Path) -> frozenset[tuple[str, int]]:
+            examples = self.files.dataset / path.name
+            return _pairs(examples) if examples.exists() else kept_of_all
+
+        return sample_stats.read(paths, kept, most_shown=most_shown)
+
+    def answers(self, name: str, most_shown: int = 0) -> SampleStats | None:
+        """Returns counts of the greedy answers of a finished evaluation, or None."""
         path = self.files.answers(name)
-        return sample_table.read([path], set()) if path.exists() else None
+        if not path.exists():
+            return None
+        return sample_stats.read([path], most_shown=most_shown, only_greedy=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -277,11 +286,11 @@ class StoredRun:
 
         return sorted(names, key=order)
 
-    def problems(self) -> dict[str, records.Problem]:
-        """Returns the problems of all tasks by id; empty if no task is materialised yet."""
+    def problems(self, ids: Container[str]) -> dict[str, records.Problem]:
+        """Returns the problems with some ids, of any task; reads the files in parts."""
         found: dict[str, records.Problem] = {}
         for path in _complete(self.files.path / "problems", "*.parquet"):
-            for problem in read_problems(path)[1]:
+            for problem in ProblemFile(path).find(ids):
                 found.setdefault(problem.problem_id, problem)
         return found
 
@@ -345,7 +354,7 @@ def read_samples(directory: IterationDir) -> list[records.Sample]:
 
 def read_shards(folder: epath.Path) -> list[records.Sample]:
     """Returns all samples in the shards of a folder, in shard order."""
-    paths = _complete(folder, "*-of-*.parquet")
+    paths = layout.shard_paths(folder)
     return [s for path in paths for s in storage.read_records(path, records.samples_from_table)]
 
 
@@ -376,6 +385,13 @@ def curve(value: Any) -> list[tuple[float, float]]:
     pairs = value if isinstance(value, list) else []
     clean = [(number(p[0]), number(p[1])) for p in pairs if isinstance(p, list) and len(p) == 2]
     return [(x, y) for x, y in clean if x is not None and y is not None]
+
+
+def _pairs(path: epath.Path) -> frozenset[tuple[str, int]]:
+    """Returns (problem_id, sample_index) of the examples in a file."""
+    table = storage.read_columns(path, ("problem_id", "sample_index"))
+    ids, indices = (column.to_pylist() for column in table.columns)
+    return frozenset(zip(ids, indices, strict=True))
 
 
 def _complete(folder: epath.Path, pattern: str) -> list[epath.Path]:

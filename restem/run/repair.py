@@ -17,6 +17,7 @@ from restem import records
 from restem.checkpoints import orbax
 from restem.checkpoints.fingerprint import saved_checksums
 from restem.errors import MachineError
+from restem.run import layout
 from restem.run.layout import IterationDir, Workdir
 from restem.runtime import machine_errors, storage
 from restem.tokenizers import saved
@@ -103,8 +104,9 @@ def _of_iteration(files: IterationDir, load: Callable[[str], Any] | None) -> Ite
             yield Damage(path, fault, [path, files.generation], SAMPLED)
     if fault := _json_fault(files.generation):
         yield Damage(files.generation, fault, [files.generation], COUNTED)
-    if fault := _table_fault(files.dataset, records.examples_from_table):
-        yield Damage(files.dataset, fault, [files.dataset, files.selection], SELECTED)
+    for path in layout.shard_paths(files.dataset):
+        if fault := _table_fault(path, records.examples_from_table):
+            yield Damage(path, fault, [path, files.selection], SELECTED)
     if fault := _json_fault(files.selection):
         yield Damage(files.selection, fault, [files.selection], SELECTED)
     if fault := _json_fault(files.validation, "reward"):

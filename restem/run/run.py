@@ -8,6 +8,7 @@ import importlib.metadata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 from absl import logging
 from etils import epath
 
@@ -23,6 +24,7 @@ from restem.evaluation import contamination
 from restem.records import Problem, TaskCard, problems_to_table
 from restem.run import identity, lease, reader, trackers
 from restem.run.layout import IterationDir, Workdir
+from restem.run.problems import ProblemFile
 from restem.run.settings import MeshSettings, RunSettings
 from restem.runtime import distributed
 from restem.runtime.progress import waiting
@@ -180,27 +182,33 @@ class Run:
                 materialize(requests, modules=["restem.tasks"])
 
     @functools.lru_cache(maxsize=64)  # noqa: B019  a process has one run
-    def _problems(self, task: str) -> tuple[TaskCard, list[Problem]]:
-        return reader.read_problems(self.files.problems(task))
+    def _problems(self, task: str) -> ProblemFile:
+        return ProblemFile(self.files.problems(task))
 
-    def problems(self, split: str, task: str | None = None) -> list[Problem]:
-        """Returns the problems of a split of a task, by default of the run's own."""
+    @functools.lru_cache(maxsize=64)  # noqa: B019
+    def problems(self, split: str, task: str | None = None) -> Sequence[Problem]:
+        """Returns the problems of a split of a task, by default of the run's own.
+
+        Those to train on stay in their file until they are needed.
+        """
         task = task or self.task
         if (split, task) == ("train", self.task) and self.settings.drop_overlapping:
             return self._clean
-        return [p for p in self._problems(task)[1] if p.split == split]
+        found = self._problems(task).split(split)
+        return found if split == "train" else list(found)
 
     @functools.cached_property
-    def _clean(self) -> list[Problem]:
+    def _clean(self) -> Sequence[Problem]:
         """The training problems that overlap with no test problem of the run.
 
         Raises:
           UserError: all of them overlap.
         """
-        train = [p for p in self._problems(self.task)[1] if p.split == "train"]
-        kept, before = train, None
-        while kept != before:  # a phrase is common, and so no overlap, only while many hold it
-            before = kept
+        train: Sequence[Problem] = self._problems(self.task).split("train")
+        kept = train
+        before = -1
+        while len(kept) != before:  # a phrase is common, and so no overlap, only while many hold it
+            before = len(kept)
             for task in self.evaluations:  # each has its own form of queries
                 kept = contamination.without_overlap(kept, self.problems("test", task))
         logging.info(
@@ -217,10 +225,9 @@ class Run:
     @property
     def dropped(self) -> int:
         """Number of training problems that `Run.drop_overlapping` leaves out."""
-        train = sum(p.split == "train" for p in self._problems(self.task)[1])
-        return train - len(self.problems("train"))
+        return len(self._problems(self.task).split("train")) - len(self.problems("train"))
 
-    def evaluated_problems(self, task: str, split: str) -> list[Problem]:
+    def evaluated_problems(self, task: str, split: str) -> Sequence[Problem]:
         """Returns the problems to evaluate: all test problems, or `evaluate_train` training
         ones."""
         problems = self.problems(split, task)
@@ -233,7 +240,7 @@ class Run:
 
     def card(self, task: str | None = None, iteration: int = 0) -> TaskCard:
         """Returns the task, with the prefix that prompts the policy of `iteration`."""
-        card = self._problems(task or self.task)[0]
+        card = self._problems(task or self.task).card
         rewritten = self.directory(iteration).prefix
         if card.task == self.task and rewritten.exists():
             card = dataclasses.replace(
@@ -298,7 +305,10 @@ class Run:
 
     def verifier(self, task: str | None = None):
         grader = self.card(task or self.task).grader
-        return verify.shared_verifier(grader, self.settings.allow_weak_sandbox)
+        address, cluster = self.settings.program_cluster, None
+        if address is not None:
+            cluster = verify.Cluster(address, jax.process_count() if distributed.several() else 1)
+        return verify.shared_verifier(grader, self.settings.allow_weak_sandbox, cluster)
 
 
 _BESIDE = ("Run.base", "Run.task", "Run.seed", "Run.evaluate_on")

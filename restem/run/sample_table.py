@@ -1,10 +1,10 @@
-"""The samples of an iteration, or the answers of an evaluation, in columns without the texts."""
+"""The samples of a shard, or the answers of an evaluation, in columns without the texts."""
 
 from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 import numpy as np
 from etils import epath
@@ -24,10 +24,8 @@ _BATCH = 1 << 16
 
 @dataclasses.dataclass(frozen=True)
 class SampleTable:
-    """The samples of one iteration (or the answers of one evaluation), without their texts."""
+    """The samples in one file, without their texts."""
 
-    paths: tuple[epath.Path, ...]
-    """Parquet files, in order."""
     problem_id: np.ndarray
     """[n] str."""
     sample_index: np.ndarray
@@ -44,8 +42,6 @@ class SampleTable:
     """[n] int32, length of the solution in tokens."""
     kept: np.ndarray
     """[n] bool: the sample is in the training set."""
-    file: np.ndarray
-    """[n] int32 index into `paths`."""
     row: np.ndarray
     """[n] int32 row within the file."""
 
@@ -67,21 +63,11 @@ class SampleTable:
             "incorrect",
         )
 
-    def texts(self, rows: Sequence[int]) -> Iterator[tuple[int, records.Sample]]:
-        """Yields (position in this table, full sample) for some rows, one file in memory at a time.
 
-        Args:
-          rows: positions in this table.
-        """
-        wanted = np.asarray(rows, np.int64)
-        for index in np.unique(self.file[wanted]) if len(wanted) else ():
-            inside = wanted[self.file[wanted] == index]
-            rows = self.row[inside]
-            samples = storage.read_records(
-                self.paths[index],
-                lambda table, rows=rows: records.samples_from_table(table.take(rows)),
-            )
-            yield from zip(inside.tolist(), samples, strict=True)
+def texts(path: epath.Path, rows: Sequence[int]) -> list[records.Sample]:
+    """Returns the full samples in some rows of a file."""
+    taken = np.asarray(rows, np.int64)
+    return storage.read_records(path, lambda t: records.samples_from_table(t.take(taken)))
 
 
 _COLUMNS = {
@@ -92,46 +78,46 @@ _COLUMNS = {
     "finish_reason": object,
     "unformatted": bool,
     "tokens": np.int32,
-    "file": np.int32,
     "row": np.int32,
 }
 
 
-def read(paths: Sequence[epath.Path], kept: set[tuple[str, int]]) -> SampleTable:
+def read(
+    path: epath.Path, kept: Container[tuple[str, int]] = (), *, only_greedy: bool = False
+) -> SampleTable:
     """Reads samples without their texts; token ids are read in batches, only to count them.
 
     Args:
-      paths: Parquet files of samples.
+      path: Parquet file of samples.
       kept: (problem_id, sample_index) of the samples in the training set.
+      only_greedy: leave out all answers of an evaluation but the greedy ones.
 
     Raises:
-      UserError: a file is not a table of samples.
+      UserError: the file is not a table of samples.
     """
     import pyarrow as pa
 
     parts: dict[str, list] = collections.defaultdict(list)
-    for index, path in enumerate(paths):
-        try:
-            for batch in _batches(path):
-                size = len(batch["problem_id"])
-                batch["file"] = np.full(size, index, np.int32)
-                for name in _COLUMNS:
-                    parts[name].append(np.asarray(batch[name], _COLUMNS[name]))
-        except (pa.ArrowException, KeyError, OSError) as e:
-            if isinstance(e, OSError) and e.errno is not None:
-                raise
-            raise UserError(f"{path}: not a table of samples ({e}); {storage.REPAIR}") from None
+    try:
+        for batch in _batches(path):
+            columns = {name: np.asarray(batch[name], kind) for name, kind in _COLUMNS.items()}
+            taken = columns["sample_index"] == 0 if only_greedy else slice(None)
+            for name in _COLUMNS:
+                parts[name].append(columns[name][taken])
+    except (pa.ArrowException, KeyError, OSError) as e:
+        if isinstance(e, OSError) and e.errno is not None:
+            raise
+        raise UserError(f"{path}: not a table of samples ({e}); {storage.REPAIR}") from None
     columns = {
         name: np.concatenate(parts[name]) if parts[name] else np.array([], dtype)
         for name, dtype in _COLUMNS.items()
     }
     pairs = zip(columns["problem_id"].tolist(), columns["sample_index"].tolist(), strict=True)
-    is_kept = np.array([pair in kept for pair in pairs], bool)
-    return SampleTable(paths=tuple(paths), kept=is_kept, **columns)
+    return SampleTable(kept=np.array([pair in kept for pair in pairs], bool), **columns)
 
 
 def _batches(path: epath.Path) -> Iterator[dict[str, np.ndarray | list]]:
-    """Yields the columns of a file except `file`, in batches of rows."""
+    """Yields the columns of a file in batches of rows."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 

@@ -172,6 +172,9 @@ class RunSettings:
     allow_weak_sandbox: Annotated[bool, MAY_CHANGE] = False
     """Whether to run model-written programs even if this machine can isolate them only by resource
     limits."""
+    program_cluster: Annotated[str | None, NOT_EMPTY, MAY_CHANGE] = None
+    """Address of a Ray cluster whose machines run model-written programs, such as "auto"
+    (`restem[ray]`); None: each host runs those of its own samples."""
 
     def __post_init__(self):
         names = (self.evaluate_on,) if isinstance(self.evaluate_on, str) else self.evaluate_on

@@ -2,8 +2,9 @@
 
 Every host runs the same program on the same folder. Work for a single host is done by the primary
 host (process 0), which sends the result to the others (`run_on_primary`). Work that can be divided
-is divided (`share`), and the step then ends with a `barrier`. If a host dies, the others notice its
-missing heartbeats, whatever they are waiting for.
+is divided (`share`), and the step then ends with a `barrier`. A host that waits is patient with one
+that works: the time limit starts anew whenever the awaited host makes progress (`progressed`). If a
+host dies, the others notice its missing heartbeats, whatever they are waiting for.
 
 Exit codes of `restem`, for the system that restarts it:
 
@@ -53,9 +54,16 @@ class _Cluster:
     """Host names by process."""
     uses: Counter[str] = dataclasses.field(default_factory=Counter)
     """Number of uses of each meeting place; all hosts use the same places in the same order."""
+    progress: int = 0
+    """Finished units of shared work; sent to the other hosts with the heartbeats."""
+    busy: bool = False
+    """Whether this host does work that others wait for, and that has no smaller units."""
 
 
 _cluster = _Cluster()
+
+BEATS = "restem/beat"
+"""Place of the heartbeats; each is a count of beats and one of finished units of work."""
 
 
 @gin.configurable
@@ -80,8 +88,8 @@ def initialize(
       process_id: Number of this process, from 0.
       initialization_timeout_s: Seconds to wait for all hosts at the start.
       heartbeat_timeout_s: Seconds of silence after which a host counts as dead.
-      barrier_timeout_s: Seconds to wait for live hosts at the end of a shared step, or for the
-        primary host's work.
+      barrier_timeout_s: Seconds without progress after which a live host that others wait for
+        counts as late.
       shutdown_timeout_s: Seconds to wait for the other hosts at the end.
 
     Returns:
@@ -167,6 +175,11 @@ def is_primary() -> bool:
     return not several() or jax.process_index() == 0
 
 
+def progressed() -> None:
+    """Notes that this host has finished a unit of work, so that waiting hosts stay patient."""
+    _cluster.progress += 1
+
+
 def share(items: Sequence[T]) -> Sequence[T]:
     """Returns this host's share of the items: every `process_count`-th of them."""
     return items[jax.process_index() :: jax.process_count()] if several() else items
@@ -180,7 +193,8 @@ def gather(what: str, value: Any = None, *, timeout_s: float | None = None) -> l
     Args:
       what: description of the hosts' work, for the error message.
       value: any JSON value; at most a few megabytes over all hosts.
-      timeout_s: seconds to wait for the slowest host; None: `initialize.barrier_timeout_s`.
+      timeout_s: seconds to wait for the slowest host since its last progress; None:
+        `initialize.barrier_timeout_s`.
 
     Raises:
       LateHostError: hosts were late; the message names them.
@@ -217,7 +231,8 @@ def run_on_primary(
       what: name of the work in error messages.
       function: returns any JSON value.
       may_leave: whether a preempted run may exit here; False inside a step that has more to save.
-      timeout_s: seconds that the other hosts wait; None: `initialize.barrier_timeout_s`.
+      timeout_s: seconds that the other hosts wait for the primary host to come here; None:
+        `initialize.barrier_timeout_s`. While `function` runs, they wait as long as that host lives.
 
     Raises:
       UserError: `function` raised it.
@@ -232,6 +247,7 @@ def run_on_primary(
     place = _place(what)
     if is_primary():
         told: dict[str, Any]
+        _cluster.busy = True
         try:
             told = {"value": function()}
         except Exception as e:
@@ -243,6 +259,8 @@ def run_on_primary(
                 told = {"machine_error": str(fault)}
             put(f"{place}/0", json.dumps(told))
             raise
+        finally:
+            _cluster.busy = False
         told["leave"] = may_leave and PREEMPTION.noticed()
         put(f"{place}/0", json.dumps(told))
     else:
@@ -269,7 +287,9 @@ def _name(host: int) -> str:
 def _wait(what: str, place: str, awaited: Sequence[int], timeout_s: float | None) -> dict[int, str]:
     """Returns the values that the awaited hosts put at a meeting place."""
     limit = _cluster.barrier_timeout_s if timeout_s is None else timeout_s
-    deadline = time.monotonic() + limit
+    looked = time.monotonic()
+    deadline = looked + limit
+    progress: dict[int, str] | None = None
     pause = 0.002
     while True:
         # Read the list of departed hosts first, so that values they put before leaving are seen.
@@ -284,13 +304,24 @@ def _wait(what: str, place: str, awaited: Sequence[int], timeout_s: float | None
                 raise LateHostError(
                     f"{what}: {_name(host)} is no longer here ({gone[host]}); look at its log"
                 )
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now - looked > limit / 10:
+            looked, before, progress = now, progress, _progress(late)
+            if before is not None and progress != before:
+                deadline = now + limit
+        if now > deadline:
             raise LateHostError(
                 f"barrier {what!r}: {', '.join(map(_name, late))} did not come within {limit:g} s;"
                 " look at its log, then start all hosts again with the same command"
             )
         time.sleep(pause)
         pause = min(1.0, 1.5 * pause)
+
+
+def _progress(hosts: Sequence[int]) -> dict[int, str]:
+    """Returns how far some hosts have come, as far as their heartbeats say."""
+    beats = coordination.read(BEATS)
+    return {host: beats.get(host, "").partition(" ")[2] for host in hosts}
 
 
 class _Heartbeat(threading.Thread):
@@ -310,10 +341,12 @@ class _Heartbeat(threading.Thread):
         heard = dict.fromkeys(range(jax.process_count()), time.monotonic())
         while coordination.client() is not None:
             beat += 1
+            if _cluster.busy:
+                progressed()
             now = time.monotonic()
             try:
-                put(f"restem/beat/{me}", str(beat))
-                beats, gone = coordination.read("restem/beat"), coordination.read(LEFT)
+                put(f"{BEATS}/{me}", f"{beat} {_cluster.progress}")
+                beats, gone = coordination.read(BEATS), coordination.read(LEFT)
             except (LateHostError, jax.errors.JaxRuntimeError):
                 beats, gone = last, {}  # the primary host is silent, or about to exit
             for host in heard:

@@ -12,7 +12,7 @@ import io
 import json
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from etils import epath
@@ -110,12 +110,30 @@ def read_json(path: epath.Path, *required: str, remedy: str = REPAIR) -> dict[st
     return value
 
 
-def write_table(path: epath.Path, table) -> None:
-    """Writes a pyarrow table as Parquet, whole or not at all, with a checksum per page."""
+_NOTE_KEY = b"restem.note"
+
+
+def write_table(
+    path: epath.Path, table, *, rows_per_group: int | None = None, note: Any = None
+) -> None:
+    """Writes a pyarrow table as Parquet, whole or not at all, with a checksum per page.
+
+    Args:
+      path: the file.
+      table: the table.
+      rows_per_group: rows per row group, the unit in which a part can be read; None: all rows of
+        tables that fit in memory.
+      note: any JSON value to store in the file's metadata; None: no note.
+    """
     import pyarrow.parquet as pq
 
+    if note is not None:
+        metadata = {**(table.schema.metadata or {}), _NOTE_KEY: json.dumps(note).encode()}
+        table = table.replace_schema_metadata(metadata)
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+    pq.write_table(
+        table, buffer, compression="zstd", row_group_size=rows_per_group, write_page_checksum=True
+    )
     write_bytes(path, buffer.getvalue())
 
 
@@ -164,6 +182,44 @@ def read_records(path: epath.Path, from_table: Callable[[Any], T]) -> T:
 def _shortened(error: Exception) -> str:
     text = " ".join(str(error).split())
     return f"{text[:200]}..." if len(text) > 200 else text or type(error).__name__
+
+
+@contextlib.contextmanager
+def parquet_file(path: epath.Path) -> Iterator[Any]:
+    """Opens a Parquet file to read parts of it; errors as in `read_table`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with path.open("rb") as f:
+            yield pq.ParquetFile(f, page_checksum_verification=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run the step that writes it first") from None
+    except (pa.ArrowException, OSError) as e:
+        if isinstance(e, OSError) and e.errno is not None:
+            raise
+        raise UserError(f"{path}: not a Parquet file ({_shortened(e)}); {REPAIR}") from None
+
+
+def read_columns(path: epath.Path, columns: Sequence[str]):
+    """Reads some columns of a Parquet file; errors as in `read_table`."""
+    with parquet_file(path) as file:
+        return file.read(list(columns), use_threads=False)
+
+
+def read_note(path: epath.Path) -> Any:
+    """Returns the note in a file that `write_table` wrote with one; errors as in `read_table`."""
+    with parquet_file(path) as file:
+        metadata = file.schema_arrow.metadata or {}
+    if _NOTE_KEY not in metadata:
+        raise UserError(f"{path}: has no counts in its metadata; {REPAIR}")
+    return json.loads(metadata[_NOTE_KEY])
+
+
+def num_rows(path: epath.Path) -> int:
+    """Returns the number of rows of a Parquet file, from its footer; errors as in `read_table`."""
+    with parquet_file(path) as file:
+        return file.metadata.num_rows
 
 
 def copy_folder(source: epath.Path, target: epath.Path) -> None:

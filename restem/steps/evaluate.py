@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from restem.evaluation import results
-from restem.records import Problem, Sample
+from restem.records import Problem
 from restem.rollout import GREEDY, Rollout
 from restem.rollout.shards import sample_shards
-from restem.run import layout, reader, trackers
+from restem.run import layout, trackers
 from restem.runtime import distributed, storage
 from restem.steps.settings import EvaluateSettings
 
@@ -21,7 +21,7 @@ def evaluate(
     problems: Sequence[Problem],
     directory: layout.IterationDir,
     name: str,
-    base_answers: Sequence[Sample] | None = None,
+    of_base: Mapping[str, float] | None = None,
     settings: EvaluateSettings = EvaluateSettings(),
 ) -> dict[str, Any]:
     """Evaluates a policy on one task and writes `evals/NAME.json` and `.parquet`.
@@ -32,8 +32,8 @@ def evaluate(
       problems: problems of one split.
       directory: directory of the iteration that produced the policy.
       name: name of the evaluation's files: the task, and the split if it is not the test split.
-      base_answers: sampled answers of the base policy to the same problems, for the difficulty
-        buckets (section 5.3); None if `rollout` is the base policy itself.
+      of_base: share of correct samples of the base policy by problem, for the difficulty buckets
+        (section 5.3); None if `rollout` is the base policy itself.
       settings: whether pass@k and maj@k are measured, and from which samples.
 
     Returns:
@@ -44,7 +44,8 @@ def evaluate(
         return storage.read_json(path)
     parts = directory.evaluation_parts(name)
     what = f"{directory.path.name}: evaluating {name}"
-    shards: dict[str, Any] = dict(problems=problems, problems_per_shard=settings.problems_per_shard)
+    per_shard = settings.problems_per_shard
+    shards: dict[str, Any] = dict(problems=dealt(problems, per_shard), problems_per_shard=per_shard)
     rollout = rollout.replace(max_new_tokens=settings.max_new_tokens)
     greedy = rollout.replace(
         sampling=dataclasses.replace(GREEDY, temperature=rollout.card.temperature)
@@ -65,9 +66,9 @@ def evaluate(
             path.parent / name,
             card=rollout.card,
             problems=problems,
-            greedy=reader.read_shards(parts / "greedy"),
-            sampled=reader.read_shards(parts / "sampled"),
-            base=base_answers or [],
+            greedy=[storage.read_table(p) for p in layout.shard_paths(parts / "greedy")],
+            sampled=[storage.read_table(p) for p in layout.shard_paths(parts / "sampled")],
+            of_base=of_base,
             policy=rollout.policy.reference,
             timing=dataclasses.asdict(rollout.costs),
         )
@@ -78,3 +79,13 @@ def evaluate(
         return report
 
     return distributed.run_on_primary(f"end of the evaluation on {name}", merge)
+
+
+def dealt(problems: Sequence[Problem], per_shard: int) -> list[Problem]:
+    """Returns the problems in the order of shards to which they are dealt in turn.
+
+    Data sets are sorted by subject or difficulty. Dealt out, the first shards say how the whole
+    evaluation is likely to end.
+    """
+    shards = len(layout.Shards(len(problems), per_shard))
+    return [problem for i in range(shards) for problem in problems[i::shards]]

@@ -6,18 +6,22 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import numpy as np
 from absl import logging
 from etils import epath
 
 from restem import verify
 from restem.errors import UserError
-from restem.records import Problem, Sample
+from restem.evaluation import comparisons
+from restem.records import PROBLEMS_PER_GROUP, Problem, Sample
 from restem.rollout import Rollout, completions, prompts
 from restem.rollout.completions import Completed
 from restem.rollout.shards import sample_shards
-from restem.run import layout, reader, trackers
+from restem.run import layout, shards, trackers
+from restem.run.problems import at
 from restem.runtime import distributed, storage
 from restem.steps.settings import GenerateSettings
+from restem.steps.sums import Sums
 from restem.verify.sandbox import layers
 
 
@@ -97,8 +101,10 @@ def generate(
     ):
         lost.update(of_host)
 
+    sums = count_shards(directory)
+
     def finish() -> dict[str, Any]:
-        counts = report(rollout, reader.read_samples(directory), len(problems), settings)
+        counts = report(rollout, sums, len(problems), settings)
         counts["problems_set_aside"] = aside
         if isinstance(rollout, Completed):
             counts["completions"] = list(rollout.files)
@@ -132,7 +138,7 @@ def write_requests(
     Returns:
       The number of problems.
     """
-    problems, _ = _asked(rollout, problems, settings)
+    problems, _ = _asked(rollout, problems, settings, alone=True)
     completions.write_requests(
         path, rollout.card, problems, rollout.policy, num_samples=settings.num_samples,
         sampling=settings.sampling, max_new_tokens=settings.max_new_tokens,
@@ -141,48 +147,117 @@ def write_requests(
 
 
 def _asked(
-    rollout: Rollout, problems: Sequence[Problem], settings: GenerateSettings
-) -> tuple[list[Problem], int]:
-    """Returns the problems that are sampled, and the number left out for their length."""
-    kept, aside = prompts.set_aside(
-        rollout.card, problems, rollout.policy.vocabulary, settings.max_question_tokens
-    )
+    rollout: Rollout,
+    problems: Sequence[Problem],
+    settings: GenerateSettings,
+    *,
+    alone: bool = False,
+) -> tuple[Sequence[Problem], int]:
+    """Returns the problems that are sampled, and the number left out for their length.
+
+    Args:
+      rollout: the policy on the task.
+      problems: the training problems of the iteration.
+      settings: settings of the E-step.
+      alone: whether this host looks at all problems, as the others do not call this.
+    """
+    most = settings.max_question_tokens
+    if most is None:
+        return problems, 0
+    kept = _within_limit(rollout, problems, most, alone)
+    aside = len(problems) - len(kept)
     if aside:
         logging.warning(
             "%d of %d questions have more than max_question_tokens=%d tokens and are left out",
-            len(aside), len(problems), settings.max_question_tokens,
+            aside, len(problems), most,
         )  # fmt: skip
     if aside and not kept:
         raise UserError(
-            f"all {len(aside)} questions have more than generate.max_question_tokens="
-            f"{settings.max_question_tokens} tokens: raise it"
+            f"all {aside} questions have more than generate.max_question_tokens={most} tokens:"
+            " raise it"
         )
-    return kept, len(aside)
+    return kept, aside
+
+
+def _within_limit(
+    rollout: Rollout, problems: Sequence[Problem], most: int, alone: bool
+) -> Sequence[Problem]:
+    """Returns the problems whose questions are within the length limit, in order."""
+    card, vocabulary = rollout.card, rollout.policy.vocabulary
+    starts = range(0, len(problems), PROBLEMS_PER_GROUP)
+    own = {}
+    for start in starts if alone else distributed.share(starts):
+        part = problems[start : start + PROBLEMS_PER_GROUP]
+        short = prompts.are_within(card, part, vocabulary, most)
+        own[str(start)] = np.packbits(short).tobytes().hex()
+        distributed.progressed()
+    found: dict[str, str] = {}
+    for of_host in [own] if alone else distributed.gather("lengths of the questions", own):
+        found |= of_host
+    bits = [np.unpackbits(np.frombuffer(bytes.fromhex(found[str(i)]), np.uint8)) for i in starts]
+    return at(problems, np.flatnonzero(np.concatenate([np.zeros(0, np.uint8), *bits])))
+
+
+def count_shards(directory: layout.IterationDir) -> Sums:
+    """Returns the sums of all samples of an iteration; each host reads a share of the shards.
+
+    Raises:
+      UserError: the iteration has no samples.
+    """
+    import pyarrow.compute as pc
+
+    own = Sums()
+    for path in distributed.share(shards.sampled(directory)):
+        table = storage.read_columns(path, ("reward", "verdict", "token_ids"))
+        reward, verdict = table.column("reward"), table.column("verdict").combine_chunks()
+        correct = comparisons.correct_column(reward, verdict)
+        own.count(
+            samples=table.num_rows,
+            correct=int(np.count_nonzero(correct == 1)),
+            tokens=pc.sum(pc.list_value_length(table.column("token_ids"))).as_py() or 0,
+        )
+        own.observe("reward", reward.to_pylist())
+        distributed.progressed()
+    return Sums.of_hosts(distributed.gather("counts of the E-step", own.to_json()))
+
+
+def count(samples: Sequence[Sample]) -> Sums:
+    """Returns the sums of samples in memory, as `count_shards` does of those in files."""
+    sums = Sums()
+    sums.count(
+        samples=len(samples),
+        correct=sum(s.correct for s in samples),
+        tokens=sum(len(s.token_ids) for s in samples),
+    )
+    sums.observe("reward", [s.reward for s in samples])
+    return sums
 
 
 def report(
-    rollout: Rollout, samples: Sequence[Sample], num_problems: int, settings: GenerateSettings
+    rollout: Rollout, sums: Sums, num_problems: int, settings: GenerateSettings
 ) -> dict[str, Any]:
     """Returns the counts, seconds and rates of an E-step.
 
     Args:
       rollout: the policy on the task, with its costs.
-      samples: all samples of the E-step.
+      sums: sums of all samples of the E-step.
       num_problems: number of problems that were sampled.
       settings: settings of the E-step.
     """
     seconds = rollout.costs.seconds
     counts: dict[str, Any] = {
         "problems": num_problems,
-        "samples": len(samples),
+        "samples": sums["samples"],
         "num_samples": settings.num_samples,
-        "tokens": sum(len(s.token_ids) for s in samples),
-        "mean_reward": sum(s.reward for s in samples) / max(1, len(samples)),
+        "correct": sums["correct"],
+        "tokens": sums["tokens"],
+        "mean_reward": sums.mean("reward", sums["samples"]),
         "seconds": seconds,
         "seconds_sampling": rollout.costs.seconds_sampling,
         # Another engine's samples cost only their verification here.
         "tokens_per_second": rollout.costs.tokens / seconds if rollout.costs.tokens else None,
     }
     if rollout.card.grader.get("kind") == "program":
-        counts["sandbox"] = layers.in_force()
+        # Those of the cluster's machines, if they run the programs.
+        counts["sandbox"] = layers.in_force(getattr(rollout.verifier, "layers", None))
     return counts

@@ -19,6 +19,9 @@ from restem.run import layout
 from restem.runtime import distributed, storage
 from restem.training import TrainState
 
+MOST_LOSSES = 20_000
+"""Number of losses in `improvement.json`; beyond it, every second one is left out."""
+
 
 @dataclasses.dataclass
 class History:
@@ -33,7 +36,11 @@ class History:
     validations: int = 0
     """Number of validations, excluding that of the starting policy."""
     loss: list[list[float]] = dataclasses.field(default_factory=list)
-    """[step, loss] per optimizer step."""
+    """[step, loss] per optimizer step, or per `loss_every` steps of long training."""
+    loss_every: int = 1
+    """Steps between entries of `loss`."""
+    steps: int = 0
+    """Optimizer steps taken."""
     validation: list[list[float]] = dataclasses.field(default_factory=list)
     """[step, reward] per validation."""
     tokens: int = 0
@@ -61,18 +68,17 @@ class History:
         """Total seconds, including those of earlier processes."""
         return self.seconds_before + time.monotonic() - self.began
 
-    @property
-    def steps(self) -> int:
-        """Optimizer steps taken."""
-        return int(self.loss[-1][0]) if self.loss else 0
-
     def is_saved(self, every: int) -> bool:
         """Returns whether to save the state at the last validation, each `every`-th; 0: none."""
         return bool(every) and self.validations % every == 0
 
     def add_update(self, step: int, metrics: Mapping[str, float], seconds: float) -> None:
         """Records an optimizer step."""
-        self.loss.append([step, metrics["loss"]])
+        if self.steps % self.loss_every == 0:
+            self.loss.append([step, metrics["loss"]])
+        if len(self.loss) > MOST_LOSSES:
+            self.loss, self.loss_every = self.loss[::2], 2 * self.loss_every
+        self.steps = step
         self.tokens += int(metrics["target_tokens"])
         self.training_seconds += seconds
 

@@ -21,22 +21,23 @@ from restem.errors import UserError
 from restem.records import Example, Problem
 from restem.rollout import Rollout
 from restem.run import layout, trackers
+from restem.run.shards import StoredExamples
 from restem.runtime import storage
 from restem.runtime.preemption import PREEMPTION
 from restem.runtime.profiles import PROFILE
 from restem.runtime.progress import progress
 from restem.steps import preparation
 from restem.steps.adaptation import starting_policy
-from restem.steps.examples import token_examples
+from restem.steps.examples import corpus_of
 from restem.steps.history import BestPolicy, History, finish, report, without_examples
 from restem.steps.settings import ImproveSettings
-from restem.training import DivergenceError, TokenExample, Trainer, TrainState
+from restem.training import Corpus, DivergenceError, Trainer, TrainState
 
 
 def improve(
     *,
     rollout: Rollout,
-    examples: Sequence[Example],
+    examples: Sequence[Example] | StoredExamples,
     validation: Sequence[Problem],
     directory: layout.IterationDir,
     start_reward: float | None = None,
@@ -72,7 +73,8 @@ def improve(
             rollout.policy, directory, start_reward, skip=settings.skip_empty, began=began
         )
     rollout = rollout.replace(max_new_tokens=settings.max_new_tokens).placed()
-    prefix, data = token_examples(rollout.card, examples, rollout.policy.vocabulary)
+    prefix, data = corpus_of(rollout.card, examples, rollout.policy.vocabulary)
+    total = data.sizes(None).total
     rollout = rollout.replace(policy=starting_policy(rollout.policy, settings.adapter))
     room = preparation.memory_of_steps(rollout, settings, prefix_length=len(prefix))
     rollout = preparation.with_validation_mesh(rollout, room)
@@ -81,7 +83,7 @@ def improve(
     if packed.too_long:
         logging.warning(
             "%s: %d of %d examples are longer than row_length=%d and are left out",
-            directory.path.name, packed.too_long, len(data), trainer.row_length,
+            directory.path.name, packed.too_long, total, trainer.row_length,
         )  # fmt: skip
     with contextlib.closing(orbax.TrainingCheckpoints(directory.training)) as checkpoints:
         m_step = _MStep(
@@ -101,7 +103,7 @@ def improve(
     made = report(
         rollout.policy,
         history,
-        examples=len(data),
+        examples=total,
         too_long=packed.too_long,
         packing_efficiency=packed.efficiency(),
         epochs=history.steps / len(packed),
@@ -116,7 +118,7 @@ class _MStep:
     rollout: Rollout
     trainer: Trainer
     frozen: Any
-    data: Sequence[TokenExample]
+    data: Corpus
     validation: Sequence[Problem]
     total_steps: int
     best: BestPolicy

@@ -11,12 +11,12 @@ from restem.rollout import Rollout
 from restem.steps.micro_batches import micro_batches, step_memory
 from restem.steps.settings import ImproveSettings
 from restem.training import (
+    Corpus,
     StepMemory,
-    TokenExample,
     Trainer,
     bytes_on_device,
     device_memory,
-    sizes_of,
+    some_lengths,
 )
 
 _HELD_SHARE = 0.7
@@ -69,7 +69,7 @@ def with_validation_mesh(rollout: Rollout, room: StepMemory | None) -> Rollout:
 def trainer(
     rollout: Rollout,
     prefix: Sequence[int],
-    data: Sequence[TokenExample],
+    data: Corpus,
     settings: ImproveSettings,
     room: StepMemory | None,
 ) -> Trainer:
@@ -83,9 +83,9 @@ def trainer(
       room: as `memory_of_steps` returns it.
     """
     start, mesh = rollout.policy, rollout.mesh
-    total_steps = settings.epochs * -(-len(data) // settings.batch_examples)
+    total_steps = settings.epochs * -(-data.sizes(None).total // settings.batch_examples)
     shape, remat = micro_batches(
-        sizes_of(data), start.config, settings, room=room, prefix_length=len(prefix),
+        some_lengths(data), start.config, settings, room=room, prefix_length=len(prefix),
         mesh=mesh and dict(mesh.shape),
     )  # fmt: skip
     return Trainer(

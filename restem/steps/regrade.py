@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 
 import numpy as np
-from etils import epath
 
 from restem import records
 from restem.errors import UserError
 from restem.records import Problem, Sample, Verdict
 from restem.rollout.verification import Verifier
-from restem.run import layout
+from restem.run import layout, shards
 from restem.runtime import storage
+from restem.steps.sums import Sums
+
+MOST_LINES = 1000
 
 
 @dataclasses.dataclass
@@ -24,10 +26,10 @@ class Changes:
 
     kinds: Counter[str] = dataclasses.field(default_factory=Counter)
     """Number of samples per change: "same", "0 -> 1", ..."""
-    rewards: list[float] = dataclasses.field(default_factory=list)
-    """Rewards of all samples after grading again."""
+    rewards: Sums = dataclasses.field(default_factory=Sums)
+    """Number of samples, and the sum of their rewards after grading again."""
     lines: list[str] = dataclasses.field(default_factory=list)
-    """One line per sample whose reward changed."""
+    """One line per sample whose reward changed, for the first `MOST_LINES` of them."""
 
     @property
     def any(self) -> bool:
@@ -55,26 +57,25 @@ def regrade(
     Raises:
       UserError: the iteration has no samples.
     """
-    by_id = {p.problem_id: p for p in problems}
+    # A run may be writing the folder: shards appear, and the report after the last of them.
+    is_finished = directory.generation.exists()
     changes = Changes()
-    for path, samples in _shards(directory):
-        again = [_regraded(s, v, by_id, changes) for s, v in _graded(samples, by_id, verifier)]
-        changes.rewards += [sample.reward for sample in again]
-        if not is_dry:
-            storage.write_table(path, records.samples_to_table(again))
-    if directory.generation.exists() and not is_dry:
-        report = storage.read_json(directory.generation)
-        report["mean_reward"] = sum(changes.rewards) / max(1, len(changes.rewards))
-        storage.write_json(directory.generation, report)
-    return changes
-
-
-def _shards(directory: layout.IterationDir) -> Iterator[tuple[epath.Path, list[Sample]]]:
-    paths = sorted(directory.samples.glob("*-of-*.parquet"))
+    paths = layout.shard_paths(directory.samples)
     if not paths:
         raise UserError(f"{directory.samples}: no samples to verify; run `restem generate` first")
     for path in paths:
-        yield path, storage.read_records(path, records.samples_from_table)
+        samples, rows = shards.read(path)
+        by_id = {p.problem_id: p for p in shards.problems_of(samples, rows, problems)}
+        again = [_regraded(s, v, by_id, changes) for s, v in _graded(samples, by_id, verifier)]
+        changes.rewards.observe("reward", [sample.reward for sample in again])
+        changes.rewards.count(samples=len(again))
+        if not is_dry:
+            storage.write_table(path, records.samples_to_table(again, rows))
+    if is_finished and not is_dry:
+        report = storage.read_json(directory.generation)
+        report["mean_reward"] = changes.rewards.mean("reward", changes.rewards["samples"])
+        storage.write_json(directory.generation, report)
+    return changes
 
 
 def _graded(
@@ -104,8 +105,9 @@ def _regraded(
     else:
         change = f"{before.reward:g} -> {verdict.reward:g}"
         changes.kinds[change] += 1
-        changes.lines.append(
-            f"{before.problem_id}/{before.sample_index}: {change} ({verdict.method}; extracted"
-            f" {verdict.extracted!r}; gold {problems[before.problem_id].answer!r})"
-        )
+        if len(changes.lines) < MOST_LINES:
+            changes.lines.append(
+                f"{before.problem_id}/{before.sample_index}: {change} ({verdict.method}; extracted"
+                f" {verdict.extracted!r}; gold {problems[before.problem_id].answer!r})"
+            )
     return records.regraded(before, verdict)

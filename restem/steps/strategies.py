@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Protocol, runtime_checkable
 
 import gin
@@ -102,9 +102,28 @@ class Weight(Protocol):
 
 @runtime_checkable
 class WeightOfAll(Protocol):
-    """A weight that depends on all samples (`methods.ControlVariate`)."""
+    """A weight that depends on all samples (`methods.ControlVariate`), by way of sums over them.
 
-    def of_all(self, kept: Sequence[Sample], samples: Sequence[Sample]) -> list[float]:
+    Samples are read shard by shard. Each of the `passes` over all shards adds up whole numbers,
+    which may depend on the totals of the passes before it; weights depend on all totals.
+    """
+
+    passes: int
+
+    def sums(
+        self, kept: Sequence[Sample], samples: Sequence[Sample], totals: Sequence[Mapping[str, int]]
+    ) -> dict[str, int]:
+        """Returns a shard's part of the next totals.
+
+        Args:
+          kept: samples of the shard that are kept.
+          samples: all samples of the shard, all of each problem.
+          totals: totals of the passes before.
+        """
+
+    def weights(
+        self, kept: Sequence[Sample], samples: Sequence[Sample], totals: Sequence[Mapping[str, int]]
+    ) -> list[float]:
         """Returns the weights of `kept`; samples of weight 0 are left out of training."""
 
 

@@ -18,6 +18,7 @@ SeqIO's packer is not used: it casts to int32 and drops zeros, which destroys re
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -26,24 +27,7 @@ import flax.struct
 import numpy as np
 
 from restem.errors import UserError
-
-
-@dataclasses.dataclass(frozen=True)
-class TokenExample:
-    """A weighted training pair in token ids."""
-
-    input_ids: Sequence[int]
-    """Question without the prefix, on which there is no loss. Never empty, because its last token
-    predicts the first target."""
-    target_ids: Sequence[int]
-    """Solution, the only tokens with loss."""
-    weight: float = 1.0
-    """Weight r(x, y) of equation 3; may be negative (control variates)."""
-
-    @property
-    def length(self) -> int:
-        """Number of tokens that are read: all but the last target."""
-        return len(self.input_ids) + len(self.target_ids) - 1
+from restem.training.corpus import WINDOW, Corpus, InMemory, TokenExample, Window, windows
 
 
 @flax.struct.dataclass
@@ -115,8 +99,10 @@ class PackedEpoch(Sequence):
     continues with `epoch[k]`.
     """
 
-    examples: tuple[TokenExample, ...]
-    """Examples that fit, in the order of this epoch."""
+    corpus: Corpus
+    """The training set."""
+    windows: Sequence[Window]
+    """Windows in the order of this epoch."""
     row_length: int
     """Tokens per row."""
     rows_per_batch: int
@@ -131,9 +117,21 @@ class PackedEpoch(Sequence):
     """Number of examples left out because they exceed `row_length`."""
     empty: int
     """Number of examples left out because they have no target."""
+    _read: dict[int, list[TokenExample]] = dataclasses.field(default_factory=dict, repr=False)
+    """Windows in memory; a batch may need two."""
+
+    @property
+    def num_examples(self) -> int:
+        """Number of examples that fit."""
+        return self.windows[-1].start + self.windows[-1].count
+
+    @property
+    def examples(self) -> tuple[TokenExample, ...]:
+        """Examples that fit, in the order of this epoch; reads all of them."""
+        return tuple(self._take(0, self.num_examples))
 
     def __len__(self) -> int:
-        return -(-len(self.examples) // self.batch_examples)
+        return -(-self.num_examples // self.batch_examples)
 
     def __getitem__(self, index: int) -> Batch:  # type: ignore[override]  # no slices
         if not 0 <= index < len(self):
@@ -144,17 +142,35 @@ class PackedEpoch(Sequence):
         return (self[i] for i in range(len(self)))
 
     def efficiency(self) -> float:
-        """Returns the share of computed row positions that hold a token, over the whole epoch."""
-        used = sum(e.length for e in self.examples)
-        micro = sum(-(-len(self._rows(i)) // self.rows_per_batch) for i in range(len(self)))
+        """Returns the share of computed row positions that hold a token, over the first window."""
+        first = self.windows[0]
+        batches = len(self) if len(self.windows) == 1 else first.count // self.batch_examples
+        rows = [self._rows(i) for i in range(max(1, batches))]
+        used = sum(e.length for of_batch in rows for row in of_batch for e in row)
+        micro = sum(-(-len(of_batch) // self.rows_per_batch) for of_batch in rows)
         return used / max(1, micro * self.rows_per_batch * self.row_length)
 
     def _rows(self, index: int) -> list[list[TokenExample]]:
         """Returns the examples of batch `index`, row by row."""
         start = index * self.batch_examples
-        group = self.examples[start : start + self.batch_examples]
+        group = self._take(start, min(start + self.batch_examples, self.num_examples))
         bins = first_fit_decreasing([e.length for e in group], self.row_length)
         return [[group[i] for i in one] for one in bins]
+
+    def _take(self, start: int, stop: int) -> list[TokenExample]:
+        """Returns examples by position in the epoch, reading the windows that hold them."""
+        found: list[TokenExample] = []
+        starts = [window.start for window in self.windows]
+        number = bisect.bisect_right(starts, start) - 1
+        while number < len(self.windows) and starts[number] < stop:
+            window = self.windows[number]
+            if number not in self._read:
+                for other in [n for n in self._read if n != number - 1]:
+                    del self._read[other]
+                self._read[number] = window.read(self.corpus, self.row_length)
+            found += self._read[number][max(0, start - window.start) : stop - window.start]
+            number += 1
+        return found
 
     def _fill(self, rows: list[list[TokenExample]]) -> Batch:
         """Returns the arrays of a batch; see the example at the top of this file."""
@@ -167,7 +183,12 @@ class PackedEpoch(Sequence):
         for r, row in enumerate(rows):
             start = 0
             for s, example in enumerate(row, start=1):
-                ids = np.asarray([*example.input_ids, *example.target_ids], np.int32)
+                ids = np.concatenate(
+                    [
+                        np.asarray(example.input_ids, np.int32),
+                        np.asarray(example.target_ids, np.int32),
+                    ]
+                )
                 count = len(example.target_ids)
                 own = slice(start, start + example.length)
                 predicting = slice(own.stop - count, own.stop)
@@ -191,7 +212,7 @@ class PackedEpoch(Sequence):
 
 
 def pack(
-    examples: Sequence[TokenExample],
+    examples: Sequence[TokenExample] | Corpus,
     *,
     row_length: int,
     rows_per_batch: int,
@@ -200,12 +221,14 @@ def pack(
     seed: int = 0,
     epoch: int = 0,
     shuffle: bool = True,
+    window: int = WINDOW,
 ) -> PackedEpoch:
     """Packs one epoch of batches, which has every example that fits exactly once.
 
     A step is defined by its *examples*, as in published settings (64 to 128 sequences per step):
-    examples are shuffled by (seed, epoch), every `batch_examples` of them make a step, and they are
-    packed first-fit-decreasing into as many micro-batches of `rows_per_batch` rows as they need.
+    examples are shuffled by (seed, epoch), as `training.corpus` describes, every `batch_examples`
+    of them make a step, and they are packed first-fit-decreasing into as many micro-batches of
+    `rows_per_batch` rows as they need.
     Gradients are accumulated over micro-batches, so packing changes only the speed.
 
     Args:
@@ -218,6 +241,7 @@ def pack(
       seed: seed of the order, with `epoch`.
       epoch: number of the epoch, from 0.
       shuffle: False keeps the given order.
+      window: examples that are shuffled together and in memory at a time.
 
     Raises:
       UserError: an example has no input or a weight that is not finite, or no example fits.
@@ -227,30 +251,28 @@ def pack(
             f"row_length={row_length}, rows_per_batch={rows_per_batch} and "
             f"batch_examples={batch_examples} must be positive"
         )
-    for i, example in enumerate(examples):
-        if not len(example.input_ids):
-            raise UserError(f"training example {i} has no input tokens; give it a question")
-        if not np.isfinite(example.weight):
-            raise UserError(f"training example {i} has weight {example.weight}; drop it or fix it")
-    targeted = [e for e in examples if len(e.target_ids)]
-    kept = [e for e in targeted if e.length <= row_length]
-    if not kept:
+    corpus = as_corpus(examples)
+    sizes = corpus.sizes(row_length)
+    if not sizes.usable:
         raise UserError(
-            f"none of the {len(examples)} training examples has targets and fits in "
+            f"none of the {sizes.total} training examples has targets and fits in "
             f"row_length={row_length} tokens; raise it or look at the data set"
         )
-    sizes = np.asarray([e.length for e in kept])
-    num_micro = -(-_rows_bound(sizes, batch_examples, row_length) // rows_per_batch)
-    if shuffle:
-        order = np.random.default_rng([seed, epoch]).permutation(len(kept))
-        kept = [kept[i] for i in order]
+    largest = sizes.largest(batch_examples)
+    num_micro = -(-_rows_bound(largest, batch_examples, row_length) // rows_per_batch)
     return PackedEpoch(
-        examples=tuple(kept),
+        corpus=corpus,
+        windows=windows(sizes.counts, seed=seed, epoch=epoch, shuffle=shuffle, most=window),
         row_length=row_length,
         rows_per_batch=rows_per_batch,
         batch_examples=batch_examples,
         prefix_length=prefix_length,
         num_micro=num_micro,
-        too_long=len(targeted) - len(kept),
-        empty=len(examples) - len(targeted),
+        too_long=sizes.too_long,
+        empty=sizes.empty,
     )
+
+
+def as_corpus(examples: Sequence[TokenExample] | Corpus) -> Corpus:
+    """Returns the examples as a corpus."""
+    return InMemory(examples) if isinstance(examples, Sequence) else examples

@@ -34,8 +34,9 @@ from restem.errors import UserError
 from restem.models import ModelConfig, kv_cache, lora
 from restem.models.lora import Lora
 from restem.training import losses, packing
+from restem.training.corpus import Corpus, TokenExample
 from restem.training.memory import query_block
-from restem.training.packing import Batch, PackedEpoch, TokenExample
+from restem.training.packing import Batch, PackedEpoch
 from restem.training.row_splits import split_rules
 from restem.training.shape import Shape
 from restem.training.state import DivergenceError, TrainState, Update
@@ -129,7 +130,9 @@ class Trainer:
             self._prefix_rules = split_rules(mesh, shards)
         self._parts = (row_parts, length_parts)
 
-    def pack(self, examples: Sequence[TokenExample], *, seed: int, epoch: int) -> PackedEpoch:
+    def pack(
+        self, examples: Sequence[TokenExample] | Corpus, *, seed: int, epoch: int
+    ) -> PackedEpoch:
         """Packs one epoch in this trainer's shapes; see `packing.pack`."""
         return packing.pack(
             examples,
@@ -225,7 +228,7 @@ class Trainer:
     def fit(
         self,
         state: TrainState,
-        examples: Sequence[TokenExample],
+        examples: Sequence[TokenExample] | Corpus,
         *,
         epochs: int,
         seed: int,

@@ -6,7 +6,8 @@ milliseconds.
 
 The subpackages, lowest first, are `pool` (transport, worker processes), `sandbox` (isolation),
 `answers` and `programs`. Above them are `graders` (one function per kind of grader), `grading` (the
-worker that runs them), `verifier`, and this public interface.
+worker that runs them), `verifier`, `cluster` (verifiers on other machines), `shared` (those of this
+process), and this public interface.
 """
 
 from __future__ import annotations
@@ -21,11 +22,15 @@ if TYPE_CHECKING:
     from restem.records import Sample, Verdict
     from restem.verify.answers.equivalence import is_equivalent
     from restem.verify.answers.extract import extract as extract_answer
+    from restem.verify.cluster import Cluster, ClusterVerifier
     from restem.verify.pool.pool import WorkersLostError
     from restem.verify.programs.program_pool import run_programs
-    from restem.verify.verifier import Verifier, close_shared, shared_counts, shared_verifier
+    from restem.verify.shared import close_shared, shared_counts, shared_verifier
+    from restem.verify.verifier import Verifier
 
 __all__ = [
+    "Cluster",
+    "ClusterVerifier",
     "Verifier",
     "WorkersLostError",
     "close_shared",
@@ -39,14 +44,16 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Cluster": ("cluster", "Cluster"),
+    "ClusterVerifier": ("cluster", "ClusterVerifier"),
     "Verifier": ("verifier", "Verifier"),
     "WorkersLostError": ("pool.pool", "WorkersLostError"),
-    "close_shared": ("verifier", "close_shared"),
+    "close_shared": ("shared", "close_shared"),
     "extract_answer": ("answers.extract", "extract"),
     "is_equivalent": ("answers.equivalence", "is_equivalent"),
     "run_programs": ("programs.program_pool", "run_programs"),
-    "shared_counts": ("verifier", "shared_counts"),
-    "shared_verifier": ("verifier", "shared_verifier"),
+    "shared_counts": ("shared", "shared_counts"),
+    "shared_verifier": ("shared", "shared_verifier"),
 }
 
 

@@ -206,33 +206,3 @@ class _Watch:
                     ", ".join(f"{count} {method}" for method, count in self._failed.items()),
                     verdict.detail,
                 )
-
-
-_shared: dict[str, Verifier] = {}
-_sharing = threading.Lock()
-
-
-def shared_verifier(grader: Mapping[str, Any], allow_weak_sandbox: bool = False) -> Verifier:
-    """Returns this process's verifier of a grader, which is kept since workers start slowly."""
-    key = repr((sorted(grader.items()), allow_weak_sandbox))
-    with _sharing:
-        if key not in _shared:
-            verifier = Verifier(grader=grader, allow_weak_sandbox=allow_weak_sandbox)
-            if verifier.layers:
-                for line in layers.describe(verifier.layers):
-                    logging.info("sandbox: %s", line)
-            _shared[key] = verifier
-        return _shared[key]
-
-
-def shared_counts() -> collections.Counter[str]:
-    """Returns the sum of `Verifier.counts` over this process's shared verifiers."""
-    with _sharing:
-        return sum((collections.Counter(v.counts) for v in _shared.values()), collections.Counter())
-
-
-def close_shared() -> None:
-    """Ends the workers of all shared verifiers, at the end of a process."""
-    with _sharing:
-        while _shared:
-            _shared.popitem()[1].close()

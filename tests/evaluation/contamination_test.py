@@ -1,5 +1,7 @@
 """The contamination check on problems made for it."""
 
+from unittest import mock
+
 from absl.testing import absltest, parameterized
 
 from restem.errors import UserError
@@ -81,6 +83,19 @@ class ContaminationTest(parameterized.TestCase):
     def test_sets_of_one_problem_keep_all_their_words(self):
         same = [problem("a", "What is 3 + 4?")]
         self.assertEqual(contamination.check(same, same).num_equal, 1)
+
+    def test_training_problems_pass_by_in_blocks(self):
+        train = [problem(f"a{i}", f"{words(10 * i, 15)} and {i}") for i in range(20)]
+        test = [problem(f"x{i}", f"so {words(10 * i, 14)}") for i in range(0, 20, 3)]
+        test += [problem("same", f"{words(50, 15)} and 5"), problem("none", words(900, 20))]
+        whole = contamination.check(train, test)
+        self.assertEqual(whole.num_overlapping, 8)
+        self.assertEqual(whole.num_equal, 1)
+        with mock.patch.object(contamination, "PROBLEMS_PER_GROUP", 3):
+            self.assertEqual(contamination.check(train, test), whole)
+        tasks = contamination.of_tasks(train, {"a": test, "b": test[:2], "c": []}, pairs=3)["tasks"]
+        self.assertLen(tasks["a"]["overlapping"], 3)
+        self.assertEqual([tasks[t]["num_test"] for t in "abc"], [9, 2, 0])
 
     def test_empty_sets(self):
         report = contamination.check([], [problem("x", "one")])

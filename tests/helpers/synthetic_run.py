@@ -16,13 +16,14 @@ import numpy as np
 from etils import epath
 
 from restem import records
-from restem.evaluation import results
+from restem.evaluation import results, scores
 from restem.records import Problem, Sample, TaskCard, Verdict
 from restem.rollout.rollout import Costs, Rollout
 from restem.run import identity, layout, summary
 from restem.runtime import storage
 from restem.steps import history
 from restem.steps import select as selecting
+from restem.steps.generate import count
 from restem.steps.generate import report as generation_report
 from restem.steps.settings import GenerateSettings, SelectSettings
 from restem.tasks import bbh
@@ -107,9 +108,9 @@ def evaluate(directory, name, task, problems, skill, base, n, seed) -> dict:
         directory.evaluation(name).parent / name,
         card=TaskCard(task),
         problems=problems,
-        greedy=greedy,
-        sampled=sampled,
-        base=base,
+        greedy=[records.samples_to_table(greedy)],
+        sampled=[records.samples_to_table(sampled)],
+        of_base={p: a.success for p, a in scores.attempts(base).items()},
         policy=f"skill {skill:.2f}",
         timing={"seconds": seconds, "tokens": 410.0 * seconds},
     )
@@ -230,7 +231,7 @@ def _iterate(directory, i, train, drawn, num_samples, skills, seed, stop) -> boo
     costs = Costs(seconds=seconds, seconds_sampling=seconds - 2.5, tokens=tokens)
     rollout = Rollout(POLICY, TaskCard("arithmetic"), verifier=None, key=0, costs=costs)
     settings = GenerateSettings(num_samples=num_samples)
-    report = generation_report(rollout, drawn, len(train), settings)
+    report = generation_report(rollout, count(drawn), len(train), settings)
     storage.write_json(directory.generation, report)
     chosen = selecting.select(
         problems=train,
@@ -239,7 +240,11 @@ def _iterate(directory, i, train, drawn, num_samples, skills, seed, stop) -> boo
         seed=seed,
         settings=SelectSettings(cap=4, distinct="text"),
     )
-    storage.write_table(directory.dataset, records.examples_to_table(chosen.examples))
+    for shard, part in enumerate((drawn[:half], drawn[half:])):
+        ids = {(s.problem_id, s.sample_index) for s in part}
+        examples = [e for e in chosen.examples if (e.problem_id, e.sample_index) in ids]
+        path = layout.shard_path(directory.dataset, shard, 2)
+        storage.write_table(path, records.examples_to_table(examples))
     storage.write_json(directory.selection, chosen.report)
     if stop == "selection":
         return True

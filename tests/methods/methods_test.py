@@ -18,7 +18,7 @@ from restem import em, models, records
 from restem.checkpoints import orbax
 from restem.cli.gin_files import parse_gin
 from restem.records import Problem, TaskCard
-from restem.run import reader, run, summary
+from restem.run import reader, run, shards, summary
 from restem.runtime import storage
 from restem.steps import select
 from restem.steps.distinct import equation_set
@@ -127,8 +127,7 @@ class MethodsTest(parameterized.TestCase):
         return found
 
     def examples(self, this, i=1):
-        table = storage.read_table(this.directory(i).dataset)
-        return records.examples_from_table(table)
+        return list(shards.StoredExamples(this.directory(i)))
 
     def samples(self, this, i=1):
         return {(s.problem_id, s.sample_index): s for s in reader.read_samples(this.directory(i))}

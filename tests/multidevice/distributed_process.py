@@ -87,6 +87,17 @@ def late(folder):
     return {"error": None}
 
 
+def patient(folder):
+    """The time limit is shorter than the work, but the hosts that work make progress."""
+    told = distributed.run_on_primary("long work", lambda: time.sleep(7) or 7, timeout_s=4)
+    if jax.process_index() == 1:
+        for _ in range(7):
+            time.sleep(1)
+            distributed.progressed()
+    distributed.barrier("a long share", timeout_s=4)
+    return {"told": told}
+
+
 def killed(folder):
     """Process 1 dies between two barriers."""
     distributed.barrier("first", timeout_s=60)

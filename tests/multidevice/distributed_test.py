@@ -90,6 +90,11 @@ class ManyProcessesTest(absltest.TestCase):
         )
         self.assertEqual(first["exit_code"], EXIT_LATE_HOST)
 
+    def test_a_host_that_works_is_waited_for(self):
+        codes, (first, second), output = self.run_case("patient")
+        self.assertEqual(codes, [0, 0], output[-3000:])
+        self.assertEqual((first["told"], second["told"]), (7, 7))
+
     def test_a_killed_host_ends_the_others_with_a_clear_error(self):
         codes, (first, second), output = self.run_case("killed")
         self.assertEqual(codes[1], -signal.SIGKILL)

@@ -1,5 +1,6 @@
 """The figures of the report: their numbers against the files that they come from."""
 
+import collections
 import dataclasses
 import json
 import pathlib
@@ -14,6 +15,7 @@ from restem.evaluation import groups
 from restem.report import paper_figures, plotting, sample_figures, transfer_figures
 from restem.report.marks import policy
 from restem.report.report import distinguish
+from restem.run import reader
 from restem.run.reader import read_run
 from tests.helpers import synthetic_run
 
@@ -63,22 +65,22 @@ class FigureDataTest(parameterized.TestCase):
             self.assertEqual(kept, [self.run_.iterations[n].selection["kept"]])
 
     def test_outcomes_of_rows_agree_with_the_selection(self):
-        for n, table in self.samples.items():
+        for n, stats in self.samples.items():
             buckets = self.run_.iterations[n].selection["buckets"]
-            outcome = table.outcome.tolist()
-            self.assertEqual(outcome.count("kept"), buckets["kept"])
-            self.assertEqual(outcome.count("truncated"), buckets["truncated"])
-            self.assertEqual(outcome.count("no answer"), buckets["unformatted"])
-            self.assertEqual(outcome.count("incorrect"), buckets["rejected"])
-            self.assertEqual(outcome.count("not kept"), buckets["duplicate"] + buckets["over_cap"])
+            outcomes = stats.outcomes
+            self.assertEqual(outcomes["kept"], buckets["kept"])
+            self.assertEqual(outcomes["truncated"], buckets["truncated"])
+            self.assertEqual(outcomes["no answer"], buckets["unformatted"])
+            self.assertEqual(outcomes["incorrect"], buckets["rejected"])
+            self.assertEqual(outcomes["not kept"], buckets["duplicate"] + buckets["over_cap"])
 
     def test_solved_problems(self):
         chart = sample_figures.solved_problems(self.run_, self.samples, "")
         ever = set()
-        for (n, problems, solved, so_far, *buckets), table in zip(
-            chart.rows, self.samples.values(), strict=True
-        ):
-            right = set(table.problem_id[table.reward > 0])
+        self.assertLen(chart.rows, 3)
+        for n, problems, solved, so_far, *buckets in chart.rows:
+            drawn = reader.read_samples(self.run_.iterations[n].files)
+            right = {s.problem_id for s in drawn if s.reward > 0}
             ever |= right
             self.assertEqual((problems, solved, so_far), (24, len(right), len(ever)))
             self.assertEqual(solved, self.run_.iterations[n].selection["problems_solved"])
@@ -94,15 +96,31 @@ class FigureDataTest(parameterized.TestCase):
                 self.assertEqual(sum(row[2] for row in chart.rows if row[0] == n), 24 * 6)
 
     def test_graded_rewards_are_binned(self):
-        table = dataclasses.replace(
-            self.samples[1], reward=np.linspace(0, 2, 24 * 6).astype(np.float32)
-        )
+        values = np.linspace(0, 2, 24 * 6).astype(np.float32).tolist()
+        stats = dataclasses.replace(self.samples[1], rewards=collections.Counter(values))
         with plotting.style():
-            chart = sample_figures.rewards(self.run_, {1: table}, "")
+            chart = sample_figures.rewards(self.run_, {1: stats}, "")
             self.assertIn("<svg", plotting.svg(chart.draw(False)))
         self.assertLen(chart.rows, 10)
         self.assertEqual(sum(row[2] for row in chart.rows), 24 * 6)
         self.assertEqual(chart.rows[-1][1], "1.8 to 2")
+
+    def test_lengths_are_those_of_all_samples(self):
+        rows = sample_figures.lengths(self.run_, self.samples, "").rows
+        for n in (1, 2, 3):
+            drawn = reader.read_samples(self.run_.iterations[n].files)
+            tokens = [len(s.token_ids) for s in drawn if s.correct and s.finish_reason != "length"]
+            (row,) = [row for row in rows if row[:2] == (n, "correct")]
+            quantiles = np.quantile(tokens, [0.1, 0.5, 0.9]).astype(int).tolist()
+            self.assertEqual(row[2:], (len(tokens), round(np.mean(tokens), 1), *quantiles))
+
+    def test_quantiles_of_counts(self):
+        rng = np.random.default_rng(0)
+        for size in (1, 2, 3, 50, 999):
+            values = rng.integers(0, 40, size)
+            counts = np.bincount(values)
+            for q in (0.0, 0.1, 0.37, 0.5, 0.9, 1.0):
+                self.assertEqual(sample_figures.quantile(counts, q), np.quantile(values, q))
 
     def test_one_run_leaves_out_the_comparisons(self):
         missing = [c.mirrors for c in charts_of("restem") if isinstance(c, plotting.Missing)]

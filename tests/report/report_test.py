@@ -213,7 +213,7 @@ class AnyStateTest(parameterized.TestCase):
         self.assertIsNone(head.after)
         self.assertIn("no trained policy is evaluated yet", head.sentence)
         self.assertIn("in progress", head.notes[0])
-        samples = {1: run.iterations[1].samples()}
+        samples = {1: run.iterations[1].samples(most_shown=50)}
         charts = list(run_figures.charts(run, samples))
         drawn = {c.key for c in charts if isinstance(c, plotting.Chart)}
         self.assertEqual("where_samples_went" in drawn, step != "samples")

@@ -100,14 +100,13 @@ class TokensTest(parameterized.TestCase):
         self.assertEqual(added, {vocabulary.turn_end_id})
         self.assertEqual(prompts.closing_id(TaskCard("t"), vocabulary), min(vocabulary.eos_ids))
 
-    def test_long_questions_are_set_aside(self):
+    def test_long_questions_are_beyond_the_limit(self):
         problems = [Problem(str(i), "train", q) for i, q in enumerate(QUERIES)]
         vocabulary = chat_templates.vocabulary("chatml")
         sizes = list(map(len, prompts.encode(CARD, QUERIES, vocabulary).questions))
         self.assertLess(sizes[0], sizes[2])
-        kept, aside = prompts.set_aside(CARD, problems, vocabulary, sizes[0])
-        self.assertEqual([p.problem_id for p in aside], ["2"])
-        self.assertLen(kept, 2)
+        within = prompts.are_within(CARD, problems, vocabulary, sizes[0])
+        self.assertEqual(within, [True, True, False])
 
 
 if __name__ == "__main__":

@@ -103,15 +103,13 @@ class PrefixTest(parameterized.TestCase):
         self.assertEqual(vocabulary.decode(question), "a")
 
 
-class SetAsideTest(absltest.TestCase):
+class LengthLimitTest(absltest.TestCase):
     def test_questions_beyond_the_limit(self):
         # One token per byte.
         problems = [Problem(str(n), "train", "x" * n) for n in (3, 9, 10, 11, 4)]
         card = TaskCard(task="letters", prefix="", grader={})
-        kept, aside = prompts.set_aside(card, problems, tiny.vocabulary(), 10)
-        self.assertEqual([p.problem_id for p in kept], ["3", "9", "10", "4"])
-        self.assertEqual([p.problem_id for p in aside], ["11"])
-        self.assertEqual(prompts.set_aside(card, problems, tiny.vocabulary(), None), (problems, []))
+        within = prompts.are_within(card, problems, tiny.vocabulary(), 10)
+        self.assertEqual(within, [True, True, True, False, True])
 
 
 class TargetsTest(parameterized.TestCase):

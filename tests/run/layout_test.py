@@ -1,6 +1,6 @@
 """Where the files of a run are, and which policy an iteration ended with."""
 
-from absl.testing import absltest
+from absl.testing import absltest, parameterized
 from etils import epath
 
 from restem import records
@@ -46,6 +46,32 @@ class WorkdirTest(absltest.TestCase):
         directory.discard_training()
         self.assertFalse(directory.training.exists() or directory.best.exists())
         self.assertTrue(directory.checkpoint.exists())
+
+
+class ShardsTest(parameterized.TestCase):
+    @parameterized.parameters((0, 4), (1, 4), (4, 4), (5, 4), (23, 4), (24, 4), (7, 1))
+    def test_every_problem_is_in_one_shard(self, problems, per_shard):
+        shards = layout.Shards(problems, per_shard)
+        parts = [shards.positions(i) for i in range(len(shards))]
+        self.assertEqual([i for part in parts for i in part], list(range(problems)))
+        sizes = {len(part) for part in parts}
+        self.assertLessEqual(max(sizes), per_shard)
+        self.assertLessEqual(max(sizes) - min(sizes), 1)
+
+    def test_missing_shards_and_the_order_of_many(self):
+        folder = epath.Path(self.create_tempdir().full_path)
+        shards = layout.Shards(100_002, 1)
+        self.assertEmpty(layout.shard_paths(folder / "none"))
+        for i in (99_999, 7, 100_000):
+            shards.path(folder, i).touch()
+        (folder / ".00008-of-100002.parquet.tmp").touch()
+        self.assertEqual(
+            [path.name[:6].rstrip("-") for path in layout.shard_paths(folder)],
+            ["00007", "99999", "100000"],
+        )
+        missing = shards.missing(folder)
+        self.assertLen(missing, 100_002 - 3)
+        self.assertContainsSubset([0, 8, 100_001], missing)
 
 
 if __name__ == "__main__":

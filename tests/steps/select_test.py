@@ -1,12 +1,21 @@
 """Every sample has exactly one fate, and the account of them is whole."""
 
 import dataclasses
+import itertools
+import random
 
+import numpy as np
 from absl.testing import absltest, parameterized
+from etils import epath
 
+from restem import records
+from restem.methods import ControlVariate
 from restem.records import Problem, Sample, Verdict
-from restem.steps.select import select
+from restem.run import layout
+from restem.runtime import storage
+from restem.steps.select import Pool, Selector, select, select_shards
 from restem.steps.settings import SelectSettings
+from restem.steps.strategies import Everything, ExponentialWeight
 
 
 def _sample(problem, index, reward, text=None, answer="1", finish="eos", logprob=-1.0):
@@ -137,6 +146,73 @@ class SelectTest(parameterized.TestCase):
         raw = dataclasses.replace(_sample("a", 0, 1.0), reward=None)
         with self.assertRaisesRegex(ValueError, "no reward"):
             select(problems=PROBLEMS, samples=[raw], iteration=1, seed=0)
+
+
+class ShardsTest(parameterized.TestCase):
+    """Selection from shards equals selection from all samples at once."""
+
+    def setUp(self):
+        super().setUp()
+        self.folder = epath.Path(self.create_tempdir().full_path)
+        rng = random.Random(0)
+        self.problems = [Problem(f"p{i}", "train", f"{i}?", answer="1") for i in range(10)]
+        self.samples = [
+            _sample(p.problem_id, i, float(rng.random() < 0.5), text=rng.choice("abcdefgh"),
+                    finish=rng.choice(("eos", "eos", "length")))
+            for p in self.problems
+            for i in range(6)
+        ]  # fmt: skip
+        # Each problem's last sample is the state of a chain, for the control variate.
+        chain = lambda s: dataclasses.replace(s, source="chain") if s.sample_index == 5 else s
+        self.samples = [chain(s) for s in self.samples]
+
+    def pools(self, cuts):
+        parts = [self.problems[a:b] for a, b in itertools.pairwise((0, *cuts, 10))]
+        ids = [{p.problem_id for p in part} for part in parts]
+        return [
+            Pool(part, [s for s in self.samples if s.problem_id in names])
+            for part, names in zip(parts, ids, strict=True)
+        ]
+
+    def select_shards(self, pools, settings, read=None):
+        paths = [layout.shard_path(self.folder, i, len(pools)) for i in range(len(pools))]
+        selector = Selector(iteration=2, seed=4, settings=settings)
+        report = select_shards(selector, paths, read or pools.__getitem__)
+        tables = [storage.read_table(path) for path in paths]
+        return report, [e for table in tables for e in records.examples_from_table(table)]
+
+    @parameterized.named_parameters(
+        ("cap", SelectSettings(cap=2)),
+        ("no_cap", SelectSettings(cap=None, distinct="none")),
+        ("total", SelectSettings(max_examples=9)),
+        ("total_not_reached", SelectSettings(max_examples=500)),
+        ("exponential", SelectSettings(keep=Everything(), weight=ExponentialWeight(beta=0.3))),
+        ("control_variate", SelectSettings(
+            keep=Everything(), distinct="none", cap=None, weight=ControlVariate())),
+        ("control_variate_total", SelectSettings(
+            keep=Everything(), distinct="none", cap=None, weight=ControlVariate(),
+            max_examples=11)),
+    )  # fmt: skip
+    def test_shards_change_nothing(self, settings):
+        whole = select(
+            problems=self.problems, samples=self.samples, iteration=2, seed=4, settings=settings
+        )
+        self.assertNotEmpty(whole.examples)
+        for cuts in ((), (3,), (1, 4, 4, 9)):
+            report, examples = self.select_shards(self.pools(cuts), settings)
+            self.assertEqual(report, whole.report)
+            rounded = [dataclasses.replace(e, weight=np.float32(e.weight)) for e in whole.examples]
+            self.assertEqual(examples, rounded)
+            self.folder.rmtree()
+
+    def test_a_killed_selection_continues_with_the_missing_shards(self):
+        pools = self.pools((3, 7))
+        before = self.select_shards(pools, SelectSettings(cap=2))
+        layout.shard_path(self.folder, 1, 3).unlink()
+        reads = []
+        read = lambda i: reads.append(i) or pools[i]
+        self.assertEqual(self.select_shards(pools, SelectSettings(cap=2), read), before)
+        self.assertEqual(reads, [1])
 
 
 if __name__ == "__main__":

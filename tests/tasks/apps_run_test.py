@@ -12,7 +12,7 @@ from restem import em, records
 from restem.cli.gin_files import parse_gin
 from restem.data import registry
 from restem.records import Problem, TaskCard
-from restem.run import reader, run, summary
+from restem.run import reader, run, shards, summary
 from restem.runtime import storage
 from restem.steps.settings import Settings
 from restem.tasks.apps import HOLD_OUT
@@ -117,7 +117,7 @@ class AppsRunTest(absltest.TestCase):
             self.assertEqual(generation["sandbox"], layers.in_force())
             self.assertEmpty(layers.missing(layers.layers()))
         with self.subTest("human solutions are what is kept"):
-            examples = records.examples_from_table(storage.read_table(directory.dataset))
+            examples = list(shards.StoredExamples(directory))
             self.assertEqual([e.targets for e in examples], [SOLUTION] * 6)
         with self.subTest("the trained policy writes programs that pass"):
             report = storage.read_json(directory.improvement)

@@ -9,7 +9,8 @@ VERIFY = pathlib.Path(__file__).parents[2] / "restem" / "verify"
 
 ORDER = (
     ("pool",), ("sandbox",), ("answers",), ("programs",), ("math_answer", "math_equivalence"),
-    ("rewards",), ("graders",), ("grading",), ("verifier",), ("__init__",),
+    ("rewards",), ("graders",), ("grading",), ("verifier",), ("cluster",), ("shared",),
+    ("__init__",),
 )  # fmt: skip
 """Rooms and modules, lowest first."""
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}

@@ -1,0 +1,128 @@
+"""Every method of `gin/methods` selects examples and trains an adapter on them."""
+
+import os
+import pathlib
+import shutil
+import tempfile
+
+import gin
+import jax
+import numpy as np
+from absl.testing import absltest, parameterized
+
+import restem
+from restem import checkpoints, em, records
+from restem.checkpoints import orbax
+from restem.cli.gin_files import parse_gin
+from restem.models import lora
+from restem.records import Problem, Sample, TaskCard, Verdict
+from restem.run import layout, reader, run
+from restem.runtime import storage
+from restem.steps.settings import Settings
+from tests.helpers import run_files, tiny
+
+METHODS = sorted(
+    path.stem for path in (pathlib.Path(restem.__file__).parents[1] / "gin/methods").glob("*.gin")
+)
+PROBLEMS = 4
+SETTINGS = (
+    "Run.task = 'letters'",
+    "Run.validation_problems = 0",
+    "em.problems_per_iteration = None",
+    "improve.adapter = @Lora()",
+    "Lora.rank = 2",
+    "improve.epochs = 1",
+    "improve.row_length = 64",
+    "improve.rows_per_batch = 2",
+    "many_shot.num_shots = 2",
+    "TEACHER = 'orbax:/nowhere'",
+)
+
+
+def setUpModule():
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    jax.config.update("jax_disable_most_optimizations", True)
+    jax.config.update("jax_compilation_cache_dir", absltest.TEST_TMPDIR.value + "/compiled")
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def tearDownModule():
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_compilation_cache_dir", None)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    gin.clear_config()
+
+
+def samples(source="policy"):
+    """Three samples per problem, two of them right, and the state of a chain."""
+    vocabulary = tiny.vocabulary()
+    made = []
+    for p in range(PROBLEMS):
+        for i, (text, reward) in enumerate(((f"go{p}", 1.0), (f"up{p}", 1.0), ("no", 0.0))):
+            verdict = Verdict(reward, "string", text, text)
+            ids = (*vocabulary.encode(text), 0)
+            made.append(Sample(f"p{p}", i, text, ids, -3.0, "eos", reward, verdict, source=source))
+        state = made[-3]
+        made.append(
+            Sample(f"p{p}", 3, state.text, state.token_ids, -3.0, "eos", 1.0, state.verdict,
+                   source="chain")
+        )  # fmt: skip
+    return made
+
+
+class LoraTest(parameterized.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        folder = pathlib.Path(tempfile.mkdtemp())
+        cls.addClassCleanup(shutil.rmtree, folder)
+        cls.base = tiny.save_policy(folder / "base")
+
+    @parameterized.parameters(METHODS)
+    def test_trains_an_adapter(self, method):
+        gin.clear_config()
+        parse_gin([f"methods/{method}.gin"], [f"Run.base = '{self.base}'", *SETTINGS])
+        settings = Settings.from_gin()
+        this = run.Run(self.create_tempdir().full_path, settings.run)
+        problems = [Problem(f"p{i}", "train", f"train {i}:", "1") for i in range(PROBLEMS)]
+        run_files.write_problems(this.files, TaskCard("letters", max_new_tokens=8), problems)
+        storage.write_json(this.files.identity, {"base": self.base})
+        iterations = (1, 2) if settings.loop.start_from == "last" else (1,)
+        before = None
+        for i in iterations:
+            if em.generated_at(i, settings) == i:
+                path = layout.shard_path(this.directory(i).samples, 0, 1)
+                storage.write_table(path, records.samples_to_table(samples()))
+            em.select_examples(run=this, settings=settings, iteration=i)
+            em.improve_policy(run=this, settings=settings, iteration=i)
+            reference = reader.policy_reference(this.files, i)
+            if method == "reinforced_icl":  # the prompt is what it changes
+                self.assertEqual(reference, self.base)
+                self.assertTrue(this.directory(i).prefix.exists())
+                return
+            policy = checkpoints.load(reference)
+            self.assertEqual(policy.adapter.base, self.base)
+            _, adapter = lora.detach(policy.params)
+            adapter = jax.tree.map(np.asarray, adapter)
+            self.assertTrue(any(np.any(leaf) for leaf in jax.tree.leaves(adapter)))
+            if before is not None:
+                changed = jax.tree.map(lambda a, b: bool(np.any(a != b)), adapter, before)
+                self.assertTrue(any(jax.tree.leaves(changed)))
+            before = adapter
+            size = sum(f.stat().length for f in _files(this.directory(i).checkpoint))
+            self.assertLess(size, sum(f.stat().length for f in _files(_folder(self.base))))
+
+    def test_every_method_is_here(self):
+        self.assertContainsSubset({"restem", "rest", "trice", "star", "sft"}, METHODS)
+
+
+def _folder(reference):
+    return orbax.epath.Path(reference.removeprefix("orbax:"))
+
+
+def _files(folder):
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+if __name__ == "__main__":
+    absltest.main()
