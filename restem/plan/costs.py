@@ -257,13 +257,13 @@ def hbm_bytes(
       activations: bytes that each micro-batch saves for its backward pass.
       compute_ratio: bytes of a weight in the activations' dtype over its bytes as stored.
     """
+    if program == "insert":
+        return 2 * kinds["cache"]
     weights = kinds.get("frozen", kinds["parameters"])
     gathered = weights * compute_ratio * fsdp
     one_pass = weights + (2 * gathered if fsdp > 1 or compute_ratio != 1 else 0)
     if program in ("prefill", "prefix"):
         return one_pass + kinds.get("prefix", 0)
-    if program == "insert":
-        return 2 * kinds["cache"]
     if program == "decode":
         return rounds * (one_pass + kinds.get("prefix", 0) + kinds.get("cache", 0))
     # Forward, recomputation for the backward pass, and backward; gradients accumulate in place.

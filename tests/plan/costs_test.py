@@ -135,6 +135,9 @@ class CostsTest(parameterized.TestCase):
         self.assertEqual(costs.hbm_bytes("decode", kinds, fsdp=1, rounds=8), 8 * 111)
         self.assertEqual(costs.hbm_bytes("decode", kinds, fsdp=4, rounds=1), 911)
 
+    def test_an_insertion_reads_and_writes_the_questions(self):
+        self.assertEqual(costs.hbm_bytes("insert", {"cache": 10}, fsdp=1, rounds=8), 20)
+
     def test_frozen_weights_have_no_gradient(self):
         full = {"parameters": 400, "optimizer": 800, "trained": 100}
         adapter = {"parameters": 4, "optimizer": 8, "trained": 1, "frozen": 200}
