@@ -72,12 +72,14 @@ class Programs:
         if program is None or not program.done():
             # What the device is still doing is not time spent compiling.
             jax.block_until_ready(leaves)
+        if program is None or not program.done():
             start = time.perf_counter()
             if program is None:
                 program = self._compile(signature, function, args, donate, static)
-            done = sum(future.done() for future in self._asked)
             name = function.__name__.strip("_").replace("_", " ")
-            self.on_wait(f"compiling program {done + 1} of {len(self._asked)}: {name}")
+            total = max(1, len(self._asked))  # none of them where an earlier call asked for it
+            current = min(total, 1 + sum(future.done() for future in self._asked))
+            self.on_wait(f"compiling program {current} of {total}: {name}")
             concurrent.futures.wait((program,))
             self._stats.compile_seconds += time.perf_counter() - start
         if program.exception() is not None:
