@@ -33,6 +33,8 @@ REMOVED = -1e30
 _GROUP = 128
 # Top-p without top-k ranks this many candidates first, which nearly always have enough mass.
 _CANDIDATES = 64
+# Tokens that top-k ranks: the paper's k, doubled until it is enough.
+_RANKED = 40
 
 
 @runtime_checkable
@@ -119,13 +121,13 @@ class Drawing:
     """[] int32, number of most likely tokens to draw from; 0 is off."""
     top_p: Any
     """[] float32, probability mass of the most likely tokens to draw from; 1.0 is off."""
-    candidates: int = flax.struct.field(pytree_node=False, default=_CANDIDATES)
+    candidates: int = flax.struct.field(pytree_node=False, default=_RANKED)
     """Number of most likely tokens that are ranked, at least `top_k`."""
 
     @classmethod
     def of(cls, sampling: Sampling) -> Drawing:
         """Returns the arguments that draw as `sampling` does."""
-        candidates = _CANDIDATES
+        candidates = _RANKED
         while candidates < sampling.top_k:
             candidates *= 2
         return cls(
@@ -233,7 +235,7 @@ def draw(
     tokens = jax.lax.switch(
         branch,
         (
-            lambda: jnp.argmax(logits, axis=-1).astype(jnp.int32),
+            lambda: most_likely(logits, 1)[1][:, 0].astype(jnp.int32),  # faster than an argmax
             lambda: _draw_top_k(drawing, temperature, logits, uniforms()),
             lambda: _draw_top_p(drawing, temperature, logits, uniforms(), active),
             lambda: _draw_grouped(logits / temperature, uniforms()),
