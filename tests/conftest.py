@@ -47,19 +47,29 @@ def pytest_configure(config):
         flags.FLAGS.mark_as_parsed()
 
 
-# First of all hooks: that of pytest-xdist reads the marks.
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Assigns each file to one process of pytest-xdist, so that its set-up runs once."""
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
+    """Puts the longest groups first."""
     rank = {group: i for i, group in enumerate(_LONGEST)}
-    items.sort(key=lambda item: rank.get(_group(item), len(rank)))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    items.sort(key=lambda item: rank.get(_group(item.nodeid), len(rank)))
 
 
-def _group(item) -> str:
-    """Returns the name of the tests that run in one process with `item`."""
-    file = item.nodeid.split("::")[0]
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Gives each group to one process of pytest-xdist, so that the set-up of a file runs once.
+
+    The marks `xdist_group` would say the same, but pytest-xdist 3.8 appends them to node ids, which
+    pytest 9.2 computes itself: they have no effect, and each test is a group of its own.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _group(nodeid)
+
+    return Groups(config, log)
+
+
+def _group(nodeid: str) -> str:
+    """Returns the name of the tests that run in one process with a test."""
+    file = nodeid.split("::")[0]
     return "jails" if file.startswith(_JAILS) else file
