@@ -184,7 +184,7 @@ def pack(card, examples) -> int:
         """One letter per token, as `shard_table` writes; tokenisers have their own benchmarks."""
 
         start_ids: tuple[int, ...] = ()
-        eos_ids = frozenset({1})
+        eos_ids = frozenset({0})
 
         def encode(self, text):
             return [ord(letter) for letter in text]

@@ -104,6 +104,8 @@ def read(
             taken = columns["sample_index"] == 0 if only_greedy else slice(None)
             for name in _COLUMNS:
                 parts[name].append(columns[name][taken])
+    except MemoryError:
+        raise
     except (pa.ArrowException, KeyError, OSError) as e:
         if isinstance(e, OSError) and e.errno is not None:
             raise

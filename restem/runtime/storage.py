@@ -156,6 +156,8 @@ def read_table(path: epath.Path):
         return table
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run the step that writes it first") from None
+    except MemoryError:  # one of Arrow's errors is a MemoryError too
+        raise
     except (pa.ArrowException, OSError) as e:
         if isinstance(e, OSError) and e.errno is not None:
             raise  # the file could not be read, as opposed to understood
@@ -195,6 +197,8 @@ def parquet_file(path: epath.Path) -> Iterator[Any]:
             yield pq.ParquetFile(f, page_checksum_verification=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run the step that writes it first") from None
+    except MemoryError:  # one of Arrow's errors is a MemoryError too
+        raise
     except (pa.ArrowException, OSError) as e:
         if isinstance(e, OSError) and e.errno is not None:
             raise

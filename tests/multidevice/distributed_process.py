@@ -137,7 +137,7 @@ def told():
     return {"value": value, "calls": len(calls), "error": error, "gathered": gathered}
 
 
-CASES = {case.__name__: case for case in (arrays, late, killed, preempted)}
+CASES = {case.__name__: case for case in (arrays, late, patient, killed, preempted)}
 
 
 def main(case: str, folder: str) -> None:
