@@ -86,28 +86,19 @@ class LoraTest(parameterized.TestCase):
         problems = [Problem(f"p{i}", "train", f"train {i}:", "1") for i in range(PROBLEMS)]
         run_files.write_problems(this.files, TaskCard("letters", max_new_tokens=8), problems)
         storage.write_json(this.files.identity, {"base": self.base})
-        iterations = (1, 2) if settings.loop.start_from == "last" else (1,)
-        before = None
-        for i in iterations:
-            if em.generated_at(i, settings) == i:
-                path = layout.shard_path(this.directory(i).samples, 0, 1)
-                storage.write_table(path, records.samples_to_table(samples()))
-            em.select_examples(run=this, settings=settings, iteration=i)
-            em.improve_policy(run=this, settings=settings, iteration=i)
-            reference = reader.policy_reference(this.files, i)
-            if method == "reinforced_icl":  # the prompt is what it changes
-                self.assertEqual(reference, self.base)
-                self.assertTrue(this.directory(i).prefix.exists())
-                return
-            policy = checkpoints.load(reference)
-            self.assertEqual(policy.adapter.base, self.base)
-            _, adapter = lora.detach(policy.params)
-            adapter = jax.tree.map(np.asarray, adapter)
-            self.assertTrue(any(np.any(leaf) for leaf in jax.tree.leaves(adapter)))
-            if before is not None:
-                changed = jax.tree.map(lambda a, b: bool(np.any(a != b)), adapter, before)
-                self.assertTrue(any(jax.tree.leaves(changed)))
-            before = adapter
+        path = layout.shard_path(this.directory(1).samples, 0, 1)
+        storage.write_table(path, records.samples_to_table(samples()))
+        em.select_examples(run=this, settings=settings, iteration=1)
+        em.improve_policy(run=this, settings=settings, iteration=1)
+        reference = reader.policy_reference(this.files, 1)
+        if method == "reinforced_icl":  # the prompt is what it changes
+            self.assertEqual(reference, self.base)
+            self.assertTrue(this.directory(1).prefix.exists())
+            return
+        policy = checkpoints.load(reference)
+        self.assertEqual(policy.adapter.base, self.base)
+        _, adapter = lora.detach(policy.params)
+        self.assertTrue(any(np.any(np.asarray(leaf)) for leaf in jax.tree.leaves(adapter)))
 
     def test_every_method_is_here(self):
         self.assertContainsSubset({"restem", "rest", "trice", "star", "sft"}, METHODS)
