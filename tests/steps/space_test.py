@@ -1,6 +1,7 @@
 """Free space is compared with what checkpoints need before the first M-step."""
 
 import pathlib
+import tempfile
 from unittest import mock
 
 from absl.testing import absltest
@@ -17,14 +18,19 @@ from tests.helpers import tiny
 
 
 class SpaceTest(absltest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        temporary = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(temporary.cleanup)
+        folder = pathlib.Path(temporary.name)
+        cls.base = tiny.save_policy(folder / "base")
+        cls.policy = sum(p.stat().st_size for p in folder.rglob("d/*") if p.is_file())
+
     def setUp(self):
         super().setUp()
         self.folder = pathlib.Path(self.create_tempdir().full_path)
         self.files = layout.Workdir(epath.Path(self.folder / "run"))
-        self.base = tiny.save_policy(self.folder / "base")
-        self.policy = sum(
-            path.stat().st_size for path in (self.folder / "base").rglob("d/*") if path.is_file()
-        )
 
     def settings(self, iterations=3, **improve) -> Settings:
         return Settings(
