@@ -386,7 +386,7 @@ def _score_groups(
     fields, structure = jax.tree.flatten(queries)
     of_groups = zip(*map(split, fields), strict=True)
     scored = [
-        _score(config, structure.unflatten(fields), group, is_local)
+        _score(config, jax.tree.unflatten(structure, fields), group, is_local)
         for fields, group in zip(of_groups, keys.groups, strict=True)
     ]
 

@@ -11,6 +11,7 @@ the vocabulary.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -164,7 +165,7 @@ class Attention(nn.Module):
         values = project("value", c.num_kv_heads, "kv_heads")
         if c.qk_norm:
             per_head = c.qk_norm_over == "head"
-            axes = {"query": ("head",), "key": ("head",)}
+            axes: dict[str, tuple[str, ...]] = {"query": ("head",), "key": ("head",)}
             if not per_head:
                 axes = {"query": ("heads", "head"), "key": ("kv_heads", "head")}
             query = _norm(self, "query_norm", query, axes=axes["query"])
@@ -400,12 +401,12 @@ def _rotaries(
     def of_layer(is_local, is_unrotated):
         rotary = attention.Rotary(angles, factor)
         if config.rope_local_theta is not None:
-            rotary = rotary.replace(angles=jnp.where(is_local, local_angles, angles))
+            rotary = dataclasses.replace(rotary, angles=jnp.where(is_local, local_angles, angles))
         if any(config.unrotated_layers):
-            rotary = rotary.replace(angles=jnp.where(is_unrotated, 0.0, rotary.angles))
+            rotary = dataclasses.replace(rotary, angles=jnp.where(is_unrotated, 0.0, rotary.angles))
         if factor != 1.0:  # of layers whose frequencies are scaled
             is_plain = is_unrotated if config.rope_local_theta is None else is_local
-            rotary = rotary.replace(factor=jnp.where(is_plain, 1.0, factor))
+            rotary = dataclasses.replace(rotary, factor=jnp.where(is_plain, 1.0, factor))
         return rotary
 
     return of_layer

@@ -86,7 +86,7 @@ def _compiled(source: str):
     class Generation(ext.Extension):
         """`{% generation %}`, which marks the assistant's text and does not change it."""
 
-        tags = frozenset({"generation"})
+        tags = {"generation"}  # noqa: RUF012  as the base class has it
 
         def parse(self, parser):
             next(parser.stream)

@@ -176,8 +176,8 @@ class Vocabulary(abc.ABC):
         """SHA-256 of the model and the special ids; equal vocabularies tokenise alike."""
         spec = self.to_spec()
         spec.pop("chat_template", None)
-        spec = json.dumps(spec, sort_keys=True).encode()
-        return hashlib.sha256(self.model + spec).hexdigest()
+        text = json.dumps(spec, sort_keys=True)
+        return hashlib.sha256(self.model + text.encode()).hexdigest()
 
     def to_spec(self) -> dict[str, Any]:
         """Returns, as JSON values, what `saved.load` needs besides the model file."""
