@@ -97,7 +97,9 @@ def _load_hf(path: str, dtype: str, shardings: tensors.Shardings):
     config = hf_config.config(folder)
     vocabulary = hf_vocabulary.from_hf(path)
     template = names.of(config).hf
-    source = fused.SplitSource(folder, config) if names.of(config).fused else folder
+    source: tensors.Source = folder
+    if names.of(config).fused:
+        source = fused.SplitSource(folder, config)
     params = tensors.stream(config, source, template=template, dtype=dtype, shardings=shardings)
     return config, params, vocabulary, hub_config.from_hf(path)
 

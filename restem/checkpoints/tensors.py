@@ -39,8 +39,9 @@ Transform = Callable[[np.ndarray], np.ndarray]
 class Source(Protocol):
     """Tensors by name, in Hugging Face's layout."""
 
-    path: Any
-    """Name of the file or folder in errors."""
+    @property
+    def path(self) -> Any:
+        """Name of the file or folder in errors."""
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Returns every tensor's shape by its name."""

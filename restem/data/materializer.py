@@ -36,7 +36,7 @@ def materialize(
       requests: arguments of `sources.materialize` by path.
       modules: modules whose import adds the tasks, besides those that gin files import.
 
-      Raises:
+    Raises:
       UserError: as in `sources.materialize`, or if the child died.
     """
     cached = {path: problem_cache.path_of(request) for path, request in requests.items()}
@@ -74,10 +74,10 @@ def materialize(
         )
     sys.stderr.write(done.stdout)
     for path in requests:
-        if (copy := cached[path]) is not None:
+        if (kept := cached[path]) is not None:
             with contextlib.suppress(OSError):  # a full disk
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                storage.write_bytes(epath.Path(copy), path.read_bytes())
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                storage.write_bytes(epath.Path(kept), path.read_bytes())
 
 
 def _child(message: Mapping[str, Any]) -> None:

@@ -134,13 +134,13 @@ def of_run(folder: str, task: str | None, problems: int | None = None) -> Length
     tokens = sum(len(s.token_ids) for s in samples)
     per_character = tokens / max(1, sum(len(s.text) for s in samples))
     count = lambda text: max(1, round(len(text) * per_character))
-    questions = sorted(count(p.inputs) for p in found if p.split == "train")
+    questions = tuple(sorted(count(p.inputs) for p in found if p.split == "train"))
     if problems is not None:
         questions = _spread(questions, problems)
     return Lengths(
         prefix=count(card.prefix) if card.prefix else 0,
         max_new_tokens=card.max_new_tokens,
-        questions=tuple(questions),
+        questions=questions,
         solutions=tuple(max(1, len(s.token_ids)) for s in samples),
         source=f"the run in {folder}",
     )

@@ -213,7 +213,7 @@ class _Compiler:
                 self.model, self.meshes["m_step"], self.lengths, self.of_run,
                 hbm=self.where.chip.hbm, rows=rows,
             )  # fmt: skip
-            job = {
+            job: dict[str, Any] = {
                 "program": name, "model": config.to_dict(), "topology": self.where.name,
                 "mesh": self.meshes["m_step"], "shapes": dataclasses.asdict(made),
             }  # fmt: skip

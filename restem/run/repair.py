@@ -8,7 +8,7 @@ the lost one up to rounding. Later steps therefore stay as they are.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -187,7 +187,7 @@ def _fault(path: epath.Path, read: Callable[[], Any]) -> str | None:
     return None
 
 
-def contradictions(files: Workdir, identity: dict[str, Any]) -> list[str]:
+def contradictions(files: Workdir, identity: Mapping[str, Any]) -> list[str]:
     """Returns in what other files of a run contradict an identity that is to be written again."""
     found = []
     for path in _listed(files.iteration(0).path / "evals", "*.json"):

@@ -86,7 +86,7 @@ def trainer(
     total_steps = settings.epochs * -(-data.sizes(None).total // settings.batch_examples)
     shape, remat = micro_batches(
         some_lengths(data), start.config, settings, room=room, prefix_length=len(prefix),
-        mesh=mesh and dict(mesh.shape),
+        mesh=None if mesh is None else dict(mesh.shape),
     )  # fmt: skip
     return Trainer(
         start.config.replace(remat=remat),
