@@ -1,4 +1,4 @@
-"""Every method of `gin/methods` selects examples and trains an adapter on them."""
+"""The methods of `gin/methods` select examples and train an adapter on them."""
 
 import os
 import pathlib
@@ -23,6 +23,8 @@ from tests.helpers import run_files, tiny
 METHODS = sorted(
     path.stem for path in (pathlib.Path(restem.__file__).parents[1] / "gin/methods").glob("*.gin")
 )
+# One method of each M-step: the others differ from one of these in what they select.
+TRAINED = ("restem", "sft", "rwr", "trice", "reinforced_icl")
 PROBLEMS = 4
 SETTINGS = (
     "Run.task = 'letters'",
@@ -77,11 +79,9 @@ class LoraTest(parameterized.TestCase):
         cls.addClassCleanup(shutil.rmtree, folder)
         cls.base = tiny.save_policy(folder / "base")
 
-    @parameterized.parameters(METHODS)
-    def test_trains_an_adapter(self, method):
-        gin.clear_config()
-        parse_gin([f"methods/{method}.gin"], [f"Run.base = '{self.base}'", *SETTINGS])
-        settings = Settings.from_gin()
+    def selected(self, method):
+        """Returns a run of `method` with a training set, and its settings."""
+        settings = self.settings(method)
         this = run.Run(self.create_tempdir().full_path, settings.run)
         problems = [Problem(f"p{i}", "train", f"train {i}:", "1") for i in range(PROBLEMS)]
         run_files.write_problems(this.files, TaskCard("letters", max_new_tokens=8), problems)
@@ -89,6 +89,21 @@ class LoraTest(parameterized.TestCase):
         path = layout.shard_path(this.directory(1).samples, 0, 1)
         storage.write_table(path, records.samples_to_table(samples()))
         em.select_examples(run=this, settings=settings, iteration=1)
+        return this, settings
+
+    def settings(self, method):
+        gin.clear_config()
+        parse_gin([f"methods/{method}.gin"], [f"Run.base = '{self.base}'", *SETTINGS])
+        return Settings.from_gin()
+
+    @parameterized.parameters(*METHODS)
+    def test_selects_examples(self, method):
+        this, _ = self.selected(method)
+        self.assertGreater(storage.read_json(this.directory(1).selection)["kept"], 0)
+
+    @parameterized.parameters(*TRAINED)
+    def test_trains_an_adapter(self, method):
+        this, settings = self.selected(method)
         em.improve_policy(run=this, settings=settings, iteration=1)
         reference = reader.policy_reference(this.files, 1)
         if method == "reinforced_icl":  # the prompt is what it changes
@@ -99,6 +114,16 @@ class LoraTest(parameterized.TestCase):
         self.assertEqual(policy.adapter.base, self.base)
         _, adapter = lora.detach(policy.params)
         self.assertTrue(any(np.any(np.asarray(leaf)) for leaf in jax.tree.leaves(adapter)))
+
+    def test_the_m_step_of_every_method_is_trained(self):
+        def m_step(method):
+            settings = self.settings(method)
+            weighted = type(settings.select.weight).__name__
+            # Rewards of the samples here are 0 or 1, for which these two weights are the same.
+            weighted = {"RewardWeight": "UnitWeight"}.get(weighted, weighted)
+            return settings.improve.normalisation, type(settings.loop.improve), weighted
+
+        self.assertContainsSubset(set(map(m_step, METHODS)), set(map(m_step, TRAINED)))
 
     def test_every_method_is_here(self):
         self.assertContainsSubset({"restem", "rest", "trice", "star", "sft"}, METHODS)
