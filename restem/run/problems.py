@@ -50,11 +50,11 @@ class ProblemFile:
         """Returns the problems of a split; none if the task lacks it."""
         return StoredProblems(self, self._rows.get(name, np.array([], np.int64)))
 
-    def find(self, ids: Container[str]) -> Iterator[Problem]:
-        """Yields the problems with some ids, one row group in memory at a time."""
+    def find(self, ids: Container[str] | None) -> Iterator[Problem]:
+        """Yields the problems with some ids (None: all), one row group in memory at a time."""
         for group in range(len(self._starts) - 1):
             names = self._group(group).column("problem_id").to_pylist()
-            rows = [i for i, name in enumerate(names) if name in ids]
+            rows = [i for i, name in enumerate(names) if ids is None or name in ids]
             yield from self.read(np.array(rows, np.int64) + self._starts[group])
 
     def read(self, rows: np.ndarray) -> list[Problem]:

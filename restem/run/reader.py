@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,11 @@ from etils import epath
 
 from restem import records
 from restem.errors import UserError
-from restem.run import layout, sample_stats
+from restem.run import layout, sample_stats, sample_table
 from restem.run.layout import IterationDir, Workdir
 from restem.run.problems import ProblemFile
 from restem.run.sample_stats import SampleStats
+from restem.run.sample_table import SampleTable
 from restem.runtime import storage
 
 
@@ -139,16 +140,19 @@ class StoredIteration:
           most_shown: number of problems of which samples are kept to be shown.
         """
         paths = _complete(self.files.samples, "*.parquet")
-        if not paths:
-            return None
-        whole = self.files.dataset / "examples.parquet"  # of version 0.1
-        kept_of_all = _pairs(whole) if whole.exists() else frozenset()
+        return sample_stats.read(paths, self._kept, most_shown=most_shown) if paths else None
 
-        def kept(path: epath.Path) -> frozenset[tuple[str, int]]:
-            examples = self.files.dataset / path.name
-            return _pairs(examples) if examples.exists() else kept_of_all
+    def sample_tables(self) -> Iterator[tuple[epath.Path, SampleTable]]:
+        """Yields each file of samples of the E-step so far, and what it holds but for the texts."""
+        for path in _complete(self.files.samples, "*.parquet"):
+            yield path, sample_table.read(path, self._kept(path))
 
-        return sample_stats.read(paths, kept, most_shown=most_shown)
+    def _kept(self, path: epath.Path) -> frozenset[tuple[str, int]]:
+        """Returns the samples of a file that are in the training set."""
+        examples = self.files.dataset / path.name
+        if not examples.exists():
+            examples = self.files.dataset / "examples.parquet"  # of version 0.1
+        return _pairs(examples) if examples.exists() else frozenset()
 
     def answers(self, name: str, most_shown: int = 0) -> SampleStats | None:
         """Returns counts of the greedy answers of a finished evaluation, or None."""
@@ -286,8 +290,8 @@ class StoredRun:
 
         return sorted(names, key=order)
 
-    def problems(self, ids: Container[str]) -> dict[str, records.Problem]:
-        """Returns the problems with some ids, of any task; reads the files in parts."""
+    def problems(self, ids: Container[str] | None = None) -> dict[str, records.Problem]:
+        """Returns the problems with some ids (None: all), of any task; reads the files in parts."""
         found: dict[str, records.Problem] = {}
         for path in _complete(self.files.path / "problems", "*.parquet"):
             for problem in ProblemFile(path).find(ids):

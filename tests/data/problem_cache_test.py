@@ -66,6 +66,7 @@ class ProblemCacheTest(absltest.TestCase):
 
     def test_tasks_that_may_read_anything_are_not_cached(self):
         registry.add("of_this_test", source=lambda split: [], splits=("test",))
+        self.addCleanup(registry._TASKS.pop, "of_this_test")
         self.assertIsNone(problem_cache.path_of({"task": "of_this_test"}))
         self.assertIsNone(problem_cache.path_of({"task": "only the child knows it"}))
         self.assertEqual([self.read(task="of_this_test") for _ in range(2)], ["p1", "p2"])

@@ -97,7 +97,9 @@ class LifeTest(parameterized.TestCase):
 
     def setUp(self):
         super().setUp()
-        self.folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
+        # A detached worker may still write at the end.
+        folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        self.folder = pathlib.Path(self.enter_context(folder))
         checkout = self.folder / "checkout"
         (checkout / "launch").mkdir(parents=True)
         (checkout / "launch" / "worker.py").write_text(WORKER)

@@ -42,7 +42,6 @@ class BucketTest(absltest.TestCase):
             {"run.json", "summary.json", "problems", "iteration_001", "compilation_cache"}, found
         )
         self.assertLen(reader.read_samples(files.iteration(1)), 64)
-        self.assertFalse(files.iteration(1).candidates.exists())
         self.assertFalse(files.iteration(1).training.exists())
         leftovers = [k for k in bucket.BucketFileSystem.store if k.endswith(".tmp")]
         self.assertEmpty(leftovers)

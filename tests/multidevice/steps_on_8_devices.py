@@ -167,9 +167,9 @@ class StepsTest(parameterized.TestCase):
 
     @parameterized.parameters(
         ((2, 2, 2), {}),
-        ((1, 4, 2), {"length_parts": 4, "rows_per_batch": 3}),
-        ((2, 4, 1), {"length_parts": 4, "rows_per_batch": 2, "blocked": True}),
-        ((2, 2, 2), {"length_parts": 4, "rows_per_batch": 2, "head_chunk": 4}),
+        ((1, 4, 2), {"shape": Shape(24, 3, length_parts=4)}),
+        ((2, 4, 1), {"shape": Shape(24, 2, length_parts=4), "blocked": True}),
+        ((2, 2, 2), {"shape": Shape(24, 2, length_parts=4), "head_chunk": 4}),
     )
     def test_loss_and_gradient_equal_those_of_one_device(self, sizes, changes):
         """Whether each part has rows of its own or several parts share rows."""

@@ -65,6 +65,7 @@ class ProgressTest(absltest.TestCase):
         now = [0.0]
         with (
             mock.patch.object(progress, "CONSOLE", console),
+            mock.patch.object(progress, "is_quiet", lambda: False),
             mock.patch.object(progress.time, "monotonic", lambda: now[0]),
             progress.progress("training", total=100, unit="steps") as bar,
         ):
