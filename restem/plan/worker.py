@@ -30,6 +30,26 @@ def outline(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _program(job: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
+    """Returns slice, mesh, `ModelConfig` and program of a job of `compile_program`."""
+    from restem import models, partitioning
+    from restem.plan import programs
+    from restem.plan.chips import Slice
+
+    if job["program"] != "train":
+        where, mesh, sampler = _sampler(job)
+        return (
+            where,
+            mesh,
+            sampler.options.config,
+            sampler.program(job["program"], job.get("width", 0)),
+        )
+    where = Slice.parse(job["topology"])
+    mesh = partitioning.make_mesh(**job["mesh"], devices=where.devices())
+    config = models.ModelConfig.from_dict(job["model"])
+    return where, mesh, config, programs.train(config, programs.TrainShapes(**job["shapes"]), mesh)
+
+
 def compile_program(job: dict[str, Any]) -> dict[str, Any]:
     """Lowers and compiles a program.
 
@@ -46,27 +66,16 @@ def compile_program(job: dict[str, Any]) -> dict[str, Any]:
     """
     import jax
 
-    from restem import models, partitioning
-    from restem.plan import costs, programs
-    from restem.plan.chips import Slice
+    from restem import partitioning
+    from restem.plan import costs
 
-    name = job["program"]
-    if name == "train":
-        where = Slice.parse(job["topology"])
-        mesh = partitioning.make_mesh(**job["mesh"], devices=where.devices())
-        config = models.ModelConfig.from_dict(job["model"])
-        shapes = programs.TrainShapes(**job["shapes"])
-        program = programs.train(config, shapes, mesh)
-    else:
-        where, mesh, sampler = _sampler(job)
-        program = sampler.program(name, job.get("width", 0))
-        config = sampler.options.config
+    where, mesh, config, program = _program(job)
     start = time.monotonic()
     traced = program.trace()
     flops = costs.flops(traced.jaxpr.jaxpr, program.trips) / where.chips
     memory = dict(program.kinds)
     result: dict[str, Any] = {
-        "program": name,
+        "program": job["program"],
         "mesh": dict(mesh.shape),
         "flops": flops,
         "notes": partitioning.check_divisible(config, mesh),
