@@ -146,7 +146,7 @@ def read_table(path: epath.Path):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
+    with _parquet_errors(path):
         # No threads: a pyarrow thread that outlives the read frees the bytes later, and aborts the
         # process if the interpreter is shutting down by then.
         source = pa.BufferReader(path.read_bytes())
@@ -154,14 +154,6 @@ def read_table(path: epath.Path):
         table = file.read(use_threads=False)
         table.validate(full=True)
         return table
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run the step that writes it first") from None
-    except MemoryError:  # one of Arrow's errors is a MemoryError too
-        raise
-    except (pa.ArrowException, OSError) as e:
-        if isinstance(e, OSError) and e.errno is not None:
-            raise  # the file could not be read, as opposed to understood
-        raise UserError(f"{path}: not a Parquet file ({_shortened(e)}); {REPAIR}") from None
 
 
 def read_records(path: epath.Path, from_table: Callable[[Any], T]) -> T:
@@ -189,19 +181,26 @@ def _shortened(error: Exception) -> str:
 @contextlib.contextmanager
 def parquet_file(path: epath.Path) -> Iterator[Any]:
     """Opens a Parquet file to read parts of it; errors as in `read_table`."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
+    with _parquet_errors(path), path.open("rb") as f:
+        yield pq.ParquetFile(f, page_checksum_verification=True)
+
+
+@contextlib.contextmanager
+def _parquet_errors(path: epath.Path) -> Iterator[None]:
+    """Turns the errors of a missing or damaged Parquet file into `UserError`s that name it."""
+    import pyarrow as pa
+
     try:
-        with path.open("rb") as f:
-            yield pq.ParquetFile(f, page_checksum_verification=True)
+        yield
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run the step that writes it first") from None
     except MemoryError:  # one of Arrow's errors is a MemoryError too
         raise
     except (pa.ArrowException, OSError) as e:
         if isinstance(e, OSError) and e.errno is not None:
-            raise
+            raise  # the file could not be read, as opposed to understood
         raise UserError(f"{path}: not a Parquet file ({_shortened(e)}); {REPAIR}") from None
 
 

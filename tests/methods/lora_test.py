@@ -18,7 +18,7 @@ from restem.records import Problem, Sample, TaskCard, Verdict
 from restem.run import layout, reader, run
 from restem.runtime import storage
 from restem.steps.settings import Settings
-from tests.helpers import run_files, tiny
+from tests.helpers import compilation, run_files, tiny
 
 METHODS = sorted(
     path.stem for path in (pathlib.Path(restem.__file__).parents[1] / "gin/methods").glob("*.gin")
@@ -42,15 +42,11 @@ SETTINGS = (
 
 def setUpModule():
     os.environ["JAX_PLATFORMS"] = "cpu"
-    jax.config.update("jax_disable_most_optimizations", True)
-    jax.config.update("jax_compilation_cache_dir", absltest.TEST_TMPDIR.value + "/compiled")
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    compilation.begin()
 
 
 def tearDownModule():
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.config.update("jax_compilation_cache_dir", None)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    compilation.end()
     gin.clear_config()
 
 

@@ -25,7 +25,7 @@ from restem.steps.distinct import equation_set
 from restem.steps.settings import Settings
 from restem.training import Shape, TokenExample, Trainer, optimizers
 from restem.verify import close_shared
-from tests.helpers import run_files, tiny
+from tests.helpers import compilation, run_files, tiny
 
 TRAIN, VALIDATION, TEST = 6, 4, 4
 STEPS = 12
@@ -45,16 +45,11 @@ SETTINGS = (
 
 def setUpModule():
     os.environ["JAX_PLATFORMS"] = "cpu"
-    jax.config.update("jax_disable_most_optimizations", True)
-    # Trainers of the same shapes compile once.
-    jax.config.update("jax_compilation_cache_dir", absltest.TEST_TMPDIR.value + "/compiled")
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    compilation.begin()  # trainers of the same shapes compile once
 
 
 def tearDownModule():
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.config.update("jax_compilation_cache_dir", None)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    compilation.end()
     close_shared()
     gin.clear_config()
 
