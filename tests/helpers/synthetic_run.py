@@ -116,26 +116,11 @@ def evaluate(directory, name, task, problems, skill, base, n, seed) -> dict:
     )
 
 
-def write_run(
-    path,
-    *,
-    seed: int = 0,
-    method: str = "restem",
-    task: str = "arithmetic",
-    skills=(-0.8, 0.5, 0.9, 0.8),
-    problems: int = 96,
-    samples: int = 8,
-    tests: int = 200,
-    n: int = 16,
-    transfer=("gsm8k",),
-    with_bbh: bool = False,
-    hostile: bool = False,
-    stop_after: tuple[int, str] | None = None,
-):
-    """Writes a whole run, or one that was cut off.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SyntheticRun:
+    """What is in a run.
 
-    Args:
-      path: the workdir.
+    Attributes:
       seed: seed of everything random.
       method: "sft" makes the samples human solutions.
       task: the run's own task.
@@ -149,57 +134,118 @@ def write_run(
       hostile: make every string that a model or a task could choose an attack on the page.
       stop_after: (iteration, "samples" | "selection" | "improve"): the last file to write.
     """
-    run = layout.Workdir(path)
-    train = make_problems(task, "train", problems, seed)
-    test = make_problems(task, "test", tests, seed)
-    if hostile:
-        attacked = lambda p: dataclasses.replace(p, inputs=p.inputs + HOSTILE)
-        train, test = [attacked(p) for p in train], [attacked(p) for p in test]
-    identity.claim(
-        run,
-        {
-            "base": BASE,
-            "task": task,
-            "method": method,
-            "seed": seed,
-            "evaluate_on": [task, *transfer],
-            "settings": {"em.start_from": "base"},
-            "versions": {"restem": "0.1.0"},
-        },
-    )
-    card = TaskCard(task=task, prefix="Problem:\nWhat is 1 + 1?\n\nSolution: ...")
-    run_files.write_problems(run, card, train + test)
-    others = {name: make_problems(name, "test", tests // 2, seed) for name in transfer}
-    best = int(np.argmax(skills))
-    base: list[Sample] = []
-    for i, skill in enumerate(skills):
-        directory = run.iteration(i)
-        if i:
-            drawn = sample_all(train, samples, skills[i - 1], f"{seed} {i}")
-            drawn = [_attacking(s) for s in drawn] if hostile else drawn
-            drawn = [_human(s) for s in drawn] if method == "sft" else drawn
-            stop = stop_after[1] if stop_after is not None and stop_after[0] == i else None
-            num_samples = 0 if method == "sft" else samples
-            if _iterate(directory, i, train, drawn, num_samples, skills, seed, stop):
+
+    seed: int = 0
+    method: str = "restem"
+    task: str = "arithmetic"
+    skills: tuple[float, ...] = (-0.8, 0.5, 0.9, 0.8)
+    problems: int = 96
+    samples: int = 8
+    tests: int = 200
+    n: int = 16
+    transfer: tuple[str, ...] = ("gsm8k",)
+    with_bbh: bool = False
+    hostile: bool = False
+    stop_after: tuple[int, str] | None = None
+
+    def write(self, path) -> None:
+        """Writes the files of all iterations, or those before `stop_after`."""
+        run = layout.Workdir(path)
+        train = self._problems(self.task, "train", self.problems)
+        test = self._problems(self.task, "test", self.tests)
+        identity.claim(
+            run,
+            {
+                "base": BASE,
+                "task": self.task,
+                "method": self.method,
+                "seed": self.seed,
+                "evaluate_on": [self.task, *self.transfer],
+                "settings": {"em.start_from": "base"},
+                "versions": {"restem": "0.1.0"},
+            },
+        )
+        card = TaskCard(task=self.task, prefix="Problem:\nWhat is 1 + 1?\n\nSolution: ...")
+        run_files.write_problems(run, card, train + test)
+        base: list[Sample] = []
+        for i, skill in enumerate(self.skills):
+            directory = run.iteration(i)
+            if not i:
+                storage.write_json(directory.validation, {"reward": _chance(skill), "n": 32})
+            elif not self._iterate(directory, i, train):
                 return
-        else:
-            storage.write_json(directory.validation, {"reward": _chance(skill), "n": 32})
-        evaluate(directory, task, task, test, skill, base, n, f"{seed} {i}")
-        if not i:
-            table = storage.read_table(directory.answers(task))
-            base = [s for s in records.samples_from_table(table) if s.sample_index]
-        if method != "sft":
-            name, harder = f"{task}.train", skill + 0.25 * i
-            evaluate(directory, name, task, train, harder, (), 0, f"{seed} {i} train")
-        for name, held_out in others.items():
-            shift = -0.5 + 0.4 * (skill - skills[0])
-            evaluate(directory, name, name, held_out, shift, (), 0, f"{seed} {i} {name}")
-        if with_bbh and i in (0, best):
+            evaluate(directory, self.task, self.task, test, skill, base, self.n, self._named(i))
+            if not i:
+                table = storage.read_table(directory.answers(self.task))
+                base = [s for s in records.samples_from_table(table) if s.sample_index]
+            self._evaluate_others(directory, i, train)
+            summary.write(run)
+
+    def _named(self, *parts) -> str:
+        return " ".join(str(part) for part in (self.seed, *parts))
+
+    def _problems(self, task: str, split: str, count: int) -> list[Problem]:
+        made = make_problems(task, split, count, self.seed)
+        if not self.hostile or task != self.task:
+            return made
+        return [dataclasses.replace(p, inputs=p.inputs + HOSTILE) for p in made]
+
+    def _evaluate_others(self, directory, i: int, train: list[Problem]) -> None:
+        """Writes the evaluations of an iteration but that on the test problems."""
+        skill = self.skills[i]
+        if self.method != "sft":
+            name, harder = f"{self.task}.train", skill + 0.25 * i
+            evaluate(directory, name, self.task, train, harder, (), 0, self._named(i, "train"))
+        for name in self.transfer:
+            held_out = self._problems(name, "test", self.tests // 2)
+            shift = -0.5 + 0.4 * (skill - self.skills[0])
+            evaluate(directory, name, name, held_out, shift, (), 0, self._named(i, name))
+        if self.with_bbh and i in (0, int(np.argmax(self.skills))):
             for file in bbh.FILES:
                 name, shift = bbh.task_name("cot", file), random.Random(file).gauss(0, 1)
                 asked = make_problems(name, "test", 20, 0)
-                evaluate(directory, name, name, asked, shift + 0.2 * i, (), 0, f"{seed} {i} {file}")
-        summary.write(run)
+                reached = shift + 0.2 * i
+                evaluate(directory, name, name, asked, reached, (), 0, self._named(i, file))
+
+    def _iterate(self, directory, i: int, train: list[Problem]) -> bool:
+        """Writes E-step, selection and M-step of an iteration; returns whether all were."""
+        drawn = sample_all(train, self.samples, self.skills[i - 1], self._named(i))
+        drawn = [_attacking(s) for s in drawn] if self.hostile else drawn
+        drawn = [_human(s) for s in drawn] if self.method == "sft" else drawn
+        halves = drawn[: len(drawn) // 2], drawn[len(drawn) // 2 :]
+        for shard, part in enumerate(halves):
+            path = layout.shard_path(directory.samples, shard, 2)
+            storage.write_table(path, records.samples_to_table(part))
+        if self.stop_after == (i, "samples"):
+            return False
+        seconds, tokens = 64.0 + 3 * i, sum(len(s.token_ids) for s in drawn)
+        costs = Costs(seconds=seconds, seconds_sampling=seconds - 2.5, tokens=tokens)
+        rollout = Rollout(POLICY, TaskCard("arithmetic"), verifier=None, key=0, costs=costs)
+        settings = GenerateSettings(num_samples=0 if self.method == "sft" else self.samples)
+        report = generation_report(rollout, count(drawn), len(train), settings)
+        storage.write_json(directory.generation, report)
+        chosen = selecting.select(
+            problems=train,
+            samples=drawn,
+            iteration=i,
+            seed=self.seed,
+            settings=SelectSettings(cap=4, distinct="text"),
+        )
+        for shard, part in enumerate(halves):
+            ids = {(s.problem_id, s.sample_index) for s in part}
+            examples = [e for e in chosen.examples if (e.problem_id, e.sample_index) in ids]
+            path = layout.shard_path(directory.dataset, shard, 2)
+            storage.write_table(path, records.examples_to_table(examples))
+        storage.write_json(directory.selection, chosen.report)
+        if self.stop_after == (i, "selection"):
+            return False
+        history.finish(directory, _improvement(i, len(chosen.examples), self.skills, self.seed))
+        return self.stop_after != (i, "improve")
+
+
+def write_run(path, **contents) -> None:
+    """Writes a whole run, or one that was cut off; `SyntheticRun` has the keywords."""
+    SyntheticRun(**contents).write(path)
 
 
 def _attacking(sample: Sample) -> Sample:
@@ -217,39 +263,6 @@ def _human(sample: Sample) -> Sample:
 def _chance(skill: float) -> float:
     """Validation reward of a policy of some skill."""
     return 1 / (1 + math.exp(-skill))
-
-
-def _iterate(directory, i, train, drawn, num_samples, skills, seed, stop) -> bool:
-    """Writes E-step, selection and M-step of an iteration; returns whether it stopped early."""
-    half = len(drawn) // 2
-    for shard, part in enumerate((drawn[:half], drawn[half:])):
-        path = layout.shard_path(directory.samples, shard, 2)
-        storage.write_table(path, records.samples_to_table(part))
-    if stop == "samples":
-        return True
-    seconds, tokens = 64.0 + 3 * i, sum(len(s.token_ids) for s in drawn)
-    costs = Costs(seconds=seconds, seconds_sampling=seconds - 2.5, tokens=tokens)
-    rollout = Rollout(POLICY, TaskCard("arithmetic"), verifier=None, key=0, costs=costs)
-    settings = GenerateSettings(num_samples=num_samples)
-    report = generation_report(rollout, count(drawn), len(train), settings)
-    storage.write_json(directory.generation, report)
-    chosen = selecting.select(
-        problems=train,
-        samples=drawn,
-        iteration=i,
-        seed=seed,
-        settings=SelectSettings(cap=4, distinct="text"),
-    )
-    for shard, part in enumerate((drawn[:half], drawn[half:])):
-        ids = {(s.problem_id, s.sample_index) for s in part}
-        examples = [e for e in chosen.examples if (e.problem_id, e.sample_index) in ids]
-        path = layout.shard_path(directory.dataset, shard, 2)
-        storage.write_table(path, records.examples_to_table(examples))
-    storage.write_json(directory.selection, chosen.report)
-    if stop == "selection":
-        return True
-    history.finish(directory, _improvement(i, len(chosen.examples), skills, seed))
-    return stop == "improve"
 
 
 def _improvement(i: int, examples: int, skills, seed: int) -> dict:
