@@ -4,8 +4,8 @@
     PYTHONPATH=. python benchmarks/sampling.py
     PYTHONPATH=. python benchmarks/sampling.py --tunix_python=PATH/bin/python   # has google-tunix
 
-SmolLM2-135M-Instruct in float32 (llama.cpp: the published Q4_1 file), the task `arithmetic` with
-its 4-shot prompt, 64 training problems, temperature 0.7, top-k 40:
+SmolLM2-135M-Instruct in float32 or --dtype (llama.cpp: the published Q4_1 file), the task
+`arithmetic` with its 4-shot prompt, 64 training problems, temperature 0.7, top-k 40:
 
     restem        all problems x --samples, slots refilled
     restem-1      all problems x 1
@@ -85,13 +85,13 @@ class Restem:
 
         policy, self.prefix, questions, task = load()
         self.params = policy.params
-        self.config = policy.config
+        self.config = policy.config.replace(dtype=arguments.dtype)
         self.requests = {
             n: [Request(tuple(q), n, problem_key=i) for i, q in enumerate(questions)]
             for n in (1, arguments.samples)
         }
         self.engine = Engine(
-            policy.config,
+            self.config,
             policy.vocabulary,
             sampling=Sampling(temperature=TEMPERATURE, top_k=TOP_K),
             max_new_tokens=arguments.tokens,
@@ -130,12 +130,12 @@ class Restem:
         }
 
     def matmul(self) -> float:
-        """The machine's float32 rate in FLOP/s."""
+        """The machine's rate of products of this dtype, summed in float32, in FLOP/s."""
         import jax
         import jax.numpy as jnp
 
-        x = jnp.ones((2048, 2048))
-        product = jax.jit(lambda x: x @ x)
+        x = jnp.ones((2048, 2048), self.config.dtype)
+        product = jax.jit(lambda x: jnp.dot(x, x, preferred_element_type=jnp.float32))
         product(x).block_until_ready()
         best = 0.0
         for _ in range(20):
@@ -157,7 +157,7 @@ class Transformers:
         self.vocabulary = policy.vocabulary
         torch.set_num_threads(arguments.threads)
         torch.manual_seed(0)
-        self.model = torch_model(policy)
+        self.model = torch_model(policy).to(getattr(torch, arguments.dtype))
         self.names = {f"transformers-{n}": n for n in arguments.batches}
         self.rows = [
             [*prefix, *questions[i % len(questions)]] for i in range(max(arguments.batches))
@@ -370,6 +370,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="*", default=[16, 64, 128])
     parser.add_argument("--slots", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--tunix_python", default="")
     parser.add_argument("--json", default="")
@@ -404,7 +405,7 @@ def main() -> None:
         rounds["tunix"] = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
 
     best = {k: max(v, key=lambda r: r["tokens"] / r["seconds"]) for k, v in rounds.items()}
-    print(f"\nfloat32 matmul, 2048 x 2048: {matmul / 1e9:.0f} GFLOP/s")
+    print(f"\n{arguments.dtype} matmul, 2048 x 2048: {matmul / 1e9:.0f} GFLOP/s")
     for name, result in best.items():
         print(f"{name:18s} {describe(result)}")
         if "decode_flops" in result and matmul:

@@ -4,7 +4,8 @@
     PYTHONPATH=. python benchmarks/training.py
 
 Three ways to train the same model (the shape of SmolLM2-135M, float32, AdamW) on the same examples
-(questions of about 25 tokens and solutions of about 35 behind a few-shot prompt of 300):
+(questions of about 25 tokens and solutions of about 35 behind a few-shot prompt of 300). With
+--dtype=bfloat16, activations and products are in bfloat16 (PyTorch: autocast):
 
     packed    restem: examples packed behind one copy of the prompt
     unpacked  restem: one example per row, the prompt repeated in each
@@ -61,7 +62,7 @@ class Restem:
 
         self.jax = jax
         prefix, pairs = make_examples(arguments.examples, arguments.prefix)
-        config = models.ModelConfig(remat=arguments.remat, **SHAPE)
+        config = models.ModelConfig(remat=arguments.remat, dtype=arguments.dtype, **SHAPE)
         if packed:
             examples = [TokenExample(q, s) for q, s in pairs]
             shape = choose_shape(
@@ -88,6 +89,7 @@ class Restem:
         }
         self.batch = epoch[0]
         self.trainer = trainer
+        self.dtype = arguments.dtype
         self.state = trainer.init(
             jax.tree.map(
                 lambda p: 0.03 * rng.standard_normal(p.shape, dtype=np.float32),
@@ -101,10 +103,10 @@ class Restem:
         self.jax.block_until_ready((self.state, metrics))
 
     def matmul(self) -> tuple[float, float]:
-        """The float32 rate of a product of the model's size, per second and per CPU second."""
+        """The rate of a product of the model's size, per second and per CPU second."""
         jnp = self.jax.numpy
-        x, w = jnp.ones((2048, 576)), jnp.ones((576, 1536))
-        product = self.jax.jit(lambda x, w: x @ w)
+        x, w = jnp.ones((2048, 576), self.dtype), jnp.ones((576, 1536), self.dtype)
+        product = self.jax.jit(lambda x, w: jnp.dot(x, w, preferred_element_type=jnp.float32))
         product(x, w).block_until_ready()
         best = best_cpu = 0.0
         for _ in range(20):
@@ -128,6 +130,9 @@ class Torch:
         self.torch = torch
         torch.manual_seed(0)
         torch.set_num_threads(os.cpu_count())
+        self.autocast = lambda: torch.autocast(
+            "cpu", torch.bfloat16, enabled=arguments.dtype == "bfloat16"
+        )
         prefix, pairs = make_examples(arguments.examples, arguments.prefix)
         config = transformers.LlamaConfig(
             vocab_size=SHAPE["vocab_size"],
@@ -170,12 +175,13 @@ class Torch:
         targets = (self.labels[rows] != -100).sum()
         for start in range(rows.start, rows.stop, size):
             own = slice(start, min(start + size, rows.stop))
-            loss = self.model(
-                input_ids=self.tokens[own],
-                attention_mask=self.mask[own],
-                labels=self.labels[own],
-                num_items_in_batch=targets,
-            ).loss
+            with self.autocast():
+                loss = self.model(
+                    input_ids=self.tokens[own],
+                    attention_mask=self.mask[own],
+                    labels=self.labels[own],
+                    num_items_in_batch=targets,
+                ).loss
             loss.backward()
 
     def step(self) -> None:
@@ -237,6 +243,7 @@ def main() -> None:
     parser.add_argument("--remat", default="full", help="none, full or dots")
     parser.add_argument("--torch_batches", type=int, nargs="+", default=[4, 8, 16])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--only", choices=CONTENDERS, nargs="+", default=list(CONTENDERS))
     arguments = parser.parse_args()
 

@@ -1,6 +1,7 @@
 """Lets pytest run absltest classes, on the CPU, and in several processes (`make test`)."""
 
 import os
+import shutil
 import tempfile
 
 import jaxtyping
@@ -12,6 +13,13 @@ from tests.helpers import typechecker
 # Before any test imports JAX: tests are written for the CPU, and libtpu, where it is installed for
 # `restem plan`, would look for a TPU first.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# A program is compiled once, whichever test and whichever process asks for it. XLA's own caches
+# would put the folder into its key.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="restem_compiled_")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+os.environ["JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"] = "none"
 # Checks the annotations of the functions on arrays, shapes and dtypes among them, whenever one of
 # them is called or traced.
 jaxtyping.install_import_hook(
@@ -30,21 +38,33 @@ _JAILS = ("tests/verify/programs/", "tests/verify/sandbox/")
 # Longest first, so that no process is left alone with one of them at the end.
 _LONGEST = (
     "tests/multidevice/distributed_run_test.py",
+    "tests/multidevice/partitioning_test.py",
+    "jails",
     "tests/sampling/engine_test.py",
     "tests/em_test.py",
-    "jails",
-    "tests/methods/methods_test.py",
-    "tests/multidevice/partitioning_test.py",
-    "tests/steps/improve_test.py",
     "tests/training/trainer_test.py",
+    "tests/launch/xm_launch_test.py",
     "tests/multidevice/launch_run_test.py",
-    "tests/multidevice/distributed_test.py",
+    "tests/methods/methods_test.py",
+    "tests/sampling/int8_test.py",
+    "tests/steps/improve_test.py",
+    "tests/plan/planner_test.py",
+    "tests/models/lora_test.py",
+    "tests/models/parity_test.py",
+    "tests/multidevice/program_task_test.py",
+    "tests/multidevice/bucket_test.py",
+    "tests/benchmarks/gpu_test.py",
 )
 
 
 def pytest_configure(config):
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
+
+
+def pytest_unconfigure(config):
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(config, items):

@@ -32,6 +32,7 @@ from restem.runtime import compilation, distributed, machine_errors, storage
 from restem.runtime.cache import cache_folder
 from restem.runtime.preemption import EXIT_PREEMPTED, PREEMPTION, PreemptedError
 from restem.runtime.progress import CONSOLE, say
+from restem.runtime.rates import product_rate
 from restem.steps import space
 from restem.steps.generate import write_requests
 from restem.steps.regrade import regrade
@@ -347,6 +348,9 @@ def doctor(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
         limit = stats.get("bytes_limit")
         memory = f", {limit / 2**30:.1f} GiB" if limit else ""
         say(f"device             {device.device_kind} ({device.platform}){memory}")
+    single, half = (product_rate(dtype) for dtype in ("float32", "bfloat16"))
+    advice = '; consider Run.compute_dtype="bfloat16"' if half > 1.5 * single else ""
+    say(f"products, GFLOP/s  {single / 1e9:,.0f} float32, {half / 1e9:,.0f} bfloat16{advice}")
     for line in _disks(layout.Workdir(arguments.workdir or "."), settings):
         say(line)
     say("sandbox for programs that models write:")

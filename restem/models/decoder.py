@@ -22,6 +22,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from restem.models import attention, sharding
@@ -38,6 +39,9 @@ Block = tuple[
     Float[Array, "batch kv_heads head length"], Float[Array, "batch kv_heads length head"]
 ]
 """Keys and values of a block of tokens in one layer."""
+
+_PRODUCT = "product"
+"""Name of what the backward pass may keep, as products that it finds itself."""
 
 _ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
     "silu": jax.nn.silu,
@@ -88,15 +92,58 @@ def _dense(
         low = _dense(x, w.a, inputs=inputs)
         return _dense(x, w.base, inputs=inputs) + w.scale * _dense(low, w.b)
     batch, length = x.shape[:2]
-    matrix = (w.values if isinstance(w, Int8) else w).astype(x.dtype)
+    matrix = w.values.astype(x.dtype) if isinstance(w, Int8) else w
     if batch > 1 and sharding.parts("length") > 1:
-        y = jnp.tensordot(x, matrix, inputs)
+        y = jnp.tensordot(x, matrix.astype(x.dtype), inputs)
         return (y * w.scale).astype(x.dtype) if isinstance(w, Int8) else y
     size = math.prod(w.shape[:inputs])
-    y = x.reshape(batch * length, size) @ matrix.reshape(size, -1)
+    y = _product(x.reshape(batch * length, size), matrix.reshape(size, -1)).astype(x.dtype)
     if isinstance(w, Int8):
         y = (y * w.scale.reshape(-1)).astype(x.dtype)
     return y.reshape(batch, length, *w.shape[inputs:])
+
+
+def _product(
+    x: Float[Array, "rows inputs"], w: Float[Array, "inputs outputs"]
+) -> Float[Array, "rows outputs"]:
+    """Returns x w, whose factors have the dtype of x; in that dtype, or in float32."""
+    if x.dtype == jnp.bfloat16 and sharding.on_one_cpu():
+        return checkpoint_name(_product_in_float32(x, w, 0), _PRODUCT)
+    return x @ w.astype(x.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _product_in_float32(
+    x: Float[Array, "rows inputs"], w: Float[Array, "_ _"], axis: int = 0
+) -> Float[Array, "rows outputs"]:
+    """Returns the product of x and w in float32, over the dimension `axis` of w.
+
+    XLA's CPU backend multiplies bfloat16 by the processor's matrix unit (AMX) where the result is
+    float32. Otherwise, and where one factor is float32, it converts all to float32, which took
+    four times as long. So the factors of the backward pass are rounded too.
+    """
+    return _contract(x, w.astype(x.dtype), 1, axis)
+
+
+def _product_forward(x, w, axis):
+    return _product_in_float32(x, w, axis), (x, w)
+
+
+def _product_backward(axis, factors, g):
+    x, w = factors
+    g = g.astype(x.dtype)
+    of_x = _contract(g, w.astype(x.dtype), 1, 1 - axis)
+    of_w = _contract(x, g, 0, 0) if axis == 0 else _contract(g, x, 0, 0)
+    return of_x.astype(x.dtype), of_w.astype(w.dtype)
+
+
+_product_in_float32.defvjp(_product_forward, _product_backward)
+
+
+def _contract(a: jax.Array, b: jax.Array, axis_of_a: int, axis_of_b: int) -> jax.Array:
+    """Multiplies two matrices, summed in float32. A transposed one would be copied."""
+    axes = (((axis_of_a,), (axis_of_b,)), ((), ()))
+    return jax.lax.dot_general(a, b, axes, preferred_element_type=jnp.float32)
 
 
 def _norm(
@@ -295,8 +342,13 @@ class Ends(nn.Module):
         if not c.tied_head:
             spec = "...e,ev->...v"
             table = _param(self, "head", normal, ("embed", "vocab"), (c.embed_dim, c.vocab_size))
-        matrix = table.values if isinstance(table, Int8) else table
-        y = jnp.einsum(spec, x, matrix.astype(x.dtype), preferred_element_type=jnp.float32)
+        matrix = table.values.astype(x.dtype) if isinstance(table, Int8) else table
+        if x.dtype == jnp.bfloat16 and sharding.on_one_cpu():
+            flat = x.reshape(-1, c.embed_dim)
+            y = _product_in_float32(flat, matrix, int(c.tied_head))
+            y = y.reshape(*x.shape[:-1], c.vocab_size)
+        else:
+            y = jnp.einsum(spec, x, matrix.astype(x.dtype), preferred_element_type=jnp.float32)
         if isinstance(table, Int8):
             y = y * table.scale
         if c.final_softcap is not None:
@@ -379,7 +431,10 @@ def forward(
         if config.remat != "none":
             policy = {
                 "full": jax.checkpoint_policies.nothing_saveable,
-                "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+                "dots": jax.checkpoint_policies.save_from_both_policies(
+                    jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+                    jax.checkpoint_policies.save_only_these_names(_PRODUCT),
+                ),
             }[config.remat]
             body = jax.checkpoint(layer, policy=policy, prevent_cse=False)
         flags = jnp.asarray(local_layers), jnp.asarray(unrotated_layers)

@@ -49,6 +49,11 @@ def partition_spec(
     return PartitionSpec(*entries)
 
 
+def on_one_cpu() -> bool:
+    """Returns whether no mesh is in force and computations run on a CPU."""
+    return jax.sharding.get_abstract_mesh().empty and jax.default_backend() == "cpu"
+
+
 def parts(name: str) -> int:
     """Returns the number of parts that a logical axis is split into on the mesh in force."""
     mesh = jax.sharding.get_abstract_mesh()

@@ -19,7 +19,15 @@ from restem import checkpoints
 from restem.checkpoints import hf, hf_config, orbax
 from restem.checkpoints.export import export
 from restem.errors import UserError
-from tests.helpers import small_models
+from tests.helpers import compilation, small_models
+
+
+def setUpModule():
+    compilation.begin()
+
+
+def tearDownModule():
+    compilation.end()
 
 
 def require_transformers(test) -> None:

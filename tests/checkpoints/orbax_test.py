@@ -198,7 +198,7 @@ class TrainingCheckpointsTest(parameterized.TestCase):
         with orbax.TrainingCheckpoints(self.folder) as manager:
             with self.assertLogs(level=logging.ERROR) as logs:
                 self.assert_state(manager.restore(ABSTRACT), 10)
-            self.assertIn("CHECKPOINT OF STEP 20", logs.output[0])
+            self.assertIn("CHECKPOINT OF STEP 20", "\n".join(logs.output))
             # Training arrives there again, and what it saves replaces the damaged one.
             manager.save(20, state(20), metadata={"best": 20 / 8, "note": "a"}, wait=True)
             self.assert_state(manager.restore(ABSTRACT), 20)

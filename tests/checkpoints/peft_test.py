@@ -17,9 +17,17 @@ from restem.checkpoints.policy import AdapterOrigin
 from restem.errors import UserError
 from restem.models import lora
 from restem.models.lora import Lora
-from tests.helpers import small_models
+from tests.helpers import compilation, small_models
 
 FAMILIES = ("llama", "mistral_windows", "qwen2", "qwen3", "gemma", "gemma2", "gemma3")
+
+
+def setUpModule():
+    compilation.begin()
+
+
+def tearDownModule():
+    compilation.end()
 
 
 def adapted(base: checkpoints.Policy, form: Lora) -> checkpoints.Policy:

@@ -14,7 +14,7 @@ from absl.testing import absltest
 from etils import epath
 
 import restem
-from restem.cli import main, session
+from restem.cli import main, session, verbs
 from restem.run import layout
 from restem.runtime import progress
 
@@ -32,6 +32,21 @@ class VersionTest(absltest.TestCase):
             [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
         )
         self.assertEqual(done.stdout, f"restem {restem.__version__}\n0 False\n", done.stderr)
+
+
+class DoctorTest(absltest.TestCase):
+    def test_bfloat16_is_advised_where_it_is_faster(self):
+        for rates, advised in (({"float32": 2e11, "bfloat16": 9e11}, True), ({}, False)):
+            said: list[str] = []
+            rate = lambda dtype, rates=rates: rates.get(dtype, 1e11)
+            with (
+                absltest.mock.patch.object(verbs, "product_rate", rate),
+                absltest.mock.patch.object(verbs, "say", said.append),
+            ):
+                self.assertEqual(main.main(["doctor"]), 0)
+            (line,) = (line for line in said if line.startswith("products"))
+            self.assertEqual('consider Run.compute_dtype="bfloat16"' in line, advised, line)
+        self.assertStartsWith(line, "products, GFLOP/s  100 float32, 100 bfloat16")
 
 
 class QuietTest(absltest.TestCase):

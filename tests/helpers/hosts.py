@@ -129,7 +129,10 @@ def _start(request) -> int:
 
 
 def _serve() -> None:
-    from restem.cli import verbs  # noqa: F401  imported once for all hosts
+    # Imported once for all hosts; TensorBoard's package imports PyTorch where there is one.
+    import tensorboardX  # noqa: F401
+
+    from restem.cli import verbs  # noqa: F401
     from restem.report import report
 
     # Drawing figures would take longer than everything else, and has its own tests.

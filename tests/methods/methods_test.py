@@ -45,7 +45,7 @@ SETTINGS = (
 
 def setUpModule():
     os.environ["JAX_PLATFORMS"] = "cpu"
-    compilation.begin()  # trainers of the same shapes compile once
+    compilation.begin()
 
 
 def tearDownModule():

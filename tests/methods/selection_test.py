@@ -11,6 +11,7 @@ from restem.steps.settings import SelectSettings
 from restem.steps.strategies import BestOfN, Everything, ExponentialWeight, UnitWeight
 from restem.training import Shape, TokenExample, Trainer, optimizers
 from tests.helpers import tiny
+from tests.helpers.compilation import compile_quickly
 from tests.helpers.gradients import gradients
 from tests.helpers.solutions import A, B, sample
 
@@ -58,8 +59,7 @@ class RWRTest(absltest.TestCase):
 
         from restem import models
 
-        jax.config.update("jax_disable_most_optimizations", True)
-        self.addCleanup(jax.config.update, "jax_disable_most_optimizations", False)
+        compile_quickly(self)
         samples = [
             dataclasses.replace(sample("a", i, r), token_ids=tuple(range(9 + i, 12 + 2 * i)))
             for i, r in enumerate((0.0, 0.4, 2.5))

@@ -7,10 +7,19 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from restem.models import INVALID_POSITION, ModelConfig, attention
+from tests.helpers import compilation
 
 CONFIG = ModelConfig(
     vocab_size=8, num_layers=1, embed_dim=8, num_heads=4, num_kv_heads=2, head_dim=8, mlp_dim=8
 )
+
+
+def setUpModule():
+    compilation.begin()
+
+
+def tearDownModule():
+    compilation.end()
 
 
 def keys_of(rng, rows, length, used):

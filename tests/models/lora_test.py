@@ -13,7 +13,15 @@ from absl.testing import absltest, parameterized
 from restem import checkpoints, models
 from restem.models import int8, lora
 from restem.models.lora import TARGETS, Lora
-from tests.helpers import small_models
+from tests.helpers import compilation, small_models
+
+
+def setUpModule():
+    compilation.begin()
+
+
+def tearDownModule():
+    compilation.end()
 
 
 @functools.cache

@@ -17,7 +17,7 @@ from absl.testing import absltest, parameterized
 
 from restem import checkpoints, models
 from restem.models import kv_cache
-from tests.helpers import small_models
+from tests.helpers import compilation, small_models
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "small_models.npz"
 # Maximum absolute difference over the largest absolute logit.
@@ -26,6 +26,14 @@ DECODED_ALIKE = (
     "llama_new_form", "gemma3_new_form", "llama_yarn", "qwen2_yarn", "smollm3", "phi3",
 )  # fmt: skip
 """Models that differ from others in nothing that decoding does by itself."""
+
+
+def setUpModule():
+    compilation.begin()
+
+
+def tearDownModule():
+    compilation.end()
 
 
 def difference(ours, reference) -> float:
@@ -42,25 +50,25 @@ def step_by_step(
     policy: checkpoints.Policy, tokens: np.ndarray, prefill: int, *, optimize: bool = False
 ) -> np.ndarray:
     """Logits when `prefill` tokens are read at once and the others one by one from the cache."""
-    config, params = policy.config, policy.params
+    config = policy.config
 
     # Compiling, not running, is what takes time on small models.
     @functools.partial(
         jax.jit,
-        donate_argnums=0,
+        donate_argnums=1,
         compiler_options=None if optimize else {"xla_backend_optimization_level": 0},
     )
-    def read(cache, block, position):
+    def read(params, cache, block, position):
         positions = position + jnp.broadcast_to(jnp.arange(block.shape[1]), block.shape)
         done = models.forward(params, config, block, positions, caches=[cache])
         cache = kv_cache.write(cache, done.block, position)
         return cache, models.logits(params, config, done.hidden)
 
     cache = kv_cache.empty(config, tokens.shape[0], tokens.shape[1])
-    cache, first = read(cache, tokens[:, :prefill], 0)
+    cache, first = read(policy.params, cache, tokens[:, :prefill], 0)
     found = [first]
     for i in range(prefill, tokens.shape[1]):
-        cache, one = read(cache, tokens[:, i : i + 1], i)
+        cache, one = read(policy.params, cache, tokens[:, i : i + 1], i)
         found.append(one)
     return np.concatenate(found, axis=1)
 

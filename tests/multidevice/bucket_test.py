@@ -16,7 +16,9 @@ class BucketTest(absltest.TestCase):
             [sys.executable, "-m", "tests.multidevice.bucket_run"],
             cwd=ROOT, capture_output=True, text=True, timeout=900,
             env={
-                **os.environ, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+                # Compiled programs go to the bucket.
+                **{k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"},
+                "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
                 "PYTHONPATH": str(ROOT), "EPATH_USE_TF": "false",
             },
         )  # fmt: skip

@@ -92,8 +92,6 @@ class RunTest(absltest.TestCase):
         """A folder with its problems, which spares the run TensorFlow."""
         files = layout.Workdir(epath.Path(folder / name))
         run_files.write_problems(files, *problems())
-        (folder / "compiled").mkdir(exist_ok=True)
-        pathlib.Path(files.compilation_cache).symlink_to(folder / "compiled")
         return files
 
     @staticmethod

@@ -59,7 +59,8 @@ def _mesh(sizes):
     return partitioning.make_mesh(data=sizes[0], fsdp=sizes[1], tensor=sizes[2])
 
 
-def _complete(mesh, config=CONFIG, sampling=Sampling(temperature=0.0)):
+def _complete(mesh, config=CONFIG, sampling=Sampling(temperature=0.0), *, classes=False):
+    """Samples of six questions; `classes` adds one that needs a width class of its own."""
     params = _params(config.replace(dtype="float32", int8_weights=False))
     if mesh is not None:
         params = jax.device_put(params, partitioning.param_shardings(config, mesh))
@@ -72,10 +73,11 @@ def _complete(mesh, config=CONFIG, sampling=Sampling(temperature=0.0)):
         )
         for i in range(6)
     ]
-    # Two width classes, where there are slots enough.
-    requests.append(Request(tuple(int(t) for t in rng.integers(1, 64, 200)), 1, problem_key=6))
+    if classes:
+        requests.append(Request(tuple(int(t) for t in rng.integers(1, 64, 200)), 1, problem_key=6))
     engine = Engine(
-        config, Letters(), sampling=sampling, max_new_tokens=10, slots=16,
+        config, Letters(), sampling=sampling, max_new_tokens=10,
+        slots=16 if classes else 8,  # the fewest of the meshes: the batch does not shrink
         tuning=Tuning(decode_steps=4, prefill_tokens=64, unstacked=False), mesh=mesh,
     )  # fmt: skip
     found = engine.sample(params, PREFIX, requests, key=0)
@@ -92,7 +94,7 @@ def _sample(mesh, config=CONFIG, **options):
 
 @functools.cache
 def _sampled_on_one():
-    return _sample(None)
+    return _sample(None, classes=True)
 
 
 def _trainer(mesh, config=CONFIG, **changes):
@@ -134,15 +136,14 @@ class LettersVerifier:
 class StepsTest(parameterized.TestCase):
     @parameterized.parameters((2, 1, 4), (2, 2, 2))
     def test_greedy_samples_equal_those_of_one_device(self, *sizes):
-        samples = _sample(_mesh(sizes))
+        samples = _sample(_mesh(sizes), classes=True)
         self.assertLen(samples, 19)
         self.assertEqual(samples, _sampled_on_one())
 
-    @parameterized.parameters((1, 2, 4), (4, 1, 2))
-    def test_a_vocabulary_that_is_not_whole_groups_per_part(self, *sizes):
-        config = CONFIG.replace(vocab_size=1000)  # 250 or 500 tokens per part, groups have 128
+    def test_a_vocabulary_that_is_not_whole_groups_per_part(self):
+        config = CONFIG.replace(vocab_size=1000)  # 250 tokens per part, groups have 128
         for sampling in (Sampling(0.8, top_k=5), Sampling(1.0, top_p=0.9), Sampling(1.0)):
-            samples = _sample(_mesh(sizes), config, sampling=sampling)
+            samples = _sample(_mesh((1, 2, 4)), config, sampling=sampling)
             self.assertEqual(samples, _sample(None, config, sampling=sampling))
 
     def test_bfloat16_samples_are_those_of_one_device_up_to_rounding(self):

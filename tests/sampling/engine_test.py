@@ -15,6 +15,7 @@ from restem.errors import UserError
 from restem.sampling import Engine, Request, Sampling, Tuning
 from restem.sampling.programs import Programs
 from restem.sampling.stopping import Stops
+from tests.helpers import compilation
 from tests.sampling.filters_test import chi_square, exact, limit
 
 CONFIG = models.ModelConfig(
@@ -29,12 +30,11 @@ GREEDY = Sampling(temperature=0.0)
 
 
 def setUpModule():
-    # These programs run for milliseconds and compile for seconds: do not optimise them.
-    jax.config.update("jax_disable_most_optimizations", True)
+    compilation.begin()
 
 
 def tearDownModule():
-    jax.config.update("jax_disable_most_optimizations", False)
+    compilation.end()
 
 
 class Letters:

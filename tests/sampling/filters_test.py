@@ -10,6 +10,7 @@ from absl.testing import absltest, parameterized
 
 from restem.sampling import filters
 from restem.sampling.filters import Sampling
+from tests.helpers import compilation
 
 COMBINATIONS = [
     Sampling(temperature=t, top_k=k, top_p=p)
@@ -20,12 +21,11 @@ COMBINATIONS = [
 
 
 def setUpModule():
-    # These programs run for milliseconds and compile for seconds: do not optimise them.
-    jax.config.update("jax_disable_most_optimizations", True)
+    compilation.begin()
 
 
 def tearDownModule():
-    jax.config.update("jax_disable_most_optimizations", False)
+    compilation.end()
 
 
 DRAW = jax.jit(filters.draw)

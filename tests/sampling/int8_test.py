@@ -1,5 +1,7 @@
 """Sampling from int8 weights is sampling from the policy that they stand for."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from absl.testing import absltest, parameterized
 from restem import models, partitioning
 from restem.models import int8
 from restem.sampling import steps
+from tests.helpers import compilation
 from tests.sampling import engine_test
 from tests.sampling.engine_test import CONFIG, LOCAL, params_of
 
@@ -20,6 +23,15 @@ CONFIGS = {
 }
 
 
+def setUpModule():
+    compilation.begin()
+
+
+def tearDownModule():
+    compilation.end()
+
+
+@functools.partial(jax.jit, static_argnums=1)
 def logits(params, config, tokens):
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
     return models.logits(params, config, models.forward(params, config, tokens, positions).hidden)

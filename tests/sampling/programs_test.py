@@ -10,9 +10,18 @@ from absl.testing import absltest, parameterized
 
 from restem.sampling import Request, Sampling
 from restem.sampling.programs import Programs
+from tests.helpers import compilation
 from tests.sampling.engine_test import CONFIG, engine_of, params_of, prefix_of
 
 LONG = CONFIG.replace(max_length=4096, num_layers=1)
+
+
+def setUpModule():
+    compilation.begin()
+
+
+def tearDownModule():
+    compilation.end()
 
 
 def like_math(seed, number, samples, longest):

@@ -14,12 +14,21 @@ from restem.models.kv_cache import INVALID_POSITION, GroupedCache
 from restem.sampling import steps
 from restem.sampling.filters import Drawing, Sampling
 from restem.sampling.steps import Rows
+from tests.helpers import compilation
 
 CONFIG = models.ModelConfig(
     vocab_size=11, num_layers=1, embed_dim=4, num_heads=1, num_kv_heads=1, head_dim=2, mlp_dim=4,
     max_length=32,
 )  # fmt: skip
 SLOTS = 4
+
+
+def setUpModule():
+    compilation.begin()
+
+
+def tearDownModule():
+    compilation.end()
 
 
 class InsertTest(absltest.TestCase):

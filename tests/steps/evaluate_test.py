@@ -5,7 +5,6 @@ import pathlib
 from unittest import mock
 
 import gin
-import jax
 from absl.testing import absltest
 
 from restem import em
@@ -17,7 +16,7 @@ from restem.runtime import storage
 from restem.steps.settings import EvaluateSettings, Settings
 from restem.tasks import bbh
 from restem.verify import close_shared
-from tests.helpers import run_files, tiny
+from tests.helpers import compilation, run_files, tiny
 
 GIN = """
 Run.base = "orbax:/nowhere"
@@ -32,12 +31,11 @@ GRADERS = {
 
 def setUpModule():
     os.environ["JAX_PLATFORMS"] = "cpu"
-    jax.config.update("jax_disable_most_optimizations", True)
+    compilation.begin()
 
 
 def tearDownModule():
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.config.update("jax_compilation_cache_dir", None)
+    compilation.end()
     close_shared()
     gin.clear_config()
 

@@ -23,7 +23,7 @@ from restem.run import layout
 from restem.steps.improve import improve
 from restem.steps.settings import ImproveSettings
 from restem.training import optimizers
-from tests.helpers import tiny
+from tests.helpers import compilation, tiny
 
 VALIDATION = [Problem("v", "validation", "?")]
 EXAMPLES = [Example(f"p{i}", 0, f"say {i}:", f" {i}", (), 1.0) for i in range(4)]
@@ -39,11 +39,11 @@ SETTINGS = ImproveSettings(
 
 
 def setUpModule():
-    jax.config.update("jax_disable_most_optimizations", True)
+    compilation.begin()
 
 
 def tearDownModule():
-    jax.config.update("jax_disable_most_optimizations", False)
+    compilation.end()
 
 
 class KilledError(BaseException):

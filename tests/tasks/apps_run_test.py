@@ -5,7 +5,6 @@ import os
 import pathlib
 
 import gin
-import jax
 from absl.testing import absltest
 
 from restem import em, records
@@ -18,7 +17,7 @@ from restem.steps.settings import Settings
 from restem.tasks.apps import HOLD_OUT
 from restem.verify import close_shared
 from restem.verify.sandbox import layers
-from tests.helpers import run_files, tiny
+from tests.helpers import compilation, run_files, tiny
 
 # The real prompt is 1,500 tokens for a vocabulary of bytes.
 PREFIX = "QUESTION:\nPrint 1.\n\nUse Standard Input format\n\nANSWER:\nprint(1)\n\n"
@@ -42,11 +41,11 @@ SETTINGS = (
 
 def setUpModule():
     os.environ["JAX_PLATFORMS"] = "cpu"
-    jax.config.update("jax_disable_most_optimizations", True)
+    compilation.begin()
 
 
 def tearDownModule():
-    jax.config.update("jax_disable_most_optimizations", False)
+    compilation.end()
     close_shared()
     gin.clear_config()
 

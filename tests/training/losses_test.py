@@ -7,6 +7,7 @@ from absl.testing import absltest, parameterized
 
 from restem import models
 from restem.training import losses
+from tests.helpers import compilation
 
 CONFIG = models.ModelConfig(
     vocab_size=13, num_layers=1, embed_dim=8, num_heads=1, num_kv_heads=1, head_dim=8, mlp_dim=8,
@@ -15,12 +16,11 @@ CONFIG = models.ModelConfig(
 
 
 def setUpModule():
-    # These programs run for milliseconds and compile for seconds: do not optimise them.
-    jax.config.update("jax_disable_most_optimizations", True)
+    compilation.begin()
 
 
 def tearDownModule():
-    jax.config.update("jax_disable_most_optimizations", False)
+    compilation.end()
 
 
 class CoefficientsTest(parameterized.TestCase):

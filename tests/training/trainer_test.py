@@ -15,6 +15,7 @@ from restem.errors import UserError
 from restem.models import int8, lora
 from restem.models.lora import Lora
 from restem.training import DivergenceError, Shape, TokenExample, Trainer, optimizers
+from tests.helpers import compilation
 from tests.helpers.gradients import gradients
 
 CONFIG = models.ModelConfig(
@@ -25,12 +26,11 @@ PREFIX = (3, 14, 15, 9, 26, 5)
 
 
 def setUpModule():
-    # These programs run for milliseconds and compile for seconds: do not optimise them.
-    jax.config.update("jax_disable_most_optimizations", True)
+    compilation.begin()
 
 
 def tearDownModule():
-    jax.config.update("jax_disable_most_optimizations", False)
+    compilation.end()
 
 
 def some_examples(count: int, seed: int = 0) -> list[TokenExample]:

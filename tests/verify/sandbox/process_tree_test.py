@@ -37,7 +37,7 @@ class ForeignWaitTest(parameterized.TestCase):
 
 class ProcTest(absltest.TestCase):
     def test_a_tree_of_processes(self):
-        code = "import os, sys\nos.fork()\nprint(os.getpid(), flush=True)\nsys.stdin.read()"
+        code = "import os, sys\nos.fork()\nos.write(1, b'%d\\n' % os.getpid())\nsys.stdin.read()"
         with subprocess.Popen(
             [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as child:
