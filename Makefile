@@ -20,8 +20,8 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest tests -n $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder
 
-# The loop on another Python: make test-loop PYTHON=python3.13 VENV=.venv-3.13. TensorFlow, PyTorch and
-# XManager, which other tests need, may not exist for it yet.
+# The loop on another Python: make test-loop PYTHON=python3.13 VENV=.venv-3.13. TensorFlow, PyTorch
+# and XManager, which other tests need, may not exist for it yet.
 test-loop: $(VENV)/.installed-loop
 	$(BIN)/python -m pytest $(LOOP_TESTS) -n $(TEST_PROCESSES)
 
