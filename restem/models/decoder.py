@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -22,15 +21,14 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from restem.models import attention, sharding
 from restem.models.attention import IsLocal
 from restem.models.config import ModelConfig
+from restem.models.dense import PRODUCT, dense, product_in_float32, sums_in_float32
 from restem.models.int8 import Int8
 from restem.models.kv_cache import GroupedCache, KVCache
-from restem.models.lora import Adapted
 
 Params = Mapping[str, Any]
 """Nested dict of arrays, `Int8` or `Adapted`; layers under "layers", stacked or in a tuple."""
@@ -39,9 +37,6 @@ Block = tuple[
     Float[Array, "batch kv_heads head length"], Float[Array, "batch kv_heads length head"]
 ]
 """Keys and values of a block of tokens in one layer."""
-
-_PRODUCT = "product"
-"""Name of what the backward pass may keep, as products that it finds itself."""
 
 _ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
     "silu": jax.nn.silu,
@@ -76,74 +71,6 @@ def _param(module: nn.Module, name: str, init: Any, axes, shape) -> Any:
     # Modules are applied to unboxed parameters, so this is the array that the box would hold.
     boxed: Any = nn.with_logical_partitioning(init, axes)
     return module.param(name, boxed, shape)
-
-
-def _dense(
-    x: Float[Array, "batch length *inputs"], w: jax.Array | Int8 | Adapted, *, inputs: int = 1
-) -> Float[Array, "batch length *outputs"]:
-    """Multiplies x [batch, length, *inputs] by w [*inputs, *outputs].
-
-    `inputs` is the number of input axes of w. The product is one of two matrices: for products over
-    [batch, length] or over two axes of a weight, XLA's CPU backend transposes copies, above all in
-    the backward pass. A length that is split over devices stays an axis of its own, because a flat
-    one would have to be gathered.
-    """
-    if isinstance(w, Adapted):
-        low = _dense(x, w.a, inputs=inputs)
-        return _dense(x, w.base, inputs=inputs) + w.scale * _dense(low, w.b)
-    batch, length = x.shape[:2]
-    matrix = w.values.astype(x.dtype) if isinstance(w, Int8) else w
-    if batch > 1 and sharding.parts("length") > 1:
-        y = jnp.tensordot(x, matrix.astype(x.dtype), inputs)
-        return (y * w.scale).astype(x.dtype) if isinstance(w, Int8) else y
-    size = math.prod(w.shape[:inputs])
-    y = _product(x.reshape(batch * length, size), matrix.reshape(size, -1)).astype(x.dtype)
-    if isinstance(w, Int8):
-        y = (y * w.scale.reshape(-1)).astype(x.dtype)
-    return y.reshape(batch, length, *w.shape[inputs:])
-
-
-def _product(
-    x: Float[Array, "rows inputs"], w: Float[Array, "inputs outputs"]
-) -> Float[Array, "rows outputs"]:
-    """Returns x w, whose factors have the dtype of x; in that dtype, or in float32."""
-    if x.dtype == jnp.bfloat16 and sharding.on_one_cpu():
-        return checkpoint_name(_product_in_float32(x, w, 0), _PRODUCT)
-    return x @ w.astype(x.dtype)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _product_in_float32(
-    x: Float[Array, "rows inputs"], w: Float[Array, "_ _"], axis: int = 0
-) -> Float[Array, "rows outputs"]:
-    """Returns the product of x and w in float32, over the dimension `axis` of w.
-
-    XLA's CPU backend multiplies bfloat16 by the processor's matrix unit (AMX) where the result is
-    float32. Otherwise, and where one factor is float32, it converts all to float32, which took
-    four times as long. So the factors of the backward pass are rounded too.
-    """
-    return _contract(x, w.astype(x.dtype), 1, axis)
-
-
-def _product_forward(x, w, axis):
-    return _product_in_float32(x, w, axis), (x, w)
-
-
-def _product_backward(axis, factors, g):
-    x, w = factors
-    g = g.astype(x.dtype)
-    of_x = _contract(g, w.astype(x.dtype), 1, 1 - axis)
-    of_w = _contract(x, g, 0, 0) if axis == 0 else _contract(g, x, 0, 0)
-    return of_x.astype(x.dtype), of_w.astype(w.dtype)
-
-
-_product_in_float32.defvjp(_product_forward, _product_backward)
-
-
-def _contract(a: jax.Array, b: jax.Array, axis_of_a: int, axis_of_b: int) -> jax.Array:
-    """Multiplies two matrices, summed in float32. A transposed one would be copied."""
-    axes = (((axis_of_a,), (axis_of_b,)), ((), ()))
-    return jax.lax.dot_general(a, b, axes, preferred_element_type=jnp.float32)
 
 
 def _norm(
@@ -201,7 +128,7 @@ class Attention(nn.Module):
                 self, name, (c.embed_dim, heads, c.head_dim), ("embed", axis, "head"),
                 fan_in=c.embed_dim,
             )  # fmt: skip
-            y = _dense(x, w)
+            y = dense(x, w)
             if c.qkv_bias:
                 bias = _weight(self, f"{name}_bias", (heads, c.head_dim), (axis, "head"))
                 y = y + bias.astype(x.dtype)
@@ -240,7 +167,7 @@ class Attention(nn.Module):
             self, "out", (c.num_heads, c.head_dim, c.embed_dim), ("heads", "head", "embed"),
             fan_in=c.num_heads * c.head_dim,
         )  # fmt: skip
-        out = _dense(out, w, inputs=2)
+        out = dense(out, w, inputs=2)
         return out, (own.keys, own.values)
 
 
@@ -257,18 +184,18 @@ class Mlp(nn.Module):
 
         def project(name):
             w = _weight(self, name, (c.embed_dim, c.mlp_dim), ("embed", "mlp"), fan_in=c.embed_dim)
-            y = _dense(x, w)
+            y = dense(x, w)
             return sharding.constrain(y, ("batch", "length", "mlp"))
 
         if self.has_variable("params", "gate_up"):
-            gate, up = jnp.split(_dense(x, self.get_variable("params", "gate_up")), 2, axis=-1)
+            gate, up = jnp.split(dense(x, self.get_variable("params", "gate_up")), 2, axis=-1)
             hidden = act(gate) * up
         elif c.gated_mlp:
             hidden = act(project("gate")) * project("up")
         else:
             hidden = act(project("up"))
         w = _weight(self, "down", (c.mlp_dim, c.embed_dim), ("mlp", "embed"), fan_in=c.mlp_dim)
-        return _dense(hidden, w)
+        return dense(hidden, w)
 
 
 class Layer(nn.Module):
@@ -343,9 +270,8 @@ class Ends(nn.Module):
             spec = "...e,ev->...v"
             table = _param(self, "head", normal, ("embed", "vocab"), (c.embed_dim, c.vocab_size))
         matrix = table.values.astype(x.dtype) if isinstance(table, Int8) else table
-        if x.dtype == jnp.bfloat16 and sharding.on_one_cpu():
-            flat = x.reshape(-1, c.embed_dim)
-            y = _product_in_float32(flat, matrix, int(c.tied_head))
+        if sums_in_float32(x):
+            y = product_in_float32(x.reshape(-1, c.embed_dim), matrix, int(c.tied_head))
             y = y.reshape(*x.shape[:-1], c.vocab_size)
         else:
             y = jnp.einsum(spec, x, matrix.astype(x.dtype), preferred_element_type=jnp.float32)
@@ -433,7 +359,7 @@ def forward(
                 "full": jax.checkpoint_policies.nothing_saveable,
                 "dots": jax.checkpoint_policies.save_from_both_policies(
                     jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-                    jax.checkpoint_policies.save_only_these_names(_PRODUCT),
+                    jax.checkpoint_policies.save_only_these_names(PRODUCT),
                 ),
             }[config.remat]
             body = jax.checkpoint(layer, policy=policy, prevent_cse=False)

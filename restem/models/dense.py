@@ -1,0 +1,91 @@
+"""Products of activations with the decoder's matrices."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float
+
+from restem.models import sharding
+from restem.models.int8 import Int8
+from restem.models.lora import Adapted
+
+PRODUCT = "product"
+"""Name by which a backward pass that keeps products finds those of `product_in_float32`."""
+
+
+def sums_in_float32(x: jax.Array) -> bool:
+    """Whether products of x are made by `product_in_float32`, which is faster then."""
+    return x.dtype == jnp.bfloat16 and sharding.on_one_cpu()
+
+
+def dense(
+    x: Float[Array, "batch length *inputs"], w: jax.Array | Int8 | Adapted, *, inputs: int = 1
+) -> Float[Array, "batch length *outputs"]:
+    """Multiplies x [batch, length, *inputs] by w [*inputs, *outputs].
+
+    `inputs` is the number of input axes of w. The product is one of two matrices: for products over
+    [batch, length] or over two axes of a weight, XLA's CPU backend transposes copies, above all in
+    the backward pass. A length that is split over devices stays an axis of its own, because a flat
+    one would have to be gathered.
+    """
+    if isinstance(w, Adapted):
+        low = dense(x, w.a, inputs=inputs)
+        return dense(x, w.base, inputs=inputs) + w.scale * dense(low, w.b)
+    batch, length = x.shape[:2]
+    matrix = w.values.astype(x.dtype) if isinstance(w, Int8) else w
+    if batch > 1 and sharding.parts("length") > 1:
+        y = jnp.tensordot(x, matrix.astype(x.dtype), inputs)
+        return (y * w.scale).astype(x.dtype) if isinstance(w, Int8) else y
+    size = math.prod(w.shape[:inputs])
+    y = _product(x.reshape(batch * length, size), matrix.reshape(size, -1)).astype(x.dtype)
+    if isinstance(w, Int8):
+        y = (y * w.scale.reshape(-1)).astype(x.dtype)
+    return y.reshape(batch, length, *w.shape[inputs:])
+
+
+def _product(
+    x: Float[Array, "rows inputs"], w: Float[Array, "inputs outputs"]
+) -> Float[Array, "rows outputs"]:
+    """Returns x w, whose factors have the dtype of x; in that dtype, or in float32."""
+    if sums_in_float32(x):
+        return checkpoint_name(product_in_float32(x, w, 0), PRODUCT)
+    return x @ w.astype(x.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def product_in_float32(
+    x: Float[Array, "rows inputs"], w: Float[Array, "_ _"], axis: int = 0
+) -> Float[Array, "rows outputs"]:
+    """Returns the product of x and w in float32, over the dimension `axis` of w.
+
+    XLA's CPU backend multiplies bfloat16 by the processor's matrix unit (AMX) where the result is
+    float32. Otherwise, and where one factor is float32, it converts all to float32, which took
+    four times as long. So the factors of the backward pass are rounded too.
+    """
+    return _contract(x, w.astype(x.dtype), 1, axis)
+
+
+def _product_forward(x, w, axis):
+    return product_in_float32(x, w, axis), (x, w)
+
+
+def _product_backward(axis, factors, g):
+    x, w = factors
+    g = g.astype(x.dtype)
+    of_x = _contract(g, w.astype(x.dtype), 1, 1 - axis)
+    of_w = _contract(x, g, 0, 0) if axis == 0 else _contract(g, x, 0, 0)
+    return of_x.astype(x.dtype), of_w.astype(w.dtype)
+
+
+product_in_float32.defvjp(_product_forward, _product_backward)
+
+
+def _contract(a: jax.Array, b: jax.Array, axis_of_a: int, axis_of_b: int) -> jax.Array:
+    """Multiplies two matrices, summed in float32. A transposed one would be copied."""
+    axes = (((axis_of_a,), (axis_of_b,)), ((), ()))
+    return jax.lax.dot_general(a, b, axes, preferred_element_type=jnp.float32)
