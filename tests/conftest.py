@@ -8,11 +8,12 @@ import jaxtyping
 import pytest
 from absl import flags
 
-from tests.helpers import typechecker
+from tests.helpers import typechecker, xla
 
 # Before any test imports JAX: tests are written for the CPU, and libtpu, where it is installed for
 # `restem plan`, would look for a TPU first.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("XLA_FLAGS", xla.flags())
 # A program is compiled once, whichever test and whichever process asks for it. XLA's own caches
 # would put the folder into its key.
 if "PYTEST_XDIST_WORKER" not in os.environ:

@@ -19,7 +19,7 @@ from restem import checkpoints
 from restem.checkpoints import hf, hf_config, orbax
 from restem.checkpoints.export import export
 from restem.errors import UserError
-from tests.helpers import compilation, small_models
+from tests.helpers import compilation, small_models, xla
 
 
 def setUpModule():
@@ -278,7 +278,7 @@ class StreamingTest(absltest.TestCase):
         environment = {
             **os.environ,
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+            "XLA_FLAGS": xla.flags("--xla_force_host_platform_device_count=8"),
             "PYTHONPATH": str(script.parents[2]),
         }
         done = subprocess.run(

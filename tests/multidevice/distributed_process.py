@@ -12,7 +12,9 @@ import signal
 import sys
 import time
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+from tests.helpers import xla
+
+os.environ["XLA_FLAGS"] = xla.flags("--xla_force_host_platform_device_count=2")
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax

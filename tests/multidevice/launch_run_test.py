@@ -22,7 +22,7 @@ from launch.jobs import Job, Resources
 from launch.tpu_vm import TpuVm
 from restem.plan.chips import Slice
 from restem.run import layout, reader
-from tests.helpers import tiny
+from tests.helpers import tiny, xla
 from tests.helpers.cloud import Cloud
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -63,8 +63,8 @@ class LaunchRunTest(absltest.TestCase):
         job = Job(
             "tiny-1", self.arguments(workdir), str(workdir), Resources(where.hosts, slice=where),
             {
-                "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": "",
-                "PYTHONPATH": str(ROOT), "RESTEM_PAUSE_S": "0",
+                "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+                "XLA_FLAGS": xla.flags(), "PYTHONPATH": str(ROOT), "RESTEM_PAUSE_S": "0",
             },
         )  # fmt: skip
         config = Config(project="p", zone="us-east5-a")

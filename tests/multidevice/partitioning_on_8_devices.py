@@ -4,7 +4,9 @@ import functools
 import os
 import re
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+from tests.helpers import xla
+
+os.environ["XLA_FLAGS"] = xla.flags("--xla_force_host_platform_device_count=8")
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax

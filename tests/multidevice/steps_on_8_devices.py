@@ -6,7 +6,9 @@ import re
 from concurrent import futures
 from unittest import mock
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+from tests.helpers import xla
+
+os.environ["XLA_FLAGS"] = xla.flags("--xla_force_host_platform_device_count=8")
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
