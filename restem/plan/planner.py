@@ -362,6 +362,8 @@ def _run(job: dict[str, Any], folder: pathlib.Path) -> dict[str, Any]:
 
 _ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
+    # Flags for this machine's own XLA, of which the TPU compiler may not know all.
+    "XLA_FLAGS": "",
     # No TPU is needed: do not query the metadata server, and allow several compilers at once.
     "TPU_SKIP_MDS_QUERY": "1",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",

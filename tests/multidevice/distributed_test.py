@@ -29,7 +29,7 @@ def _free_port() -> int:
 def _environment(processes: int, index: int, port: int) -> dict[str, str]:
     return {
         **os.environ,
-        "PYTHONPATH": str(SCRIPT.parent.parent),
+        "PYTHONPATH": str(SCRIPT.parents[2]),
         "RESTEM_COORDINATOR": f"localhost:{port}",
         "RESTEM_NUM_PROCESSES": str(processes),
         "RESTEM_PROCESS_ID": str(index),
