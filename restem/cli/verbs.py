@@ -349,7 +349,7 @@ def doctor(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
         memory = f", {limit / 2**30:.1f} GiB" if limit else ""
         say(f"device             {device.device_kind} ({device.platform}){memory}")
     single, half = (product_rate(dtype) for dtype in ("float32", "bfloat16"))
-    advice = '; consider Run.compute_dtype="bfloat16"' if half > 1.5 * single else ""
+    advice = '; Run.compute_dtype="bfloat16" may train faster' if half > 1.5 * single else ""
     say(f"products, GFLOP/s  {single / 1e9:,.0f} float32, {half / 1e9:,.0f} bfloat16{advice}")
     for line in _disks(layout.Workdir(arguments.workdir or "."), settings):
         say(line)

@@ -64,8 +64,8 @@ def product_in_float32(
     """Returns the product of x and w in float32, over the dimension `axis` of w.
 
     XLA's CPU backend multiplies bfloat16 by the processor's matrix unit (AMX) where the result is
-    float32. Otherwise, and where one factor is float32, it converts all to float32, which took
-    four times as long. So the factors of the backward pass are rounded too.
+    float32. Otherwise, and where one factor is float32, it converts all to float32, whose products
+    took up to six times as long. So the factors of the backward pass are rounded too.
     """
     return _contract(x, w.astype(x.dtype), 1, axis)
 
