@@ -42,9 +42,7 @@ class PolicyTest(absltest.TestCase):
         self.assertEqual(again.vocabulary.fingerprint, self.policy.vocabulary.fingerprint)
         jax.tree.map(np.testing.assert_array_equal, again.params, self.policy.params)
         tokens = small_models.tokens("gemma3")
-        found, expected = again.logits(tokens), self.policy.logits(tokens)
-        # Another test of this process may have compiled one of the two without optimising it.
-        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+        np.testing.assert_array_equal(again.logits(tokens), self.policy.logits(tokens))
         narrow = checkpoints.load(f"orbax:{moved}", dtype="bfloat16")
         self.assertEqual(narrow.params["embedding"].dtype, "bfloat16")
 

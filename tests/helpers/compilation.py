@@ -10,8 +10,9 @@ def begin() -> None:
 
 
 def end() -> None:
-    """Undoes `begin`."""
+    """Undoes `begin`, and forgets what was compiled: JAX does not ask how a program was."""
     jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()
 
 
 def compile_quickly(test: absltest.TestCase) -> None:
