@@ -142,10 +142,11 @@ class StepsTest(parameterized.TestCase):
         self.assertLen(samples, 19)
         self.assertEqual(samples, _sampled_on_one())
 
-    def test_a_vocabulary_that_is_not_whole_groups_per_part(self):
-        config = CONFIG.replace(vocab_size=1000)  # 250 tokens per part, groups have 128
+    @parameterized.parameters((1, 2, 4), (4, 1, 2))
+    def test_a_vocabulary_that_is_not_whole_groups_per_part(self, *sizes):
+        config = CONFIG.replace(vocab_size=1000)  # 250 or 500 tokens per part, groups have 128
         for sampling in (Sampling(0.8, top_k=5), Sampling(1.0, top_p=0.9), Sampling(1.0)):
-            samples = _sample(_mesh((1, 2, 4)), config, sampling=sampling)
+            samples = _sample(_mesh(sizes), config, sampling=sampling)
             self.assertEqual(samples, _sample(None, config, sampling=sampling))
 
     def test_bfloat16_samples_are_those_of_one_device_up_to_rounding(self):
