@@ -343,10 +343,12 @@ def _score(
     # the rows of one matrix product per head. With the batch first, XLA would transpose the scores,
     # which takes longer than the product.
     shared = keys.is_shared
+    dtype = jnp.promote_types(query.dtype, keys.keys.dtype)  # a CPU keeps caches in float32
+    query = query.astype(dtype)
     s = jnp.einsum(
         "kbgtd,kds->kbgts" if shared else "bkgtd,bkds->bkgts",
         jnp.transpose(query, (2, 0, 3, 1, 4) if shared else (0, 2, 3, 1, 4)),
-        keys.keys.astype(query.dtype),
+        keys.keys.astype(dtype),
         preferred_element_type=jnp.float32,
     )
     if config.attention_softcap is not None:
@@ -362,8 +364,8 @@ def _score(
         p = jnp.exp(s - rows_first(top)[..., None])
         o = jnp.einsum(
             "kbgts,ksd->kbgtd" if shared else "bkgts,bksd->bkgtd",
-            p.astype(query.dtype),
-            keys.values.astype(query.dtype),
+            p.astype(dtype),
+            keys.values.astype(dtype),
             preferred_element_type=jnp.float32,
         )
         return rows_first(p.sum(axis=-1)), rows_first(o)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from restem import models, partitioning
-from restem.models import kv_cache
+from restem.models import kv_cache, sharding
 from restem.models.kv_cache import GroupedCache, KVCache
 from restem.sampling import steps
 from restem.sampling.widths import WidthClasses
@@ -29,6 +29,15 @@ class Shapes:
     mesh: jax.sharding.Mesh | None
     """Devices; None is one device."""
 
+    @property
+    def slot_dtype(self) -> Any:
+        """Dtype of keys and values in the decode batch.
+
+        XLA's CPU backend writes a column of a bfloat16 cache by converting all of it to float32 and
+        back. So on one CPU these caches are float32, and only products with weights are bfloat16.
+        """
+        return jnp.float32 if self.mesh is None and sharding.on_one_cpu() else self.config.dtype
+
     def prefix(self, columns: int) -> KVCache:
         """Returns those of a prefix of so many columns, stacked layers."""
         return self._placed(kv_cache.shapes(self.config, None, columns))
@@ -42,7 +51,7 @@ class Shapes:
         found = jax.eval_shape(
             lambda: steps.empty_slots(
                 self.config, classes.widths, classes.sizes, ring, parts=classes.parts,
-                unstacked=self.unstacked,
+                unstacked=self.unstacked, dtype=self.slot_dtype,
             )
         )  # fmt: skip
         groups = tuple(map(self._placed, found.questions.groups))

@@ -105,6 +105,7 @@ def empty_slots(
     *,
     parts: int = 1,
     unstacked: bool,
+    dtype: Any = None,
 ) -> Slots:
     """Returns slots without samples.
 
@@ -115,17 +116,18 @@ def empty_slots(
       ring: columns for sampled tokens.
       parts: parts of the mesh over which slots are split.
       unstacked: whether caches are tuples of layers.
+      dtype: of keys and values; None is that of the activations.
     """
     stack = kv_cache.unstack if unstacked else lambda cache: cache
     slots = sum(sizes)
     zeros = lambda: jnp.zeros((slots,), jnp.int32)
     groups = (
-        stack(kv_cache.empty(config, size, width))
+        stack(kv_cache.empty(config, size, width, dtype))
         for size, width in zip(sizes, widths, strict=True)
     )
     return Slots(
         questions=constrain_questions(GroupedCache(tuple(groups), parts)),
-        ring=_without_positions(stack(kv_cache.empty(config, slots, ring))),
+        ring=_without_positions(stack(kv_cache.empty(config, slots, ring, dtype))),
         rows=constrain_rows(
             Rows(
                 token=zeros(),

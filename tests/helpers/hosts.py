@@ -129,11 +129,10 @@ def _start(request) -> int:
 
 
 def _serve() -> None:
-    # Imported once for all hosts; TensorBoard's package imports PyTorch where there is one.
-    import tensorboardX  # noqa: F401
-
+    # Imported once for all hosts.
     from restem.cli import verbs  # noqa: F401
     from restem.report import report
+    from restem.run.trackers import tensorboard  # noqa: F401
 
     # Drawing figures would take longer than everything else, and has its own tests.
     report.report = lambda **_: "not drawn"

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import subprocess
 import sys
 import unittest
 from unittest import mock
@@ -65,6 +66,12 @@ class TrackersTest(absltest.TestCase):
         (events,) = (target / "tensorboard").glob("events*")
         self.assertIn(b"evaluate/math/pass", events.read_bytes())
         self.assertIn("pass@1", (target / "metrics.jsonl").read_text())
+
+    @unittest.skipUnless(has("torch"), "PyTorch is not installed")
+    def test_tensorboard_does_not_load_pytorch(self):
+        code = "import sys, restem.run.trackers.tensorboard as t; print('torch' in sys.modules)"
+        found = subprocess.check_output([sys.executable, "-c", code], text=True)
+        self.assertEqual(found, "False\n")
 
     def test_a_missing_package_is_named(self):
         with mock.patch.dict("sys.modules", {"wandb": None}):

@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from restem import models
+from restem import models, partitioning
 from restem.errors import UserError
 from restem.sampling import Engine, Request, Sampling, Tuning
 from restem.sampling.programs import Programs
+from restem.sampling.shapes import Shapes
 from restem.sampling.stopping import Stops
+from restem.sampling.widths import WidthClasses
 from tests.helpers import compilation
 from tests.sampling.filters_test import chi_square, exact, limit
 
@@ -130,6 +132,28 @@ class EngineTest(parameterized.TestCase):
             self.assertAlmostEqual(got.logprob, logprob, delta=1e-4 * NEW)
             self.assertEqual(got.finish_reason, "eos" if got.token_ids[-1] == 0 else "length")
             self.assertTrue(got.finish_reason == "eos" or len(got.token_ids) == NEW)
+
+    def test_bfloat16_on_one_cpu_keeps_the_caches_in_float32(self):
+        config = CONFIG.replace(dtype="bfloat16")
+        prefix, requests = prefix_of(21), requests_of(1, 6, 2)
+        sampling = Sampling(temperature=1.0)
+        engine = engine_of(config, sampling=sampling, slots=4, ring=16)
+        found = collect(engine, prefix, requests, params=params_of(CONFIG))
+        self.assertLen(found, 12)
+        for request in requests:
+            for sample in range(2):
+                got = found[request.problem_key, sample]
+                row = [*prefix, *request.tokens, *got.token_ids]
+                start = len(row) - len(got.token_ids) - 1
+                logprobs = log_softmax(full_logits(CONFIG, [row])[0, start : len(row) - 1])
+                expected = logprobs[np.arange(len(got.token_ids)), list(got.token_ids)].sum()
+                self.assertAlmostEqual(got.logprob, expected, delta=0.03 * len(got.token_ids))
+        one = partitioning.make_mesh(devices=jax.devices()[:1])
+        classes = WidthClasses((16,), (4,))
+        for mesh, dtype in ((None, jnp.float32), (one, jnp.bfloat16)):
+            slots = Shapes(config, True, mesh).slots(classes, 16)
+            dtypes = {leaf.dtype for leaf in jax.tree.leaves((slots.ring.keys, slots.questions))}
+            self.assertEqual(dtypes - {jnp.dtype(jnp.int32)}, {jnp.dtype(dtype)})
 
     def test_a_sample_does_not_depend_on_what_shares_its_batch(self):
         sampling = Sampling(temperature=1.0, top_k=20, top_p=0.9)
