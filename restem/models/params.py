@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -34,6 +35,7 @@ def _boxed_params(config: ModelConfig, key: Key[Array, ""]) -> Params:
     return {**ends(ends_key), "layers": layers}
 
 
+@functools.partial(jax.jit, static_argnames=("config", "dtype"))
 def init_params(config: ModelConfig, key: Key[Array, ""], dtype: Any = jnp.float32) -> Params:
     """Returns random parameters; a real run loads them with `restem.checkpoints.load`."""
     params = nn.meta.unbox(_boxed_params(config, key))

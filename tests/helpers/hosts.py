@@ -21,6 +21,8 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+from tests.helpers import xla
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 
@@ -34,7 +36,7 @@ class Machine:
             # These programs run for milliseconds and compile for seconds.
             env={
                 **os.environ, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-                "XLA_FLAGS": "", "PYTHONPATH": str(ROOT),
+                "XLA_FLAGS": xla.flags(), "PYTHONPATH": str(ROOT),
             },
         )  # fmt: skip
 

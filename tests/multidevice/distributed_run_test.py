@@ -31,6 +31,7 @@ Run.e_step_slots = 8
 evaluate.problems_per_shard = 1
 select.cap = 3
 adamw.learning_rate = 1e-2
+adamw.eps = 1e-4  # or rounding decides the sign of a step where a gradient is nearly zero
 improve.epochs = 4
 improve.batch_examples = 8
 improve.row_length = 64
