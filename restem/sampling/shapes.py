@@ -34,7 +34,7 @@ class Shapes:
         """Dtype of keys and values in the decode batch.
 
         XLA's CPU backend writes a column of a bfloat16 cache by converting all of it to float32 and
-        back. So on one CPU these caches are float32, and only products with weights are bfloat16.
+        back. So on one CPU these caches are float32, whatever the dtype of the activations.
         """
         return jnp.float32 if self.mesh is None and sharding.on_one_cpu() else self.config.dtype
 
