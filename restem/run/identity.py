@@ -118,7 +118,7 @@ def claim(files: Workdir, identity: Mapping[str, Any], *, rebuild: bool = False)
         if _differences(stored, identity) or not is_of_rule or before != now:
             storage.write_json(files.identity, written)
         return
-    check(files, identity)
+    _require_same(files, stored, identity)
     if now.keys() - before.keys():  # the files were not at hand before
         storage.write_json(files.identity, {**stored, "fingerprints": {**now, **before}})
 
@@ -127,7 +127,11 @@ def check(files: Workdir, identity: Mapping[str, Any]) -> None:
     """Raises `UserError` if the folder does not hold the run of this identity."""
     if not files.identity.exists():
         raise UserError(f"{files.path}: no run here; `restem run` makes one")
-    stored = storage.read_json(files.identity)
+    _require_same(files, storage.read_json(files.identity), identity)
+
+
+def _require_same(files: Workdir, stored: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """Raises `UserError` if the identity stored in a folder is another one."""
     before, now = _fingerprints(stored), _fingerprints(identity)
     check_format(files, stored)
     if differences := _differences(stored, identity):
