@@ -36,6 +36,14 @@ from restem.models.config import ModelConfig, RopeScaling
 # Finite, so that a query that sees no key returns a mean of values instead of NaN.
 MASKED = -1e30
 
+_SCORES = {
+    (True, True): "kbgtd,kds->kbgts",
+    (True, False): "kbgtd,ksd->kbgts",
+    (False, True): "bkgtd,bkds->bkgts",
+    (False, False): "bkgtd,bksd->bkgts",
+}
+"""Product of queries and keys, for keys (without a batch dimension?, with time minor?)."""
+
 IsLocal = Bool[Array, ""] | bool
 """Whether the layer has the sliding window: traced in a scan over layers, static in a loop."""
 
@@ -58,11 +66,15 @@ class Keys:
     `batch` is missing from a shared set, which every row of the batch attends to.
     """
 
-    keys: Float[Array, "*batch kv_heads head_dim length"]
+    keys: Float[Array, "*batch kv_heads _ _"]
+    """[..., head_dim, length] where time is the minor dimension, otherwise [..., length, head_dim].
+    """
     values: Float[Array, "*batch kv_heads length head_dim"]
     positions: Int[Array, "*batch length"]
     segments: Int[Array, "batch length"] | None = None
     """A query sees only keys of its own segment; None means that no key is hidden by segment."""
+    time_minor: bool = flax.struct.field(pytree_node=False, default=True)
+    """Whether time is the minor dimension of the keys; see `kv_cache.KVCache`."""
 
     @property
     def is_shared(self) -> bool:
@@ -346,7 +358,7 @@ def _score(
     dtype = jnp.promote_types(query.dtype, keys.keys.dtype)  # a CPU keeps caches in float32
     query = query.astype(dtype)
     s = jnp.einsum(
-        "kbgtd,kds->kbgts" if shared else "bkgtd,bkds->bkgts",
+        _SCORES[shared, keys.time_minor],
         jnp.transpose(query, (2, 0, 3, 1, 4) if shared else (0, 2, 3, 1, 4)),
         keys.keys.astype(dtype),
         preferred_element_type=jnp.float32,

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from restem.models import attention, sharding
+from restem.models import attention, kv_cache, sharding
 from restem.models.attention import IsLocal
 from restem.models.config import ModelConfig
 from restem.models.dense import PRODUCT, dense, product_in_float32, sums_in_float32
@@ -33,10 +33,8 @@ from restem.models.kv_cache import GroupedCache, KVCache
 Params = Mapping[str, Any]
 """Nested dict of arrays, `Int8` or `Adapted`; layers under "layers", stacked or in a tuple."""
 
-Block = tuple[
-    Float[Array, "batch kv_heads head length"], Float[Array, "batch kv_heads length head"]
-]
-"""Keys and values of a block of tokens in one layer."""
+Block = tuple[Float[Array, "batch kv_heads _ _"], Float[Array, "batch kv_heads length head"]]
+"""Keys and values of a block of tokens in one layer; see `kv_cache.KVCache` for the keys' order."""
 
 _ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
     "silu": jax.nn.silu,
@@ -149,17 +147,18 @@ class Attention(nn.Module):
         scale = c.head_dim**-0.5 if c.query_scale is None else c.query_scale
         query = query * jnp.asarray(scale, query.dtype)
 
+        time_minor = _time_minor(cached)
+        names = kv_cache.axes(unstacked=True, time_minor=time_minor)
         own = attention.Keys(
             # Laid out as the cache they will be written to. Otherwise the compiler may split the
             # key heads as it splits the query's groups, and gather the whole cache after a write.
             keys=sharding.constrain(
-                jnp.transpose(keys, (0, 2, 3, 1)), ("batch", "kv_heads", "head", "cache_length")
+                jnp.transpose(keys, (0, 2, 3, 1) if time_minor else (0, 2, 1, 3)), names.keys
             ),
-            values=sharding.constrain(
-                jnp.transpose(values, (0, 2, 1, 3)), ("batch", "kv_heads", "cache_length", "head")
-            ),
+            values=sharding.constrain(jnp.transpose(values, (0, 2, 1, 3)), names.values),
             positions=positions,
             segments=segments,
+            time_minor=time_minor,
         )
         queries = attention.Queries(query, positions, segments)
         out = attention.attend(c, queries, (*cached, own), is_local)
@@ -313,8 +312,9 @@ def forward(
         any order. Every query of a row sees the columns at or before its own position.
 
     Returns:
-      Hidden states, and keys and values of the block, which are unstacked if a cache is. Nothing is
-      written into `caches`.
+      Hidden states, and keys and values of the block, which are unstacked if a cache is, and whose
+      keys have time as the minor dimension unless a cache has not. Nothing is written into
+      `caches`.
     """
     tokens, positions = jnp.asarray(tokens), jnp.asarray(positions)
     x = _end(params, config, tokens, "embed")
@@ -366,7 +366,8 @@ def forward(
         flags = jnp.asarray(local_layers), jnp.asarray(unrotated_layers)
         x, (keys, values) = jax.lax.scan(body, x, (layers, *flags, cache_arrays))
     hidden = _end(params, config, x, "norm")
-    return Forward(hidden=hidden, block=KVCache(keys=keys, values=values, positions=positions))
+    block = KVCache(keys, values, positions, time_minor=_time_minor(caches))
+    return Forward(hidden=hidden, block=block)
 
 
 def _rotaries(
@@ -411,15 +412,17 @@ def _arrays(cache: KVCache | GroupedCache) -> Any:
     return _Pair(cache.keys, cache.values)
 
 
+def _time_minor(caches: Sequence[Any]) -> bool:
+    """Returns the order of a block's keys: that of the cache which it will be written into."""
+    return all(getattr(cache, "time_minor", True) for cache in caches)
+
+
 def _keys(cache: KVCache | GroupedCache, arrays: Any) -> attention.Keys | attention.GroupedKeys:
     """Returns the keys and values of one layer, of which `arrays` are those of `_arrays`."""
     if isinstance(cache, GroupedCache):
-        groups = [
-            attention.Keys(of.keys, of.values, group.positions)
-            for group, of in zip(cache.groups, arrays, strict=True)
-        ]
+        groups: Any = map(_keys, cache.groups, arrays)
         return attention.GroupedKeys(tuple(groups), cache.parts)
-    return attention.Keys(arrays.keys, arrays.values, cache.positions)
+    return attention.Keys(arrays.keys, arrays.values, cache.positions, time_minor=cache.time_minor)
 
 
 def logits(

@@ -45,12 +45,21 @@ class KVCache:
     """
 
     keys: Arrays
-    """[layers, batch?, kv_heads, head_dim, length]; time is the minor dimension, as the product
-    with queries wants it."""
+    """[layers, batch?, kv_heads, head_dim, length] where time is the minor dimension, otherwise
+    [layers, batch?, kv_heads, length, head_dim]."""
     values: Arrays
     """[layers, batch?, kv_heads, length, head_dim]."""
     positions: Arrays
     """[batch?, length] int32, position of each column in its row, or INVALID_POSITION."""
+    time_minor: bool = flax.struct.field(pytree_node=False, default=True)
+    """Whether time is the minor dimension of the keys, as the product with queries wants it. A TPU
+    writes 128 columns of such keys to write one, so caches that grow by a column at a time may have
+    their keys in the order of the values."""
+
+    @property
+    def time_axis(self) -> int:
+        """Dimension of the columns in the keys, from the end."""
+        return -1 if self.time_minor else -2
 
     @property
     def is_prefix(self) -> bool:
@@ -86,24 +95,51 @@ class GroupedCache:
         return self.groups[0].is_unstacked
 
 
-def axes(*, prefix: bool = False, unstacked: bool = False, rows: str = "batch") -> KVCache:
+def axes(
+    *,
+    prefix: bool = False,
+    unstacked: bool = False,
+    rows: str = "batch",
+    time_minor: bool = True,
+) -> KVCache:
     """Returns the logical axis names of a cache's arrays, which rules map to mesh axes.
 
     Args:
       prefix: of a cache without the batch dimension.
       unstacked: of each layer's arrays in a cache whose layers are a tuple.
       rows: name of the batch dimension.
+      time_minor: whether time is the minor dimension of the keys.
     """
     batch = () if prefix else (rows,)
     layers = () if unstacked else ("layers",)
+    by_time = (*layers, *batch, "kv_heads", "cache_length", "head")
+    by_head = (*layers, *batch, "kv_heads", "head", "cache_length")
     return KVCache(
-        keys=(*layers, *batch, "kv_heads", "head", "cache_length"),
-        values=(*layers, *batch, "kv_heads", "cache_length", "head"),
+        keys=by_head if time_minor else by_time,
+        values=by_time,
         positions=(*batch, "cache_length"),
+        time_minor=time_minor,
     )
 
 
-def shapes(config: ModelConfig, batch: int | None, length: int, dtype: Any = None) -> KVCache:
+def axes_of(cache: KVCache, rows: str = "batch") -> KVCache:
+    """Returns the logical axis names of the arrays of a cache, whose rows have this name."""
+    return axes(
+        prefix=cache.is_prefix,
+        unstacked=cache.is_unstacked,
+        rows=rows,
+        time_minor=cache.time_minor,
+    )
+
+
+def shapes(
+    config: ModelConfig,
+    batch: int | None,
+    length: int,
+    dtype: Any = None,
+    *,
+    time_minor: bool = True,
+) -> KVCache:
     """Returns the `jax.ShapeDtypeStruct`s of a cache; nothing is allocated.
 
     Args:
@@ -111,6 +147,7 @@ def shapes(config: ModelConfig, batch: int | None, length: int, dtype: Any = Non
       batch: rows; None for a prefix.
       length: columns.
       dtype: of keys and values; None is that of the activations.
+      time_minor: whether time is the minor dimension of the keys.
     """
     sizes = {
         "layers": config.num_layers,
@@ -119,22 +156,26 @@ def shapes(config: ModelConfig, batch: int | None, length: int, dtype: Any = Non
         "head": config.head_dim,
         "cache_length": length,
     }
-    names = axes(prefix=batch is None)
+    names = axes(prefix=batch is None, time_minor=time_minor)
 
     def struct(names, dtype):
         return jax.ShapeDtypeStruct(tuple(sizes[name] for name in names), jnp.dtype(dtype))
 
-    return KVCache(
+    return dataclasses.replace(
+        names,
         keys=struct(names.keys, dtype or config.dtype),
         values=struct(names.values, dtype or config.dtype),
         positions=struct(names.positions, jnp.int32),
     )
 
 
-def empty(config: ModelConfig, batch: int, length: int, dtype: Any = None) -> KVCache:
+def empty(
+    config: ModelConfig, batch: int, length: int, dtype: Any = None, *, time_minor: bool = True
+) -> KVCache:
     """Returns a cache of `batch` rows and `length` columns that holds nothing."""
-    of = shapes(config, batch, length, dtype)
-    return KVCache(
+    of = shapes(config, batch, length, dtype, time_minor=time_minor)
+    return dataclasses.replace(
+        of,
         keys=jnp.zeros(of.keys.shape, of.keys.dtype),
         values=jnp.zeros(of.values.shape, of.values.dtype),
         positions=jnp.full(of.positions.shape, INVALID_POSITION, jnp.int32),
@@ -147,12 +188,13 @@ def constrain(cache: KVCache, rows: str = "batch") -> KVCache:
     Where attention splits the key heads further than the rules do, the compiler would carry that
     split back into the cache, and gather the whole of it wherever it is written.
     """
-    names = axes(prefix=cache.is_prefix, unstacked=cache.is_unstacked, rows=rows)
+    names = axes_of(cache, rows)
 
     def hold(tree, names):
         return jax.tree.map(lambda array: sharding.constrain(array, names), tree)
 
-    return KVCache(
+    return dataclasses.replace(
+        cache,
         keys=hold(cache.keys, names.keys),
         values=hold(cache.values, names.values),
         positions=hold(cache.positions, names.positions),
@@ -164,19 +206,28 @@ def write(cache: KVCache, block: KVCache, column: Int[Array, ""] | int) -> KVCac
 
     Args:
       cache: [batch] rows of [length] columns.
-      block: the same rows with as many columns as are written.
+      block: the same rows with as many columns as are written; its keys may be in another order.
       column: first column to write.
     """
 
     def put(into, what, axis):
         return jax.lax.dynamic_update_slice_in_dim(into, what.astype(into.dtype), column, axis=axis)
 
-    cache, block = constrain(cache), constrain(block)
-    return KVCache(
-        keys=jax.tree.map(lambda a, b: put(a, b, -1), cache.keys, block.keys),
+    cache, block = constrain(cache), reordered(constrain(block), cache.time_minor)
+    return dataclasses.replace(
+        cache,
+        keys=jax.tree.map(lambda a, b: put(a, b, cache.time_axis), cache.keys, block.keys),
         values=jax.tree.map(lambda a, b: put(a, b, -2), cache.values, block.values),
         positions=put(cache.positions, block.positions, -1),
     )
+
+
+def reordered(cache: KVCache, time_minor: bool) -> KVCache:
+    """Returns the same cache with time as the minor dimension of the keys, or not."""
+    if cache.time_minor == time_minor:
+        return cache
+    keys = jax.tree.map(lambda k: jnp.swapaxes(k, -1, -2), cache.keys)
+    return dataclasses.replace(cache, keys=keys, time_minor=time_minor)
 
 
 def widen(cache: KVCache, length: int) -> KVCache:
@@ -187,8 +238,9 @@ def widen(cache: KVCache, length: int) -> KVCache:
         widths = [(0, more if i == axis else 0) for i in range(x.ndim)]
         return jnp.pad(x, widths, constant_values=fill)
 
-    return KVCache(
-        keys=jax.tree.map(lambda k: pad(k, k.ndim - 1, 0), cache.keys),
+    return dataclasses.replace(
+        cache,
+        keys=jax.tree.map(lambda k: pad(k, k.ndim + cache.time_axis, 0), cache.keys),
         values=jax.tree.map(lambda v: pad(v, v.ndim - 2, 0), cache.values),
         positions=pad(cache.positions, cache.positions.ndim - 1, INVALID_POSITION),
     )
@@ -198,7 +250,7 @@ def chunked(cache: KVCache, chunk: int) -> KVCache:
     """Returns the cache with its rows cut into rows of `chunk` columns, in order.
 
     Args:
-      cache: [batch] rows, whose length is a multiple of `chunk`.
+      cache: [batch] rows, whose length is a multiple of `chunk`; time is minor in the keys.
       chunk: columns of the new rows.
     """
 
@@ -225,7 +277,8 @@ def lengthen(cache: KVCache, rows: int) -> KVCache:
         widths = [(0, more if i == axis else 0) for i in range(x.ndim)]
         return jnp.pad(x, widths, constant_values=fill)
 
-    return KVCache(
+    return dataclasses.replace(
+        cache,
         keys=pad(cache.keys, 1, 0),
         values=pad(cache.values, 1, 0),
         positions=pad(cache.positions, 0, INVALID_POSITION),
@@ -253,4 +306,9 @@ def as_prefix(cache: KVCache) -> KVCache:
     """
     if cache.positions.shape[0] != 1:
         raise ValueError(f"a prefix is one row, not {cache.positions.shape[0]}")
-    return KVCache(keys=cache.keys[:, 0], values=cache.values[:, 0], positions=cache.positions[0])
+    return dataclasses.replace(
+        cache,
+        keys=cache.keys[:, 0],
+        values=cache.values[:, 0],
+        positions=cache.positions[0],
+    )

@@ -29,7 +29,7 @@ def grow(ring: KVCache, more: int, column: Int[Array, ""]) -> KVCache:
 
     ring = dataclasses.replace(
         ring,
-        keys=jax.tree.map(lambda k: widen(k, k.ndim - 1), ring.keys),
+        keys=jax.tree.map(lambda k: widen(k, k.ndim + ring.time_axis), ring.keys),
         values=jax.tree.map(lambda v: widen(v, v.ndim - 2), ring.values),
     )
     return kv_cache.constrain(ring)
@@ -89,7 +89,8 @@ def _taken(x: jax.Array, index: Int[Array, "parts fewer"], axis: int) -> jax.Arr
 def _moved(cache: KVCache, index: Int[Array, "parts fewer"]) -> KVCache:
     """Returns the rows `index` of each part of a cache."""
     rows = 0 if cache.is_unstacked else 1
-    return KVCache(
+    return dataclasses.replace(
+        cache,
         keys=jax.tree.map(lambda k: _taken(k, index, rows), cache.keys),
         values=jax.tree.map(lambda v: _taken(v, index, rows), cache.values),
         positions=_taken(cache.positions, index, 0),

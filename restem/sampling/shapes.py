@@ -38,6 +38,17 @@ class Shapes:
         """
         return jnp.float32 if self.mesh is None and sharding.on_one_cpu() else self.config.dtype
 
+    @property
+    def ring_time_minor(self) -> bool:
+        """Whether time is the minor dimension of the ring's keys.
+
+        Only on CPUs: their products with queries are faster then, and accelerators would write many
+        columns to write one.
+        """
+        if self.mesh is None:
+            return jax.default_backend() == "cpu"
+        return self.mesh.devices.flat[0].platform == "cpu"
+
     def prefix(self, columns: int) -> KVCache:
         """Returns those of a prefix of so many columns, stacked layers."""
         return self._placed(kv_cache.shapes(self.config, None, columns))
@@ -52,6 +63,7 @@ class Shapes:
             lambda: steps.empty_slots(
                 self.config, classes.widths, classes.sizes, ring, parts=classes.parts,
                 unstacked=self.unstacked, dtype=self.slot_dtype,
+                time_minor=self.ring_time_minor,
             )
         )  # fmt: skip
         groups = tuple(map(self._placed, found.questions.groups))
@@ -85,12 +97,13 @@ class Shapes:
         )
 
     def _placed(self, cache: KVCache, rows: str = "batch") -> KVCache:
-        names = kv_cache.axes(prefix=cache.is_prefix, unstacked=cache.is_unstacked, rows=rows)
+        names = kv_cache.axes_of(cache, rows)
 
         def place(tree, axes):
             return jax.tree.map(lambda leaf: self._place(leaf, axes), tree)
 
-        return KVCache(
+        return dataclasses.replace(
+            cache,
             keys=place(cache.keys, names.keys),
             values=place(cache.values, names.values),
             positions=place(cache.positions, names.positions),

@@ -106,6 +106,7 @@ def empty_slots(
     parts: int = 1,
     unstacked: bool,
     dtype: Any = None,
+    time_minor: bool = True,
 ) -> Slots:
     """Returns slots without samples.
 
@@ -117,17 +118,16 @@ def empty_slots(
       parts: parts of the mesh over which slots are split.
       unstacked: whether caches are tuples of layers.
       dtype: of keys and values; None is that of the activations.
+      time_minor: whether time is the minor dimension of the ring's keys.
     """
     stack = kv_cache.unstack if unstacked else lambda cache: cache
+    empty = functools.partial(kv_cache.empty, config, dtype=dtype)
     slots = sum(sizes)
     zeros = lambda: jnp.zeros((slots,), jnp.int32)
-    groups = (
-        stack(kv_cache.empty(config, size, width, dtype))
-        for size, width in zip(sizes, widths, strict=True)
-    )
+    groups = (stack(empty(size, width)) for size, width in zip(sizes, widths, strict=True))
     return Slots(
         questions=constrain_questions(GroupedCache(tuple(groups), parts)),
-        ring=_without_positions(stack(kv_cache.empty(config, slots, ring, dtype))),
+        ring=_without_positions(stack(empty(slots, ring, time_minor=time_minor))),
         rows=constrain_rows(
             Rows(
                 token=zeros(),
@@ -327,7 +327,7 @@ def read(
       Keys and values of the tokens, one column per slot; and the logits that follow them.
     """
     rows = slots.rows
-    length = jax.tree.leaves(slots.ring.keys)[0].shape[-1]
+    length = jax.tree.leaves(slots.ring.values)[0].shape[-2]
     ring = dataclasses.replace(slots.ring, positions=ring_positions(rows, column, length))
     questions = slots.questions
     own = questions.groups[0] if len(questions.groups) == 1 else questions
@@ -409,7 +409,7 @@ def decode(
       The new ring and rows; tokens, `NO_TOKEN` where a slot was not active; and log p(token).
     """
     rows = dataclasses.replace(slots.rows, active=slots.rows.active & keep)
-    length = jax.tree.leaves(slots.ring.keys)[0].shape[-1]
+    length = jax.tree.leaves(slots.ring.values)[0].shape[-2]
 
     def step(carry, t):
         ring, rows = carry

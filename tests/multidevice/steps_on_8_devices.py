@@ -25,6 +25,7 @@ from restem.records import Problem, TaskCard, Verdict
 from restem.rollout import Rollout
 from restem.sampling import Engine, Request, Sampling, Tuning, steps
 from restem.sampling.batches import Batches
+from restem.sampling.shapes import Shapes
 from restem.sampling.widths import WidthClasses
 from restem.training import Shape, TokenExample, Trainer, optimizers
 from tests.helpers import tiny
@@ -136,8 +137,10 @@ class LettersVerifier:
 
 
 class StepsTest(parameterized.TestCase):
-    @parameterized.parameters((2, 1, 4), (2, 2, 2))
-    def test_greedy_samples_equal_those_of_one_device(self, *sizes):
+    @parameterized.parameters(((2, 1, 4), False), ((2, 2, 2), True))
+    def test_greedy_samples_equal_those_of_one_device(self, sizes, ring_time_minor):
+        """Also with the ring's keys as accelerators have them."""
+        self.enter_context(mock.patch.object(Shapes, "ring_time_minor", ring_time_minor))
         samples = _sample(_mesh(sizes), classes=True)
         self.assertLen(samples, 19)
         self.assertEqual(samples, _sampled_on_one())

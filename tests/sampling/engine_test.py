@@ -111,6 +111,13 @@ def log_softmax(logits):
     return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
 
 
+def _ring_shape(engine):
+    """Shape of one layer's keys in the ring of 8 slots."""
+    options = engine.options
+    slots = Shapes(options.config, True, options.mesh).slots(WidthClasses((16,), (8,)), 16)
+    return slots.ring.keys[0].shape
+
+
 class EngineTest(parameterized.TestCase):
     @parameterized.parameters(
         (CONFIG, True, 21, 2, 1), (LOCAL, False, 21, 2, 3), (CONFIG, False, 0, 8, 5)
@@ -206,6 +213,26 @@ class EngineTest(parameterized.TestCase):
         same = sum(other[name].token_ids == expected[name].token_ids for name in other)
         self.assertLess(same, 3)
         self.assertEqual(collect(few, prefix, requests, key=jax.random.key(1)), other)
+
+    @parameterized.parameters(True, False)
+    def test_the_order_of_the_rings_keys_changes_no_sample(self, unstacked):
+        """With a ring that grows and a batch that shrinks; accelerators have time before heads."""
+        prefix, requests = prefix_of(21), requests_of(2, 5, 3)
+        sampling = Sampling(temperature=1.0, top_k=20)
+        found = {}
+        for time_minor in (True, False):
+            engine = engine_of(
+                sampling=sampling, slots=8, max_new_tokens=40, ring=16, unstacked=unstacked
+            )
+            with mock.patch.object(Shapes, "ring_time_minor", time_minor):
+                self.assertEqual(
+                    _ring_shape(engine), (8, 2, 8, 16) if time_minor else (8, 2, 16, 8)
+                )
+                found[time_minor] = collect(engine, prefix, requests)
+        self.assertLen(found[True], 15)
+        for name, expected in found[True].items():
+            self.assertEqual(found[False][name].token_ids, expected.token_ids)
+            self.assertAlmostEqual(found[False][name].logprob, expected.logprob, delta=1e-3)
 
     def test_the_batch_shrinks_when_nothing_waits(self):
         # One sample of 40 tokens among 15 of 2: the fewest slots go on with it.
