@@ -9,7 +9,7 @@ Instead each set is scored separately and one softmax is taken over all scores:
 
 The result is exact, because a softmax does not depend on how its logits are split into arrays.
 
-Letters of the einsums in this file:
+Letters of the shapes in this file:
 
     b  row of the batch            d  dimension of a head
     t  query position              k  key-value head
@@ -32,17 +32,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from restem.models import sharding
 from restem.models.config import ModelConfig, RopeScaling
+from restem.models.dense import product_by_head
 
 # Finite, so that a query that sees no key returns a mean of values instead of NaN.
 MASKED = -1e30
-
-_SCORES = {
-    (True, True): "kbgtd,kds->kbgts",
-    (True, False): "kbgtd,ksd->kbgts",
-    (False, True): "bkgtd,bkds->bkgts",
-    (False, False): "bkgtd,bksd->bkgts",
-}
-"""Product of queries and keys, for keys (without a batch dimension?, with time minor?)."""
 
 IsLocal = Bool[Array, ""] | bool
 """Whether the layer has the sliding window: traced in a scan over layers, static in a loop."""
@@ -357,12 +350,8 @@ def _score(
     shared = keys.is_shared
     dtype = jnp.promote_types(query.dtype, keys.keys.dtype)  # a CPU keeps caches in float32
     query = query.astype(dtype)
-    s = jnp.einsum(
-        _SCORES[shared, keys.time_minor],
-        jnp.transpose(query, (2, 0, 3, 1, 4) if shared else (0, 2, 3, 1, 4)),
-        keys.keys.astype(dtype),
-        preferred_element_type=jnp.float32,
-    )
+    query = jnp.transpose(query, (2, 0, 3, 1, 4) if shared else (0, 2, 3, 1, 4))
+    s = product_by_head(query, keys.keys.astype(dtype), transposed=not keys.time_minor)
     if config.attention_softcap is not None:
         s = config.attention_softcap * jnp.tanh(s / config.attention_softcap)
     window = config.window if config.has_local_layers else None
@@ -374,12 +363,7 @@ def _score(
 
     def weigh(top):
         p = jnp.exp(s - rows_first(top)[..., None])
-        o = jnp.einsum(
-            "kbgts,ksd->kbgtd" if shared else "bkgts,bksd->bkgtd",
-            p.astype(dtype),
-            keys.values.astype(dtype),
-            preferred_element_type=jnp.float32,
-        )
+        o = product_by_head(p.astype(dtype), keys.values.astype(dtype))
         return rows_first(p.sum(axis=-1)), rows_first(o)
 
     return _Scored(rows_first(s.max(axis=-1)), weigh)

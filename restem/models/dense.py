@@ -1,4 +1,4 @@
-"""Products of activations with the decoder's matrices."""
+"""Products of activations with the decoder's matrices, and with keys and values."""
 
 from __future__ import annotations
 
@@ -89,3 +89,57 @@ def _contract(a: jax.Array, b: jax.Array, axis_of_a: int, axis_of_b: int) -> jax
     """Multiplies two matrices, summed in float32. A transposed one would be copied."""
     axes = (((axis_of_a,), (axis_of_b,)), ((), ()))
     return jax.lax.dot_general(a, b, axes, preferred_element_type=jnp.float32)
+
+
+def product_by_head(
+    x: Float[Array, "*batch_and_rows inner"],
+    w: Float[Array, "*batch _ _"],
+    *,
+    transposed: bool = False,
+) -> Float[Array, "*batch_and_rows columns"]:
+    """Multiplies x [*batch, *rows, inner] by w [*batch, inner, columns], in float32.
+
+    Args:
+      x: queries or attention weights.
+      w: keys or values, of the dtype of x.
+      transposed: whether w is [*batch, columns, inner].
+    """
+    if sharding.on_one_cpu() and not transposed:
+        rows = x.reshape(*w.shape[:-2], -1, x.shape[-1])
+        return _matrix_product(rows, w).reshape(*x.shape[:-1], w.shape[-1])
+    batch = tuple(range(w.ndim - 2))
+    inner = ((x.ndim - 1,), (w.ndim - 1 if transposed else w.ndim - 2,))
+    return jax.lax.dot_general(x, w, (inner, (batch, batch)), preferred_element_type=jnp.float32)
+
+
+@jax.custom_vjp
+def _matrix_product(
+    x: Float[Array, "*batch rows inner"], w: Float[Array, "*batch inner columns"]
+) -> Float[Array, "*batch rows columns"]:
+    """Multiplies matrices, summed in float32, with a backward pass for a CPU.
+
+    XLA's CPU backend copies a factor that is transposed. For the gradient of the values that would
+    be the whole matrix of attention weights; here only matrices of the size of keys and values are
+    transposed. The factors of the backward pass are rounded, as in `product_in_float32`.
+    """
+    return jnp.matmul(x, w, preferred_element_type=jnp.float32)
+
+
+def _matrix_product_forward(x, w):
+    return _matrix_product(x, w), (x, w)
+
+
+def _matrix_product_backward(factors, g):
+    x, w = factors
+    g = g.astype(x.dtype)
+    transposed = lambda a: jnp.swapaxes(a, -1, -2)
+    product = functools.partial(jnp.matmul, preferred_element_type=jnp.float32)
+    of_x = product(g, transposed(w))
+    if x.shape[-1] <= g.shape[-1]:
+        of_w = product(transposed(x), g)
+    else:
+        of_w = transposed(product(transposed(g), x))
+    return of_x.astype(x.dtype), of_w.astype(w.dtype)
+
+
+_matrix_product.defvjp(_matrix_product_forward, _matrix_product_backward)
