@@ -111,18 +111,17 @@ class Session:
         self._has_prepared_end = False
         with self.stats.timed("prefill_seconds"):
             self.params = device.prepare_params(params, options.config)
-            self.decode_params = self.params
             if options.unstacked:
-                self.decode_params = models.unstack_layers(self.params)
+                self.params = models.unstack_layers(self.params)
                 if options.mesh is None:
-                    self.decode_params = models.fuse_gates(self.decode_params)
+                    self.params = models.fuse_gates(self.params)
             self._prepare_start(len(prefix))
             programs.on_wait("prefill")
             self.prefix = self.decode_prefix = self._prefill_prefix(prefix)
             if options.unstacked and self.prefix is not None:
                 self.decode_prefix = kv_cache.unstack(self.prefix)
             self.slots = self.shapes.empty(self.scheduler.classes, self.ring)
-            jax.block_until_ready((self.decode_prefix, self.decode_params, self.slots))
+            jax.block_until_ready((self.decode_prefix, self.params, self.slots))
         self._fill()
         self._decode()
 
@@ -168,7 +167,7 @@ class Session:
         options = self.options
         keep, column = self.scheduler.in_use(), np.asarray(self.column, np.int32)
         ring, rows, tokens, logprobs = calls.decode(
-            self.run, options, self.decode_params, self.decode_prefix, self.slots, column, keep,
+            self.run, options, self.params, self.decode_prefix, self.slots, column, keep,
             self.drawing,
         )  # fmt: skip
         self.slots = dataclasses.replace(self.slots, ring=ring, rows=rows)
@@ -206,7 +205,7 @@ class Session:
             prefix = self.shapes.unstack(prefix)
         keep = np.zeros(slots.rows.active.shape, bool)
         calls.decode(
-            self.programs.prepare, self.options, self.decode_params, prefix, slots,
+            self.programs.prepare, self.options, self.params, prefix, slots,
             np.asarray(0, np.int32), keep, self.drawing,
         )  # fmt: skip
 
