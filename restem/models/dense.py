@@ -14,6 +14,10 @@ from restem.models import sharding
 from restem.models.int8 import Int8
 from restem.models.lora import Adapted
 
+_TRANSPOSED = 256
+"""Columns that are transposed at a time; more of them take more products, fewer more calls."""
+_MOST_TRANSPOSED = 32768
+"""Most columns that are transposed: not those of a vocabulary."""
 PRODUCT = "product"
 """Name by which a backward pass that keeps products finds those of `product_in_float32`."""
 
@@ -78,11 +82,28 @@ def _product_backward(axis, factors, g):
     x, w = factors
     g = g.astype(x.dtype)
     of_x = _contract(g, w.astype(x.dtype), 1, 1 - axis)
-    of_w = _contract(x, g, 0, 0) if axis == 0 else _contract(g, x, 0, 0)
+    of_w = _transposed_product(x, g) if axis == 0 else _transposed_product(g, x)
     return of_x.astype(x.dtype), of_w.astype(w.dtype)
 
 
 product_in_float32.defvjp(_product_forward, _product_backward)
+
+
+def _transposed_product(
+    x: Float[Array, "rows inputs"], g: Float[Array, "rows outputs"]
+) -> Float[Array, "inputs outputs"]:
+    """Returns x^T g in float32.
+
+    XLA makes a transpose part of the product, which then is not one that the matrix unit does. So x
+    is transposed by products with an identity matrix, which are exact, some columns at a time.
+    """
+    inputs = x.shape[1]
+    if inputs > _MOST_TRANSPOSED:
+        return _contract(x, g, 0, 0)
+    pieces = [x[:, i : i + _TRANSPOSED] for i in range(0, inputs, _TRANSPOSED)]
+    eye = functools.partial(jnp.eye, dtype=x.dtype)
+    transposed = [_contract(eye(p.shape[1]), p, 1, 1).astype(x.dtype) for p in pieces]
+    return _contract(jnp.concatenate(transposed), g, 1, 0)
 
 
 def _contract(a: jax.Array, b: jax.Array, axis_of_a: int, axis_of_b: int) -> jax.Array:

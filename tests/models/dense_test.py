@@ -1,4 +1,4 @@
-"""Products by head equal einsums, with their gradients."""
+"""Products that are made for a CPU equal einsums, with their gradients."""
 
 from unittest import mock
 
@@ -8,7 +8,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from restem.models import sharding
-from restem.models.dense import product_by_head
+from restem.models.dense import product_by_head, product_in_float32
 
 
 def scores_and_means(queries, keys, values):
@@ -47,6 +47,34 @@ class ProductByHeadTest(parameterized.TestCase):
         by_time = product_by_head(queries, jnp.swapaxes(keys, -1, -2), transposed=True)
         np.testing.assert_allclose(by_time, expected, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(product_by_head(queries, keys), expected, rtol=1e-4, atol=1e-5)
+
+
+class ProductInFloat32Test(parameterized.TestCase):
+    # Few rows and many, and either factor the narrower one.
+    @parameterized.product(
+        axis=(0, 1), rows=(5, 100), widths=((8, 24), (24, 8), (8, 8)), dtype=("bfloat16", "float32")
+    )
+    def test_gradients_are_those_of_a_plain_product(self, axis, rows, widths, dtype):
+        rng = np.random.default_rng(0)
+        inputs, outputs = widths
+        x = jnp.asarray(rng.normal(size=(rows, inputs)), dtype)
+        w = jnp.asarray(rng.normal(size=widths if axis == 0 else widths[::-1]), jnp.float32)
+        g = jnp.asarray(rng.normal(size=(rows, outputs)), jnp.float32)
+
+        def of(x, w):
+            return (product_in_float32(x, w, axis) * g).sum()
+
+        of_x, of_w = jax.grad(of, (0, 1))(x, w)
+        x64, g64 = np.asarray(x, np.float64), np.asarray(g.astype(dtype), np.float64)
+        w64 = np.asarray(w.astype(dtype), np.float64)
+        tolerance = 5e-2 if dtype == "bfloat16" else 1e-4
+        expected = g64 @ (w64.T if axis == 0 else w64)
+        np.testing.assert_allclose(
+            np.asarray(of_x, np.float64), expected, rtol=tolerance, atol=tolerance
+        )
+        expected = x64.T @ g64 if axis == 0 else g64.T @ x64
+        self.assertEqual(of_w.dtype, jnp.float32)
+        np.testing.assert_allclose(of_w, expected, rtol=1e-4, atol=1e-4)
 
 
 if __name__ == "__main__":
