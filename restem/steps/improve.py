@@ -22,7 +22,7 @@ from restem.records import Example, Problem
 from restem.rollout import Rollout
 from restem.run import layout, trackers
 from restem.run.shards import StoredExamples
-from restem.runtime import storage
+from restem.runtime import host_memory, storage
 from restem.runtime.preemption import PREEMPTION
 from restem.runtime.profiles import PROFILE
 from restem.runtime.progress import progress
@@ -76,6 +76,7 @@ def improve(
     prefix, data = corpus_of(rollout.card, examples, rollout.policy.vocabulary)
     total = data.sizes(None).total
     rollout = rollout.replace(policy=starting_policy(rollout.policy, settings.adapter))
+    host_memory.give_back()  # what sampling took
     room = preparation.memory_of_steps(rollout, settings, prefix_length=len(prefix))
     rollout = preparation.with_validation_mesh(rollout, room)
     trainer = preparation.trainer(rollout, prefix, data, settings, room)
@@ -184,7 +185,9 @@ class _MStep:
             return None
         rollout = self.rollout.replace(policy=self.rollout.policy.replace(params=params))
         what = f"{self.name}: validating step {step}"
-        return rollout.greedy_reward(self.validation, what=what)
+        reward = rollout.greedy_reward(self.validation, what=what)
+        host_memory.give_back()
+        return reward
 
     @contextlib.contextmanager
     def shown(self, done: int) -> Iterator[Callable[[float], None]]:
