@@ -8,8 +8,8 @@ import ctypes
 def give_back() -> None:
     """Gives memory that was freed back to the system.
 
-    glibc keeps pieces of freed memory for later: after sampling and between steps of training some
-    gigabytes, which the next step may need in one piece. Other C libraries need no such call.
+    glibc keeps freed pieces for later, and the next step may need their memory in one piece. Where
+    the C library has no such call, nothing happens.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
