@@ -107,7 +107,7 @@ def _transposed_product(
 
 
 def _contract(a: jax.Array, b: jax.Array, axis_of_a: int, axis_of_b: int) -> jax.Array:
-    """Multiplies two matrices, summed in float32. A transposed one would be copied."""
+    """Multiplies two matrices over these axes, summed in float32."""
     axes = (((axis_of_a,), (axis_of_b,)), ((), ()))
     return jax.lax.dot_general(a, b, axes, preferred_element_type=jnp.float32)
 

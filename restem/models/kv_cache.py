@@ -206,28 +206,20 @@ def write(cache: KVCache, block: KVCache, column: Int[Array, ""] | int) -> KVCac
 
     Args:
       cache: [batch] rows of [length] columns.
-      block: the same rows with as many columns as are written; its keys may be in another order.
+      block: the same rows with as many columns as are written, keys in the same order.
       column: first column to write.
     """
 
     def put(into, what, axis):
         return jax.lax.dynamic_update_slice_in_dim(into, what.astype(into.dtype), column, axis=axis)
 
-    cache, block = constrain(cache), reordered(constrain(block), cache.time_minor)
+    cache, block = constrain(cache), constrain(block)
     return dataclasses.replace(
         cache,
         keys=jax.tree.map(lambda a, b: put(a, b, cache.time_axis), cache.keys, block.keys),
         values=jax.tree.map(lambda a, b: put(a, b, -2), cache.values, block.values),
         positions=put(cache.positions, block.positions, -1),
     )
-
-
-def reordered(cache: KVCache, time_minor: bool) -> KVCache:
-    """Returns the same cache with time as the minor dimension of the keys, or not."""
-    if cache.time_minor == time_minor:
-        return cache
-    keys = jax.tree.map(lambda k: jnp.swapaxes(k, -1, -2), cache.keys)
-    return dataclasses.replace(cache, keys=keys, time_minor=time_minor)
 
 
 def widen(cache: KVCache, length: int) -> KVCache:
