@@ -254,7 +254,8 @@ class TpuVm:
                 commands.show(self.start())
                 starts += 1
             time.sleep(poll_s)
-        return code
+        print(f"{self._job.name}: given up: started {starts} times, none to the end", flush=True)
+        return code or 1
 
     def run(self, *, detach: bool, keep: bool, poll_s: float = 60.0) -> int:
         """Runs the job to its end, on as many slices as necessary; returns restem's exit code."""

@@ -21,17 +21,21 @@ SLICES = [f"{chip.name}:{shape}" for chip in CHIPS.values() for shape in chip.sh
 
 # Stands in for the worker on a host.
 WORKER = """
-import os, pathlib, sys
+import fcntl, os, pathlib, sys
 home = pathlib.Path.home()
 with (home.parent / "runs").open("a") as file:
     file.write(f"{home.name} {os.environ.get('RESTEM_DATA_DIR')} {sys.argv[1:]}\\n")
 print("restem at work", flush=True)
-codes = (home.parent / "codes").read_text().split()
-(home.parent / "codes").write_text(" ".join(codes[1:]))
-if codes[0] == "taken":
+with (home.parent / "codes").open("r+") as file:  # hosts take turns
+    fcntl.flock(file, fcntl.LOCK_EX)
+    code, *left = file.read().split() or ["died"]
+    file.seek(0)
+    file.truncate()
+    file.write(" ".join(left))
+if code == "taken":
     (home.parent / "states.json").write_text('["SUSPENDED"]')
-elif codes[0] != "died":
-    pathlib.Path(os.environ["RESTEM_EXIT_FILE"]).write_text(codes[0])
+elif code != "died":
+    pathlib.Path(os.environ["RESTEM_EXIT_FILE"]).write_text(code)
 """
 
 
@@ -156,6 +160,12 @@ class LifeTest(parameterized.TestCase):
         self.assertEqual(code, 0, output)
         self.assertLen(self.runs(), len(codes.split()))
         self.assertEqual(self.kinds().count("create"), slices)
+
+    def test_a_worker_that_always_dies_is_no_success(self):
+        with absltest.mock.patch.object(tpu_vm, "MOST_STARTS", 2):
+            code, output = self.run_job("died died died")
+        self.assertEqual(code, 1)
+        self.assertIn("given up: started 2 times", output)
 
     def test_a_kept_slice_stays_and_the_installer_ran(self):
         self.run_job("0", keep=True, models=True)
