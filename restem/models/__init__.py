@@ -4,6 +4,8 @@ from restem.models.config import ModelConfig, RopeScaling
 from restem.models.decoder import Forward, Params, forward, logits
 from restem.models.kv_cache import INVALID_POSITION, KVCache
 from restem.models.params import (
+    as_bits,
+    flatten_heads,
     fuse_gates,
     init_params,
     param_axes,
@@ -18,6 +20,8 @@ __all__ = [
     "ModelConfig",
     "Params",
     "RopeScaling",
+    "as_bits",
+    "flatten_heads",
     "forward",
     "fuse_gates",
     "init_params",

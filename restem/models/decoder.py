@@ -122,11 +122,14 @@ class Attention(nn.Module):
         c = self.config
 
         def project(name, heads, axis):
-            w = _weight(
-                self, name, (c.embed_dim, heads, c.head_dim), ("embed", axis, "head"),
-                fan_in=c.embed_dim,
-            )  # fmt: skip
-            y = dense(x, w)
+            w: Any = self.get_variable("params", name)
+            is_flat = w is not None and len(w.shape) == 2  # as `params.flatten_heads` returns it
+            if not is_flat:
+                w = _weight(
+                    self, name, (c.embed_dim, heads, c.head_dim), ("embed", axis, "head"),
+                    fan_in=c.embed_dim,
+                )  # fmt: skip
+            y = dense(x, w, transposed=is_flat).reshape(*x.shape[:-1], heads, c.head_dim)
             if c.qkv_bias:
                 bias = _weight(self, f"{name}_bias", (heads, c.head_dim), (axis, "head"))
                 y = y + bias.astype(x.dtype)

@@ -28,28 +28,45 @@ def sums_in_float32(x: jax.Array) -> bool:
 
 
 def dense(
-    x: Float[Array, "batch length *inputs"], w: jax.Array | Int8 | Adapted, *, inputs: int = 1
+    x: Float[Array, "batch length *inputs"],
+    w: jax.Array | Int8 | Adapted,
+    *,
+    inputs: int = 1,
+    transposed: bool = False,
 ) -> Float[Array, "batch length *outputs"]:
     """Multiplies x [batch, length, *inputs] by w [*inputs, *outputs].
 
-    `inputs` is the number of input axes of w. The product is one of two matrices: for products over
-    [batch, length] or over two axes of a weight, XLA's CPU backend transposes copies, above all in
-    the backward pass. A length that is split over devices stays an axis of its own, because a flat
-    one would have to be gathered.
+    The product is one of two matrices: for products over [batch, length] or over two axes of a
+    weight, XLA's CPU backend transposes copies, above all in the backward pass. A length that is
+    split over devices stays an axis of its own, because a flat one would have to be gathered.
+
+    Args:
+      x: activations.
+      w: the matrix.
+      inputs: number of input axes of w.
+      transposed: whether w is a matrix [outputs, inputs].
     """
     if isinstance(w, Adapted):
         low = dense(x, w.a, inputs=inputs)
-        return dense(x, w.base, inputs=inputs) + w.scale * dense(low, w.b)
+        y = dense(x, w.base, inputs=inputs, transposed=transposed)
+        return y + w.scale * dense(low, w.b)
     batch, length = x.shape[:2]
-    matrix = w.values.astype(x.dtype) if isinstance(w, Int8) else w
+    matrix = w.values.astype(x.dtype) if isinstance(w, Int8) else _from_bits(w)
+    if transposed:
+        matrix = matrix.T
     if batch > 1 and sharding.parts("length") > 1:
         y = jnp.tensordot(x, matrix.astype(x.dtype), inputs)
         return (y * w.scale).astype(x.dtype) if isinstance(w, Int8) else y
-    size = math.prod(w.shape[:inputs])
+    outputs, size = matrix.shape[inputs:], math.prod(matrix.shape[:inputs])
     y = _product(x.reshape(batch * length, size), matrix.reshape(size, -1)).astype(x.dtype)
     if isinstance(w, Int8):
         y = (y * w.scale.reshape(-1)).astype(x.dtype)
-    return y.reshape(batch, length, *w.shape[inputs:])
+    return y.reshape(batch, length, *outputs)
+
+
+def _from_bits(w: jax.Array) -> jax.Array:
+    """Returns a matrix that may be given by its bits (`params.as_bits`)."""
+    return jax.lax.bitcast_convert_type(w, jnp.bfloat16) if w.dtype == jnp.uint16 else w
 
 
 def _product(

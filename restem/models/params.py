@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Key
 
 from restem.models.attention import Rotary
 from restem.models.config import ModelConfig
 from restem.models.decoder import Ends, Layer, Params
+from restem.models.int8 import Int8
+from restem.models.lora import TARGETS, Adapted
 
 
 def _boxed_params(config: ModelConfig, key: Key[Array, ""]) -> Params:
@@ -74,6 +79,72 @@ def fuse_gates(params: Params) -> Params:
         return {**layer, "mlp": {**mlp, "gate_up": jnp.concatenate((gate, up), axis=-1)}}
 
     return {**params, "layers": tuple(map(fused, params["layers"]))}
+
+
+def flatten_heads(params: Params) -> Params:
+    """Returns parameters whose query, key and value projections are [..., heads x head_dim, embed].
+
+    This is the order in which the TPU compiler wants them where few tokens are read at a time. From
+    [..., embed, heads, head_dim], every program would begin with a copy of the stacks in that
+    order. Shapes are accepted in place of arrays.
+    """
+
+    def flat(w):
+        if isinstance(w, Int8):
+            return Int8(values=_flat(w.values, transposed=True), scale=_flat(w.scale))
+        if isinstance(w, Adapted):
+            return dataclasses.replace(w, base=flat(w.base), b=_flat(w.b))
+        return _flat(w, transposed=True)
+
+    def flattened(layer):
+        names = ("query", "key", "value")
+        attention = layer["attention"]
+        return {**layer, "attention": {**attention, **{n: flat(attention[n]) for n in names}}}
+
+    layers = params["layers"]
+    stacked = not isinstance(layers, tuple)
+    return {**params, "layers": flattened(layers) if stacked else tuple(map(flattened, layers))}
+
+
+def _flat(leaf: Any, *, transposed: bool = False) -> Any:
+    """Joins the last two dimensions of an array or shape, and moves them before the third last.
+
+    The joined dimension is split over the mesh as its first part was.
+    """
+
+    def moved(sizes, joined):
+        stack, inputs = sizes[:-3], sizes[-3:-2]
+        return (*stack, joined, *inputs) if transposed else (*stack, *inputs, joined)
+
+    shape = moved(leaf.shape, leaf.shape[-2] * leaf.shape[-1])
+    where = leaf.sharding
+    if isinstance(where, NamedSharding):
+        axes = (*where.spec, *[None] * (leaf.ndim - len(where.spec)))
+        where = NamedSharding(where.mesh, PartitionSpec(*moved(axes, axes[-2])))
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=where)
+
+    def change(x):
+        x = x.reshape(*x.shape[:-2], -1)
+        return jnp.swapaxes(x, -1, -2) if transposed else x
+
+    return jax.jit(change, out_shardings=where)(leaf)
+
+
+def as_bits(params: Params) -> Params:
+    """Returns parameters whose stacked bfloat16 matrices are views of their bits, uint16.
+
+    To slice a stack of bfloat16, XLA's CPU backend converts all of it to float32 and holds the
+    copy; a stack of whole numbers is sliced as it is. `dense` reads either, but only bfloat16 has a
+    gradient, so this is for weights that are not trained.
+    """
+
+    def one(path, leaf):
+        if leaf.dtype != jnp.bfloat16 or path[-1].key not in TARGETS:
+            return leaf
+        return jax.device_put(np.asarray(leaf).view(np.uint16))  # no copy on a CPU
+
+    return {**params, "layers": jax.tree_util.tree_map_with_path(one, params["layers"])}
 
 
 def unstack_layers(params: Params) -> Params:

@@ -85,6 +85,8 @@ class Sampler:
         options, classes, batches = self.options, self.classes, self.batches
         shapes = SamplerShapes(options.config, False, options.mesh)
         params = _params(options.config, self.dtype, options.mesh)
+        if shapes.flat_heads:
+            params = models.flatten_heads(params)
         prefix = shapes.prefix(self.prefix) if self.prefix else None
         slots, scalar = shapes.slots(classes, self.ring), np.zeros((), np.int32)
         ask = functools.partial(_trace, options.mesh)

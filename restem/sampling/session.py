@@ -115,6 +115,8 @@ class Session:
                 self.params = models.unstack_layers(self.params)
                 if options.mesh is None:
                     self.params = models.fuse_gates(self.params)
+            if self.shapes.flat_heads:
+                self.params = models.flatten_heads(self.params)
             self._prepare_start(len(prefix))
             programs.on_wait("prefill")
             self.prefix = self.decode_prefix = self._prefill_prefix(prefix)

@@ -45,9 +45,16 @@ class Shapes:
         Only on CPUs: their products with queries are faster then, and accelerators would write many
         columns to write one.
         """
-        if self.mesh is None:
-            return jax.default_backend() == "cpu"
-        return self.mesh.devices.flat[0].platform == "cpu"
+        return self._platform == "cpu"
+
+    @property
+    def flat_heads(self) -> bool:
+        """Whether the sampler reads parameters as `models.flatten_heads` returns them."""
+        return self._platform == "tpu"
+
+    @property
+    def _platform(self) -> str:
+        return jax.default_backend() if self.mesh is None else self.mesh.devices.flat[0].platform
 
     def prefix(self, columns: int) -> KVCache:
         """Returns those of a prefix of so many columns, stacked layers."""

@@ -31,7 +31,7 @@ from jaxtyping import Array, Float, Int
 
 from restem import models, partitioning
 from restem.errors import UserError
-from restem.models import ModelConfig, kv_cache, lora
+from restem.models import ModelConfig, kv_cache, lora, sharding
 from restem.models.lora import Lora
 from restem.training import losses, packing
 from restem.training.corpus import Corpus, TokenExample
@@ -218,12 +218,12 @@ class Trainer:
           before clipping.
         """
         with partitioning.use(self.mesh, self.rules):
-            return self._train_step(state, self._place(batch), frozen)
+            return self._train_step(state, self._place(batch), _as_read(frozen))
 
     def loss(self, trained: Any, batch: Batch, frozen: Any = None) -> Metrics:
         """Returns the metrics of `train_step` without "grad_norm"; updates nothing."""
         with partitioning.use(self.mesh, self.rules):
-            return self._loss(trained, self._place(batch), frozen)
+            return self._loss(trained, self._place(batch), _as_read(frozen))
 
     def fit(
         self,
@@ -407,6 +407,11 @@ class Trainer:
             parts=self._parts,
             train_head=self.adapter is None,
         )
+
+
+def _as_read(frozen: Any) -> Any:
+    """Returns frozen weights as the programs read them."""
+    return models.as_bits(frozen) if frozen is not None and sharding.on_one_cpu() else frozen
 
 
 _LOW_EFFICIENCY = 0.5

@@ -100,6 +100,11 @@ class LoraTest(parameterized.TestCase):
         kept = lora.merge(applied)
         self.assertTrue(lora.is_adapted(kept))
         self.assertEqual(kept["layers"]["mlp"]["up"].base.values.dtype, jnp.int8)
+        flat = models.flatten_heads(applied)
+        self.assertEqual(flat["layers"]["attention"]["query"].base.scale.ndim, 2)
+        np.testing.assert_allclose(
+            policy.replace(params=flat).logits(tokens), found, atol=1e-5 * np.abs(found).max()
+        )
 
     def test_a_new_adapter_changes_nothing(self):
         policy, form = load("gemma3"), Lora(rank=8)

@@ -139,8 +139,9 @@ class LettersVerifier:
 class StepsTest(parameterized.TestCase):
     @parameterized.parameters(((2, 1, 4), False), ((2, 2, 2), True))
     def test_greedy_samples_equal_those_of_one_device(self, sizes, ring_time_minor):
-        """Also with the ring's keys as accelerators have them."""
+        """Also with the ring's keys and the parameters as TPUs have them."""
         self.enter_context(mock.patch.object(Shapes, "ring_time_minor", ring_time_minor))
+        self.enter_context(mock.patch.object(Shapes, "flat_heads", not ring_time_minor))
         samples = _sample(_mesh(sizes), classes=True)
         self.assertLen(samples, 19)
         self.assertEqual(samples, _sampled_on_one())
@@ -170,6 +171,9 @@ class StepsTest(parameterized.TestCase):
             values = rounded["layers"]["mlp"][name].values
             expected = where["layers"]["mlp"][name]
             self.assertTrue(values.sharding.is_equivalent_to(expected, values.ndim), name)
+        flat = models.flatten_heads(rounded)["layers"]["attention"]
+        self.assertEqual(flat["query"].values.sharding.spec, P(None, "tensor", "fsdp"))
+        self.assertEqual(flat["query"].scale.sharding.spec, P(None, "tensor"))
         self.assertEqual(_sample(mesh, config), _sample(None, config))
 
     @parameterized.parameters(

@@ -234,6 +234,20 @@ class EngineTest(parameterized.TestCase):
             self.assertEqual(found[False][name].token_ids, expected.token_ids)
             self.assertAlmostEqual(found[False][name].logprob, expected.logprob, delta=1e-3)
 
+    @parameterized.parameters(True, False)
+    def test_projections_in_the_order_for_a_tpu_change_no_sample(self, unstacked):
+        prefix, requests = prefix_of(21), requests_of(2, 5, 3)
+        engine = engine_of(sampling=Sampling(1.0, top_k=20), slots=4, unstacked=unstacked)
+        expected = collect(engine, prefix, requests)
+        flatten = self.enter_context(
+            mock.patch.object(models, "flatten_heads", wraps=models.flatten_heads)
+        )
+        self.enter_context(mock.patch.object(Shapes, "flat_heads", True))
+        found = collect(engine, prefix, requests)
+        flatten.assert_called_once()
+        for name, completion in expected.items():
+            self.assertEqual(found[name].token_ids, completion.token_ids)
+
     def test_the_batch_shrinks_when_nothing_waits(self):
         # One sample of 40 tokens among 15 of 2: the fewest slots go on with it.
         prefix = prefix_of(5)

@@ -65,6 +65,9 @@ class Int8Test(parameterized.TestCase):
             np.testing.assert_allclose(
                 logits(models.unstack_layers(rounded), config, tokens), of_int8, atol=1e-5 * scale
             )
+        with self.subTest("projections as on a TPU"):
+            flat = models.flatten_heads(rounded)
+            np.testing.assert_allclose(logits(flat, config, tokens), of_int8, atol=1e-5 * scale)
 
     def test_no_weight_is_off_by_more_than_half_a_step(self):
         exact = self.params(CONFIG)

@@ -338,10 +338,16 @@ class AdapterTest(parameterized.TestCase):
             return unpacked_loss(params, config, prefix, examples, one.normalisation)
 
         expected, expected_grads = jax.jit(jax.value_and_grad(expected_loss))(adapter)
-        found, metrics = jax.jit(one.value_and_gradients)(adapter, batch, frozen)
+        read = frozen
+        if base_dtype == "bfloat16":
+            read = models.as_bits(frozen)
+            up, bits = (tree["layers"]["mlp"]["up"] for tree in (frozen, read))
+            self.assertEqual(bits.dtype, jnp.uint16)
+            self.assertEqual(bits.unsafe_buffer_pointer(), up.unsafe_buffer_pointer())
+        found, metrics = jax.jit(one.value_and_gradients)(adapter, batch, read)
         np.testing.assert_allclose(metrics["loss"], expected, rtol=2e-5)
         assert_trees_close(found, expected_grads, rtol=5e-4)
-        if base_dtype == "int8":
+        if base_dtype is not None:
             alone = one.loss(adapter, batch, frozen)["loss"]
             np.testing.assert_allclose(alone, expected, rtol=2e-5)
 
