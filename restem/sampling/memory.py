@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from restem import models
 from restem.errors import UserError
 from restem.sampling.options import Options
+from restem.sampling.shapes import Shapes
 from restem.sampling.widths import WidthClasses
 
 _SHARE = 0.8
@@ -54,11 +55,14 @@ def slots_that_fit(
         return _WITHOUT_LIMIT * parts
     tensor = 1 if mesh is None else mesh.shape["tensor"]
     item = jnp.dtype(config.dtype).itemsize
-    # The caller's parameters, and what `prepare_params` adds to them.
-    held = sum(
+    # The caller's parameters, and what `prepare_params` and `flatten_heads` add to them.
+    held: float = sum(
         leaf.size * (leaf.dtype.itemsize + item * (leaf.dtype != config.dtype))
         for leaf in jax.tree.leaves(params)
     )
+    if Shapes(config, options.unstacked, mesh).flat_heads:
+        projected = (config.num_heads + 2 * config.num_kv_heads) * config.head_dim
+        held += config.num_layers * config.embed_dim * projected * item
     if mesh is not None:
         held /= mesh.shape["fsdp"] * tensor
     heads = config.num_kv_heads

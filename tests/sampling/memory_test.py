@@ -9,6 +9,7 @@ from absl.testing import absltest
 from restem import models
 from restem.errors import UserError
 from restem.sampling import memory, widths
+from restem.sampling.shapes import Shapes
 from tests.sampling.engine_test import CONFIG, engine_of
 
 MIB = 2**20
@@ -38,6 +39,12 @@ class MemoryTest(absltest.TestCase):
         self.assertEqual(fit(int((held + 5 * slot) / 0.8) + 1), 5)
         self.assertEqual(fit(100 * 2**30), 1024)
         self.assertEqual(fit(None), 256)
+        with self.subTest("a TPU's own order of projections is held beside the caller's"):
+            attention = shapes["layers"]["attention"]
+            held += sum(attention[name].size * 4 for name in ("query", "key", "value"))
+            with mock.patch.object(Shapes, "flat_heads", True):
+                self.assertEqual(fit(int((held + 83 * slot) / 0.8) + 1), 80)
+                self.assertEqual(fit(int((held + 7.5 * slot) / 0.8) + 1), 7)
 
     def test_a_long_question_does_not_take_the_memory_of_every_slot(self):
         short = fit(40 * MIB, lengths=[30] * 100)
