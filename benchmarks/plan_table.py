@@ -60,8 +60,9 @@ def row(case: str) -> str | None:
         elif "seconds" not in r:
             cells.append("does not fit")
         else:
-            size = f"{r['slots']:,} slots"
-            if name == "train":
+            if name == "decode":
+                size = f"{r['slots']:,} slots"
+            else:
                 shape = r["shapes"]
                 shared = f", {shape['length_parts']} parts share a row"
                 size = (
