@@ -68,7 +68,9 @@ def sampler(
 
     if slots is None:
         ahead = 5 * options.prefill_tokens
-        slots = memory.slots_that_fit(options, shape, of, parts, ring, ahead, memory=hbm)
+        slots = memory.slots_that_fit(
+            options, shape, of, parts, sum(counts), ring, ahead, memory=hbm
+        )
     prefix = round_up(lengths.prefix, options.bucket) if lengths.prefix else 0
     classes = of(round_up(slots, parts))
     batches = Batches(

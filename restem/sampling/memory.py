@@ -13,6 +13,8 @@ from restem.sampling.options import Options
 from restem.sampling.shapes import Shapes
 from restem.sampling.widths import WidthClasses
 
+_REFILLS = 4
+"""Samples per slot from which on the ring has its full length at once."""
 _SHARE = 0.8
 """Share of the memory that is planned for; the rest is for temporaries and fragmentation."""
 _MOST = 1024
@@ -21,11 +23,21 @@ _WITHOUT_LIMIT = 256
 """Slots for each part where the device does not tell its memory."""
 
 
+def starts_full(samples: int, slots: int) -> bool:
+    """Returns whether the ring has its full length at once.
+
+    The longest of several generations of samples in a slot needs it soon, and growing it holds two
+    rings.
+    """
+    return samples >= _REFILLS * slots
+
+
 def slots_that_fit(
     options: Options,
     params: models.Params,
     classes_of: Callable[[int], WidthClasses],
     parts: int,
+    samples: int,
     ring: int,
     ahead: int,
     memory: int | None = None,
@@ -40,6 +52,7 @@ def slots_that_fit(
       params: parameters of the policy.
       classes_of: number of slots -> their width classes.
       parts: parts of the mesh over which rows are split.
+      samples: number of samples of the call.
       ring: columns for sampled tokens.
       ahead: columns of questions that are prefilled early.
       memory: bytes that programs may use on a device; None: as it tells.
@@ -68,13 +81,19 @@ def slots_that_fit(
     heads = config.num_kv_heads
     heads = heads // tensor if heads % tensor == 0 else heads
     column = 2 * config.num_layers * heads * config.head_dim * item
-    room = _SHARE * memory - options.reserved - held - ahead * column
+    room = _SHARE * memory - options.reserved - held
 
     def taken(slots: int) -> float:
         """Bytes of `slots` slots per part."""
-        question = classes_of(slots * parts).columns / parts
-        # While the ring grows there are two; drawing takes several copies of the logits.
-        return (question + 2 * ring * slots) * column + 6 * 4 * config.vocab_size * slots
+        classes = classes_of(slots * parts)
+        batch = classes.columns / parts + ring * slots
+        if starts_full(samples, classes.slots):
+            # A batch that shrinks has one of half its size beside it, but nothing is read ahead.
+            besides = max(ahead, batch / 2)
+        else:
+            besides = ahead + ring * slots  # while the ring grows there are two
+        # Drawing takes several copies of the logits.
+        return (batch + besides) * column + 6 * 4 * config.vocab_size * slots
 
     fitting = [n for n in range(8, _MOST + 1, 8) if taken(n) <= room] or [
         n for n in range(1, 8) if taken(n) <= room

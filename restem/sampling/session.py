@@ -33,9 +33,6 @@ from restem.sampling.widths import WidthClasses, round_up
 
 _LOOKAHEAD = 8192
 """Least number of question tokens among which questions of one width are sought."""
-_REFILLS = 4
-"""Samples per slot from which on the ring has its full length at once: the longest of several
-generations of samples in a slot needs it soon, and growing it holds two rings."""
 
 _KNOWN_CLASSES: dict[Any, dict[WidthClasses, None]] = collections.defaultdict(dict)
 """Width classes of the process so far, by what else the shapes depend on."""
@@ -255,7 +252,7 @@ class Session:
             slots = round_up(options.slots, parts)
         else:
             ahead = self._lookahead + options.prefill_tokens
-            slots = memory.slots_that_fit(options, params, of, parts, ring, ahead)
+            slots = memory.slots_that_fit(options, params, of, parts, sum(counts), ring, ahead)
         known = _KNOWN_CLASSES[options.config, options.mesh, slots, options.bucket, ring]
         classes = widths.reuse(of(slots), known, lengths, counts, ring=ring)
         known[classes] = None
@@ -266,7 +263,7 @@ class Session:
 
     def _first_ring(self) -> int:
         """Returns the columns of the ring to begin with."""
-        if self.scheduler.total >= _REFILLS * self.scheduler.classes.slots:
+        if memory.starts_full(self.scheduler.total, self.scheduler.classes.slots):
             return self._full_ring()
         return min(self.options.ring, self._full_ring())
 

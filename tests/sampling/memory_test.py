@@ -15,7 +15,7 @@ from tests.sampling.engine_test import CONFIG, engine_of
 MIB = 2**20
 
 
-def fit(total, *, lengths=(30,), ring=64):
+def fit(total, *, lengths=(30,), ring=64, samples=1, ahead=0):
     options = engine_of(CONFIG.replace(vocab_size=1000)).options
     shapes = models.param_shapes(options.config, jnp.float32)
     params = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
@@ -25,7 +25,7 @@ def fit(total, *, lengths=(30,), ring=64):
 
     device = mock.Mock(memory_stats=lambda: {"bytes_limit": total} if total else None)
     with mock.patch.object(jax, "local_devices", lambda: [device]):
-        return memory.slots_that_fit(options, params, classes, 1, ring, 0)
+        return memory.slots_that_fit(options, params, classes, 1, samples, ring, ahead)
 
 
 class MemoryTest(absltest.TestCase):
@@ -39,6 +39,15 @@ class MemoryTest(absltest.TestCase):
         self.assertEqual(fit(int((held + 5 * slot) / 0.8) + 1), 5)
         self.assertEqual(fit(100 * 2**30), 1024)
         self.assertEqual(fit(None), 256)
+        with self.subTest("many samples: no second ring, but half a batch or what is read ahead"):
+            many = 96 * 1.5 * 256 + 24 * 1000
+            self.assertEqual(fit(int((held + 83 * many) / 0.8) + 1, samples=1000), 80)
+            # 1,000 samples do not refill more than 250 slots four times: these have two rings.
+            self.assertEqual(fit(int((held + 309 * slot) / 0.8) + 1, samples=1000), 304)
+            alone = 96 * 256 + 24 * 1000
+            ahead = 83 * 48
+            total = int((held + 83 * alone + ahead * 256) / 0.8) + 1
+            self.assertEqual(fit(total, samples=1000, ahead=ahead), 80)
         with self.subTest("a TPU's own order of projections is held beside the caller's"):
             attention = shapes["layers"]["attention"]
             held += sum(attention[name].size * 4 for name in ("query", "key", "value"))
