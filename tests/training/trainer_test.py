@@ -293,9 +293,11 @@ def memory_of(adapter: Lora | None):
     """Memory analysis of a step that trains an adapter on `LARGER`, or all of it."""
     one = trainer(LARGER, adapter=adapter, row_length=16)
     params = models.param_shapes(LARGER)
-    frozen = jax.eval_shape(one.frozen, params)
     state = jax.eval_shape(one.init, params)
     batch = one.pack(some_examples(11), seed=0, epoch=0)[0]
+    frozen = jax.eval_shape(one.frozen, params)
+    if adapter is not None:  # as `train_step` passes them on
+        frozen = models.as_bits(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), frozen))
     return one._train_step.lower(state, batch, frozen).compile().memory_analysis()
 
 
@@ -374,13 +376,15 @@ class AdapterTest(parameterized.TestCase):
         jax.tree.map(np.testing.assert_array_equal, again.params, whole.params)
         self.assertEqual(int(again.step), 0)
 
-    @parameterized.parameters(None, "int8")
+    @parameterized.parameters(None, "bfloat16", "int8")
     def test_memory(self, base_dtype):
         """No gradient, optimizer state or copy of the base exists, nor of its head."""
         # A copy of the base, its gradient or a moment of the optimizer would be `whole` bytes.
         whole = 4 * LARGER.num_params
         found, full = memory_of(Lora(rank=2, base_dtype=base_dtype)), memory_of(None)
-        self.assertLess(found.temp_size_in_bytes + found.output_size_in_bytes, 0.5 * whole)
+        # Products in float32 read a bfloat16 embedding and head, 0.35 of the model, in float32.
+        most = 0.65 if base_dtype == "bfloat16" else 0.5
+        self.assertLess(found.temp_size_in_bytes + found.output_size_in_bytes, most * whole)
         self.assertLess(found.argument_size_in_bytes, 1.2 * whole)
         self.assertGreater(full.temp_size_in_bytes + full.output_size_in_bytes, 2 * whole)
 
