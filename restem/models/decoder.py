@@ -305,7 +305,8 @@ def forward(
     """Runs the decoder over a block of tokens that follow those in the caches.
 
     Args:
-      params: as `init_params` returns them, the layers stacked or in a tuple (`unstack_layers`).
+      params: as `init_params` returns them, the layers stacked or in a tuple (`unstack_layers`), or
+        in another form of `models.params` for a device.
       config: the decoder.
       tokens: token ids of the block.
       positions: position of each token in its own text, prefix included.
