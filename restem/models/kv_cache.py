@@ -246,17 +246,23 @@ def chunked(cache: KVCache, chunk: int) -> KVCache:
       chunk: columns of the new rows.
     """
 
-    def cut(x, axis):
+    names = axes_of(cache)
+
+    def cut(x, names):
         """[layers, batch, ..., length, ...] -> [layers, batch * chunks, ..., chunk, ...]."""
+        axis = names.index("cache_length")
         split = x.reshape(*x.shape[:axis], -1, chunk, *x.shape[axis + 1 :])
         moved = jnp.moveaxis(split, axis, 2)
+        # Left alone, the compiler splits the chunks of a row over the parts that split its heads,
+        # and pads them to as many parts.
+        moved = sharding.constrain(moved, (*names[:2], None, *names[2:]))
         return moved.reshape(x.shape[0], -1, *moved.shape[3:])
 
     if cache.length == chunk:
         return cache
     return KVCache(
-        keys=cut(cache.keys, 4),
-        values=cut(cache.values, 3),
+        keys=cut(cache.keys, names.keys),
+        values=cut(cache.values, names.values),
         positions=cache.positions.reshape(-1, chunk),
     )
 

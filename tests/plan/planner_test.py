@@ -269,14 +269,17 @@ class CompileTest(absltest.TestCase):
         source="a test",
     )  # fmt: skip
 
-    def plan(self, run=RunSettings(), on_progress=print, improve=ImproveSettings(), **options):
-        mesh = {"e_step_mesh": MeshSettings(tensor=2), "m_step_mesh": MeshSettings(1, 4)}
+    def plan(
+        self, run=RunSettings(), on_progress=print, improve=ImproveSettings(), *, model=TINY,
+        tensor=2, **options,
+    ):  # fmt: skip
+        mesh = {"e_step_mesh": MeshSettings(tensor=tensor), "m_step_mesh": MeshSettings(1, 4)}
         of_run = Settings(
             run=dataclasses.replace(run, dtype="bfloat16", **mesh),
             generate=GenerateSettings(num_samples=4),
             improve=dataclasses.replace(improve, batch_examples=4, epochs=1),
         )
-        settings = PlanSettings(model=TINY, topology="v5e:2x2", **options)
+        settings = PlanSettings(model=model, topology="v5e:2x2", **options)
         with tempfile.TemporaryDirectory() as cache:
             return plan_lib.plan(
                 settings, of_run, lengths=self.LENGTHS, cache=pathlib.Path(cache),
@@ -306,6 +309,16 @@ class CompileTest(absltest.TestCase):
         tokens = train["rows"] * train["shapes"]["row_length"]
         self.assertGreater(train["flops"], 6 * TINY.num_params * tokens / 4)
         self.assertIn("fits", plan.table())
+
+    def test_heads_of_questions_are_not_traded_for_chunks(self):
+        """The long question has as many chunks as there are parts, each of which has a head."""
+        plan = self.plan(
+            RunSettings(e_step_slots=16), model=TINY.replace(num_kv_heads=4), tensor=4,
+            steps=("prefill",),
+        )  # fmt: skip
+        self.assertEqual(set(plan.programs), {"prefill 128", "prefill 512"})
+        for program in plan.programs.values():
+            self.assertEqual(set(program["collective_bytes"]), {"all-reduce"})
 
     def test_an_adapter_to_int8_weights_is_planned(self):
         improve = ImproveSettings(adapter=Lora(rank=2, base_dtype="int8"))
