@@ -51,9 +51,9 @@ def decode(ask: Ask, options: Options, params, prefix, slots: Slots, column, kee
     )  # fmt: skip
 
 
-def shrink(ask: Ask, slots: Slots, sources, used, classes: WidthClasses) -> Any:
-    """Moves the samples to the fewer slots of `classes`."""
-    return ask(_shrink, slots, sources, used, sizes=classes.sizes)
+def move(ask: Ask, slots: Slots, sources, used, classes: WidthClasses) -> Any:
+    """Moves the samples to the slots of `classes`."""
+    return ask(_move, slots, sources, used, sizes=classes.sizes)
 
 
 def grow(ask: Ask, slots: Slots, column, more: int) -> Any:
@@ -76,8 +76,8 @@ def _decode(
     return steps.decode(params, config, drawing, eos_ids, how["steps"], prefix, slots, column, keep)
 
 
-def _shrink(slots, sources, used, *, sizes):
-    return resize.shrink(slots, sizes, sources, used)
+def _move(slots, sources, used, *, sizes):
+    return resize.move(slots, sizes, sources, used)
 
 
 def _grow(ring, column, *, more):

@@ -80,6 +80,9 @@ class Engine:
             bucket=bucket,
             ring=min(round_up(tuning.ring, bucket), round_up(max_new_tokens, bucket)),
             unstacked=on_cpu if tuning.unstacked is None else tuning.unstacked,
+            start_small=(
+                on_cpu and mesh is None if tuning.start_small is None else tuning.start_small
+            ),
             reserved=tuning.reserved,
             mesh=mesh,
         )

@@ -28,6 +28,9 @@ class Tuning:
     unstacked: bool | None = None
     """Whether the layers run as a Python loop over separate arrays instead of a scan over stacked
     ones; None does so on a CPU, where it is faster but compiles more slowly."""
+    start_small: bool | None = None
+    """Whether the first call of its shape begins with an eighth of the slots, so that the first
+    samples do not wait for all slots to be filled; None does so on one CPU."""
     reserved: int = 0
     """Bytes of each device that something else takes, such as the state of training."""
 
@@ -58,6 +61,8 @@ class Options:
     """Divisor of all numbers of columns."""
     unstacked: bool
     """Whether the layers are run as a Python loop over separate arrays."""
+    start_small: bool
+    """Whether the first call of its shape begins with an eighth of the slots."""
     reserved: int
     """Bytes of each device that something else takes."""
     mesh: jax.sharding.Mesh | None

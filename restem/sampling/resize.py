@@ -1,15 +1,17 @@
-"""Changes of the decode batch's size: a longer ring, fewer slots. Pure functions on the device."""
+"""Changes of the decode batch's size: a longer ring, more or fewer slots. Pure functions."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from restem.models import attention, kv_cache
-from restem.models.kv_cache import KVCache
+from restem.models.kv_cache import INVALID_POSITION, GroupedCache, KVCache
 from restem.sampling.steps import Slots, constrain_questions, constrain_rows
 
 
@@ -35,10 +37,10 @@ def grow(ring: KVCache, more: int, column: Int[Array, ""]) -> KVCache:
     return kv_cache.constrain(ring)
 
 
-def shrink(
-    slots: Slots, sizes: tuple[int, ...], sources: Int[Array, " fewer"], used: Bool[Array, " fewer"]
+def move(
+    slots: Slots, sizes: tuple[int, ...], sources: Int[Array, " new"], used: Bool[Array, " new"]
 ) -> Slots:
-    """Moves the unfinished samples to fewer slots.
+    """Moves the unfinished samples to a batch of another size.
 
     Args:
       slots: the decode batch.
@@ -76,7 +78,49 @@ def shrink(
     )
 
 
-def _taken(x: jax.Array, index: Int[Array, "parts fewer"], axis: int) -> jax.Array:
+def move_on_host(
+    slots: Slots, sizes: tuple[int, ...], sources: np.ndarray, used: np.ndarray
+) -> Slots:
+    """Does what `move` does, for unstacked layers on one CPU.
+
+    Compiling a program for it would take longer than to copy the rows.
+    """
+    groups = slots.questions.groups
+    starts = np.cumsum([0, *(group.positions.shape[0] for group in groups)])
+
+    def gather(of: np.ndarray, *arrays: jax.Array, fill: int = 0) -> jax.Array:
+        """Rows `of`, numbered through all arrays; those of narrower arrays are widened."""
+        found = np.full((len(of), *arrays[-1].shape[1:]), fill, arrays[-1].dtype)
+        for start, array in zip(starts[: len(arrays)], arrays, strict=True):
+            rows = np.flatnonzero((of >= start) & (of < start + len(array)))
+            region: tuple[Any, ...] = (rows, *map(slice, array.shape[1:]))
+            found[region] = np.asarray(array)[of[rows] - start]
+        return jnp.array(found)  # a copy, whose memory programs may take over
+
+    def moved(of: np.ndarray, *caches: KVCache) -> KVCache:
+        values = lambda *arrays: gather(of, *arrays)
+        return dataclasses.replace(
+            caches[-1],
+            keys=jax.tree.map(values, *(cache.keys for cache in caches)),
+            values=jax.tree.map(values, *(cache.values for cache in caches)),
+            positions=gather(of, *(cache.positions for cache in caches), fill=INVALID_POSITION),
+        )
+
+    ends = np.cumsum(sizes)
+    of_class = np.split(sources, ends[:-1])
+    keys = jax.random.key_data(slots.rows.key)
+    numbers = dataclasses.replace(slots.rows, key=keys)
+    rows = jax.tree.map(lambda x: jnp.array(np.asarray(x)[sources]), numbers)
+    return Slots(
+        questions=GroupedCache(tuple(moved(of, *groups[: i + 1]) for i, of in enumerate(of_class))),
+        ring=moved(sources, slots.ring),
+        rows=dataclasses.replace(
+            rows, key=jax.random.wrap_key_data(rows.key), active=rows.active & used
+        ),
+    )
+
+
+def _taken(x: jax.Array, index: Int[Array, "parts new"], axis: int) -> jax.Array:
     """Returns the rows `index` of each part of x, whose dimension `axis` are all parts' rows."""
     before, rows, after = x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
     parts = index.shape[0]
@@ -86,7 +130,7 @@ def _taken(x: jax.Array, index: Int[Array, "parts fewer"], axis: int) -> jax.Arr
     return taken.reshape(*before, index.size, *after)
 
 
-def _moved(cache: KVCache, index: Int[Array, "parts fewer"]) -> KVCache:
+def _moved(cache: KVCache, index: Int[Array, "parts new"]) -> KVCache:
     """Returns the rows `index` of each part of a cache."""
     rows = 0 if cache.is_unstacked else 1
     return dataclasses.replace(

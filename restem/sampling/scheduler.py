@@ -274,17 +274,17 @@ class Scheduler:
             finish_reason=reason,
         )
 
-    def shrink(self, classes: WidthClasses) -> tuple[np.ndarray, np.ndarray] | None:
-        """Moves the unfinished samples to fewer slots, if they fit.
+    def move(self, classes: WidthClasses) -> tuple[np.ndarray, np.ndarray] | None:
+        """Moves the unfinished samples to more or fewer slots, if they fit.
 
         A sample stays on its part of the mesh, in its class or a wider one.
 
         Args:
-          classes: the fewer slots.
+          classes: the new slots.
 
         Returns:
-          The slot from which each new slot gets its sample, [fewer] int32, and whether it gets
-          one, [fewer] bool; None if the samples do not fit.
+          The slot from which each new slot gets its sample, [new] int32, and whether it gets one,
+          [new] bool; None if the samples do not fit.
         """
         parts = classes.parts
         old, new = self.classes.slots // parts, classes.slots // parts

@@ -18,8 +18,8 @@ import numpy as np
 
 from restem import models, partitioning
 from restem.errors import UserError
-from restem.models import kv_cache
-from restem.sampling import calls, memory, widths
+from restem.models import kv_cache, sharding
+from restem.sampling import calls, memory, resize, widths
 from restem.sampling import steps as device
 from restem.sampling.batches import Batches
 from restem.sampling.filters import Drawing
@@ -33,6 +33,12 @@ from restem.sampling.widths import WidthClasses, round_up
 
 _LOOKAHEAD = 8192
 """Least number of question tokens among which questions of one width are sought."""
+
+_FRUITFUL_VISITS = 2
+"""Visits that finish samples, after which a batch that began small grows: with the samples of the
+second visit, the caller learns whether those of the first are verified."""
+_MOST_SMALL_VISITS = 64
+"""Visits after which it grows in any case."""
 
 _KNOWN_CLASSES: dict[Any, dict[WidthClasses, None]] = collections.defaultdict(dict)
 """Width classes of the process so far, by what else the shapes depend on."""
@@ -86,10 +92,13 @@ class Session:
             [len(question) - 1 for question in self.questions], self.classes,
             budget=options.prefill_tokens, lookahead=self._lookahead, chunk=options.bucket,
         )  # fmt: skip
-        level = self.classes.level_for(sum(request.num_samples for request in requests))
+        samples = sum(request.num_samples for request in requests)
+        self._most = self.classes.shrunk(self.classes.level_for(samples))
+        self._visited = self._fruitful = 0
+        self._may_grow = False
         self.scheduler = Scheduler(
             requests,
-            classes=self.classes.shrunk(level),
+            classes=self._first_classes(),
             request_classes=[self.classes.class_of(len(q) - 1) for q in self.questions],
             vocabulary=options.vocabulary,
             vocab_size=options.config.vocab_size,
@@ -114,7 +123,7 @@ class Session:
                     self.params = models.fuse_gates(self.params)
             if self.shapes.flat_heads:
                 self.params = models.flatten_heads(self.params)
-            self._prepare_start(len(prefix))
+            self._prepare_start(len(prefix), self.scheduler.classes)
             programs.on_wait("prefill")
             self.prefix = self.decode_prefix = self._prefill_prefix(prefix)
             if options.unstacked and self.prefix is not None:
@@ -129,11 +138,15 @@ class Session:
         began = time.perf_counter()
         compiled = self.stats.compile_seconds + self.stats.prefill_seconds
         steps = self.options.decode_steps
-        if self.options.pipelined and self.scheduler.outlasts(steps) and self._smaller() is None:
+        # Not before the caller has the samples that were finished last time.
+        self._may_grow = self._may_grow or self._has_begun()
+        if self.options.pipelined and self.scheduler.outlasts(steps) and self._other() is None:
             self._decode()  # before the last ones are read: the device does not wait for the host
         visit = self.visits.popleft()
+        self._visited += 1
         tokens, logprobs = partitioning.to_all_hosts(visit.drawn)
         completions = self.scheduler.record(tokens, logprobs, visit.rows)
+        self._fruitful += bool(completions)
         self.stats.slot_steps += tokens.size
         self.stats.samples += len(completions)
         self.stats.tokens += sum(len(c.token_ids) for c in completions)
@@ -155,10 +168,14 @@ class Session:
     def _fill(self) -> None:
         """Inserts samples into the free slots, and resizes the batch."""
         with self.stats.timed("prefill_seconds"):
+            before = self.scheduler.classes.slots
+            self._resize()  # more slots, or fewer
             while (question := self.scheduler.next_question()) is not None:
                 self._prefill_questions(question)
+            if self.scheduler.classes.slots > before:  # compiled beside the prefill
+                self._prepare_start(int(self.prefix_length), self._most)
             self._insert(self.scheduler.place())
-            self._shrink()
+            self._resize()  # fewer slots, where nothing waits now
             self._grow()
 
     def _decode(self) -> None:
@@ -173,19 +190,20 @@ class Session:
         self.column = (self.column + options.decode_steps) % self.ring
         self.visits.append(_Visit((tokens, logprobs), list(self.scheduler.rows)))
 
-    def _prepare_start(self, prefix: int) -> None:
-        """Begins to compile the programs that the call starts with, in the order of need."""
+    def _prepare_start(self, prefix: int, classes: WidthClasses) -> None:
+        """Begins to compile what a batch of these slots needs at first, in the order of need."""
         prepare, options, batches = self.programs.prepare, self.options, self.batches
         of_prefix = None
         if prefix:
             tokens = np.zeros((round_up(prefix, options.bucket),), np.int32)
             of_prefix = self.shapes.prefix(len(tokens))
             calls.prefill_prefix(prepare, options, self.params, tokens, self.prefix_length)
-        classes = self.scheduler.classes
         slots = self.shapes.slots(classes, self.ring)
         inserts = np.zeros((9, classes.slots), np.int32)
         numbers = np.zeros((len(classes.sizes),), np.int32)
-        widths_in_order = dict.fromkeys(map(batches.width_of, range(len(self.questions))))
+        widths_in_order = list(dict.fromkeys(map(batches.width_of, range(len(self.questions)))))
+        if classes != self._most:
+            del widths_in_order[1:]  # those of later questions, when the batch has grown
         for i, width in enumerate(widths_in_order):
             rows = batches.rows(width)
             calls.prefill_questions(
@@ -219,7 +237,8 @@ class Session:
             if classes.slots < before.slots:
                 sources, used = np.zeros(classes.slots, np.int32), np.zeros(classes.slots, bool)
                 slots = self.shapes.slots(before, self.ring)
-                calls.shrink(self.programs.prepare, slots, sources, used, classes)
+                if not self._moves_on_host:
+                    calls.move(self.programs.prepare, slots, sources, used, classes)
                 self._prepare_decode(self.shapes.slots(classes, self.ring), self.decode_prefix)
                 before = classes
 
@@ -254,6 +273,7 @@ class Session:
             ahead = self._lookahead + options.prefill_tokens
             slots = memory.slots_that_fit(options, params, of, parts, sum(counts), ring, ahead)
         known = _KNOWN_CLASSES[options.config, options.mesh, slots, options.bucket, ring]
+        self._is_first = not known
         classes = widths.reuse(of(slots), known, lengths, counts, ring=ring)
         known[classes] = None
         return classes
@@ -263,26 +283,45 @@ class Session:
 
     def _first_ring(self) -> int:
         """Returns the columns of the ring to begin with."""
-        if memory.starts_full(self.scheduler.total, self.scheduler.classes.slots):
+        if memory.starts_full(self.scheduler.total, self._most.slots):
             return self._full_ring()
         return min(self.options.ring, self._full_ring())
 
-    def _shrink(self) -> None:
-        """Shrinks the batch, one size at a time, while the unfinished samples fit."""
-        while not self.visits and (classes := self._smaller()) is not None:
-            moves = self.scheduler.shrink(classes)
+    def _first_classes(self) -> WidthClasses:
+        """Returns the slots to begin with."""
+        small = self.classes.shrunk(widths.LEVELS[-1])
+        starts_small = self.options.start_small and self._is_first
+        return small if starts_small and small.slots < self._most.slots else self._most
+
+    def _has_begun(self) -> bool:
+        """Returns whether the batch has been small for long enough."""
+        return self._fruitful >= _FRUITFUL_VISITS or self._visited >= _MOST_SMALL_VISITS
+
+    def _other(self) -> WidthClasses | None:
+        """Returns the slots that the batch should have now; None are those that it has."""
+        scheduler = self.scheduler
+        slots = scheduler.classes.slots
+        if not scheduler.nothing_waits:
+            return self._most if self._may_grow and slots < self._most.slots else None
+        left = max(1, int(scheduler.in_use().sum()))
+        smaller = (self.classes.shrunk(level) for level in widths.LEVELS)
+        found = next((c for c in smaller if c.slots < slots), None)
+        return found if found is not None and left <= found.slots else None
+
+    def _resize(self) -> None:
+        """Changes the number of slots, one size at a time, while the unfinished samples fit."""
+        while not self.visits and (classes := self._other()) is not None:
+            moves = self.scheduler.move(classes)
             if moves is None:
                 return
-            self.slots = calls.shrink(self.run, self.slots, *moves, classes)
+            if self._moves_on_host:
+                self.slots = resize.move_on_host(self.slots, classes.sizes, *moves)
+            else:
+                self.slots = calls.move(self.run, self.slots, *moves, classes)
 
-    def _smaller(self) -> WidthClasses | None:
-        """Returns the next smaller batch, if it has a slot for every sample."""
-        if not self.scheduler.nothing_waits:
-            return None
-        left = max(1, int(self.scheduler.in_use().sum()))
-        smaller = (self.classes.shrunk(level) for level in widths.LEVELS)
-        found = next((c for c in smaller if c.slots < self.scheduler.classes.slots), None)
-        return found if found is not None and left <= found.slots else None
+    @property
+    def _moves_on_host(self) -> bool:
+        return self.options.unstacked and sharding.on_one_cpu()
 
     def _grow(self) -> None:
         """Lengthens the ring before a sample runs out of columns in the steps to come."""

@@ -266,6 +266,39 @@ class EngineTest(parameterized.TestCase):
             # Without shrinking these would be 16 slots for each token of the longest sample.
             self.assertLess(engine.stats.slot_steps, 0.4 * 16 * len(got.token_ids))
 
+    @parameterized.parameters(True, False)
+    def test_the_first_sample_waits_for_an_eighth_of_the_slots(self, unstacked):
+        prefix, requests = prefix_of(5), requests_of(3, 40, 1, max_new_tokens=3)
+        expected = collect(engine_of(slots=40, start_small=False), prefix, requests)
+        engine = engine_of(slots=40, unstacked=unstacked, start_small=True)
+        known = mock.patch.dict("restem.sampling.session._KNOWN_CLASSES", clear=True)
+        self.enter_context(known)
+        found = engine.sample(params_of(CONFIG), prefix, requests, key=0)
+        first = next(found)
+        self.assertLessEqual(engine.stats.slot_steps, 3 * 40 / 8)
+        completions = [first, *found]
+        self.assertLen(completions, 40)
+        for c in completions:
+            self.assertEqual(
+                c.token_ids, expected[requests[c.request_index].problem_key, 0].token_ids
+            )
+        # All others share the slots, of which 5 are then taken.
+        self.assertLessEqual(engine.stats.slot_steps, 3 * 40 / 8 + (3 + 3) * 40)
+
+    def test_a_batch_without_a_finished_sample_grows_too(self):
+        prefix, requests = prefix_of(5), requests_of(3, 16, 1)
+        requests = [dataclasses.replace(r, max_new_tokens=100) for r in requests]
+        known = mock.patch.dict("restem.sampling.session._KNOWN_CLASSES", clear=True)
+        with known, mock.patch("restem.sampling.session._MOST_SMALL_VISITS", 2):
+            sampling = Sampling(temperature=0.0)
+            engine = engine_of(sampling=sampling, slots=16, max_new_tokens=100, start_small=True)
+            found = engine.sample(params_of(CONFIG), prefix, requests, key=0)
+            first = next(found)
+        steps = len(first.token_ids)
+        self.assertGreater(steps, 3)
+        # Two visits, and the one that had begun by then.
+        self.assertEqual(engine.stats.slot_steps, 3 * 2 + 16 * (steps - 3))
+
     def test_few_programs_and_none_for_another_way_of_drawing(self):
         requests = requests_of(4, 40, 4, longest=30)
         config = CONFIG.replace(mlp_dim=52)  # so that no other test has its programs

@@ -60,7 +60,8 @@ class Counted(Programs):
 
 class ProgramsTest(parameterized.TestCase):
     @parameterized.named_parameters(
-        ("as_on_a_cpu", {}), ("as_elsewhere", {"decode_steps": 8, "unstacked": False})
+        ("as_on_a_cpu", {}),
+        ("as_elsewhere", {"decode_steps": 8, "unstacked": False, "start_small": False}),
     )
     def test_few_programs_per_step_and_per_run(self, options):
         counts = []

@@ -96,7 +96,7 @@ class SchedulerTest(absltest.TestCase):
         # On each part 0 and 1 are narrow, 2 and 3 wide; 1, 3 (first part) and 6 (second) go on.
         record(of, [0, 5, 0, 6, 0, 0, 7, 0])
         samples = {slot: of.rows[slot].sample_index for slot in (1, 3, 6)}
-        sources, used = of.shrink(WidthClasses((16, 64), (2, 2), 2))
+        sources, used = of.move(WidthClasses((16, 64), (2, 2), 2))
         self.assertEqual(used.tolist(), [True, True, False, True])
         self.assertEqual(sources[used].tolist(), [1, 3, 6])
         kept = [row.sample_index for row in of.rows if row]
@@ -108,7 +108,7 @@ class SchedulerTest(absltest.TestCase):
         of = scheduler([Request((1,), 4, problem_key=1)], WidthClasses((16, 64), (2, 2)), [1])
         place(of)
         record(of, [5, 5, 5, 5])
-        self.assertIsNone(of.shrink(WidthClasses((16, 64), (1, 1))))
+        self.assertIsNone(of.move(WidthClasses((16, 64), (1, 1))))
         self.assertIsNotNone(of.rows[3])
 
 
