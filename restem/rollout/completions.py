@@ -117,7 +117,7 @@ class Completed(Rollout):
         first_sample: int,
         source: str,
         on_wait: Callable[[str], None],
-    ) -> Iterator[tuple[Problem, Sample]]:
+    ) -> Iterator[list[tuple[Problem, Sample]]]:
         """Yields the samples of the files; see `Rollout._completed`."""
         del on_wait
         if inputs is not None or first_sample:
@@ -126,8 +126,8 @@ class Completed(Rollout):
                 " leave out --completions"
             )
         for problem in problems:
-            for sample in self.drawn.get(problem.problem_id, ())[:num_samples]:
-                yield problem, dataclasses.replace(sample, source=source)
+            drawn = self.drawn.get(problem.problem_id, ())[:num_samples]
+            yield [(problem, dataclasses.replace(sample, source=source)) for sample in drawn]
 
     def check(self, problems: Sequence[Problem], num_samples: int) -> None:
         """Checks that the files hold exactly the samples of an E-step.

@@ -171,8 +171,8 @@ class Rollout:
         first_sample: int,
         source: str,
         on_wait: Callable[[str], None],
-    ) -> Iterator[tuple[Problem, Sample]]:
-        """Yields finished solutions, not yet verified, in the order in which they end."""
+    ) -> Iterator[list[tuple[Problem, Sample]]]:
+        """Yields the solutions that each visit of the device finished, not yet verified."""
         began = time.monotonic()
         policy, card = self.policy, self.card
         max_new_tokens = self.max_new_tokens or card.max_new_tokens
@@ -206,7 +206,7 @@ class Rollout:
         )
         params = self.placed().policy.params
         with PROFILE.traced("decode") as advance:
-            completions = engine.sample(
+            visits = engine.visits(
                 params,
                 tokens.prefix,
                 requests,
@@ -214,12 +214,12 @@ class Rollout:
                 on_progress=advance,
                 on_wait=on_wait,
             )
-            for completion in completions:
-                self.costs.tokens += len(completion.token_ids)
-                problem = problems[completion.request_index]
-                yield (
-                    problem,
-                    Sample(
+            for completions in visits:
+                found = []
+                for completion in completions:
+                    self.costs.tokens += len(completion.token_ids)
+                    problem = problems[completion.request_index]
+                    sample = Sample(
                         problem_id=problem.problem_id,
                         sample_index=completion.sample_index,
                         text=completion.text,
@@ -228,6 +228,7 @@ class Rollout:
                         finish_reason=completion.finish_reason,
                         inputs=None if inputs is None else inputs[completion.request_index],
                         source=source,
-                    ),
-                )
+                    )
+                    found.append((problem, sample))
+                yield found
         self.costs.seconds_sampling += time.monotonic() - began

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import collections
 import functools
+import itertools
 import queue
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
@@ -27,14 +28,20 @@ class Verifier(Protocol):
         """Returns a future at once; its result is the verdict."""
 
 
-def verified(completed: Iterable[tuple[Problem, Sample]], verifier: Verifier) -> Iterator[Sample]:
+Completed = Iterable[Sequence[tuple[Problem, Sample]]]
+"""Solutions in the order in which they end, in as many groups as there are occasions to ask for
+verdicts; groups may be empty."""
+
+
+def verified(completed: Completed, verifier: Verifier) -> Iterator[Sample]:
     """Yields each sample as soon as its verdict is known."""
     done: queue.SimpleQueue[tuple[Sample, Future[Verdict]]] = queue.SimpleQueue()
     waiting = 0
-    for problem, sample in completed:
-        future = verifier.submit(problem, sample.text)
-        future.add_done_callback(functools.partial(_put, done, sample))
-        waiting += 1
+    for group in completed:
+        for problem, sample in group:
+            future = verifier.submit(problem, sample.text)
+            future.add_done_callback(functools.partial(_put, done, sample))
+            waiting += 1
         while not done.empty():
             sample, future = done.get()
             waiting -= 1
@@ -57,7 +64,7 @@ BLOCK = 512
 
 
 def verified_together(
-    completed: Iterable[tuple[Problem, Sample]],
+    completed: Completed,
     verifier: Verifier,
     shard_of: Callable[[Problem], int],
     sizes: Mapping[int, int],
@@ -72,14 +79,14 @@ def verified_together(
         exchange                    0         1   2
 
     Args:
-      completed: solutions in the order in which they end, the same on every host.
+      completed: solutions, the same on every host.
       verifier: source of the rewards.
       shard_of: shard of a problem.
       sizes: number of samples of each shard.
     """
     open_shards: dict[int, list[tuple[Sample, Future[Verdict] | None]]] = {}
     sampled: collections.deque[list[tuple[Sample, Future[Verdict] | None]]] = collections.deque()
-    for problem, sample in completed:
+    for problem, sample in itertools.chain.from_iterable(completed):
         shard = shard_of(problem)
         of_shard = open_shards.setdefault(shard, [])
         own = len(of_shard) % jax.process_count() == jax.process_index()

@@ -117,6 +117,22 @@ class Engine:
           UserError: a prompt and its longest sample exceed the model's length, or a prompt is
             empty.
         """
+        for completions in self.visits(
+            params, prefix, requests, key=key, on_progress=on_progress, on_wait=on_wait
+        ):
+            yield from completions
+
+    def visits(
+        self,
+        params: models.Params,
+        prefix: Sequence[int],
+        requests: Sequence[Request],
+        *,
+        key: jax.Array | int,
+        on_progress: Callable[[int, int], None] | None = None,
+        on_wait: Callable[[str], None] = lambda what: None,
+    ) -> Iterator[list[Completion]]:
+        """Does what `sample` does, and yields after every visit of the device, also without any."""
         mesh = self.options.mesh
         programs = Programs(mesh, self.stats, on_wait)
         with partitioning.use(mesh):
@@ -128,7 +144,7 @@ class Engine:
                 with partitioning.use(mesh):
                     completions = session.advance()
                 # The caller uses them while the device decodes the next tokens.
-                yield from completions
+                yield completions
                 if on_progress is not None:
                     on_progress(session.scheduler.finished, session.scheduler.total)
         finally:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -34,9 +35,9 @@ from restem.sampling.widths import WidthClasses, round_up
 _LOOKAHEAD = 8192
 """Least number of question tokens among which questions of one width are sought."""
 
-_FRUITFUL_VISITS = 2
-"""Visits that finish samples, after which a batch that began small grows: with the samples of the
-second visit, the caller learns whether those of the first are verified."""
+_VISITS_AFTER_FIRST = 8
+"""Visits from the first finished sample until a batch that began small grows, in which the caller
+can verify the sample and show it."""
 _MOST_SMALL_VISITS = 64
 """Visits after which it grows in any case."""
 
@@ -94,7 +95,8 @@ class Session:
         )  # fmt: skip
         samples = sum(request.num_samples for request in requests)
         self._most = self.classes.shrunk(self.classes.level_for(samples))
-        self._visited = self._fruitful = 0
+        self._visited = 0
+        self._grows_after = _MOST_SMALL_VISITS
         self._may_grow = False
         self.scheduler = Scheduler(
             requests,
@@ -146,7 +148,8 @@ class Session:
         self._visited += 1
         tokens, logprobs = partitioning.to_all_hosts(visit.drawn)
         completions = self.scheduler.record(tokens, logprobs, visit.rows)
-        self._fruitful += bool(completions)
+        if completions:
+            self._grows_after = min(self._grows_after, self._visited + _VISITS_AFTER_FIRST)
         self.stats.slot_steps += tokens.size
         self.stats.samples += len(completions)
         self.stats.tokens += sum(len(c.token_ids) for c in completions)
@@ -170,10 +173,12 @@ class Session:
         with self.stats.timed("prefill_seconds"):
             before = self.scheduler.classes.slots
             self._resize()  # more slots, or fewer
+            has_grown = self.scheduler.classes.slots > before
             while (question := self.scheduler.next_question()) is not None:
                 self._prefill_questions(question)
-            if self.scheduler.classes.slots > before:  # compiled beside the prefill
-                self._prepare_start(int(self.prefix_length), self._most)
+                if has_grown:  # compiled beside the prefill
+                    self._prepare_start(int(self.prefix_length), self._most)
+                    has_grown = False
             self._insert(self.scheduler.place())
             self._resize()  # fewer slots, where nothing waits now
             self._grow()
@@ -201,10 +206,10 @@ class Session:
         slots = self.shapes.slots(classes, self.ring)
         inserts = np.zeros((9, classes.slots), np.int32)
         numbers = np.zeros((len(classes.sizes),), np.int32)
-        widths_in_order = list(dict.fromkeys(map(batches.width_of, range(len(self.questions)))))
+        questions: Iterable[int] = range(len(self.questions))
         if classes != self._most:
-            del widths_in_order[1:]  # those of later questions, when the batch has grown
-        for i, width in enumerate(widths_in_order):
+            questions = self._first_questions(classes.slots)
+        for i, width in enumerate(dict.fromkeys(map(batches.width_of, questions))):
             rows = batches.rows(width)
             calls.prefill_questions(
                 prepare, options, batches, self.params, of_prefix, self.prefix_length,
@@ -216,6 +221,11 @@ class Session:
             )  # fmt: skip
             if i == 0:
                 self._prepare_decode(slots, of_prefix)
+
+    def _first_questions(self, samples: int) -> list[int]:
+        """Returns the questions of the first samples."""
+        ends = np.cumsum([request.num_samples for request in self.requests])
+        return list(range(int(np.searchsorted(ends, samples)) + 1))
 
     def _prepare_decode(self, slots: device.Slots, prefix: models.KVCache | None) -> None:
         if prefix is not None and self.options.unstacked and not prefix.is_unstacked:
@@ -295,7 +305,7 @@ class Session:
 
     def _has_begun(self) -> bool:
         """Returns whether the batch has been small for long enough."""
-        return self._fruitful >= _FRUITFUL_VISITS or self._visited >= _MOST_SMALL_VISITS
+        return self._visited >= self._grows_after
 
     def _other(self) -> WidthClasses | None:
         """Returns the slots that the batch should have now; None are those that it has."""

@@ -32,14 +32,14 @@ class FakeEngine:
         self.config, self.vocabulary, self.options = config, vocabulary, options
         FakeEngine.calls.append(self)
 
-    def sample(self, params, prefix, requests, *, key, on_progress=None, on_wait=None):
+    def visits(self, params, prefix, requests, *, key, on_progress=None, on_wait=None):
         del params, on_progress
         self.prefix, self.requests, self.key = tuple(prefix), list(requests), key
         for index, request in reversed(list(enumerate(requests))):
             for i in range(request.num_samples):
                 sample = request.first_sample + i
                 text = f"{self.vocabulary.decode(request.tokens)}{sample}"
-                yield Completion(index, sample, (5, 6, sample), text, -0.5, "eos")
+                yield [Completion(index, sample, (5, 6, sample), text, -0.5, "eos")]
 
 
 class FakeVerifier:

@@ -20,6 +20,33 @@ class Ready(Future):
         return super().result(timeout)
 
 
+def _sample(problem):
+    return Sample(
+        problem_id=problem.problem_id, sample_index=0, text="", token_ids=(), logprob=0.0,
+        finish_reason="eos",
+    )  # fmt: skip
+
+
+class VerifiedTest(absltest.TestCase):
+    def test_a_verdict_is_used_in_the_next_visit_also_if_that_finishes_no_sample(self):
+        problem = Problem(problem_id="p", inputs="", split="train")
+        future = Ready()
+        visits = []
+
+        def completed():
+            for i, group in enumerate(([], [(problem, _sample(problem))], [], [])):
+                visits.append(i)
+                if i == 2:
+                    future.set_result(Verdict(reward=1.0))
+                yield group
+
+        submit = mock.Mock(return_value=future)
+        found = verification.verified(completed(), mock.Mock(submit=submit))
+        self.assertEqual(next(found).reward, 1.0)
+        self.assertEqual(visits, [0, 1, 2])
+        self.assertEmpty(list(found))
+
+
 class TogetherTest(absltest.TestCase):
     def test_sampling_does_not_wait_for_the_verdicts_of_the_shard_it_has_just_finished(self):
         problems = [Problem(problem_id=f"p{i}", inputs="", split="train") for i in range(6)]
@@ -35,10 +62,7 @@ class TogetherTest(absltest.TestCase):
                 if i % 2 and i > 1:
                     futures[f"p{i - 2}"].set_result(Verdict(reward=i - 2.0))
                 events.append(problem.problem_id)
-                yield problem, Sample(
-                    problem_id=problem.problem_id, sample_index=0, text="", token_ids=(),
-                    logprob=0.0, finish_reason="eos",
-                )  # fmt: skip
+                yield [(problem, _sample(problem))]
             futures["p5"].set_result(Verdict(reward=5.0))
 
         def gather(what, own):
