@@ -10,7 +10,8 @@ slots and the other samples in the batch change nothing but rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 import jax
 
@@ -117,10 +118,12 @@ class Engine:
           UserError: a prompt and its longest sample exceed the model's length, or a prompt is
             empty.
         """
-        for completions in self.visits(
+        found = self.visits(
             params, prefix, requests, key=key, on_progress=on_progress, on_wait=on_wait
-        ):
-            yield from completions
+        )
+        with contextlib.closing(found):
+            for completions in found:
+                yield from completions
 
     def visits(
         self,
@@ -131,8 +134,8 @@ class Engine:
         key: jax.Array | int,
         on_progress: Callable[[int, int], None] | None = None,
         on_wait: Callable[[str], None] = lambda what: None,
-    ) -> Iterator[list[Completion]]:
-        """Does what `sample` does, and yields after every visit of the device, also without any."""
+    ) -> Generator[list[Completion], None, None]:
+        """Does what `sample` does, but yields after every visit of the device, if only []."""
         mesh = self.options.mesh
         programs = Programs(mesh, self.stats, on_wait)
         with partitioning.use(mesh):

@@ -97,7 +97,6 @@ class Session:
         self._most = self.classes.shrunk(self.classes.level_for(samples))
         self._visited = 0
         self._grows_after = _MOST_SMALL_VISITS
-        self._may_grow = False
         self.scheduler = Scheduler(
             requests,
             classes=self._first_classes(),
@@ -140,8 +139,6 @@ class Session:
         began = time.perf_counter()
         compiled = self.stats.compile_seconds + self.stats.prefill_seconds
         steps = self.options.decode_steps
-        # Not before the caller has the samples that were finished last time.
-        self._may_grow = self._may_grow or self._has_begun()
         if self.options.pipelined and self.scheduler.outlasts(steps) and self._other() is None:
             self._decode()  # before the last ones are read: the device does not wait for the host
         visit = self.visits.popleft()
@@ -303,16 +300,13 @@ class Session:
         starts_small = self.options.start_small and self._is_first
         return small if starts_small and small.slots < self._most.slots else self._most
 
-    def _has_begun(self) -> bool:
-        """Returns whether the batch has been small for long enough."""
-        return self._visited >= self._grows_after
-
     def _other(self) -> WidthClasses | None:
         """Returns the slots that the batch should have now; None are those that it has."""
         scheduler = self.scheduler
         slots = scheduler.classes.slots
         if not scheduler.nothing_waits:
-            return self._most if self._may_grow and slots < self._most.slots else None
+            may_grow = self._visited >= self._grows_after
+            return self._most if may_grow and slots < self._most.slots else None
         left = max(1, int(scheduler.in_use().sum()))
         smaller = (self.classes.shrunk(level) for level in widths.LEVELS)
         found = next((c for c in smaller if c.slots < slots), None)
