@@ -23,6 +23,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
 
 # Okabe-Ito without its yellow, which is invisible on white. The page maps each colour to a variable
 # of its theme.
@@ -151,7 +152,8 @@ def panels(
 def percent_axis(axis: Axes, label: str = "", *, horizontal: bool = False) -> None:
     """Shows the fractions of an axis as percentages."""
     which = axis.xaxis if horizontal else axis.yaxis
-    which.set_major_formatter(lambda value, _: f"{100 * value:.{0 if abs(value) < 10 else 1}f}%")
+    which.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))
+    which.set_major_formatter(lambda value, _: f"{round(100 * value, 6) + 0.0:g}%")
     if label:
         (axis.set_xlabel if horizontal else axis.set_ylabel)(label)
 

@@ -10,6 +10,7 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 from absl.testing import absltest, parameterized
+from matplotlib.figure import Figure
 
 from restem.evaluation import groups
 from restem.report import paper_figures, plotting, sample_figures, transfer_figures
@@ -37,6 +38,20 @@ def charts_of(*names) -> list:
     runs = [read_run(str(ROOT / name)) for name in names]
     with plotting.style():
         return list(paper_figures.charts(runs))
+
+
+class PercentAxisTest(parameterized.TestCase):
+    @parameterized.parameters((0.225, 0.39), (0.38, 0.545), (0.0, 1.0), (0.3, 0.304), (-0.1, 0.02))
+    def test_ticks_say_where_they_are(self, low, high):
+        figure = Figure()
+        axis = figure.subplots()
+        axis.plot([0, 1], [low, high])
+        plotting.percent_axis(axis)
+        figure.draw_without_rendering()
+        labels = [label.get_text() for label in axis.get_yticklabels()]
+        self.assertGreater(len(labels), 3)
+        for label, tick in zip(labels, axis.get_yticks(), strict=True):
+            self.assertAlmostEqual(float(label.removesuffix("%")), 100 * tick)
 
 
 class FigureDataTest(parameterized.TestCase):
