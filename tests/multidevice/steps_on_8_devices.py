@@ -229,13 +229,13 @@ class StepsTest(parameterized.TestCase):
         training, sampler = _mesh((1, 8, 1)), _mesh((2, 1, 4))
         rollout = alone.replace(mesh=training, validation_mesh=sampler).placed()
         seen = []
-        sample = Engine.sample
+        visits = Engine.visits
 
         def spied(engine, params, *args, **kwargs):
             seen.append((engine.options.mesh, params["layers"]["mlp"]["up"]))
-            return sample(engine, params, *args, **kwargs)
+            return visits(engine, params, *args, **kwargs)
 
-        with mock.patch.object(Engine, "sample", spied):
+        with mock.patch.object(Engine, "visits", spied):
             reward = rollout.greedy_reward(problems)
             self.assertEqual(reward, alone.greedy_reward(problems))
         self.assertGreater(reward, 0)
