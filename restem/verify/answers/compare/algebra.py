@@ -106,15 +106,21 @@ class Oracle:
     def _deadline(self) -> Iterator[None]:
         """Raises `_OutOfTime` in its body when the CPU time of this comparison is used up."""
 
+        expired = False
+
         def expire(*_: object) -> None:
+            nonlocal expired
+            expired = True
             raise _OutOfTime
 
         previous = signal.signal(signal.SIGVTALRM, expire)
-        signal.setitimer(signal.ITIMER_VIRTUAL, max(self._seconds_left, 1e-3))
+        # Repeated, because Python drops an exception that is raised in a finaliser.
+        signal.setitimer(signal.ITIMER_VIRTUAL, max(self._seconds_left, 1e-3), 1.0)
         try:
             yield
         finally:
-            self._seconds_left, _ = signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+            left, _ = signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+            self._seconds_left = 0.0 if expired else left
             signal.signal(signal.SIGVTALRM, previous)
 
 
