@@ -10,7 +10,6 @@ from __future__ import annotations
 import collections
 import dataclasses
 import time
-from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -139,7 +138,8 @@ class Session:
         began = time.perf_counter()
         compiled = self.stats.compile_seconds + self.stats.prefill_seconds
         steps = self.options.decode_steps
-        if self.options.pipelined and self.scheduler.outlasts(steps) and self._other() is None:
+        may_decode = self.options.pipelined and self.scheduler.outlasts(steps)
+        if may_decode and not self._should_grow and self._smaller() is None:
             self._decode()  # before the last ones are read: the device does not wait for the host
         visit = self.visits.popleft()
         self._visited += 1
@@ -168,16 +168,15 @@ class Session:
     def _fill(self) -> None:
         """Inserts samples into the free slots, and resizes the batch."""
         with self.stats.timed("prefill_seconds"):
-            before = self.scheduler.classes.slots
-            self._resize()  # more slots, or fewer
-            has_grown = self.scheduler.classes.slots > before
+            has_grown = not self.visits and self._should_grow and self._move(self._most)
             while (question := self.scheduler.next_question()) is not None:
                 self._prefill_questions(question)
                 if has_grown:  # compiled beside the prefill
                     self._prepare_start(int(self.prefix_length), self._most)
                     has_grown = False
             self._insert(self.scheduler.place())
-            self._resize()  # fewer slots, where nothing waits now
+            while not self.visits and (classes := self._smaller()) and self._move(classes):
+                pass  # one size at a time, while the unfinished samples fit
             self._grow()
 
     def _decode(self) -> None:
@@ -203,7 +202,7 @@ class Session:
         slots = self.shapes.slots(classes, self.ring)
         inserts = np.zeros((9, classes.slots), np.int32)
         numbers = np.zeros((len(classes.sizes),), np.int32)
-        questions: Iterable[int] = range(len(self.questions))
+        questions = range(len(self.questions))
         if classes != self._most:
             questions = self._first_questions(classes.slots)
         for i, width in enumerate(dict.fromkeys(map(batches.width_of, questions))):
@@ -219,10 +218,10 @@ class Session:
             if i == 0:
                 self._prepare_decode(slots, of_prefix)
 
-    def _first_questions(self, samples: int) -> list[int]:
+    def _first_questions(self, samples: int) -> range:
         """Returns the questions of the first samples."""
         ends = np.cumsum([request.num_samples for request in self.requests])
-        return list(range(int(np.searchsorted(ends, samples)) + 1))
+        return range(int(np.searchsorted(ends, samples)) + 1)
 
     def _prepare_decode(self, slots: device.Slots, prefix: models.KVCache | None) -> None:
         if prefix is not None and self.options.unstacked and not prefix.is_unstacked:
@@ -300,31 +299,39 @@ class Session:
         starts_small = self.options.start_small and self._is_first
         return small if starts_small and small.slots < self._most.slots else self._most
 
-    def _other(self) -> WidthClasses | None:
-        """Returns the slots that the batch should have now; None are those that it has."""
+    @property
+    def _should_grow(self) -> bool:
+        """Whether the batch began small and has been so for long enough."""
         scheduler = self.scheduler
-        slots = scheduler.classes.slots
-        if not scheduler.nothing_waits:
-            may_grow = self._visited >= self._grows_after
-            return self._most if may_grow and slots < self._most.slots else None
-        left = max(1, int(scheduler.in_use().sum()))
+        return (
+            self._visited >= self._grows_after
+            and scheduler.classes.slots < self._most.slots
+            and not scheduler.nothing_waits
+        )
+
+    def _smaller(self) -> WidthClasses | None:
+        """Returns the next smaller batch, if it has a slot for every sample."""
+        if not self.scheduler.nothing_waits:
+            return None
+        left = max(1, int(self.scheduler.in_use().sum()))
         smaller = (self.classes.shrunk(level) for level in widths.LEVELS)
-        found = next((c for c in smaller if c.slots < slots), None)
+        found = next((c for c in smaller if c.slots < self.scheduler.classes.slots), None)
         return found if found is not None and left <= found.slots else None
 
-    def _resize(self) -> None:
-        """Changes the number of slots, one size at a time, while the unfinished samples fit."""
-        while not self.visits and (classes := self._other()) is not None:
-            moves = self.scheduler.move(classes)
-            if moves is None:
-                return
-            if self._moves_on_host:
-                self.slots = resize.move_on_host(self.slots, classes.sizes, *moves)
-            else:
-                self.slots = calls.move(self.run, self.slots, *moves, classes)
+    def _move(self, classes: WidthClasses) -> bool:
+        """Moves the unfinished samples to other slots; returns whether they fit."""
+        moves = self.scheduler.move(classes)
+        if moves is None:
+            return False
+        if self._moves_on_host:
+            self.slots = resize.move_on_host(self.slots, classes.sizes, *moves)
+        else:
+            self.slots = calls.move(self.run, self.slots, *moves, classes)
+        return True
 
     @property
     def _moves_on_host(self) -> bool:
+        """Whether samples are moved to other slots without a program."""
         return self.options.unstacked and sharding.on_one_cpu()
 
     def _grow(self) -> None:

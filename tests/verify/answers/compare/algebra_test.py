@@ -1,8 +1,10 @@
 """The last stage: what SymPy decides, what it is never asked, and what it may cost."""
 
+import contextlib
 import subprocess
 import sys
 import threading
+import time
 from unittest import mock
 
 from absl.testing import absltest, parameterized
@@ -65,6 +67,22 @@ class OracleTest(parameterized.TestCase):
         oracle._seconds_left = 0.0
         tree = parse("(a+b+c+d+g+h)^{60}")
         self.assertIn("in time", oracle(tree, parse("n!")).detail)
+
+    def test_an_alarm_that_is_swallowed_comes_again(self):
+        """As in a finaliser, whose exceptions Python drops."""
+        oracle = algebra.Oracle()
+        oracle._seconds_left = 0.01
+        end = time.process_time() + 10
+
+        def work():
+            while time.process_time() < end:
+                pass
+
+        with self.assertRaises(algebra._OutOfTime), oracle._deadline():
+            with contextlib.suppress(algebra._OutOfTime):
+                work()
+            work()
+        self.assertEqual(oracle._seconds_left, 0.0)
 
     def test_other_threads_decide_nothing(self):
         found = []
