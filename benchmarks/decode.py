@@ -1,0 +1,235 @@
+"""Times one decode step on a CPU beside its parts alone; sampling.md has the results.
+
+    PYTHONPATH=. python benchmarks/decode.py --shape=smollm2 --dtype=float32
+    PYTHONPATH=. python benchmarks/decode.py --shape=qwen --dtype=bfloat16 --layers=6 --slots=192 \
+        --question=128 --ring=320 --prefix=0
+
+A step of the sampler with random weights is timed, and then its parts, each alone: the products
+with weights, over the matrices of all layers in turn, so that they are read from memory as in the
+step; the head; attention to the slots' own keys and values, over the caches of all layers; and
+drawing. What is left is the rest of the step: norms, rotary embedding, attention to the prompt,
+writes, and temporaries. The rate of a large product in the same dtype is measured in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import statistics
+import time
+
+SHAPES = {
+    "smollm2": dict(
+        vocab_size=49152, num_layers=30, embed_dim=576, num_heads=9, num_kv_heads=3, head_dim=64,
+        mlp_dim=1536, tied_head=True, rope_theta=100_000.0,
+    ),
+    "qwen": dict(
+        vocab_size=151_936, num_layers=24, embed_dim=896, num_heads=14, num_kv_heads=2, head_dim=64,
+        mlp_dim=4864, tied_head=True, rope_theta=1e6, qkv_bias=True,
+    ),
+}  # fmt: skip
+
+
+def timed(call, rounds: int) -> tuple[float, float]:
+    """Returns the median seconds of `call`, and how many CPUs it kept busy."""
+    import jax
+
+    jax.block_until_ready(call())
+    times, cpus = [], []
+    for _ in range(rounds):
+        start, cpu = time.perf_counter(), time.process_time()
+        jax.block_until_ready(call())
+        times.append(time.perf_counter() - start)
+        cpus.append((time.process_time() - cpu) / times[-1])
+    return statistics.median(times), statistics.median(cpus)
+
+
+class Step:
+    """A decode step of full slots, and its parts."""
+
+    def __init__(self, arguments):
+        import jax
+        import jax.numpy as jnp
+
+        from restem import models
+        from restem.models import kv_cache
+        from restem.sampling import Sampling, filters, shapes, steps
+
+        shape = SHAPES[arguments.shape]
+        if arguments.layers:
+            shape |= dict(num_layers=arguments.layers)
+        config = models.ModelConfig(**shape, dtype=arguments.dtype)
+        self.config, self.arguments = config, arguments
+        params = models.init_params(config, jax.random.key(0), arguments.dtype)
+        self.params = models.fuse_gates(models.unstack_layers(params))
+        dtype = shapes.Shapes(config, True, None).slot_dtype
+        slots = steps.empty_slots(
+            config, (arguments.question,), (arguments.slots,), arguments.ring, unstacked=True,
+            dtype=dtype,
+        )  # fmt: skip
+        number = lambda value: jnp.full((arguments.slots,), value, jnp.int32)
+        rows = dataclasses.replace(
+            slots.rows,
+            position=number(arguments.prefix + arguments.question + arguments.ring // 2),
+            count=number(arguments.ring // 2),
+            limit=number(1 << 30),
+            active=jnp.ones((arguments.slots,), bool),
+        )
+        self.slots = dataclasses.replace(slots, rows=rows)
+        self.prefix = None
+        if arguments.prefix:
+            of = kv_cache.shapes(config, None, arguments.prefix)
+            zeros = lambda struct: jnp.zeros(struct.shape, struct.dtype)
+            self.prefix = kv_cache.unstack(kv_cache.prefix(zeros(of.keys), zeros(of.values)))
+        drawing = filters.Drawing.of(Sampling(temperature=0.7, top_k=40))
+        keep = jnp.ones((arguments.slots,), bool)
+
+        def decode(params, prefix, questions, ring, rows):
+            slots = steps.Slots(questions, ring, rows)
+            return steps.decode(params, config, drawing, (0,), 1, prefix, slots, jnp.int32(0), keep)
+
+        self.decode = jax.jit(decode, donate_argnums=(3, 4))
+        self.draw = jax.jit(
+            lambda logits, rows: filters.draw(drawing, logits, rows.key, rows.active)
+        )
+
+    def run(self):
+        slots = self.slots
+        ring, rows, *drawn = self.decode(
+            self.params, self.prefix, slots.questions, slots.ring, slots.rows
+        )
+        self.slots = dataclasses.replace(slots, ring=ring, rows=rows)
+        return drawn
+
+    def weights(self) -> dict[str, list]:
+        """The layers' matrices by name, as the step reads them."""
+        c = self.config
+        found: dict[str, list] = {}
+        for layer in self.params["layers"]:
+            for name in ("query", "key", "value"):
+                w = layer["attention"][name].reshape(c.embed_dim, -1)
+                found.setdefault("query, key, value", []).append(w)
+            found.setdefault("out", []).append(layer["attention"]["out"].reshape(-1, c.embed_dim))
+            for name in ("gate_up", "down"):
+                found.setdefault(name, []).append(layer["mlp"][name])
+        return found
+
+
+def products(step: Step, weights: list):
+    """A function that multiplies rows of activations by each of the matrices."""
+    import jax
+    import jax.numpy as jnp
+
+    from restem.models.dense import dense
+
+    def every(x, weights):
+        # Barriers keep the compiler from computing only the entries that are returned.
+        of = lambda w: jax.lax.optimization_barrier(dense(x[:, :, : w.shape[0]], w))[0, 0, 0]
+        return [of(w) for w in weights]
+
+    widest = max(w.shape[0] for w in weights)
+    x = jnp.ones((step.arguments.slots, 1, widest), step.config.dtype)
+    program = jax.jit(every)
+    return lambda: program(x, weights)
+
+
+def attention(step: Step):
+    """A function that scores the slots' own columns, and sums values, in every layer."""
+    import jax
+    import jax.numpy as jnp
+
+    from restem.models.dense import product_by_head
+
+    c, caches = step.config, (*step.slots.questions.groups, step.slots.ring)
+    group = c.num_heads // c.num_kv_heads
+
+    def every(q, weights, caches):
+        found = []
+        for cache, p in zip(caches, weights, strict=True):
+            for keys, values in zip(cache.keys, cache.values, strict=True):
+                for product in (product_by_head(q, keys), product_by_head(p, values)):
+                    found.append(jax.lax.optimization_barrier(product)[0, 0, 0, 0])
+        return found
+
+    def ones(cache_dtype, columns):
+        return jnp.ones((step.arguments.slots, c.num_kv_heads, group, columns), cache_dtype)
+
+    dtype = caches[0].keys[0].dtype
+    q = ones(dtype, c.head_dim)
+    weights = [ones(dtype, cache.values[0].shape[-2]) for cache in caches]
+    program = jax.jit(every)
+    return lambda: program(q, weights, caches)
+
+
+def matmul_rate(dtype: str) -> float:
+    """The rate of a product of 2048 x 2048 summed in float32, in FLOP/s."""
+    import jax
+    import jax.numpy as jnp
+
+    x = jnp.ones((2048, 2048), dtype)
+    product = jax.jit(lambda x: jnp.dot(x, x, preferred_element_type=jnp.float32))
+    return 2 * 2048**3 / timed(lambda: product(x), 20)[0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shape", choices=SHAPES, default="smollm2")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--layers", type=int, default=0, help="0: all")
+    parser.add_argument("--slots", type=int, default=128)
+    parser.add_argument("--question", type=int, default=32, help="columns for questions")
+    parser.add_argument("--ring", type=int, default=64, help="columns for sampled tokens")
+    parser.add_argument("--prefix", type=int, default=320, help="tokens of the prompt")
+    parser.add_argument("--rounds", type=int, default=12)
+    arguments = parser.parse_args()
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+    import jax
+    import jax.numpy as jnp
+
+    from restem import models
+
+    step = Step(arguments)
+    rate = matmul_rate(arguments.dtype)
+    whole, _ = timed(step.run, arguments.rounds)
+    print(f"product of 2048 x 2048: {rate / 1e9:.0f} GFLOP/s")
+    print(f"{'part':24} {'ms':>7} {'share':>6} {'CPUs':>5}  rate")
+
+    def line(name, seconds, cpus="", rate=""):
+        print(f"{name:24} {seconds * 1e3:7.1f} {seconds / whole:6.0%} {cpus:>5}  {rate}")
+
+    def part(name, call, rate_of):
+        """Times and prints a part of the step, and returns its seconds."""
+        seconds, cpus = timed(call, arguments.rounds)
+        line(name, seconds, f"{cpus:.1f}", rate_of(seconds))
+        return seconds
+
+    rows = arguments.slots
+    flops = total = 0
+    hidden = jnp.ones((rows, step.config.embed_dim), step.config.dtype)
+    head = jax.jit(lambda params, x: models.logits(params, step.config, x))
+    calls = {
+        name: (products(step, w), sum(x.size for x in w)) for name, w in step.weights().items()
+    }
+    size = step.config.vocab_size * step.config.embed_dim
+    calls["head"] = lambda: head(step.params, hidden), size
+    for name, (call, size) in calls.items():
+        number = 2 * size * rows
+        total += part(name, call, lambda seconds, n=number: f"{n / seconds / 1e9:.0f} GFLOP/s")
+        flops += number
+    alone = flops / total / rate
+    caches = (*step.slots.questions.groups, step.slots.ring)
+    read = sum(leaf.nbytes for cache in caches for leaf in (*cache.keys, *cache.values))
+    gigabytes = lambda seconds: f"{read / seconds / 1e9:.1f} GB/s"
+    total += part("own keys and values", attention(step), gigabytes)
+    logits = jax.random.normal(jax.random.key(1), (rows, step.config.vocab_size))
+    total += part("drawing", lambda: step.draw(logits, step.slots.rows), lambda seconds: "")
+    line("the rest", whole - total)
+    line("the step", whole, rate=f"{flops / whole / 1e9:.0f} GFLOP/s")
+    print(f"share of the rate of a large product: the step {flops / whole / rate:.0%},", end=" ")
+    print(f"its products with weights alone {alone:.0%}")
+
+
+if __name__ == "__main__":
+    main()
