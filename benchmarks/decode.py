@@ -1,7 +1,7 @@
 """Times one decode step on a CPU beside its parts alone; sampling.md has the results.
 
-    PYTHONPATH=. python benchmarks/decode.py --shape=smollm2 --dtype=float32
-    PYTHONPATH=. python benchmarks/decode.py --shape=qwen --dtype=bfloat16 --layers=6 --slots=192 \
+    PYTHONPATH=. python benchmarks/decode.py
+    PYTHONPATH=. python benchmarks/decode.py --shape=qwen --dtype=bfloat16 --layers=6 --slots=192 \\
         --question=128 --ring=320 --prefix=0
 
 A step of the sampler with random weights is timed, and then its parts, each alone: the products
@@ -31,18 +31,25 @@ SHAPES = {
 }  # fmt: skip
 
 
-def timed(call, rounds: int) -> tuple[float, float]:
-    """Returns the median seconds of `call`, and how many CPUs it kept busy."""
+def timed(calls: dict, rounds: int) -> dict[str, tuple[float, float]]:
+    """Returns the median seconds of each call, and how many CPUs it kept busy.
+
+    The calls take turns, so that a machine whose speed changes is as fast for one as for another.
+    """
     import jax
 
-    jax.block_until_ready(call())
-    times, cpus = [], []
-    for _ in range(rounds):
-        start, cpu = time.perf_counter(), time.process_time()
-        jax.block_until_ready(call())
-        times.append(time.perf_counter() - start)
-        cpus.append((time.process_time() - cpu) / times[-1])
-    return statistics.median(times), statistics.median(cpus)
+    times = {name: [] for name in calls}
+    for turn in range(rounds + 1):
+        for name, call in calls.items():
+            start, cpu = time.perf_counter(), time.process_time()
+            jax.block_until_ready(call())
+            seconds = time.perf_counter() - start
+            if turn:  # the first compiles
+                times[name].append((seconds, (time.process_time() - cpu) / seconds))
+    medians = {}
+    for name, pairs in times.items():
+        medians[name] = tuple(statistics.median(column) for column in zip(*pairs, strict=True))
+    return medians
 
 
 class Step:
@@ -102,6 +109,10 @@ class Step:
         self.slots = dataclasses.replace(slots, ring=ring, rows=rows)
         return drawn
 
+    def caches(self) -> tuple:
+        """The slots' own keys and values."""
+        return (*self.slots.questions.groups, self.slots.ring)
+
     def weights(self) -> dict[str, list]:
         """The layers' matrices by name, as the step reads them."""
         c = self.config
@@ -141,7 +152,7 @@ def attention(step: Step):
 
     from restem.models.dense import product_by_head
 
-    c, caches = step.config, (*step.slots.questions.groups, step.slots.ring)
+    c, caches = step.config, step.caches()
     group = c.num_heads // c.num_kv_heads
 
     def every(q, weights, caches):
@@ -159,17 +170,17 @@ def attention(step: Step):
     q = ones(dtype, c.head_dim)
     weights = [ones(dtype, cache.values[0].shape[-2]) for cache in caches]
     program = jax.jit(every)
-    return lambda: program(q, weights, caches)
+    return lambda: program(q, weights, step.caches())  # the step replaces its ring
 
 
-def matmul_rate(dtype: str) -> float:
-    """The rate of a product of 2048 x 2048 summed in float32, in FLOP/s."""
+def large_product(dtype: str):
+    """A function that multiplies 2048 x 2048 matrices, summed in float32."""
     import jax
     import jax.numpy as jnp
 
     x = jnp.ones((2048, 2048), dtype)
     product = jax.jit(lambda x: jnp.dot(x, x, preferred_element_type=jnp.float32))
-    return 2 * 2048**3 / timed(lambda: product(x), 20)[0]
+    return lambda: product(x)
 
 
 def main() -> None:
@@ -190,45 +201,43 @@ def main() -> None:
 
     from restem import models
 
-    step = Step(arguments)
-    rate = matmul_rate(arguments.dtype)
-    whole, _ = timed(step.run, arguments.rounds)
+    step, rows = Step(arguments), arguments.slots
+    hidden = jnp.ones((rows, step.config.embed_dim), step.config.dtype)
+    head = jax.jit(lambda params, x: models.logits(params, step.config, x))
+    logits = jax.random.normal(jax.random.key(1), (rows, step.config.vocab_size))
+    calls = {"large": large_product(arguments.dtype), "step": step.run}
+    sizes = {}
+    for name, weights in step.weights().items():
+        calls[name] = products(step, weights)
+        sizes[name] = sum(w.size for w in weights)
+    calls["head"] = lambda: head(step.params, hidden)
+    sizes["head"] = step.config.vocab_size * step.config.embed_dim
+    calls["own keys and values"] = attention(step)
+    calls["drawing"] = lambda: step.draw(logits, step.slots.rows)
+    medians = timed(calls, arguments.rounds)
+
+    rate = 2 * 2048**3 / medians.pop("large")[0]
+    whole, _ = medians.pop("step")
+    flops = 2 * sum(sizes.values()) * rows
+    read = sum(leaf.nbytes for cache in step.caches() for leaf in (*cache.keys, *cache.values))
     print(f"product of 2048 x 2048: {rate / 1e9:.0f} GFLOP/s")
     print(f"{'part':24} {'ms':>7} {'share':>6} {'CPUs':>5}  rate")
 
-    def line(name, seconds, cpus="", rate=""):
-        print(f"{name:24} {seconds * 1e3:7.1f} {seconds / whole:6.0%} {cpus:>5}  {rate}")
+    def line(name, seconds, cpus="", speed=""):
+        print(f"{name:24} {seconds * 1e3:7.1f} {seconds / whole:6.0%} {cpus:>5}  {speed}")
 
-    def part(name, call, rate_of):
-        """Times and prints a part of the step, and returns its seconds."""
-        seconds, cpus = timed(call, arguments.rounds)
-        line(name, seconds, f"{cpus:.1f}", rate_of(seconds))
-        return seconds
-
-    rows = arguments.slots
-    flops = total = 0
-    hidden = jnp.ones((rows, step.config.embed_dim), step.config.dtype)
-    head = jax.jit(lambda params, x: models.logits(params, step.config, x))
-    calls = {
-        name: (products(step, w), sum(x.size for x in w)) for name, w in step.weights().items()
-    }
-    size = step.config.vocab_size * step.config.embed_dim
-    calls["head"] = lambda: head(step.params, hidden), size
-    for name, (call, size) in calls.items():
-        number = 2 * size * rows
-        total += part(name, call, lambda seconds, n=number: f"{n / seconds / 1e9:.0f} GFLOP/s")
-        flops += number
-    alone = flops / total / rate
-    caches = (*step.slots.questions.groups, step.slots.ring)
-    read = sum(leaf.nbytes for cache in caches for leaf in (*cache.keys, *cache.values))
-    gigabytes = lambda seconds: f"{read / seconds / 1e9:.1f} GB/s"
-    total += part("own keys and values", attention(step), gigabytes)
-    logits = jax.random.normal(jax.random.key(1), (rows, step.config.vocab_size))
-    total += part("drawing", lambda: step.draw(logits, step.slots.rows), lambda seconds: "")
-    line("the rest", whole - total)
-    line("the step", whole, rate=f"{flops / whole / 1e9:.0f} GFLOP/s")
+    for name, (seconds, cpus) in medians.items():
+        speed = ""
+        if name in sizes:
+            speed = f"{2 * sizes[name] * rows / seconds / 1e9:.0f} GFLOP/s"
+        elif name == "own keys and values":
+            speed = f"{read / seconds / 1e9:.1f} GB/s"
+        line(name, seconds, f"{cpus:.1f}", speed)
+    line("the rest", whole - sum(seconds for seconds, _ in medians.values()))
+    line("the step", whole, speed=f"{flops / whole / 1e9:.0f} GFLOP/s")
+    alone = flops / sum(medians[name][0] for name in sizes)
     print(f"share of the rate of a large product: the step {flops / whole / rate:.0%},", end=" ")
-    print(f"its products with weights alone {alone:.0%}")
+    print(f"its products with weights alone {alone / rate:.0%}")
 
 
 if __name__ == "__main__":
