@@ -15,15 +15,20 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import statistics
 import time
 
+import jax
+import jax.numpy as jnp
+from training import SHAPE
+
+from restem import models
+from restem.models import kv_cache
+from restem.models.dense import dense, product_by_head
+from restem.sampling import Sampling, filters, shapes, steps
+
 SHAPES = {
-    "smollm2": dict(
-        vocab_size=49152, num_layers=30, embed_dim=576, num_heads=9, num_kv_heads=3, head_dim=64,
-        mlp_dim=1536, tied_head=True, rope_theta=100_000.0,
-    ),
+    "smollm2": SHAPE,
     "qwen": dict(
         vocab_size=151_936, num_layers=24, embed_dim=896, num_heads=14, num_kv_heads=2, head_dim=64,
         mlp_dim=4864, tied_head=True, rope_theta=1e6, qkv_bias=True,
@@ -36,8 +41,6 @@ def timed(calls: dict, rounds: int) -> dict[str, tuple[float, float]]:
 
     The calls take turns, so that a machine whose speed changes is as fast for one as for another.
     """
-    import jax
-
     times = {name: [] for name in calls}
     for turn in range(rounds + 1):
         for name, call in calls.items():
@@ -56,16 +59,9 @@ class Step:
     """A decode step of full slots, and its parts."""
 
     def __init__(self, arguments):
-        import jax
-        import jax.numpy as jnp
-
-        from restem import models
-        from restem.models import kv_cache
-        from restem.sampling import Sampling, filters, shapes, steps
-
-        shape = SHAPES[arguments.shape]
+        shape = dict(SHAPES[arguments.shape])
         if arguments.layers:
-            shape |= dict(num_layers=arguments.layers)
+            shape["num_layers"] = arguments.layers
         config = models.ModelConfig(**shape, dtype=arguments.dtype)
         self.config, self.arguments = config, arguments
         params = models.init_params(config, jax.random.key(0), arguments.dtype)
@@ -129,10 +125,6 @@ class Step:
 
 def products(step: Step, weights: list):
     """A function that multiplies rows of activations by each of the matrices."""
-    import jax
-    import jax.numpy as jnp
-
-    from restem.models.dense import dense
 
     def every(x, weights):
         # Barriers keep the compiler from computing only the entries that are returned.
@@ -147,11 +139,6 @@ def products(step: Step, weights: list):
 
 def attention(step: Step):
     """A function that scores the slots' own columns, and sums values, in every layer."""
-    import jax
-    import jax.numpy as jnp
-
-    from restem.models.dense import product_by_head
-
     c, caches = step.config, step.caches()
     group = c.num_heads // c.num_kv_heads
 
@@ -175,9 +162,6 @@ def attention(step: Step):
 
 def large_product(dtype: str):
     """A function that multiplies 2048 x 2048 matrices, summed in float32."""
-    import jax
-    import jax.numpy as jnp
-
     x = jnp.ones((2048, 2048), dtype)
     product = jax.jit(lambda x: jnp.dot(x, x, preferred_element_type=jnp.float32))
     return lambda: product(x)
@@ -194,12 +178,7 @@ def main() -> None:
     parser.add_argument("--prefix", type=int, default=320, help="tokens of the prompt")
     parser.add_argument("--rounds", type=int, default=12)
     arguments = parser.parse_args()
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
-
-    import jax
-    import jax.numpy as jnp
-
-    from restem import models
+    jax.config.update("jax_platforms", "cpu")
 
     step, rows = Step(arguments), arguments.slots
     hidden = jnp.ones((rows, step.config.embed_dim), step.config.dtype)
