@@ -5,19 +5,21 @@
 
 SmolLM2-135M-Instruct on `arithmetic`: --problems training problems and --problems x --samples
 samples in all, however a method spends them; the optimizer and batch size of the demo, one epoch,
-no validation, so that the last policy is the one tested. All runs share the problems and the
-evaluation of the base policy. An interrupted run resumes.
+no validation, so that the last policy is the one tested. Each of --seeds draws its own problems.
+The runs of a seed share them and the evaluation of the base policy. An interrupted run resumes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import pathlib
 import shutil
+import statistics
 import subprocess
 import sys
+
+from scipy import stats
 
 
 def settings(problems: int, samples: int) -> dict[str, list[str]]:
@@ -49,10 +51,13 @@ def settings(problems: int, samples: int) -> dict[str, list[str]]:
     }  # fmt: skip
 
 
-def run(name: str, bindings: list[str], arguments, folder: pathlib.Path) -> None:
+def run(name: str, bindings: list[str], arguments, seed: int) -> None:
+    runs = arguments.workdir / f"seed_{seed}"
+    folder = runs / name
     bindings = [
-        f"Run.train_problems={arguments.problems}", f"Run.test_problems={arguments.test}",
-        "Run.validation_problems=0", "select.max_examples=None", "adamw.learning_rate=5e-5",
+        f"SEED={seed}", f"Run.train_problems={arguments.problems}",
+        f"Run.test_problems={arguments.test}", "Run.validation_problems=0",
+        "select.max_examples=None", "adamw.learning_rate=5e-5",
         "improve.batch_examples=16", "improve.epochs=1", *bindings,
     ]  # fmt: skip
     if name == "distill":
@@ -62,39 +67,69 @@ def run(name: str, bindings: list[str], arguments, folder: pathlib.Path) -> None
         f"--workdir={folder}", *(f"--gin_file={file}" for file in files),
         *(f"--gin.{b}" for b in bindings),
     ]  # fmt: skip
-    # The methods' programs are largely the same.
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(arguments.workdir.absolute() / "compilation_cache")}
 
     def restem(verb: str, *more: str) -> None:
         print(f"{name}: restem {verb} {' '.join([*flags, *more])}", flush=True)
         command = [sys.executable, "-m", "restem", verb, *flags, *more]
-        subprocess.run(command, check=True, env=os.environ | cache)
+        subprocess.run(command, check=True)
 
-    base = arguments.workdir / "restem" / "iteration_000"
+    base = runs / "restem" / "iteration_000"
     if base.exists() and not (folder / "iteration_000").exists():
-        # The base policy is the same for all: its evaluation is copied into every new run.
+        # The base policy is the same for all methods: its evaluation is copied into every new run.
         restem("generate", "--iteration=1")
         shutil.copytree(base, folder / "iteration_000")
     restem("run")
 
 
-def row(name: str, folder: pathlib.Path) -> str:
-    iterations = json.loads((folder / "summary.json").read_text())["iterations"]
-    generated = [i["generate"] for i in iterations if "generate" in i]
-    trained = [i["train"] for i in iterations if "train" in i]
-    seconds = sum(g["seconds"] for g in generated) + sum(t["seconds"] for t in trained)
-    tests = [i["evals"]["arithmetic"] for i in iterations if "arithmetic" in i["evals"]]
-    if name == "base":
-        return f"| the base policy | | | | | {_interval(tests[0])} |"
+class Finished:
+    """What a finished run spent, and the scores of its base policy and its last one."""
+
+    def __init__(self, folder: pathlib.Path):
+        iterations = json.loads((folder / "summary.json").read_text())["iterations"]
+        generated = [i["generate"] for i in iterations if "generate" in i]
+        trained = [i["train"] for i in iterations if "train" in i]
+        tests = [i["evals"]["arithmetic"]["pass@1"] for i in iterations if i["evals"]]
+        self.iterations = len(trained)
+        self.samples = sum(g["samples"] for g in generated)
+        self.examples = sum(t["examples"] for t in trained)
+        self.seconds = sum(step["seconds"] for step in generated + trained)
+        self.base, self.last = tests[0], tests[-1]
+
+
+def row(name: str, runs: list[Finished]) -> str:
+    mean = lambda field: statistics.fmean(getattr(r, field) for r in runs)
+    scores = ", ".join(f"{100 * r.last:.1f}" for r in runs)
+    gains = [100 * (r.last - r.base) for r in runs]
     return (
-        f"| `{name}` | {len(trained)} | {sum(g['samples'] for g in generated)} "
-        f"| {sum(t['examples'] for t in trained)} | {seconds:.0f} | {_interval(tests[-1])} |"
+        f"| `{name}` | {mean('iterations'):.0f} | {mean('samples'):.0f} | {mean('examples'):.0f} "
+        f"| {mean('seconds'):.0f} | {scores} | **{100 * mean('last'):.1f}** | {_gain(gains)} |"
     )
 
 
-def _interval(test: dict) -> str:
-    low, high = test["ci95"]
-    return f"**{test['pass@1']:.1%}** ({low:.1%} to {high:.1%})"
+def _gain(gains: list[float]) -> str:
+    """Returns the mean over seeds with the 95% interval of Student's t."""
+    centre = statistics.fmean(gains)
+    if len(gains) < 2:
+        return f"{centre:+.1f}"
+    low, high = stats.t.interval(0.95, len(gains) - 1, loc=centre, scale=stats.sem(gains))
+    return f"{centre:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def table(names: list[str], arguments) -> None:
+    print(
+        "| method | iterations | samples | examples | seconds | pass@1 of each seed | mean | gain |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    folders = [arguments.workdir / f"seed_{seed}" for seed in arguments.seeds]
+    for name in names:
+        found = [f / name for f in folders if (f / name / "summary.json").exists()]
+        runs = [Finished(folder) for folder in found]
+        if name == names[0] and runs:
+            base = [100 * r.base for r in runs]
+            scores = ", ".join(f"{score:.1f}" for score in base)
+            print(f"| the base policy | | | | | {scores} | **{statistics.fmean(base):.1f}** | |")
+        if runs:
+            print(row(name, runs))
 
 
 def main() -> None:
@@ -105,18 +140,17 @@ def main() -> None:
     parser.add_argument("--problems", type=int, default=30)
     parser.add_argument("--samples", type=int, default=6)
     parser.add_argument("--test", type=int, default=150)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--table", action="store_true", help="only print the table")
     arguments = parser.parse_args()
     methods = settings(arguments.problems, arguments.samples)
-    names = arguments.methods or [m for m in methods if m != "distill" or arguments.teacher]
-    for name in [] if arguments.table else names:
-        run(name, methods[name], arguments, arguments.workdir / name)
-    print("| method | iterations | samples | examples | seconds | test pass@1 (95% interval) |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    print(row("base", arguments.workdir / names[0]))
-    for name in names:
-        if (arguments.workdir / name / "summary.json").exists():
-            print(row(name, arguments.workdir / name))
+    names = arguments.methods or list(methods)
+    if "distill" in names and not arguments.teacher and not arguments.table:
+        parser.error("distill needs --teacher; --methods names the methods to run without it")
+    for seed in [] if arguments.table else arguments.seeds:
+        for name in names:
+            run(name, methods[name], arguments, seed)
+    table(names, arguments)
 
 
 if __name__ == "__main__":
