@@ -90,6 +90,8 @@ class Scheduler:
         self._unread = {i: None for i, request in enumerate(requests) if request.num_samples}
         # Batch and first chunk of every prefilled question, by request.
         self._prefilled: dict[int, tuple[Any, int]] = {}
+        self.has_prefilled = False
+        """Whether any question has been prefilled."""
         self.total = sum(request.num_samples for request in requests)
         self.finished = 0
         self._widest = max(limits, default=1)
@@ -146,6 +148,7 @@ class Scheduler:
 
     def add_prefilled(self, sources: Mapping[int, int], questions: Any) -> None:
         """Registers a prefilled batch; `sources` are the first chunks of its requests."""
+        self.has_prefilled = True
         for index, source in sources.items():
             del self._unread[index]
             self._prefilled[index] = questions, source
@@ -175,9 +178,9 @@ class Scheduler:
         return found
 
     def place(self) -> list[Placement]:
-        """Assigns free slots to the next samples, whose questions are all prefilled."""
+        """Assigns free slots to those of the next samples whose questions are prefilled."""
         placed = []
-        assigned = self._next()
+        assigned = [entry for entry in self._next() if entry[1][0] in self._prefilled]
         for slot, (request_index, sample_index) in assigned:
             questions, source = self._prefilled[request_index]
             self._unplaced[request_index] -= 1

@@ -36,7 +36,7 @@ _LOOKAHEAD = 8192
 
 _VISITS_AFTER_FIRST = 8
 """Visits from the first finished sample until a batch that began small grows, in which the caller
-can verify the sample and show it."""
+can verify the sample and show it. A batch with no other sample grows after one."""
 _MOST_SMALL_VISITS = 64
 """Visits after which it grows in any case."""
 
@@ -146,7 +146,8 @@ class Session:
         tokens, logprobs = partitioning.to_all_hosts(visit.drawn)
         completions = self.scheduler.record(tokens, logprobs, visit.rows)
         if completions:
-            self._grows_after = min(self._grows_after, self._visited + _VISITS_AFTER_FIRST)
+            more = _VISITS_AFTER_FIRST if self.scheduler.in_use().any() else 1
+            self._grows_after = min(self._grows_after, self._visited + more)
         self.stats.slot_steps += tokens.size
         self.stats.samples += len(completions)
         self.stats.tokens += sum(len(c.token_ids) for c in completions)
@@ -169,7 +170,7 @@ class Session:
         """Inserts samples into the free slots, and resizes the batch."""
         with self.stats.timed("prefill_seconds"):
             has_grown = not self.visits and self._should_grow and self._move(self._most)
-            while (question := self.scheduler.next_question()) is not None:
+            while (question := self._next_question()) is not None:
                 self._prefill_questions(question)
                 if has_grown:  # compiled beside the prefill
                     self._prepare_start(int(self.prefix_length), self._most)
@@ -178,6 +179,16 @@ class Session:
             while not self.visits and (classes := self._smaller()) and self._move(classes):
                 pass  # one size at a time, while the unfinished samples fit
             self._grow()
+
+    def _next_question(self) -> int | None:
+        """Returns a question to prefill before the free slots can be filled, or None.
+
+        Until a batch that began small grows, it decodes the samples of its first prefill alone, so
+        that the first sample does not wait for other questions.
+        """
+        if self._is_small and self.scheduler.has_prefilled:
+            return None
+        return self.scheduler.next_question()
 
     def _decode(self) -> None:
         """Starts the next decode steps."""
@@ -202,9 +213,7 @@ class Session:
         slots = self.shapes.slots(classes, self.ring)
         inserts = np.zeros((9, classes.slots), np.int32)
         numbers = np.zeros((len(classes.sizes),), np.int32)
-        questions = range(len(self.questions))
-        if classes != self._most:
-            questions = self._first_questions(classes.slots)
+        questions = range(len(self.questions) if classes == self._most else 1)
         for i, width in enumerate(dict.fromkeys(map(batches.width_of, questions))):
             rows = batches.rows(width)
             calls.prefill_questions(
@@ -217,11 +226,6 @@ class Session:
             )  # fmt: skip
             if i == 0:
                 self._prepare_decode(slots, of_prefix)
-
-    def _first_questions(self, samples: int) -> range:
-        """Returns the questions of the first samples."""
-        ends = np.cumsum([request.num_samples for request in self.requests])
-        return range(int(np.searchsorted(ends, samples)) + 1)
 
     def _prepare_decode(self, slots: device.Slots, prefix: models.KVCache | None) -> None:
         if prefix is not None and self.options.unstacked and not prefix.is_unstacked:
@@ -300,14 +304,15 @@ class Session:
         return small if starts_small and small.slots < self._most.slots else self._most
 
     @property
+    def _is_small(self) -> bool:
+        """Whether the batch began small and has not grown yet."""
+        scheduler = self.scheduler
+        return scheduler.classes.slots < self._most.slots and not scheduler.nothing_waits
+
+    @property
     def _should_grow(self) -> bool:
         """Whether the batch began small and has been so for long enough."""
-        scheduler = self.scheduler
-        return (
-            self._visited >= self._grows_after
-            and scheduler.classes.slots < self._most.slots
-            and not scheduler.nothing_waits
-        )
+        return self._is_small and self._visited >= self._grows_after
 
     def _smaller(self) -> WidthClasses | None:
         """Returns the next smaller batch, if it has a slot for every sample."""

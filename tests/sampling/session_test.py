@@ -64,6 +64,21 @@ class SessionTest(parameterized.TestCase):
         # The others have all slots 8 visits later.
         self.assertLessEqual(engine.stats.slot_steps, (3 + 8) * 40 / 8 + (3 + 3) * 40)
 
+    def test_the_first_sample_waits_for_no_other_width(self):
+        requests = [
+            Request(tuple(prefix_of(3 if i else 20)), 1, problem_key=i, max_new_tokens=1)
+            for i in range(40)
+        ]
+        engine = engine_of(slots=40, start_small=True)
+        known = mock.patch.dict("restem.sampling.session._KNOWN_CLASSES", clear=True)
+        self.enter_context(known)
+        found = engine.sample(params_of(CONFIG), prefix_of(5), requests, key=0)
+        self.assertEqual(next(found).request_index, 0)
+        self.assertEqual(engine.stats.prefill_tokens, 5 + 19)
+        self.assertLen(list(found), 39)
+        # Nothing else was in the 6 slots (an eighth of each class), so they grew after one visit.
+        self.assertEqual(engine.stats.slot_steps, 2 * 6 + 40)
+
     def test_a_batch_without_a_finished_sample_grows_too(self):
         prefix, requests = prefix_of(5), requests_of(3, 16, 1)
         requests = [dataclasses.replace(r, max_new_tokens=100) for r in requests]
