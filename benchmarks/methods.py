@@ -111,8 +111,9 @@ def _gain(gains: list[float]) -> str:
     centre = statistics.fmean(gains)
     if len(gains) < 2:
         return f"{centre:+.1f}"
-    low, high = stats.t.interval(0.95, len(gains) - 1, loc=centre, scale=stats.sem(gains))
-    return f"{centre:+.1f} ({low:+.1f} to {high:+.1f})"
+    # Not `t.interval`, which is undefined where all seeds gain the same.
+    half = stats.t.ppf(0.975, len(gains) - 1) * statistics.stdev(gains) / len(gains) ** 0.5
+    return f"{centre:+.1f} ({centre - half:+.1f} to {centre + half:+.1f})"
 
 
 def table(names: list[str], arguments) -> None:

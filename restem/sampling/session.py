@@ -145,7 +145,7 @@ class Session:
         self._visited += 1
         tokens, logprobs = partitioning.to_all_hosts(visit.drawn)
         completions = self.scheduler.record(tokens, logprobs, visit.rows)
-        if completions:
+        if completions and self._is_small:
             more = _VISITS_AFTER_FIRST if self.scheduler.in_use().any() else 1
             self._grows_after = min(self._grows_after, self._visited + more)
         self.stats.slot_steps += tokens.size
