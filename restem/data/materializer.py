@@ -8,13 +8,14 @@ missing tasks, since TensorFlow takes seconds to start.
 from __future__ import annotations
 
 import collections
+import concurrent.futures
 import contextlib
 import importlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gin
@@ -28,13 +29,17 @@ from restem.runtime import machine_errors, storage
 
 
 def materialize(
-    requests: Mapping[epath.Path, Mapping[str, Any]], *, modules: Sequence[str] = ()
+    requests: Mapping[epath.Path, Mapping[str, Any]],
+    *,
+    modules: Sequence[str] = (),
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> None:
     """Writes the problems of `sources.materialize(**request)` to the path of each request.
 
     Args:
       requests: arguments of `sources.materialize` by path.
       modules: modules whose import adds the tasks, besides those that gin files import.
+      meanwhile: what this process does while a child process reads; not called if nothing is read.
 
     Raises:
       UserError: as in `sources.materialize`, or if the child died.
@@ -59,10 +64,13 @@ def materialize(
         "CUDA_VISIBLE_DEVICES": "",
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),  # for task modules that gin imports
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "restem.data.materializer"],
-        input=json.dumps(message), env=environment, text=True, capture_output=True,
-    )  # fmt: skip
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        child = thread.submit(
+            subprocess.run, [sys.executable, "-m", "restem.data.materializer"],
+            input=json.dumps(message), env=environment, text=True, capture_output=True,
+        )  # fmt: skip
+        meanwhile()
+    done = child.result()
     if done.returncode == 2:
         raise UserError(done.stdout.strip())
     if done.returncode == MachineError.exit_code:

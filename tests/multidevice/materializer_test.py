@@ -21,6 +21,20 @@ from restem.data import registry
 registry.add("three", source=lambda split: [{"inputs": str(i)} for i in range(3)])
 """
 
+WAITING = """
+import pathlib, time
+from restem.data import registry
+
+def source(split):
+    deadline = time.monotonic() + 60
+    while not pathlib.Path(__file__).with_name("opened").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return [{"inputs": str(i)} for i in range(3)]
+
+registry.add("waits", source=source)
+"""
+
 
 class MaterializerTest(absltest.TestCase):
     def setUp(self):
@@ -67,10 +81,22 @@ class MaterializerTest(absltest.TestCase):
         with self.assertRaisesRegex(UserError, "materialising mine failed .*no_such_module"):
             materialize({self.root / "mine.parquet": {"task": "mine"}}, modules=["no_such_module"])
 
+    def test_the_parent_works_while_the_child_reads(self):
+        pathlib.Path(self.root, "waiting_task.py").write_text(WAITING)
+        with mock.patch.object(sys, "path", [*sys.path, str(self.root)]):
+            materialize(
+                {self.root / "waits.parquet": {"task": "waits"}},
+                modules=["waiting_task"],
+                meanwhile=pathlib.Path(self.root, "opened").touch,
+            )
+        self.assertNotEmpty(self.read("waits.parquet")[1])
+
     def test_nothing_to_do_starts_no_process(self):
+        meanwhile = mock.Mock()
         with mock.patch("subprocess.run") as run:
-            materialize({}, modules=["restem.tasks"])
+            materialize({}, modules=["restem.tasks"], meanwhile=meanwhile)
         run.assert_not_called()
+        meanwhile.assert_not_called()
 
 
 if __name__ == "__main__":
