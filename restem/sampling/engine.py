@@ -69,6 +69,10 @@ class Engine:
         on_cpu = (mesh.devices.flat[0] if mesh else jax.devices()[0]).platform == "cpu"
         # On accelerators columns cost less than programs of more shapes.
         bucket = 16 if on_cpu else BUCKET
+        unstacked = on_cpu if tuning.unstacked is None else tuning.unstacked
+        start_small = tuning.start_small
+        if start_small is None:
+            start_small = on_cpu and mesh is None and unstacked  # a batch grows without a program
         self.options = Options(
             config=config,
             vocabulary=vocabulary,
@@ -80,10 +84,8 @@ class Engine:
             prefill_tokens=tuning.prefill_tokens or (512 if on_cpu else 8192),
             bucket=bucket,
             ring=min(round_up(tuning.ring, bucket), round_up(max_new_tokens, bucket)),
-            unstacked=on_cpu if tuning.unstacked is None else tuning.unstacked,
-            start_small=(
-                on_cpu and mesh is None if tuning.start_small is None else tuning.start_small
-            ),
+            unstacked=unstacked,
+            start_small=start_small,
             reserved=tuning.reserved,
             mesh=mesh,
         )

@@ -30,7 +30,8 @@ class Tuning:
     ones; None does so on a CPU, where it is faster but compiles more slowly."""
     start_small: bool | None = None
     """Whether the first call of its shape begins with an eighth of the slots, so that the first
-    samples do not wait for all slots to be filled; None does so on one CPU."""
+    samples do not wait for all slots to be filled; None does so on one CPU with unstacked layers,
+    where a batch grows without a program."""
     reserved: int = 0
     """Bytes of each device that something else takes, such as the state of training."""
 
