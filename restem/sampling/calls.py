@@ -6,10 +6,13 @@ shapes, so that a program is prepared exactly as it is run.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from restem.sampling import resize, steps
+import numpy as np
+
+from restem.sampling import insertion, resize, steps
 from restem.sampling.batches import Batches
 from restem.sampling.options import Options
 from restem.sampling.steps import Slots
@@ -36,10 +39,36 @@ def prefill_questions(
 
 def insert(ask: Ask, slots: Slots, prefilled, seed, prefix_length, inserts, numbers) -> Any:
     """Inserts samples; returns caches and rows."""
-    return ask(
-        steps.insert, slots.questions, slots.rows, prefilled, seed, prefix_length, inserts, numbers,
-        donate=(0, 1),
-    )  # fmt: skip
+    questions, rows = slots.questions, slots.rows
+    of_samples = (seed, prefix_length, inserts, numbers)
+    if not questions.is_unstacked:
+        return ask(insertion.insert, questions, rows, prefilled, *of_samples, donate=(0, 1))
+    groups = questions.groups
+    positions = [group.positions for group in groups]
+    layers = []
+    for i in range(len(groups[0].keys)):
+        caches = tuple(
+            dataclasses.replace(group, keys=group.keys[i], values=group.values[i], positions=p)
+            for group, p in zip(groups, positions, strict=True)
+        )
+        found = ask(
+            insertion.insert_layer, caches, rows, prefilled, *of_samples, np.asarray(i, np.int32),
+            donate=(0, 1),
+        )  # fmt: skip
+        if found is None:
+            return None  # prepared, for all layers
+        caches, rows = found
+        positions = [cache.positions for cache in caches]
+        layers.append(caches)
+    filled = tuple(
+        dataclasses.replace(
+            last,
+            keys=tuple(caches[n].keys for caches in layers),
+            values=tuple(caches[n].values for caches in layers),
+        )
+        for n, last in enumerate(layers[-1])
+    )
+    return dataclasses.replace(questions, groups=filled), rows
 
 
 def decode(ask: Ask, options: Options, params, prefix, slots: Slots, column, keep, drawing) -> Any:

@@ -1,4 +1,4 @@
-"""The device's part of sampling: prefill, insert and decode, as pure functions.
+"""The device's part of sampling: prefill and decode, as pure functions; see also `insertion`.
 
 A *slot* is a row of the decode batch. Its keys and values are in two places: in the cache of its
 width class, which holds the question and is written once when a sample is inserted; and in a *ring*
@@ -31,7 +31,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int
 
 from restem import models
 from restem.models import int8, kv_cache, lora, sharding
@@ -204,91 +204,6 @@ def prefill_questions(
     block = kv_cache.chunked(dataclasses.replace(block, positions=positions), chunk)
     block = kv_cache.lengthen(block, chunks or block.positions.shape[0])
     return kv_cache.constrain(block, CHUNK_ROWS)
-
-
-def insert(
-    questions: GroupedCache,
-    rows: Rows,
-    prefilled: KVCache,
-    seed: Key[Array, ""],
-    prefix_length: Int[Array, ""],
-    inserts: Int[Array, "9 capacity"],
-    numbers: Int[Array, " classes"],
-) -> tuple[GroupedCache, Rows]:
-    """Inserts samples into slots.
-
-    Args:
-      questions: caches of the width classes.
-      rows: state of the samples.
-      prefilled: chunks of questions, as `prefill_questions` returns them (stacked layers).
-      seed: PRNG key of the call.
-      prefix_length: tokens of the prefix.
-      inserts: one column per sample, those of the first width class first: its slot, its row in the
-        cache of its class, the first chunk of its question in `prefilled`, the number of these
-        chunks, its first token to read, that token's place in the question, its problem key (the
-        bits of a uint32), its sample index and its cut-off.
-      numbers: samples of each width class.
-
-    Returns:
-      The new caches and rows.
-    """
-    caches = []
-    start = jnp.zeros((), jnp.int32)
-    for cache, number in zip(questions.groups, numbers, strict=True):
-        body = functools.partial(_copy_question, prefilled, inserts)
-        caches.append(jax.lax.fori_loop(start, start + number, body, cache))
-        start = start + number
-
-    def one(i, rows):
-        slot, _, _, _, token, place, problem, sample, limit = inserts[:, i]
-        key = jax.random.fold_in(jax.random.fold_in(seed, problem.astype(jnp.uint32)), sample)
-        return Rows(
-            token=rows.token.at[slot].set(token),
-            position=rows.position.at[slot].set(prefix_length + place),
-            key=rows.key.at[slot].set(key),
-            count=rows.count.at[slot].set(0),
-            limit=rows.limit.at[slot].set(limit),
-            active=rows.active.at[slot].set(True),
-        )
-
-    rows = jax.lax.fori_loop(0, start, one, rows)
-    filled = dataclasses.replace(questions, groups=tuple(caches))
-    return constrain_questions(filled), constrain_rows(rows)
-
-
-def _copy_question(
-    prefilled: KVCache, inserts: Int[Array, "9 capacity"], i: Int[Array, ""], cache: KVCache
-) -> KVCache:
-    """Copies the question of sample `i` into the row of `cache` that `inserts` names."""
-    row, first, number = inserts[1:4, i]
-    chunk = prefilled.length
-
-    def copy(n, cache):
-        source, column = first + n, n * chunk
-
-        def stacked(into, of, where):
-            what = jax.lax.dynamic_slice_in_dim(of, source, 1, axis=1)
-            return jax.lax.dynamic_update_slice(into, what.astype(into.dtype), (0, *where))
-
-        def of_layer(layer, into, of, where):
-            what = jax.lax.dynamic_slice(of, (layer, source, 0, 0, 0), (1, 1, *of.shape[2:]))[0]
-            return jax.lax.dynamic_update_slice(into, what.astype(into.dtype), where)
-
-        def put(into, of, where):
-            if cache.is_unstacked:
-                return tuple(of_layer(n, layer, of, where) for n, layer in enumerate(into))
-            return stacked(into, of, where)
-
-        positions = prefilled.positions[source][None]
-        return KVCache(
-            keys=put(cache.keys, prefilled.keys, (row, 0, 0, column)),
-            values=put(cache.values, prefilled.values, (row, 0, column, 0)),
-            positions=jax.lax.dynamic_update_slice(cache.positions, positions, (row, column)),
-        )
-
-    # Columns beyond the question still hold the sample before: hide them.
-    cache = dataclasses.replace(cache, positions=cache.positions.at[row].set(INVALID_POSITION))
-    return jax.lax.fori_loop(0, number, copy, cache)
 
 
 def ring_positions(rows: Rows, column: Int[Array, ""], length: int) -> Int[Array, "slots length"]:

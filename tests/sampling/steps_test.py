@@ -11,7 +11,7 @@ from absl.testing import absltest
 from restem import models
 from restem.models import kv_cache
 from restem.models.kv_cache import INVALID_POSITION, GroupedCache
-from restem.sampling import steps
+from restem.sampling import insertion, steps
 from restem.sampling.filters import Drawing, Sampling
 from restem.sampling.steps import Rows
 from tests.helpers import compilation
@@ -39,7 +39,7 @@ class InsertTest(absltest.TestCase):
         for i, (problem, sample) in enumerate(samples):
             key = np.uint32(problem).view(np.int32)
             inserts[:, i] = (i, i, 0, 1, 7, 2, key, sample, 5)
-        _, rows = steps.insert(
+        _, rows = insertion.insert(
             slots.questions, slots.rows, kv_cache.empty(CONFIG, 1, 4), jax.random.key(seed),
             jnp.int32(10), jnp.asarray(inserts), jnp.asarray([len(samples)], jnp.int32),
         )  # fmt: skip
@@ -76,7 +76,7 @@ class CopyTest(absltest.TestCase):
         prefilled = dataclasses.replace(prefilled, positions=positions)
         # Into slot 1, row 1 of its class, the two chunks from 1 on.
         inserts = jnp.zeros((9, 2), jnp.int32).at[:4, 0].set(jnp.asarray([1, 1, 1, 2]))
-        after, _ = steps.insert(
+        after, _ = insertion.insert(
             questions, slots.rows, prefilled, jax.random.key(0), jnp.int32(10), inserts,
             jnp.asarray([1], jnp.int32),
         )  # fmt: skip
