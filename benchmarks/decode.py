@@ -198,6 +198,9 @@ def main() -> None:
     rate = 2 * 2048**3 / medians.pop("large")[0]
     whole, _ = medians.pop("step")
     flops = 2 * sum(sizes.values()) * rows
+    c = step.config
+    columns = arguments.prefix + arguments.question + arguments.ring
+    attended = 4 * rows * columns * c.num_layers * c.num_heads * c.head_dim  # scores and sums
     read = sum(leaf.nbytes for cache in step.caches() for leaf in (*cache.keys, *cache.values))
     print(f"product of 2048 x 2048: {rate / 1e9:.0f} GFLOP/s")
     print(f"{'part':24} {'ms':>7} {'share':>6} {'CPUs':>5}  rate")
@@ -216,6 +219,7 @@ def main() -> None:
     line("the step", whole, speed=f"{flops / whole / 1e9:.0f} GFLOP/s")
     alone = flops / sum(medians[name][0] for name in sizes)
     print(f"share of the rate of a large product: the step {flops / whole / rate:.0%},", end=" ")
+    print(f"{(flops + attended) / whole / rate:.0%} with the products of attention,", end=" ")
     print(f"its products with weights alone {alone / rate:.0%}")
 
 
