@@ -48,7 +48,7 @@ class AnyPolicyTest(absltest.TestCase):
         self.enter_context(mock.patch.object(run, "materialize", self.materialize))
         (self.folder / "tiny.gin").write_text(GIN)
 
-    def materialize(self, requests, *, modules):
+    def materialize(self, requests, *, modules, meanwhile):
         """Without SeqIO, which `data_sets_test` asks."""
         for path, request in requests.items():
             task = request["task"]
