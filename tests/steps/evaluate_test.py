@@ -49,7 +49,7 @@ class AnyPolicyTest(absltest.TestCase):
         (self.folder / "tiny.gin").write_text(GIN)
 
     def materialize(self, requests, *, modules, meanwhile):
-        """Without SeqIO, which `data_sets_test` asks."""
+        """Without SeqIO, which `seqio_tasks_test` reads with."""
         for path, request in requests.items():
             task = request["task"]
             problems = [Problem(f"{task}{i}", "test", f"{task} {i}:") for i in range(3)]
