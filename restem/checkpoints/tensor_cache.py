@@ -12,9 +12,12 @@ loading reads nothing and several processes share one copy.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import jax
@@ -33,6 +36,11 @@ from restem.tokenizers.vocabulary import Vocabulary
 _VERSION = 3
 """To be raised whenever reading a GGUF file gives another config, vocabulary, hub config or
 tensor."""
+
+_UNFINISHED = "unfinished-"
+"""Beginning of the names of folders that are being written."""
+_ABANDONED_AFTER = 24 * 3600
+"""Seconds after which such a folder is one of a process that was killed."""
 
 
 class Entry:
@@ -81,7 +89,8 @@ class Entry:
           UserError: as in `tensors.stream`.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.path.parent, prefix="unfinished-") as folder:
+        _remove_abandoned(self.path.parent)
+        with tempfile.TemporaryDirectory(dir=self.path.parent, prefix=_UNFINISHED) as folder:
             unfinished = Path(folder) / "entry"
             (unfinished / "params").mkdir(parents=True)
             (unfinished / "config.json").write_text(json.dumps(config.to_dict(), indent=1) + "\n")
@@ -124,6 +133,13 @@ class Entry:
         texts = self.path / "vocabulary"
         params = jax.tree.unflatten(tree, arrays)
         return config, params, saved.load(texts), hub_config.load(texts)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    for path in folder.glob(f"{_UNFINISHED}*"):
+        with contextlib.suppress(OSError):  # another process removes it too
+            if time.time() - path.stat().st_mtime > _ABANDONED_AFTER:
+                shutil.rmtree(path)
 
 
 def _file_name(path: str) -> str:

