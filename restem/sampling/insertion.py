@@ -78,7 +78,7 @@ def insert_layer(
 ) -> tuple[tuple[KVCache, ...], Rows]:
     """Like `insert`, for caches of a single layer, [rows, ...], whose number is the last of `args`.
 
-    A program for all layers apart would take as long to compile as the model itself.
+    One program for all layers that lie apart would take as long to compile as that of decoding.
     """
     stacked = (dataclasses.replace(c, keys=c.keys[None], values=c.values[None]) for c in caches)
     filled, rows = insert(GroupedCache(tuple(stacked)), rows, prefilled, *args)

@@ -13,7 +13,7 @@ from restem.sampling.programs import Programs
 from tests.helpers import compilation
 from tests.sampling.engine_test import CONFIG, engine_of, params_of, prefix_of
 
-LONG = CONFIG.replace(max_length=4096, num_layers=1)
+LONG = CONFIG.replace(max_length=4096)  # of two layers: a program for each would be counted
 
 
 def setUpModule():
