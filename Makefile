@@ -21,10 +21,9 @@ test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest tests -n $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder
 
 # The loop on another Python: make test-loop PYTHON=python3.13 VENV=.venv-3.13. TensorFlow, PyTorch
-# and XManager, which other tests need, may not exist for it yet. The longest test, of kills in every
-# step, does not depend on the version.
+# and XManager, which other tests need, may not exist for it yet.
 test-loop: $(VENV)/.installed-loop
-	$(BIN)/python -m pytest $(LOOP_TESTS) -n $(TEST_PROCESSES) -k 'not killed_in_every_step'
+	$(BIN)/python -m pytest $(LOOP_TESTS) -n $(TEST_PROCESSES)
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .

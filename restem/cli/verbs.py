@@ -73,7 +73,7 @@ def generate(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
             f"{this.directory(iteration).samples}: iteration {iteration} has samples already, so"
             " --completions is refused; name another --iteration or --workdir"
         )
-    this.open(settings)
+    this.open(settings, loads_policy=not (arguments.requests or arguments.completions))
     if arguments.requests:
         return _write_requests(this, settings, iteration, arguments.requests)
     em.generate_samples(

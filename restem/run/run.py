@@ -88,18 +88,20 @@ class Run:
         with_train = bool(self.settings.evaluate_train)
         return sets + [(f"{self.task}.train", self.task, "train")] * with_train
 
-    def open(self, settings: Any) -> Run:
+    def open(self, settings: Any, *, loads_policy: bool = True) -> Run:
         """Materialises the tasks and claims the folder; this job then holds its lease.
 
         Args:
           settings: settings of the run and of all steps, which a resume must repeat.
+          loads_policy: whether the job will load the base policy, which is then unpacked while the
+            tasks are read.
 
         Raises:
           UserError: the folder holds another run, or another job works in it.
         """
         lease.hold(self.files)
         known = self._known(settings)
-        self._materialize(known)
+        self._materialize(known, loads_policy=loads_policy)
         self._claim(self._with_prompts(known))
         return self
 
@@ -160,15 +162,15 @@ class Run:
         found = {role: fingerprint(name) for role, name in policies.items() if name is not None}
         return {**wanted, "fingerprints": found, "versions": versions()}
 
-    def _materialize(self, known: Mapping[str, Any]) -> None:
+    def _materialize(self, known: Mapping[str, Any], *, loads_policy: bool = True) -> None:
         def write() -> None:
             identity.discard_if_abandoned(self.files, known)
-            self.materialize()
+            self.materialize(loads_policy=loads_policy)
 
         distributed.run_on_primary("problems", write)
 
-    def materialize(self) -> None:
-        """Writes the problems of tasks that the folder lacks."""
+    def materialize(self, *, loads_policy: bool = False) -> None:
+        """Writes the problems of tasks that the folder lacks; `loads_policy` as in `open`."""
         settings = self.settings
         limits = {
             "train": settings.train_problems,
@@ -195,7 +197,11 @@ class Run:
                 write_table(path, problems_to_table(problems, card))
         if requests:
             names = ", ".join(request["task"] for request in requests.values())
-            unpack = functools.partial(checkpoints.unpack, self.base, dtype=settings.dtype)
+
+            def unpack() -> None:
+                if loads_policy:
+                    checkpoints.unpack(self.base, dtype=settings.dtype)
+
             with waiting(f"reading {names}"):
                 materialize(requests, modules=["restem.tasks"], meanwhile=unpack)
 

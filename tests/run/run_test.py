@@ -1,6 +1,7 @@
 """A run's problems: lists in memory, limits, and what overlaps with test problems."""
 
 import pathlib
+from unittest import mock
 
 from absl.testing import absltest
 
@@ -32,6 +33,21 @@ class ProblemsTest(absltest.TestCase):
         self.assertEqual([p.inputs for p in run.problems("test", "other")], ["g", "h"])
         self.assertEmpty(run.problems("train", "other"))
         self.assertEqual(run.card().prefix, "P\n\n")
+
+    def test_the_policy_is_unpacked_while_tasks_are_read_if_it_will_be_loaded(self):
+        def read(requests, *, modules, meanwhile):
+            meanwhile()
+
+        settings = RunSettings(base="pypi:x", task="gsm8k", trackers=(), dtype="bfloat16")
+        for loads_policy in (True, False):
+            with (
+                mock.patch("restem.run.run.materialize", read),
+                mock.patch("restem.checkpoints.unpack") as unpack,
+            ):
+                folder = str(self.folder / str(loads_policy))
+                Run(folder, settings).materialize(loads_policy=loads_policy)
+            expected = [mock.call("pypi:x", dtype="bfloat16")] * loads_policy
+            self.assertEqual(unpack.mock_calls, expected)
 
     def test_training_problems_that_overlap_are_dropped(self):
         own = Task("own", train=[f"x {LONG}", "y", f"z {LONG}"], test=["t"])
