@@ -1,12 +1,14 @@
 """What a run survives: kills at random instants, and input that nobody wrote on purpose.
 
     python benchmarks/reliability.py kills --count 100
+    python benchmarks/reliability.py kills --count 50 --signals TERM INT
     python benchmarks/reliability.py fuzz --count 10000
 
-`kills` starts the tiny run of the tests again and again, kills its process group with SIGKILL at
-random instants until it has done so COUNT times, then compares what the runs end with with a run
-that nothing interrupted. `fuzz` runs COUNT random commands in this process and shows those that
-end with a traceback, with more than one line, or with an exit code other than 0 and 2.
+`kills` starts the tiny run of the tests again and again, sends its process group a signal at random
+instants (one of SIGNALS, SIGKILL by default) until it has done so COUNT times, then compares what
+the runs end with with a run that nothing interrupted. `fuzz` runs COUNT random commands in this
+process and shows those that end with a traceback, with more than one line, or with an exit code
+other than 0 and 2.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -69,7 +72,7 @@ def differences(one: layout.Workdir, other: layout.Workdir) -> list[str]:
     return found
 
 
-def kills(count: int, seed: int) -> None:
+def kills(count: int, seed: int, signals: Sequence[str]) -> None:
     """Kills runs `count` times, at instants spread evenly over what a run has left to do."""
     rng = random.Random(seed)
     machine = Machine()
@@ -95,10 +98,11 @@ def kills(count: int, seed: int) -> None:
                 if killed == count or not job.is_running(0):
                     finish(job)
                     break
+                number = signal.Signals[f"SIG{rng.choice(signals)}"]
                 try:
-                    os.killpg(job.pids[0], signal.SIGKILL)
+                    os.killpg(job.pids[0], number)
                 except ProcessLookupError:  # it has not made its group yet
-                    os.kill(job.pids[0], signal.SIGKILL)
+                    os.kill(job.pids[0], number)
                 job.codes()
                 killed, deaths = killed + 1, deaths + 1
                 steps[step(layout.Workdir(workdir))] += 1
@@ -154,10 +158,11 @@ def main() -> None:
     parser.add_argument("what", choices=("kills", "fuzz"))
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--signals", nargs="+", default=["KILL"], choices=("KILL", "TERM", "INT"))
     parser.add_argument("--first", type=int, default=0, help="number of the first command (fuzz)")
     arguments = parser.parse_args()
     if arguments.what == "kills":
-        kills(arguments.count, arguments.seed)
+        kills(arguments.count, arguments.seed, arguments.signals)
     else:
         fuzz(arguments.count, arguments.seed, arguments.first)
 

@@ -34,7 +34,7 @@ from restem.data import folder
 from restem.errors import UserError
 from restem.records import Problem, Sample, TaskCard
 from restem.rollout import prompts
-from restem.rollout.rollout import Rollout
+from restem.rollout.rollout import Key, Rollout
 from restem.runtime import storage
 from restem.sampling import Sampling
 from restem.sampling.stopping import Stops
@@ -117,6 +117,7 @@ class Completed(Rollout):
         first_sample: int,
         source: str,
         on_wait: Callable[[str], None],
+        skip: frozenset[Key],
     ) -> Iterator[list[tuple[Problem, Sample]]]:
         """Yields the samples of the files; see `Rollout._completed`."""
         del on_wait
@@ -127,7 +128,11 @@ class Completed(Rollout):
             )
         for problem in problems:
             drawn = self.drawn.get(problem.problem_id, ())[:num_samples]
-            yield [(problem, dataclasses.replace(sample, source=source)) for sample in drawn]
+            yield [
+                (problem, dataclasses.replace(sample, source=source))
+                for sample in drawn
+                if (sample.problem_id, sample.sample_index) not in skip
+            ]
 
     def check(self, problems: Sequence[Problem], num_samples: int) -> None:
         """Checks that the files hold exactly the samples of an E-step.

@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from typing import Any
 
 from jax.sharding import Mesh
@@ -24,6 +24,10 @@ from restem.sampling.steps import prepare_params
 
 GREEDY = Sampling(temperature=0.0)
 """Greedy decoding: always the most likely token."""
+
+
+Key = tuple[str, int]
+"""What identifies a sample in a step: the problem's id and the sample's index."""
 
 
 @dataclasses.dataclass
@@ -101,6 +105,7 @@ class Rollout:
         source: str = "policy",
         what: str = "sampling",
         shard_of: Callable[[Problem], int] = lambda problem: 0,
+        skip: Collection[Key] = (),
     ) -> Generator[Sample, None, None]:
         """Yields `num_samples` solutions to every problem, each as soon as it is verified.
 
@@ -114,15 +119,17 @@ class Rollout:
           source: value of `Sample.source`.
           what: name of the step on the progress bar.
           shard_of: shard of a problem.
+          skip: samples that exist already; on a mesh of several hosts, none.
 
         Raises:
           UserError: a prompt and its solution exceed the policy's context length.
         """
         began = time.monotonic()
         correct = 0
-        with progress(what, total=len(problems) * num_samples, unit="samples") as bar:
+        total = len(problems) * num_samples - len(skip)
+        with progress(what, total=total, unit="samples") as bar:
             completed = self._completed(
-                problems, num_samples, inputs, first_sample, source, bar.wait
+                problems, num_samples, inputs, first_sample, source, bar.wait, frozenset(skip)
             )
             if self.is_shared:
                 sizes = collections.Counter(map(shard_of, problems))
@@ -171,6 +178,7 @@ class Rollout:
         first_sample: int,
         source: str,
         on_wait: Callable[[str], None],
+        skip: frozenset[Key],
     ) -> Iterator[list[tuple[Problem, Sample]]]:
         """Yields the solutions that each visit of the device finished, not yet verified."""
         began = time.monotonic()
@@ -184,15 +192,18 @@ class Rollout:
             max_length=policy.config.max_length,
             inputs=inputs,
         )
-        requests = [
-            Request(
-                tokens=question,
-                num_samples=num_samples,
-                problem_key=records.stable_key(problem.problem_id),
-                first_sample=first_sample,
-            )
-            for problem, question in zip(problems, tokens.questions, strict=True)
-        ]
+        requests, asked = [], []
+        for i, (problem, question) in enumerate(zip(problems, tokens.questions, strict=True)):
+            wanted = range(first_sample, first_sample + num_samples)
+            for indices in _missing(wanted, problem, skip):
+                request = Request(
+                    tokens=question,
+                    num_samples=len(indices),
+                    problem_key=records.stable_key(problem.problem_id),
+                    first_sample=indices.start,
+                )
+                requests.append(request)
+                asked.append(i)
         engine = Engine(
             policy.config,
             prompts.of_task(card, policy.vocabulary),
@@ -218,7 +229,8 @@ class Rollout:
                 found = []
                 for completion in completions:
                     self.costs.tokens += len(completion.token_ids)
-                    problem = problems[completion.request_index]
+                    position = asked[completion.request_index]
+                    problem = problems[position]
                     sample = Sample(
                         problem_id=problem.problem_id,
                         sample_index=completion.sample_index,
@@ -226,9 +238,21 @@ class Rollout:
                         token_ids=tuple(completion.token_ids),
                         logprob=completion.logprob,
                         finish_reason=completion.finish_reason,
-                        inputs=None if inputs is None else inputs[completion.request_index],
+                        inputs=None if inputs is None else inputs[position],
                         source=source,
                     )
                     found.append((problem, sample))
                 yield found
         self.costs.seconds_sampling += time.monotonic() - began
+
+
+def _missing(wanted: range, problem: Problem, skip: frozenset[Key]) -> Iterator[range]:
+    """Yields the runs of consecutive indices in `wanted` that `skip` lacks."""
+    start = wanted.start
+    for i in wanted:
+        if (problem.problem_id, i) in skip:
+            if start < i:
+                yield range(start, i)
+            start = i + 1
+    if start < wanted.stop:
+        yield range(start, wanted.stop)

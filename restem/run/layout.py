@@ -40,6 +40,16 @@ def _numbered(folder: epath.Path) -> Iterator[tuple[int, epath.Path]]:
             yield int(found[1]), path
 
 
+def unfinished_path(folder: epath.Path, host: int) -> epath.Path:
+    """Returns the path of a host's samples of unfinished shards, deleted once they are whole."""
+    return folder / f"unfinished-{host:05d}.parquet"
+
+
+def unfinished_paths(folder: epath.Path) -> list[epath.Path]:
+    """Returns the files of all hosts with samples of unfinished shards."""
+    return sorted(folder.glob("unfinished-*.parquet")) if folder.exists() else []
+
+
 @dataclasses.dataclass(frozen=True)
 class Shards:
     """The division of a step's problems into files, each with a run of consecutive problems."""

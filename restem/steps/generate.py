@@ -109,7 +109,8 @@ def generate(
         if isinstance(rollout, Completed):
             counts["completions"] = list(rollout.files)
         # A resumed step has timed only the samples that it drew itself.
-        counts["resumed_from_shard"] = resumed or None
+        counts["resumed_from_shard"] = resumed.shards or None
+        counts["resumed_samples"] = resumed.samples or None
         # Workers of all hosts that died or hung, and what happened to their samples.
         counts["verification_workers"] = dict(lost)
         storage.write_json(directory.generation, counts)

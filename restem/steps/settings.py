@@ -65,8 +65,7 @@ class GenerateSettings:
     """Length limit of a question in tokens; problems with a longer question are counted and left
     out. None: a question too long for the policy ends the run with an error."""
     problems_per_shard: Annotated[int, at_least(1)] = 64
-    """Problems per file of samples; a kill loses only the samples of unfinished files.
-    """
+    """Problems per file of samples."""
     grading: Callable[[Verifier], Verifier] | None = None
     """Wrapper around the task's verifier, such as `@WithoutGold()`, which hides the gold
     answers."""

@@ -10,6 +10,7 @@ import pathlib
 import random
 import sys
 import types
+from concurrent import futures
 from typing import Any, ClassVar
 from unittest import mock
 
@@ -21,7 +22,7 @@ from benchmarks import vllm_completions
 from restem import checkpoints
 from restem.cli.main import main
 from restem.errors import UserError
-from restem.records import Problem, TaskCard
+from restem.records import Problem, TaskCard, Verdict
 from restem.rollout import Rollout, completions
 from restem.rollout.completions import Completed
 from restem.run import layout, reader
@@ -175,6 +176,19 @@ class FilesTest(parameterized.TestCase):
         )
         with self.assertRaisesRegex(UserError, f"completions.jsonl: {message}"):
             rollout.check(self.problems, 2)
+
+    def test_samples_that_exist_are_left_out(self):
+        self.write(*({"problem_id": p, "text": p, "finish_reason": "stop"} for p in "aabb"))
+        verdict = futures.Future()
+        verdict.set_result(Verdict(1.0))
+        verifier = mock.Mock(submit=mock.Mock(return_value=verdict))
+        rollout = completions.Completed.of(
+            [str(self.path)], card=CARD, policy=self.policy, verifier=verifier, key=0
+        )
+        samples = rollout.sample(self.problems, 2, skip=[("a", 0), ("b", 1)])
+        self.assertCountEqual(
+            [(s.problem_id, s.sample_index) for s in samples], [("a", 1), ("b", 0)]
+        )
 
     def test_a_method_that_samples_more_is_refused(self):
         rollout = completions.Completed(self.policy, CARD, None, 0)

@@ -113,6 +113,20 @@ class RolloutTest(absltest.TestCase):
             {"a": ("hint A?", "hint A?0"), "b": ("hint B?", "hint B?0")},
         )
 
+    def test_samples_that_exist_are_not_asked_for(self):
+        every = list(self.rollout.sample(PROBLEMS, 5, first_sample=1))
+        skip = {("a", 1), ("a", 3), ("a", 4), *(("b", i) for i in range(1, 6)), ("c", 2)}
+        asked = [("a", 2), ("a", 5)]
+        samples = list(self.rollout.sample(PROBLEMS, 5, first_sample=1, skip=skip))
+        requests = FakeEngine.calls[1].requests
+        self.assertEqual([(r.first_sample, r.num_samples) for r in requests], [(2, 1), (5, 1)])
+        self.assertCountEqual(
+            samples, [s for s in every if (s.problem_id, s.sample_index) in asked]
+        )
+        queries = ["hint A?", "hint B?"]
+        (sample,) = self.rollout.sample(PROBLEMS, 1, inputs=queries, skip=[("a", 0)])
+        self.assertEqual((sample.problem_id, sample.inputs), ("b", "hint B?"))
+
     def test_the_validation_reward_is_the_mean_of_greedy_answers(self):
         self.assertEqual(self.rollout.greedy_reward(PROBLEMS), 0.25)
         (engine,) = FakeEngine.calls

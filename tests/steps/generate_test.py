@@ -9,6 +9,7 @@ from etils import epath
 from restem import records, verify
 from restem.records import Problem, Sample, TaskCard
 from restem.rollout import Rollout
+from restem.rollout.shards import Existing
 from restem.run import layout
 from restem.runtime import distributed, storage
 from restem.steps import generate
@@ -24,7 +25,7 @@ class CountsTest(absltest.TestCase):
         rollout = Rollout(policy=policy, card=TaskCard("t"), verifier=None, key=0)
         counts = [collections.Counter(), collections.Counter(deaths=1, retried=2)]
         self.enter_context(mock.patch.object(verify, "shared_counts", lambda: counts.pop(0)))
-        self.enter_context(mock.patch.object(generate, "sample_shards", lambda *_, **__: 0))
+        self.enter_context(mock.patch.object(generate, "sample_shards", lambda *_, **__: Existing(2, 5)))
         storage.write_table(
             layout.shard_path(files.samples, 0, 1), records.samples_to_table([sample])
         )
@@ -37,7 +38,8 @@ class CountsTest(absltest.TestCase):
             return [value, {"deaths": 3, "timeouts": 1}]
 
         self.enter_context(mock.patch.object(distributed, "gather", gather))
-        generate.generate(rollout=rollout, problems=[problem], directory=files)
+        counts = generate.generate(rollout=rollout, problems=[problem], directory=files)
+        self.assertEqual((counts["resumed_from_shard"], counts["resumed_samples"]), (2, 5))
         self.assertEqual(gathered, [{"deaths": 1, "retried": 2}])
         self.assertEqual(
             storage.read_json(files.generation)["verification_workers"],
