@@ -25,7 +25,8 @@ class CountsTest(absltest.TestCase):
         rollout = Rollout(policy=policy, card=TaskCard("t"), verifier=None, key=0)
         counts = [collections.Counter(), collections.Counter(deaths=1, retried=2)]
         self.enter_context(mock.patch.object(verify, "shared_counts", lambda: counts.pop(0)))
-        self.enter_context(mock.patch.object(generate, "sample_shards", lambda *_, **__: Existing(2, 5)))
+        existing = mock.Mock(return_value=Existing(2, 5))
+        self.enter_context(mock.patch.object(generate, "sample_shards", existing))
         storage.write_table(
             layout.shard_path(files.samples, 0, 1), records.samples_to_table([sample])
         )
