@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -46,26 +48,50 @@ class Preemption:
 
     A host in its own loop (its share of the samples) exits once it has `noticed`; the hosts that
     wait for it then exit too.
+
+    On a single host, a loop `with PREEMPTION.deferring()` also takes Ctrl-C for a notice, and ends
+    with `KeyboardInterrupt` once its work is saved; a second Ctrl-C ends it at once.
     """
 
     def __init__(self):
         self._flag = threading.Event()
         self._rounds = 0
-        self._previous: Any = None
+        self._previous: dict[int, Any] = {}
+        self._deferring = self._interrupted = False
 
     def __enter__(self) -> Preemption:
         # With many processes, JAX has a handler; only the main thread may install another.
         if not several() and threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGTERM, lambda *_: self._flag.set())
+            handlers = {signal.SIGTERM: lambda *_: self._flag.set(), signal.SIGINT: self._interrupt}
+            self._previous = {
+                number: signal.signal(number, handlers[number]) for number in handlers
+            }
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self._previous is not None:
-            # If several hosts have joined since, the handler is JAX's and must stay.
-            if not several():
-                signal.signal(signal.SIGTERM, self._previous)
-            self._previous = None
+        for number, previous in self._previous.items():
+            # If several hosts have joined since, the handler of SIGTERM is JAX's and must stay.
+            if number != signal.SIGTERM or not several():
+                signal.signal(number, previous)
+        self._previous = {}
+        self._interrupted = False
         self._flag.clear()
+
+    @contextlib.contextmanager
+    def deferring(self) -> Iterator[None]:
+        """Lets the first Ctrl-C wait for `leave_if`, as a notice does."""
+        self._deferring = True
+        try:
+            yield
+        finally:
+            self._deferring = False
+
+    def _interrupt(self, *_: object) -> None:
+        if not self._deferring or self._interrupted:
+            raise KeyboardInterrupt
+        self._interrupted = True
+        self._flag.set()
+        logging.warning("interrupted: this step is saved first; Ctrl-C again stops at once")
 
     def noticed(self) -> bool:
         """Returns whether this host has received a notice."""
@@ -86,7 +112,14 @@ class Preemption:
         return self._flag.is_set()
 
     def leave_if(self, condition: bool) -> None:
-        """Exits with `EXIT_PREEMPTED` if `condition` holds; the work must be on disk."""
+        """Exits with `EXIT_PREEMPTED` if `condition` holds; the work must be on disk.
+
+        Raises:
+          PreemptedError: as said.
+          KeyboardInterrupt: the notice was a Ctrl-C.
+        """
+        if condition and self._interrupted:
+            raise KeyboardInterrupt
         if condition:
             logging.warning("preempted: the work so far is saved; the same command continues")
             if several():

@@ -147,7 +147,11 @@ class _MStep:
         updates = self.trainer.fit(
             state, self.data, epochs=settings.epochs, seed=self.rollout.key, frozen=self.frozen
         )
-        with self.shown(int(state.step)) as advance, self.divergence_named(history):
+        with (
+            self.shown(int(state.step)) as advance,
+            self.divergence_named(history),
+            PREEMPTION.deferring(),
+        ):
             for update in updates:
                 history.add_update(update.step, update.metrics, update.seconds)
                 self.log(update.step, update.metrics)

@@ -155,6 +155,29 @@ class OneProcessTest(parameterized.TestCase):
         self.assertEqual(caught.exception.code, EXIT_PREEMPTED)
         self.assertIs(signal.getsignal(signal.SIGTERM), before)
 
+    def test_ctrl_c_waits_for_a_loop_that_saves(self):
+        before = signal.getsignal(signal.SIGINT)
+        preemption = Preemption()
+        with self.assertRaises(KeyboardInterrupt), preemption:
+            signal.raise_signal(signal.SIGINT)
+        saved = []
+        with self.assertRaises(KeyboardInterrupt), preemption, preemption.deferring():
+            for step in range(3):
+                if step == 1:
+                    signal.raise_signal(signal.SIGINT)
+                saved.append(step)
+                preemption.leave_if(preemption.reached())
+        self.assertEqual(saved, [0, 1])
+        with self.assertRaises(KeyboardInterrupt), preemption, preemption.deferring():
+            signal.raise_signal(signal.SIGINT)
+            saved.append("first")
+            signal.raise_signal(signal.SIGINT)
+            saved.append("second")
+        self.assertEqual(saved, [0, 1, "first"])
+        with preemption:
+            self.assertFalse(preemption.reached() or preemption.noticed())
+        self.assertIs(signal.getsignal(signal.SIGINT), before)
+
     def test_a_preempted_process_leaves_between_steps(self):
         with PREEMPTION:
             signal.raise_signal(signal.SIGTERM)
