@@ -201,7 +201,7 @@ class _Step:
         if self.rollout.is_shared:
             return []
         indices = range(self.first_sample, self.first_sample + self.num_samples)
-        left = self.unfinished.of(problems, indices, self.source)
+        left = self.unfinished.left(problems, indices, self.source)
         if left:
             logging.info("%s: %d samples of unfinished shards exist", self.folder, len(left))
         self.resumed += len(left)

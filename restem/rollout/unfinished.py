@@ -9,7 +9,6 @@ of them were kept.
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 
@@ -33,7 +32,7 @@ class Unfinished:
     """The samples that one host has drawn for shards that are not whole."""
 
     def __init__(self, folder: epath.Path, clock: Callable[[], float] = time.monotonic):
-        """Reads what interrupted jobs left in the folder.
+        """Writes nothing yet.
 
         Args:
           folder: folder of the shards.
@@ -43,10 +42,9 @@ class Unfinished:
         self._path = layout.unfinished_path(folder, jax.process_index())
         self._clock = clock
         self._due = clock() + SAVE_EVERY_S
-        self._left = _read(folder)
 
-    def of(self, problems: Iterable[Problem], indices: range, source: str) -> list[Sample]:
-        """Returns the samples of `problems` that were left, each once.
+    def left(self, problems: Iterable[Problem], indices: range, source: str) -> list[Sample]:
+        """Returns the samples of `problems` that interrupted jobs of any host left, each once.
 
         Args:
           problems: problems whose samples are wanted.
@@ -54,13 +52,17 @@ class Unfinished:
           source: source of the wanted samples.
         """
         wanted = {problem.problem_id for problem in problems}
-        found = {
-            (sample.problem_id, sample.sample_index): sample
-            for sample in self._left
-            if sample.problem_id in wanted
-            and sample.sample_index in indices
-            and sample.source == source
-        }
+        found: dict[tuple[str, int], Sample] = {}
+        for path in layout.unfinished_paths(self._folder):
+            try:
+                samples = storage.read_records(path, records.samples_from_table)
+            except UserError as e:  # damaged, or another host has just written it anew
+                logging.warning("%s; its samples are drawn again", e)
+                continue
+            for sample in samples:
+                is_asked = sample.sample_index in indices and sample.source == source
+                if is_asked and sample.problem_id in wanted:
+                    found[sample.problem_id, sample.sample_index] = sample
         return list(found.values())
 
     def save_if_due(self, shards: Collection[Sequence[Sample]]) -> None:
@@ -70,10 +72,12 @@ class Unfinished:
 
     def save(self, shards: Collection[Sequence[Sample]]) -> None:
         """Saves the samples of unfinished shards in place of those saved before."""
+        import pyarrow as pa
+
         began = self._clock()
-        samples = list(itertools.chain.from_iterable(shards))
-        if samples:
-            storage.write_table(self._path, records.samples_to_table(samples))
+        tables = [records.samples_to_table(samples) for samples in shards if samples]
+        if tables:
+            storage.write_table(self._path, pa.concat_tables(tables))
         now = self._clock()
         self._due = now + max(SAVE_EVERY_S, (now - began) / SHARE_OF_TIME)
 
@@ -83,13 +87,3 @@ def remove(folder: epath.Path) -> None:
     if distributed.is_primary():
         for path in layout.unfinished_paths(folder):
             path.unlink(missing_ok=True)
-
-
-def _read(folder: epath.Path) -> list[Sample]:
-    samples: list[Sample] = []
-    for path in layout.unfinished_paths(folder):
-        try:
-            samples += storage.read_records(path, records.samples_from_table)
-        except UserError as e:  # damaged, or another host has just written it anew
-            logging.warning("%s; its samples are drawn again", e)
-    return samples
