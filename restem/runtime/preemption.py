@@ -62,10 +62,12 @@ class Preemption:
     def __enter__(self) -> Preemption:
         # With many processes, JAX has a handler; only the main thread may install another.
         if not several() and threading.current_thread() is threading.main_thread():
-            handlers = {signal.SIGTERM: lambda *_: self._flag.set(), signal.SIGINT: self._interrupt}
-            self._previous = {
-                number: signal.signal(number, handlers[number]) for number in handlers
-            }
+            self._previous[signal.SIGTERM] = signal.signal(
+                signal.SIGTERM, lambda *_: self._flag.set()
+            )
+            # A job in a shell's background may ignore Ctrl-C, and goes on doing so.
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                self._previous[signal.SIGINT] = signal.signal(signal.SIGINT, self._interrupt)
         return self
 
     def __exit__(self, *exc: object) -> None:

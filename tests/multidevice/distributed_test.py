@@ -177,6 +177,11 @@ class OneProcessTest(parameterized.TestCase):
         with preemption:
             self.assertFalse(preemption.reached() or preemption.noticed())
         self.assertIs(signal.getsignal(signal.SIGINT), before)
+        self.addCleanup(signal.signal, signal.SIGINT, before)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with preemption:
+            signal.raise_signal(signal.SIGINT)
+        self.assertIs(signal.getsignal(signal.SIGINT), signal.SIG_IGN)
 
     def test_a_preempted_process_leaves_between_steps(self):
         with PREEMPTION:
