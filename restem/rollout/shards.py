@@ -166,9 +166,6 @@ class _Step:
         for sample in left:
             gathered[shard_of[sample.problem_id]].append(sample)
 
-        def is_whole(shard: int) -> bool:
-            return len(gathered[shard]) == len(of_shard[shard]) * self.num_samples
-
         def finish(shard: int) -> None:
             samples = gathered[shard]
             if self.extend is not None:
@@ -189,7 +186,8 @@ class _Step:
             for sample in stream if self.num_samples else ():
                 shard = shard_of[sample.problem_id]
                 gathered[shard].append(sample)
-                if self.extend is None and is_whole(shard):
+                is_whole = len(gathered[shard]) == len(of_shard[shard]) * self.num_samples
+                if self.extend is None and is_whole:
                     finish(shard)
                 keep()
             for shard in sorted(gathered):

@@ -19,6 +19,7 @@ from etils import epath
 from restem import records
 from restem.errors import UserError
 from restem.records import Problem, Sample
+from restem.rollout.rollout import Key
 from restem.run import layout
 from restem.runtime import distributed, storage
 
@@ -52,7 +53,7 @@ class Unfinished:
           source: source of the wanted samples.
         """
         wanted = {problem.problem_id for problem in problems}
-        found: dict[tuple[str, int], Sample] = {}
+        found: dict[Key, Sample] = {}
         for path in layout.unfinished_paths(self._folder):
             try:
                 samples = storage.read_records(path, records.samples_from_table)
