@@ -112,7 +112,7 @@ def _rope_scaling(file: GGUFFile, get: Callable[..., Any]) -> RopeScaling | None
         return None
     # Llama 3.1 and later: llama.cpp stores the divisor of each frequency. All released models share
     # the other three constants, so the largest divisor is the factor; the others are checked.
-    from restem.models.attention import inverse_frequencies
+    from restem.models.rotary import inverse_frequencies
 
     divisors = file.read("rope_freqs.weight")
     scaling = RopeScaling("llama3", factor=float(divisors.max()), original_length=8192)

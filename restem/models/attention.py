@@ -21,21 +21,23 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
 from restem.models import sharding
-from restem.models.config import ModelConfig, RopeScaling
+from restem.models.config import ModelConfig
 from restem.models.dense import product_by_head
 
 # Finite, so that a query that sees no key returns a mean of values instead of NaN.
 MASKED = -1e30
+ATTENTION = "attention"
+"""Name by which a backward pass that keeps products finds results of attention in blocks."""
 
 IsLocal = Bool[Array, ""] | bool
 """Whether the layer has the sliding window: traced in a scan over layers, static in a loop."""
@@ -90,121 +92,6 @@ class GroupedKeys:
     """Keys of each group, with its rows as the batch."""
     parts: int = flax.struct.field(pytree_node=False, default=1)
     """Parts of the mesh over which rows are split."""
-
-
-@flax.struct.dataclass
-class Rotary:
-    """The rotary embedding of a block's tokens."""
-
-    angles: Float[Array, "batch length half_rotary_dim"]
-    """Angles in radians; 0 rotates nothing."""
-    factor: Float[Array, ""] | float = 1.0
-    """Factor of rotated dimensions (YaRN, LongRoPE)."""
-
-
-def rotary_factor(config: ModelConfig) -> float:
-    """Returns the factor of rotated queries and keys that the config's scaling calls for."""
-    scaling = config.rope_scaling
-    if scaling is None or scaling.kind not in ("yarn", "longrope"):
-        return 1.0
-    if scaling.attention_factor is not None:
-        return scaling.attention_factor
-    if scaling.factor <= 1:
-        return 1.0
-    if scaling.kind == "yarn":
-        return 0.1 * math.log(scaling.factor) + 1
-    return math.sqrt(1 + math.log(scaling.factor) / math.log(scaling.original_length))
-
-
-def inverse_frequencies(
-    config: ModelConfig, *, local: bool = False
-) -> Float[Array, " half_rotary_dim"]:
-    """Returns rotary frequencies in radians per position; `local` for sliding-window layers."""
-    theta = config.rope_theta
-    scaling = config.rope_scaling
-    if local and config.rope_local_theta is not None:
-        # Gemma 3 scales the frequencies of its global layers only.
-        theta, scaling = config.rope_local_theta, None
-    dim = config.head_dim if config.rotary_dim is None else config.rotary_dim
-    exponent = jnp.arange(0, dim, 2, dtype=jnp.float32) / dim
-    frequencies = 1.0 / theta**exponent
-    if scaling is None:
-        return frequencies
-    if scaling.kind == "linear":
-        return frequencies / scaling.factor
-    if scaling.kind == "longrope":
-        return frequencies / jnp.asarray(scaling.short_factors, jnp.float32)
-    if scaling.kind == "yarn":
-        kept = 1 - _yarn_ramp(scaling, theta, dim)
-        return (1 - kept) * frequencies / scaling.factor + kept * frequencies
-    wavelength = 2 * math.pi / frequencies
-    ratio = scaling.original_length / wavelength
-    smooth = (ratio - scaling.low_freq_factor) / (
-        scaling.high_freq_factor - scaling.low_freq_factor
-    )
-    smooth = jnp.clip(smooth, 0.0, 1.0)
-    return (1 - smooth) * frequencies / scaling.factor + smooth * frequencies
-
-
-def _yarn_ramp(scaling: RopeScaling, theta: float, dim: int) -> Float[Array, " half_rotary_dim"]:
-    """Returns how far each frequency is scaled, from 0 to 1 (Peng et al. 2023, section 3.2)."""
-
-    def dimension(turns: float) -> float:
-        """Returns the dimension whose frequency turns this often in the original length."""
-        return (
-            dim * math.log(scaling.original_length / (turns * 2 * math.pi)) / (2 * math.log(theta))
-        )
-
-    low, high = dimension(scaling.beta_fast), dimension(scaling.beta_slow)
-    if scaling.truncate:
-        low, high = math.floor(low), math.ceil(high)
-    low, high = max(low, 0), min(high, dim - 1)
-    width = high - low if high != low else 0.001
-    return jnp.clip((jnp.arange(dim // 2, dtype=jnp.float32) - low) / width, 0.0, 1.0)
-
-
-def rotate(
-    x: Float[Array, "batch length heads head_dim"], rotary: Rotary
-) -> Float[Array, "batch length heads head_dim"]:
-    """Applies the rotary embedding (Su et al. 2021) in float32.
-
-    Dimension i is paired with i + rotary_dim / 2, as in the Hugging Face layout of the weights;
-    dimensions from `rotary_dim` on are left as they are.
-    """
-    angles = rotary.angles
-    width = 2 * angles.shape[-1]
-    if width < x.shape[-1]:
-        rotated = rotate(x[..., :width], rotary)
-        return jnp.concatenate([rotated, x[..., width:]], axis=-1)
-    rotate_half = functools.partial(
-        jax.lax.platform_dependent, cpu=_rotate_half_by_product, default=_rotate_half
-    )
-    repeat = functools.partial(jax.lax.platform_dependent, cpu=_repeat_by_product, default=_repeat)
-    sin = repeat(jnp.sin(angles))[:, :, None, :]
-    cos = repeat(jnp.cos(angles))[:, :, None, :]
-    y = x.astype(jnp.float32)
-    return ((y * cos + rotate_half(y) * sin) * rotary.factor).astype(x.dtype)
-
-
-def _rotate_half(x: Float[Array, "*axes dim"]) -> Float[Array, "*axes dim"]:
-    """(low, high) -> (-high, low)."""
-    low, high = jnp.split(x, 2, axis=-1)
-    return jnp.concatenate([-high, low], axis=-1)
-
-
-def _repeat(x: Float[Array, "*axes dim"]) -> Float[Array, "*axes 2*dim"]:
-    """x -> (x, x)."""
-    return jnp.concatenate([x, x], axis=-1)
-
-
-# XLA's CPU backend concatenates one number at a time, and recomputes a sine for every head and
-# layer that uses it. Products with matrices of zeros and ones are exact and avoid both.
-def _rotate_half_by_product(x: Float[Array, "*axes dim"]) -> Float[Array, "*axes dim"]:
-    return x @ _rotate_half(jnp.eye(x.shape[-1], dtype=x.dtype))
-
-
-def _repeat_by_product(x: Float[Array, "*axes dim"]) -> Float[Array, "*axes 2*dim"]:
-    return x @ _repeat(jnp.eye(x.shape[-1], dtype=x.dtype))
 
 
 def visible(
@@ -266,25 +153,98 @@ def attend(
     """
     block = config.query_block
     length = queries.positions.shape[1]
-
-    # Checkpointed: the backward pass recomputes the scores of one block at a time instead of
-    # keeping those of all blocks.
-    @jax.checkpoint
-    def of_block(arrays):
-        return _attend_at_once(config, Queries(*arrays), sets, is_local)
-
     parts = sharding.parts("length")
     is_even = length % block == 0 and block % parts == 0 if block else True
     if block is None or length <= block or (parts > 1 and not is_even):
-        return _attend_at_once(config, queries, sets, is_local)
-    arrays = (queries.vectors, queries.positions, queries.segments)
+        return _attend_at_once(config, queries, sets, is_local)[0]
+    # A custom gradient takes arrays: those that have a gradient, and the others.
+    arrays, structure = jax.tree.flatten((tuple(sets), is_local))
+    is_real = [jnp.issubdtype(jnp.result_type(x), jnp.inexact) for x in arrays]
+    real = [x if r else None for x, r in zip(arrays, is_real, strict=True)]
+    other = [None if r else jnp.asarray(x) for x, r in zip(arrays, is_real, strict=True)]
+
+    def of_part(start, end, block):
+        vectors, *tokens = jax.tree.map(
+            lambda x: x[:, start:end], (queries.vectors, queries.positions, queries.segments)
+        )
+        return _attend_in_blocks(config, block, structure, vectors, tokens, real, other)
+
     whole = length // block * block
-    cut = lambda x: _blocks(x[:, :whole], block, parts)
-    out = _join_blocks(jax.lax.map(of_block, jax.tree.map(cut, arrays)), parts)
-    if whole < length:
-        rest = of_block(jax.tree.map(lambda x: x[:, whole:], arrays))
-        out = jnp.concatenate((out, rest), axis=1)
-    return out
+    if whole == length:
+        return of_part(0, length, block)
+    return jnp.concatenate((of_part(0, whole, block), of_part(whole, length, length - whole)), 1)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _attend_in_blocks(config, block, structure, vectors, tokens, real, other):
+    """Does what `attend` does, `block` queries at a time, also in the backward pass.
+
+    The forward pass keeps, for each query, its result and the logarithm of the sum of exponentials.
+    With these the backward pass of a block computes the weights w once more, without a maximum and
+    a sum (Dao et al. 2022, algorithm 4). With o = w v, and g the gradient of o, the gradient of the
+    scores is w (g v - g o): that of g (w v) - (g o) sum(w) where g and o are constants.
+
+    Args:
+      config: the decoder.
+      block: queries of a block; a divisor of the length.
+      structure: structure of (sets, is_local).
+      vectors: queries [batch, length, heads, head_dim].
+      tokens: positions and segments of the queries [batch, length].
+      real: leaves of (sets, is_local) that have a gradient, None in the place of others.
+      other: the other leaves.
+
+    Returns:
+      The weighted means [batch, length, heads, head_dim].
+    """
+    return _blocks_forward(config, block, structure, vectors, tokens, real, other)[0]
+
+
+def _blocks_forward(config, block, structure, vectors, tokens, real, other):
+    parts = sharding.parts("length")
+    sets, is_local = _whole(structure, real, other)
+
+    def of_block(arrays):
+        vectors, tokens = arrays
+        return _attend_at_once(config, Queries(vectors, *tokens), sets, is_local)
+
+    blocks = jax.tree.map(lambda x: _blocks(x, block, parts), (vectors, tokens))
+    out, norm = (_join_blocks(x, parts) for x in jax.lax.map(of_block, blocks))
+    out, norm = checkpoint_name(out, ATTENTION), checkpoint_name(norm, ATTENTION)
+    return out, (vectors, tokens, real, other, out, norm)
+
+
+def _blocks_backward(config, block, structure, kept, g):
+    vectors, tokens, real, other, out, norm = kept
+    parts = sharding.parts("length")
+    g = g.astype(jnp.float32)
+    g_out = jnp.sum(g * out.astype(jnp.float32), axis=-1)
+
+    def of_block(sums, arrays):
+        vectors, tokens, g, g_out, norm = arrays
+
+        def weigh(vectors, real):
+            sets, is_local = _whole(structure, real, other)
+            scored = _score_sets(config, Queries(vectors, *tokens), sets, is_local)
+            return _weigh(scored, _heads_first(norm, config))
+
+        _, backward = jax.vjp(weigh, vectors, real)
+        of_vectors, of_real = backward((-_heads_first(g_out, config), _heads_first(g, config)))
+        return jax.tree.map(lambda a, b: a + b.astype(a.dtype), sums, of_real), of_vectors
+
+    blocks = jax.tree.map(lambda x: _blocks(x, block, parts), (vectors, tokens, g, g_out, norm))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), real)
+    sums, of_vectors = jax.lax.scan(of_block, zeros, blocks)
+    of_real = jax.tree.map(lambda a, x: a.astype(x.dtype), sums, real)
+    return _join_blocks(of_vectors, parts), None, of_real, None
+
+
+_attend_in_blocks.defvjp(_blocks_forward, _blocks_backward)
+
+
+def _whole(structure, real, other):
+    """Returns the sets of keys, and whether the layer has the sliding window, from their leaves."""
+    leaves = [y if x is None else x for x, y in zip(real, other, strict=True)]
+    return jax.tree.unflatten(structure, leaves)
 
 
 def _blocks(x: jax.Array, block: int, parts: int) -> jax.Array:
@@ -310,17 +270,30 @@ def _join_blocks(x: jax.Array, parts: int) -> jax.Array:
 
 def _attend_at_once(
     config: ModelConfig, queries: Queries, sets: Sequence[Keys | GroupedKeys], is_local: IsLocal
-) -> Float[Array, "batch length heads head_dim"]:
-    """Does what `attend` does, for all queries at once."""
-    scored = [_score(config, queries, keys, is_local) for keys in sets]
+) -> tuple[Float[Array, "batch length heads head_dim"], Float[Array, "batch length heads"]]:
+    """Does what `attend` does, for all queries at once.
+
+    Returns:
+      The weighted means, and log(sum_i exp(s_i)) over all scores of each query.
+    """
+    scored = _score_sets(config, queries, sets, is_local)
     top = functools.reduce(jnp.maximum, (x.top for x in scored))
     top = jax.lax.stop_gradient(top)  # cancels out of the result, so its gradient is zero
-    total = out = jnp.zeros((), jnp.float32)
-    for x in scored:
-        of_set = x.weigh(top)
-        total, out = total + of_set[0], out + of_set[1]
+    total, out = _weigh(scored, top)
     out = (out / total[..., None]).astype(queries.vectors.dtype)
-    return jnp.transpose(out, (0, 3, 1, 2, 4)).reshape(queries.vectors.shape)
+    return _heads_last(out), _heads_last(top + jnp.log(total))
+
+
+def _heads_last(x: Float[Array, "b k g t *d"]) -> Float[Array, "b t heads *d"]:
+    """Returns x [b, k, g, t, ...] with the dimensions of queries: [b, t, k * g, ...]."""
+    x = jnp.moveaxis(x, 3, 1)
+    return x.reshape(*x.shape[:2], -1, *x.shape[4:])
+
+
+def _heads_first(x: Float[Array, "b t heads *d"], config: ModelConfig) -> jax.Array:
+    """Inverts `_heads_last`."""
+    groups = x.reshape(*x.shape[:2], config.num_kv_heads, -1, *x.shape[3:])
+    return jnp.moveaxis(groups, 1, 3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -332,6 +305,24 @@ class _Scored:
     weigh: Callable[[Any], tuple[Any, Any]]
     """top [b, k, g, t] -> sum of w = exp(score - top) [b, k, g, t], and sum of w times the value
     [b, k, g, t, d]."""
+
+
+def _score_sets(
+    config: ModelConfig, queries: Queries, sets: Sequence[Keys | GroupedKeys], is_local: IsLocal
+) -> list[_Scored]:
+    """Scores queries against each set of keys."""
+    return [_score(config, queries, keys, is_local) for keys in sets]
+
+
+def _weigh(
+    scored: Sequence[_Scored], top: Float[Array, "b k g t"]
+) -> tuple[Float[Array, "b k g t"], Float[Array, "b k g t d"]]:
+    """Returns what `_Scored.weigh` does, summed over sets."""
+    total = out = jnp.zeros((), jnp.float32)
+    for x in scored:
+        of_set = x.weigh(top)
+        total, out = total + of_set[0], out + of_set[1]
+    return total, out
 
 
 def _score(

@@ -29,6 +29,7 @@ from restem.models.config import ModelConfig
 from restem.models.dense import PRODUCT, dense, product_in_float32, sums_in_float32
 from restem.models.int8 import Int8
 from restem.models.kv_cache import GroupedCache, KVCache
+from restem.models.rotary import Rotary, inverse_frequencies, rotary_factor, rotate
 
 Params = Mapping[str, Any]
 """Nested dict of arrays, `Int8` or `Adapted`; layers under "layers", stacked or in a tuple."""
@@ -100,7 +101,7 @@ class Attention(nn.Module):
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
-        rotary: attention.Rotary,
+        rotary: Rotary,
         positions: Int[Array, "batch length"],
         segments: Int[Array, "batch length"] | None,
         cached: tuple[attention.Keys | attention.GroupedKeys, ...],
@@ -145,8 +146,8 @@ class Attention(nn.Module):
                 axes = {"query": ("heads", "head"), "key": ("kv_heads", "head")}
             query = _norm(self, "query_norm", query, axes=axes["query"])
             keys = _norm(self, "key_norm", keys, axes=axes["key"])
-        query = attention.rotate(query, rotary)
-        keys = attention.rotate(keys, rotary)
+        query = rotate(query, rotary)
+        keys = rotate(keys, rotary)
         scale = c.head_dim**-0.5 if c.query_scale is None else c.query_scale
         query = query * jnp.asarray(scale, query.dtype)
 
@@ -209,7 +210,7 @@ class Layer(nn.Module):
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
-        rotary: attention.Rotary,
+        rotary: Rotary,
         positions: Int[Array, "batch length"],
         segments: Int[Array, "batch length"] | None,
         cached: tuple[attention.Keys | attention.GroupedKeys, ...],
@@ -363,7 +364,7 @@ def forward(
                 "full": jax.checkpoint_policies.nothing_saveable,
                 "dots": jax.checkpoint_policies.save_from_both_policies(
                     jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-                    jax.checkpoint_policies.save_only_these_names(PRODUCT),
+                    jax.checkpoint_policies.save_only_these_names(PRODUCT, attention.ATTENTION),
                 ),
             }[config.remat]
             body = jax.checkpoint(layer, policy=policy, prevent_cse=False)
@@ -376,16 +377,16 @@ def forward(
 
 def _rotaries(
     config: ModelConfig, positions: Int[Array, "batch length"]
-) -> Callable[[IsLocal, IsLocal], attention.Rotary]:
+) -> Callable[[IsLocal, IsLocal], Rotary]:
     """Returns a function from (is_local, is_unrotated) of a layer to its rotary embedding."""
     at = positions.astype(jnp.float32)[..., None]
-    angles = local_angles = at * attention.inverse_frequencies(config)
+    angles = local_angles = at * inverse_frequencies(config)
     if config.rope_local_theta is not None:
-        local_angles = at * attention.inverse_frequencies(config, local=True)
-    factor = attention.rotary_factor(config)
+        local_angles = at * inverse_frequencies(config, local=True)
+    factor = rotary_factor(config)
 
     def of_layer(is_local, is_unrotated):
-        rotary = attention.Rotary(angles, factor)
+        rotary = Rotary(angles, factor)
         if config.rope_local_theta is not None:
             rotary = dataclasses.replace(rotary, angles=jnp.where(is_local, local_angles, angles))
         if any(config.unrotated_layers):

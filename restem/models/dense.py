@@ -58,7 +58,7 @@ def dense(
         y = jnp.tensordot(x, matrix.astype(x.dtype), inputs)
         return (y * w.scale).astype(x.dtype) if isinstance(w, Int8) else y
     outputs, size = matrix.shape[inputs:], math.prod(matrix.shape[:inputs])
-    y = _product(x.reshape(batch * length, size), matrix.reshape(size, -1)).astype(x.dtype)
+    y = _product(x.reshape(batch * length, size), matrix.reshape(size, -1))
     if isinstance(w, Int8):
         y = (y * w.scale.reshape(-1)).astype(x.dtype)
     return y.reshape(batch, length, *outputs)
@@ -72,9 +72,9 @@ def _from_bits(w: jax.Array) -> jax.Array:
 def _product(
     x: Float[Array, "rows inputs"], w: Float[Array, "inputs outputs"]
 ) -> Float[Array, "rows outputs"]:
-    """Returns x w, whose factors have the dtype of x; in that dtype, or in float32."""
+    """Returns x w in the dtype of x."""
     if sums_in_float32(x):
-        return checkpoint_name(product_in_float32(x, w, 0), PRODUCT)
+        return checkpoint_name(product_in_float32(x, w, 0).astype(x.dtype), PRODUCT)
     return x @ w.astype(x.dtype)
 
 

@@ -13,11 +13,11 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Key
 
-from restem.models.attention import Rotary
 from restem.models.config import ModelConfig
 from restem.models.decoder import Ends, Layer, Params
 from restem.models.int8 import Int8
 from restem.models.lora import TARGETS, Adapted
+from restem.models.rotary import Rotary
 
 
 def _boxed_params(config: ModelConfig, key: Key[Array, ""]) -> Params:

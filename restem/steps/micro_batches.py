@@ -9,8 +9,11 @@ import jax
 from restem import models
 from restem.models import ModelConfig, lora
 from restem.steps.settings import ImproveSettings
-from restem.training import Shape, StepMemory, bytes_on_device, choose_shape
+from restem.training import Shape, StepMemory, bytes_on_device, bytes_saved, choose_shape
 from restem.training.shape import CPU_TOKENS
+
+_SAVED_ON_CPU = 2**31
+"""Most bytes of matrix products that layers keep where a device does not tell its memory."""
 
 
 def micro_batches(
@@ -48,7 +51,11 @@ def micro_batches(
         sizes_of_axes = mesh or {}
         parts = sizes_of_axes.get("data", 1) * sizes_of_axes.get("fsdp", 1)
         positions = shape.rows_per_batch * shape.row_length / parts
-        fits = room is not None and positions <= room.tokens("dots")
+        if room is None:
+            saved = (positions + prefix_length) * bytes_saved(config, "dots")
+            fits = saved <= _SAVED_ON_CPU
+        else:
+            fits = positions <= room.tokens("dots")
         remat = "dots" if fits else "full"
     return shape, remat
 

@@ -19,6 +19,8 @@ from restem.models import ModelConfig, kv_cache
 
 MOST_SCORES = 2**28
 """Largest number of bytes of the attention scores that one layer has at a time on a device."""
+MOST_SCORES_ON_CPU = 2**24
+"""The same on a CPU, where scores that stay in its caches take less time."""
 _SHARE = 0.85
 """Share of the memory that is planned for."""
 
@@ -31,8 +33,9 @@ def query_block(
     *,
     length_parts: int = 1,
     tensor: int = 1,
+    most: int = MOST_SCORES,
 ) -> int | None:
-    """Returns how many queries attend at a time, so that scores take at most `MOST_SCORES` bytes.
+    """Returns how many queries attend at a time, so that scores take at most `most` bytes.
 
     Scores are [rows, heads, queries, prefix and row] float32. For 8 rows of 4,096 tokens and 32
     heads, all at once would take 16 GiB: 64 queries at a time take 256 MiB.
@@ -44,6 +47,7 @@ def query_block(
       prefix_length: tokens of the prefix.
       length_parts: parts over which the queries of a row are split.
       tensor: parts over which the heads are split.
+      most: largest number of bytes of the scores on a device.
 
     Returns:
       The largest divisor of `row_length` that is within the bound, else the smallest that is not
@@ -51,10 +55,10 @@ def query_block(
     """
     of_query = 4 * rows * -(-config.num_heads // tensor) * (prefix_length + row_length)
     queries = row_length // length_parts
-    if of_query * queries <= MOST_SCORES:
+    if of_query * queries <= most:
         return None
     divisors = [n for n in range(8, queries) if queries % n == 0]
-    fitting = [n for n in divisors if n * of_query <= MOST_SCORES]
+    fitting = [n for n in divisors if n * of_query <= most]
     block = max(fitting, default=min(divisors, default=None))
     return block and block * length_parts
 
@@ -74,6 +78,30 @@ def bytes_on_device(tree: Any) -> int:
         return math.prod(shape) * jnp.dtype(leaf.dtype).itemsize
 
     return sum(map(of, jax.tree.leaves(tree)))
+
+
+def bytes_saved(config: ModelConfig, remat: str, *, tensor: int = 1) -> float:
+    """Returns the bytes that the layers keep of a position for the backward pass.
+
+    Args:
+      config: the decoder; its dtype is that of activations.
+      remat: as `ModelConfig.remat`.
+      tensor: parts over which heads and the feed-forward block are split.
+    """
+    numbers: float = config.embed_dim
+    if remat != "full":
+        # Attention in blocks keeps its result and a number for each head, which counts as two.
+        numbers += _products(config, tensor) + config.num_heads * (config.head_dim + 2) / tensor
+    return config.num_layers * numbers * jnp.dtype(config.dtype).itemsize
+
+
+def _products(config: ModelConfig, tensor: int) -> float:
+    """Returns the size of a layer's matrix products for a position."""
+    c = config
+    heads = (c.num_heads + 2 * c.num_kv_heads) * c.head_dim / tensor
+    inner = (2 if c.gated_mlp else 1) * c.mlp_dim / tensor
+    # Queries, keys, values; gate and up; the two outputs.
+    return heads + inner + 2 * c.embed_dim
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,14 +135,10 @@ class StepMemory:
     def _of_position(self, remat: str) -> float:
         """Returns the bytes of each position: what layers save, and a layer's working set."""
         c, item = self.config, jnp.dtype(self.config.dtype).itemsize
-        heads = (c.num_heads + 2 * c.num_kv_heads) * c.head_dim / self._tensor
-        inner = (2 if c.gated_mlp else 1) * c.mlp_dim / self._tensor
-        # Matrix products of a layer: queries, keys, values; gate and up; the two outputs.
-        products = heads + inner + 2 * c.embed_dim
-        saved = c.embed_dim + (products if remat != "full" else 0)
-        working = 4 * c.embed_dim + 4 * products
+        working = 4 * c.embed_dim + 4 * _products(c, self._tensor)
+        saved = bytes_saved(c, remat, tensor=self._tensor)
         # The head reads hidden states, and their gradient is float32.
-        return c.num_layers * saved * item + working * item + 3 * 4 * c.embed_dim
+        return saved + working * item + 3 * 4 * c.embed_dim
 
     def _fixed(self, remat: str) -> float:
         """Returns the bytes that do not grow with the micro-batch."""

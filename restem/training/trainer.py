@@ -35,7 +35,7 @@ from restem.models import ModelConfig, kv_cache, lora, sharding
 from restem.models.lora import Lora
 from restem.training import losses, packing
 from restem.training.corpus import Corpus, TokenExample
-from restem.training.memory import query_block
+from restem.training.memory import MOST_SCORES, MOST_SCORES_ON_CPU, query_block
 from restem.training.packing import Batch, PackedEpoch
 from restem.training.row_splits import split_rules
 from restem.training.shape import Shape
@@ -111,6 +111,7 @@ class Trainer:
             block = query_block(
                 config, rows_per_batch // row_parts, row_length, len(prefix_ids),
                 length_parts=length_parts, tensor=1 if mesh is None else mesh.shape["tensor"],
+                most=MOST_SCORES_ON_CPU if mesh is None and sharding.on_one_cpu() else MOST_SCORES,
             )  # fmt: skip
             config = config.replace(query_block=block)
         self.config = config

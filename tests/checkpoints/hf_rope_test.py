@@ -10,7 +10,7 @@ from absl.testing import absltest, parameterized
 
 from restem.checkpoints import hf, hf_config, hf_rope
 from restem.errors import UserError
-from restem.models import attention
+from restem.models import rotary
 
 _LLAMA3 = {
     "rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -103,9 +103,9 @@ class PublishedTest(parameterized.TestCase):
             self.assertEqual(ours.rope_theta, theirs.rope_parameters["rope_theta"])
             return
         frequencies, factor = ROPE_INIT_FUNCTIONS[kind](theirs, "cpu")
-        found = attention.inverse_frequencies(ours)
+        found = rotary.inverse_frequencies(ours)
         np.testing.assert_allclose(found, frequencies.numpy(), rtol=2e-5)
-        self.assertAlmostEqual(attention.rotary_factor(ours), factor, places=6)
+        self.assertAlmostEqual(rotary.rotary_factor(ours), factor, places=6)
 
     def test_what_the_fields_say(self):
         smollm3 = config(PUBLISHED["SmolLM3-3B"][0])

@@ -1,7 +1,9 @@
 """Which keys a query sees; groups of rows attend as one set as long as the longest would."""
 
 import dataclasses
+import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest, parameterized
@@ -150,6 +152,61 @@ class QueryBlockTest(parameterized.TestCase):
             for config in (CONFIG.replace(query_block=block), CONFIG)
         )
         np.testing.assert_allclose(found, expected, atol=1e-6)
+
+    @parameterized.parameters(
+        (3, {}), (4, {}), (7, {}), (4, {"attention_softcap": 2.0}),
+        (4, {"window": 3, "local_layers": (True,)}),
+    )  # fmt: skip
+    def test_gradients_in_blocks_equal_those_of_all_at_once(self, block, changes):
+        """Those of queries, of the rows' own keys and values, and of a shared prefix."""
+        rng = np.random.default_rng(0)
+        prefix = dataclasses.replace(keys_of(rng, 1, 5, [5]), segments=None)
+        prefix = jax.tree.map(lambda x: x[0], prefix)
+        own = keys_of(rng, 2, 12, [12, 12])
+        own = dataclasses.replace(
+            own, positions=own.positions % 6 + 5,
+            segments=jnp.asarray(np.repeat([[1, 2], [1, 2]], 6, axis=1)),
+        )  # fmt: skip
+        weights = jnp.asarray(rng.normal(size=(2, 12, 4, 8)), jnp.float32)
+
+        def loss(config, vectors, of_prefix, of_own):
+            queries = attention.Queries(vectors, own.positions, own.segments)
+            sets = [
+                dataclasses.replace(x, keys=keys, values=values)
+                for x, (keys, values) in ((prefix, of_prefix), (own, of_own))
+            ]
+            return (attention.attend(config, queries, sets, True) * weights).sum()
+
+        config = CONFIG.replace(**changes)
+        arguments = (
+            jnp.asarray(rng.normal(size=(2, 12, 4, 8)), jnp.float32),
+            (prefix.keys, prefix.values), (own.keys, own.values),
+        )  # fmt: skip
+        found, expected = (
+            jax.grad(functools.partial(loss, c), argnums=(0, 1, 2))(*arguments)
+            for c in (config.replace(query_block=block), config)
+        )
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            self.assertGreater(jnp.abs(b).max(), 0.1)
+            np.testing.assert_allclose(a, b, atol=2e-6)
+
+    def test_the_backward_pass_need_not_attend_again_for_results_that_it_keeps(self):
+        rng = np.random.default_rng(0)
+        own = keys_of(rng, 2, 12, [12, 12])
+        config = CONFIG.replace(query_block=4)
+
+        def exponentials(*names):
+            @functools.partial(
+                jax.checkpoint, policy=jax.checkpoint_policies.save_only_these_names(*names)
+            )
+            def of_layer(vectors):
+                queries = attention.Queries(vectors, own.positions)
+                return jnp.sin(attention.attend(config, queries, (own,), False)).sum()
+
+            return str(jax.make_jaxpr(jax.grad(of_layer))(jnp.ones((2, 12, 4, 8)))).count(" exp ")
+
+        # In the forward pass, where it is done again, and for the backward pass.
+        self.assertEqual((exponentials(), exponentials(attention.ATTENTION)), (3, 2))
 
     @parameterized.parameters(1, 2, 4)
     def test_blocks_are_joined_as_they_were_cut(self, parts):

@@ -37,6 +37,14 @@ class MicroBatchesTest(absltest.TestCase):
         large, remat = chosen(95 * GIB)
         self.assertEqual((large, remat), (middle, "dots"))
 
+    def test_a_cpu_keeps_products_up_to_a_bound(self):
+        small = LARGE.replace(num_layers=4, embed_dim=512, head_dim=16, mlp_dim=1024)
+        remats = [
+            micro_batches(SIZES, config, SETTINGS, room=None, prefix_length=768, mesh=None)[1]
+            for config in (small, LARGE)
+        ]
+        self.assertEqual(remats, ["dots", "full"])
+
     def test_an_adapter_leaves_more_room_than_full_training(self):
         held = {}
         for adapter in (None, Lora()):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from absl.testing import absltest, parameterized
 
 from restem.models import ModelConfig
-from restem.training.memory import StepMemory, bytes_on_device, query_block
+from restem.training.memory import StepMemory, bytes_on_device, bytes_saved, query_block
 
 CONFIG = ModelConfig(
     vocab_size=61, num_layers=2, embed_dim=16, num_heads=32, num_kv_heads=8, head_dim=8,
@@ -29,6 +29,7 @@ class QueryBlockTest(absltest.TestCase):
         self.assertEqual(query_block(CONFIG, 8, 4096, 4096), 32)
         # Each of 4 parts has 1024 queries of every row, and takes 64 at a time.
         self.assertEqual(query_block(CONFIG, 8, 4096, 0, length_parts=4), 256)
+        self.assertEqual(query_block(CONFIG, 8, 4096, 0, most=2**26), 16)
         # Not even the smallest block fits.
         self.assertEqual(query_block(CONFIG, 512, 8192, 0), 8)
 
@@ -51,6 +52,12 @@ class StepMemoryTest(parameterized.TestCase):
         per_position = lambda room: 1 / (room.tokens("full") / (0.85 * 95 - 20 - 4 - 1.7) / GIB)
         added = per_position(deeper) - per_position(self.ROOM)
         self.assertAlmostEqual(added / (32 * 4096 * 2), 1, delta=0.1)
+
+    def test_what_layers_save_of_a_position(self):
+        # In embeddings: the input; 1.5 of queries, keys and values, 7 of gate and up, 2 of outputs,
+        # and 1 of attention, with a number for each head.
+        self.assertEqual(bytes_saved(LARGE, "full"), 32 * 4096 * 2)
+        self.assertEqual(bytes_saved(LARGE, "dots"), 32 * (12.5 * 4096 + 64) * 2)
 
     def test_nothing_fits_beside_a_state_that_fills_the_memory(self):
         self.assertEqual(dataclasses.replace(self.ROOM, held=90 * GIB).tokens("full"), 0)

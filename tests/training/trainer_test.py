@@ -171,7 +171,7 @@ class ShapeTest(absltest.TestCase):
 
     def test_queries_are_scored_in_blocks_where_scores_would_be_large(self):
         config = CONFIG.replace(num_heads=32, num_kv_heads=8, embed_dim=8, max_length=2**20)
-        self.assertEqual(trainer(config, row_length=4096, rows_per_batch=8).config.query_block, 32)
+        self.assertEqual(trainer(config, row_length=4096, rows_per_batch=1).config.query_block, 16)
         self.assertIsNone(trainer().config.query_block)
         self.assertEqual(trainer(CONFIG.replace(query_block=4)).config.query_block, 4)
 
