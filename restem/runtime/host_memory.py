@@ -1,8 +1,28 @@
-"""Memory of this process."""
+"""Memory of this machine and process."""
 
 from __future__ import annotations
 
 import ctypes
+import os
+import pathlib
+
+_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
+"""Files of the limit of a container, in versions 2 and 1 of Linux's control groups."""
+
+
+def total(root: str = "/sys/fs/cgroup") -> int:
+    """Returns the bytes of memory of this machine, or the limit of the container in it.
+
+    Args:
+      root: folder of the control groups; a container sees its own there.
+    """
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for name in _LIMITS:
+        try:
+            found.append(int((pathlib.Path(root) / name).read_text()))
+        except (OSError, ValueError):  # ValueError: "max", which is no limit
+            continue
+    return min(found)
 
 
 def give_back() -> None:

@@ -8,12 +8,14 @@ import jax
 
 from restem import models
 from restem.models import ModelConfig, lora
+from restem.runtime import host_memory
 from restem.steps.settings import ImproveSettings
 from restem.training import Shape, StepMemory, bytes_on_device, bytes_saved, choose_shape
 from restem.training.shape import CPU_TOKENS
 
-_SAVED_ON_CPU = 2**31
-"""Most bytes of matrix products that layers keep where a device does not tell its memory."""
+_SAVED_ON_CPU = 0.1
+"""Share of the machine's memory that kept matrix products may take where a device does not tell its
+own."""
 
 
 def micro_batches(
@@ -53,7 +55,7 @@ def micro_batches(
         positions = shape.rows_per_batch * shape.row_length / parts
         if room is None:
             saved = (positions + prefix_length) * bytes_saved(config, "dots")
-            fits = saved <= _SAVED_ON_CPU
+            fits = saved <= _SAVED_ON_CPU * host_memory.total()
         else:
             fits = positions <= room.tokens("dots")
         remat = "dots" if fits else "full"

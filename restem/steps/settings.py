@@ -120,7 +120,8 @@ class ImproveSettings:
     trained."""
     remat: Literal["none", "dots", "full"] | None = None
     """Activations that the backward pass recomputes to save memory; see `ModelConfig.remat`. None:
-    "dots" if that fits in the memory of a device, else "full"; "full" on a CPU."""
+    "dots" if that fits in the memory of a device, else "full". On a CPU what is kept may take a
+    tenth of the machine's memory."""
     validate_every: Annotated[int | None, at_least(1)] = None
     """Optimizer steps between validations; None: one validation per epoch. The last step is always
     validated."""

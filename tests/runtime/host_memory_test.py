@@ -1,5 +1,6 @@
-"""Freed memory goes back to the system."""
+"""The memory of a machine or container; freed memory goes back to the system."""
 
+import os
 import pathlib
 
 import numpy as np
@@ -22,6 +23,21 @@ class GiveBackTest(absltest.TestCase):
         host_memory.give_back()
         self.assertLess(resident_mb(), before - 80)  # of 122 MB
         self.assertLen(pieces, 2000)
+
+
+class TotalTest(absltest.TestCase):
+    def test_the_limit_of_a_container_counts_where_it_has_one(self):
+        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        none = self.create_tempdir()
+        self.assertEqual(host_memory.total(none.full_path), machine)
+        for name in ("memory.max", "memory/memory.limit_in_bytes"):
+            root = self.create_tempdir()
+            root.create_file(name, "4194304\n")
+            self.assertEqual(host_memory.total(root.full_path), 4194304)
+        for unlimited in ("max\n", "9223372036854771712\n"):
+            root = self.create_tempdir()
+            root.create_file("memory.max", unlimited)
+            self.assertEqual(host_memory.total(root.full_path), machine)
 
 
 if __name__ == "__main__":
