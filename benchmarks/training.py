@@ -51,28 +51,29 @@ class Restem:
         import jax
 
         from restem import models
-        from restem.training import (
-            Shape,
-            TokenExample,
-            Trainer,
-            choose_shape,
-            optimizers,
-            sizes_of,
-        )
+        from restem.steps.micro_batches import micro_batches
+        from restem.steps.settings import ImproveSettings
+        from restem.training import Shape, TokenExample, Trainer, optimizers, sizes_of
 
         self.jax = jax
         prefix, pairs = make_examples(arguments.examples, arguments.prefix)
-        config = models.ModelConfig(remat=arguments.remat, dtype=arguments.dtype, **SHAPE)
+        config = models.ModelConfig(dtype=arguments.dtype, **SHAPE)
         if packed:
             examples = [TokenExample(q, s) for q, s in pairs]
-            shape = choose_shape(
-                sizes_of(examples), config=config, batch_examples=len(pairs),
-                prefix_length=len(prefix), max_tokens=arguments.max_tokens,
+            settings = ImproveSettings(
+                batch_examples=len(pairs), micro_batch_tokens=arguments.max_tokens,
+                remat=arguments.remat,
+            )  # fmt: skip
+            shape, remat = micro_batches(
+                sizes_of(examples), config, settings, room=None, prefix_length=len(prefix),
+                mesh=None,
             )  # fmt: skip
         else:
             examples = [TokenExample(prefix + q, s) for q, s in pairs]
             prefix = []
             shape = Shape(max(e.length for e in examples), rows_per_batch=8)
+            remat = arguments.remat or "full"
+        config = config.replace(remat=remat)
         rng = np.random.default_rng(0)
         trainer = Trainer(
             config,
@@ -86,6 +87,8 @@ class Restem:
             "micro_batches": int(epoch[0].num_micro),
             "micro_batch": [trainer.rows_per_batch, trainer.row_length],
             "efficiency": round(epoch.efficiency(), 3),
+            "remat": remat,
+            "query_block": trainer.config.query_block,
         }
         self.batch = epoch[0]
         self.trainer = trainer
@@ -239,8 +242,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--examples", type=int, default=64, help="examples of a step")
     parser.add_argument("--prefix", type=int, default=300, help="tokens of the prompt")
-    parser.add_argument("--max_tokens", type=int, default=4096, help="of a packed micro-batch")
-    parser.add_argument("--remat", default="full", help="none, full or dots")
+    parser.add_argument("--max_tokens", type=int, help="of a packed micro-batch")
+    parser.add_argument("--remat", choices=("none", "full", "dots"), help="as a run chooses")
     parser.add_argument("--torch_batches", type=int, nargs="+", default=[4, 8, 16])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")

@@ -156,7 +156,10 @@ class OneProcessTest(parameterized.TestCase):
         self.assertIs(signal.getsignal(signal.SIGTERM), before)
 
     def test_ctrl_c_waits_for_a_loop_that_saves(self):
-        before = signal.getsignal(signal.SIGINT)
+        # A shell starts jobs in the background with SIGINT ignored.
+        self.addCleanup(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT))
+        before = signal.default_int_handler
+        signal.signal(signal.SIGINT, before)
         preemption = Preemption()
         with self.assertRaises(KeyboardInterrupt), preemption:
             signal.raise_signal(signal.SIGINT)
@@ -177,7 +180,6 @@ class OneProcessTest(parameterized.TestCase):
         with preemption:
             self.assertFalse(preemption.reached() or preemption.noticed())
         self.assertIs(signal.getsignal(signal.SIGINT), before)
-        self.addCleanup(signal.signal, signal.SIGINT, before)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         with preemption:
             signal.raise_signal(signal.SIGINT)
