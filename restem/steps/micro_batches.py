@@ -14,8 +14,7 @@ from restem.training import Shape, StepMemory, bytes_on_device, bytes_saved, cho
 from restem.training.shape import CPU_TOKENS
 
 _SAVED_ON_CPU = 0.1
-"""Share of the machine's memory that kept matrix products may take where a device does not tell its
-own."""
+"""Share of the machine's memory that kept matrix products may take on a CPU."""
 
 
 def micro_batches(
@@ -53,11 +52,12 @@ def micro_batches(
         sizes_of_axes = mesh or {}
         parts = sizes_of_axes.get("data", 1) * sizes_of_axes.get("fsdp", 1)
         positions = shape.rows_per_batch * shape.row_length / parts
-        if room is None:
-            saved = (positions + prefix_length) * bytes_saved(config, "dots")
-            fits = saved <= _SAVED_ON_CPU * host_memory.total()
-        else:
+        if room is not None:
             fits = positions <= room.tokens("dots")
+        else:
+            saved = (positions + prefix_length) * bytes_saved(config, "dots")
+            memory = host_memory.total() if jax.default_backend() == "cpu" else 0
+            fits = saved <= _SAVED_ON_CPU * memory
         remat = "dots" if fits else "full"
     return shape, remat
 
