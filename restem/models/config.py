@@ -117,10 +117,11 @@ class ModelConfig:
     """Whether the sampler keeps matrices in int8, with one scale per output channel; see
     `models.int8`."""
     remat: Literal["none", "full", "dots"] = "full"
-    """What the backward pass recomputes: nothing, whole layers, or all but matrix products."""
+    """What the backward pass recomputes: nothing, whole layers, or all but matrix products and the
+    results of attention in blocks."""
     query_block: int | None = None
     """Queries per block of attention, so that no [length, length] array exists whole; None takes
-    all queries at once, and in training as many as `training.trainer.query_block` allows."""
+    all queries at once, and in training as many as `training.memory.query_block` allows."""
 
     def __post_init__(self):
         if self.num_heads % self.num_kv_heads:
