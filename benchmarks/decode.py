@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import statistics
 import time
 
@@ -24,7 +25,7 @@ from training import SHAPE
 
 from restem import models
 from restem.models import kv_cache
-from restem.models.dense import dense, product_by_head
+from restem.models.dense import Transposed, dense, product_by_head
 from restem.sampling import Sampling, filters, shapes, steps
 
 SHAPES = {
@@ -65,7 +66,7 @@ class Step:
         config = models.ModelConfig(**shape, dtype=arguments.dtype)
         self.config, self.arguments = config, arguments
         params = models.init_params(config, jax.random.key(0), arguments.dtype)
-        self.params = models.fuse_gates(models.unstack_layers(params))
+        self.params = models.layers_for_one_cpu(params)
         dtype = shapes.Shapes(config, True, None).slot_dtype
         slots = steps.empty_slots(
             config, (arguments.question,), (arguments.slots,), arguments.ring, unstacked=True,
@@ -114,13 +115,19 @@ class Step:
         c = self.config
         found: dict[str, list] = {}
         for layer in self.params["layers"]:
-            for name in ("query", "key", "value"):
-                w = layer["attention"][name].reshape(c.embed_dim, -1)
-                found.setdefault("query, key, value", []).append(w)
-            found.setdefault("out", []).append(layer["attention"]["out"].reshape(-1, c.embed_dim))
+            for name in ("query", "key", "value", "out"):
+                w = layer["attention"][name]
+                if not isinstance(w, Transposed):
+                    w = w.reshape(-1, c.embed_dim) if name == "out" else w.reshape(c.embed_dim, -1)
+                found.setdefault("out" if name == "out" else "query, key, value", []).append(w)
             for name in ("gate_up", "down"):
                 found.setdefault(name, []).append(layer["mlp"][name])
         return found
+
+
+def inputs(w) -> int:
+    """Number of inputs of a matrix."""
+    return w.shape[1] if isinstance(w, Transposed) else w.shape[0]
 
 
 def products(step: Step, weights: list):
@@ -128,10 +135,10 @@ def products(step: Step, weights: list):
 
     def every(x, weights):
         # Barriers keep the compiler from computing only the entries that are returned.
-        of = lambda w: jax.lax.optimization_barrier(dense(x[:, :, : w.shape[0]], w))[0, 0, 0]
+        of = lambda w: jax.lax.optimization_barrier(dense(x[:, :, : inputs(w)], w))[0, 0, 0]
         return [of(w) for w in weights]
 
-    widest = max(w.shape[0] for w in weights)
+    widest = max(inputs(w) for w in weights)
     x = jnp.ones((step.arguments.slots, 1, widest), step.config.dtype)
     program = jax.jit(every)
     return lambda: program(x, weights)
@@ -188,7 +195,7 @@ def main() -> None:
     sizes = {}
     for name, weights in step.weights().items():
         calls[name] = products(step, weights)
-        sizes[name] = sum(w.size for w in weights)
+        sizes[name] = sum(math.prod(w.shape) for w in weights)
     calls["head"] = lambda: head(step.params, hidden)
     sizes["head"] = step.config.vocab_size * step.config.embed_dim
     calls["own keys and values"] = attention(step)

@@ -26,13 +26,20 @@ from jaxtyping import Array, Float, Int
 from restem.models import attention, kv_cache, sharding
 from restem.models.attention import IsLocal
 from restem.models.config import ModelConfig
-from restem.models.dense import PRODUCT, dense, product_in_float32, sums_in_float32
+from restem.models.dense import (
+    PRODUCT,
+    dense,
+    is_transposed,
+    product_in_float32,
+    sums_in_float32,
+)
 from restem.models.int8 import Int8
 from restem.models.kv_cache import GroupedCache, KVCache
 from restem.models.rotary import Rotary, inverse_frequencies, rotary_factor, rotate
 
 Params = Mapping[str, Any]
-"""Nested dict of arrays, `Int8` or `Adapted`; layers under "layers", stacked or in a tuple."""
+"""Nested dict of arrays, `Int8`, `Transposed` or `Adapted`; layers under "layers", stacked or in a
+tuple."""
 
 Block = tuple[Float[Array, "batch kv_heads _ _"], Float[Array, "batch kv_heads length head"]]
 """Keys and values of a block of tokens in one layer; see `kv_cache.KVCache` for the keys' order."""
@@ -57,8 +64,11 @@ class Forward:
 def _weight(module: nn.Module, name: str, shape, axes, *, fan_in: int | None = None) -> Any:
     """Returns a parameter with logical axis names; normal with variance 1 / fan_in, or zeros.
 
-    A matrix may be given as an `Int8` or as an `Adapted`.
+    A matrix may be given as an `Int8`, a `Transposed` or an `Adapted`.
     """
+    given: Any = module.get_variable("params", name)
+    if is_transposed(given):  # of another shape
+        return given
     if fan_in is None:
         init = nn.initializers.zeros_init()
     else:
@@ -123,14 +133,11 @@ class Attention(nn.Module):
         c = self.config
 
         def project(name, heads, axis):
-            w: Any = self.get_variable("params", name)
-            is_flat = w is not None and len(w.shape) == 2  # as `params.flatten_heads` returns it
-            if not is_flat:
-                w = _weight(
-                    self, name, (c.embed_dim, heads, c.head_dim), ("embed", axis, "head"),
-                    fan_in=c.embed_dim,
-                )  # fmt: skip
-            y = dense(x, w, transposed=is_flat).reshape(*x.shape[:-1], heads, c.head_dim)
+            w = _weight(
+                self, name, (c.embed_dim, heads, c.head_dim), ("embed", axis, "head"),
+                fan_in=c.embed_dim,
+            )  # fmt: skip
+            y = dense(x, w).reshape(*x.shape[:-1], heads, c.head_dim)
             if c.qkv_bias:
                 bias = _weight(self, f"{name}_bias", (heads, c.head_dim), (axis, "head"))
                 y = y + bias.astype(x.dtype)

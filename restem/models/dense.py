@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
-import math
+from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
@@ -22,6 +23,24 @@ PRODUCT = "product"
 """Name by which a backward pass that keeps products finds those of `product_in_float32`."""
 
 
+@flax.struct.dataclass
+class Transposed:
+    """A matrix stored as [outputs, inputs], in place of the array in a tree of parameters."""
+
+    matrix: Any
+    """The matrix [..., outputs, inputs], or an `Int8`; each side is one axis."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the stored matrix."""
+        return self.matrix.shape
+
+
+def is_transposed(w: Any) -> bool:
+    """Whether a matrix, perhaps with an adapter, is stored as [outputs, inputs]."""
+    return isinstance(w.base if isinstance(w, Adapted) else w, Transposed)
+
+
 def sums_in_float32(x: jax.Array) -> bool:
     """Whether products of x are made by `product_in_float32`, which is faster then."""
     return x.dtype == jnp.bfloat16 and sharding.on_one_cpu()
@@ -29,10 +48,9 @@ def sums_in_float32(x: jax.Array) -> bool:
 
 def dense(
     x: Float[Array, "batch length *inputs"],
-    w: jax.Array | Int8 | Adapted,
+    w: jax.Array | Int8 | Transposed | Adapted,
     *,
     inputs: int = 1,
-    transposed: bool = False,
 ) -> Float[Array, "batch length *outputs"]:
     """Multiplies x [batch, length, *inputs] by w [*inputs, *outputs].
 
@@ -42,40 +60,41 @@ def dense(
 
     Args:
       x: activations.
-      w: the matrix.
+      w: the matrix; with a `Transposed` one, there is one axis of outputs.
       inputs: number of input axes of w.
-      transposed: whether w is a matrix [outputs, inputs].
     """
     if isinstance(w, Adapted):
         low = dense(x, w.a, inputs=inputs)
-        y = dense(x, w.base, inputs=inputs, transposed=transposed)
+        y = dense(x, w.base, inputs=inputs)
         return y + w.scale * dense(low, w.b)
     batch, length = x.shape[:2]
+    axis = 0  # of the matrix, over which the product sums
+    if isinstance(w, Transposed):
+        x, w, inputs, axis = x.reshape(batch, length, -1), w.matrix, 1, 1
     matrix = w.values.astype(x.dtype) if isinstance(w, Int8) else _from_bits(w)
-    if transposed:
-        matrix = matrix.T
+    outputs = matrix.shape[:1] if axis else matrix.shape[inputs:]
     if batch > 1 and sharding.parts("length") > 1:
-        y = jnp.tensordot(x, matrix.astype(x.dtype), inputs)
+        y = jnp.tensordot(x, (matrix.T if axis else matrix).astype(x.dtype), inputs)
         return (y * w.scale).astype(x.dtype) if isinstance(w, Int8) else y
-    outputs, size = matrix.shape[inputs:], math.prod(matrix.shape[:inputs])
-    y = _product(x.reshape(batch * length, size), matrix.reshape(size, -1))
+    rows = x.reshape(batch * length, -1)
+    y = _product(rows, matrix if axis else matrix.reshape(rows.shape[1], -1), axis)
     if isinstance(w, Int8):
         y = (y * w.scale.reshape(-1)).astype(x.dtype)
     return y.reshape(batch, length, *outputs)
 
 
-def _from_bits(w: jax.Array) -> jax.Array:
+def _from_bits(w: Any) -> jax.Array:
     """Returns a matrix that may be given by its bits (`params.as_bits`)."""
     return jax.lax.bitcast_convert_type(w, jnp.bfloat16) if w.dtype == jnp.uint16 else w
 
 
 def _product(
-    x: Float[Array, "rows inputs"], w: Float[Array, "inputs outputs"]
+    x: Float[Array, "rows inputs"], w: Float[Array, "_ _"], axis: int
 ) -> Float[Array, "rows outputs"]:
-    """Returns x w in the dtype of x."""
+    """Returns the product of x and w in the dtype of x, over the dimension `axis` of w."""
     if sums_in_float32(x):
-        return checkpoint_name(product_in_float32(x, w, 0).astype(x.dtype), PRODUCT)
-    return x @ w.astype(x.dtype)
+        return checkpoint_name(product_in_float32(x, w, axis).astype(x.dtype), PRODUCT)
+    return x @ (w.T if axis else w).astype(x.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -118,9 +118,9 @@ class Session:
         with self.stats.timed("prefill_seconds"):
             self.params = device.prepare_params(params, options.config)
             if options.unstacked:
-                self.params = models.unstack_layers(self.params)
-                if options.mesh is None:
-                    self.params = models.fuse_gates(self.params)
+                one_cpu = options.mesh is None and sharding.on_one_cpu()
+                form = models.layers_for_one_cpu if one_cpu else models.unstack_layers
+                self.params = form(self.params)
             if self.shapes.flat_heads:
                 self.params = models.flatten_heads(self.params)
             self._prepare_start(len(prefix), self.scheduler.classes)

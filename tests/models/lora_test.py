@@ -101,7 +101,7 @@ class LoraTest(parameterized.TestCase):
         self.assertTrue(lora.is_adapted(kept))
         self.assertEqual(kept["layers"]["mlp"]["up"].base.values.dtype, jnp.int8)
         flat = models.flatten_heads(applied)
-        self.assertEqual(flat["layers"]["attention"]["query"].base.scale.ndim, 2)
+        self.assertEqual(flat["layers"]["attention"]["query"].base.matrix.scale.ndim, 2)
         np.testing.assert_allclose(
             policy.replace(params=flat).logits(tokens), found, atol=1e-5 * np.abs(found).max()
         )

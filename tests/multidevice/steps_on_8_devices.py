@@ -172,8 +172,9 @@ class StepsTest(parameterized.TestCase):
             expected = where["layers"]["mlp"][name]
             self.assertTrue(values.sharding.is_equivalent_to(expected, values.ndim), name)
         flat = models.flatten_heads(rounded)["layers"]["attention"]
-        self.assertEqual(flat["query"].values.sharding.spec, P(None, "tensor", "fsdp"))
-        self.assertEqual(flat["query"].scale.sharding.spec, P(None, "tensor"))
+        query = flat["query"].matrix
+        self.assertEqual(query.values.sharding.spec, P(None, "tensor", "fsdp"))
+        self.assertEqual(query.scale.sharding.spec, P(None, "tensor"))
         self.assertEqual(_sample(mesh, config), _sample(None, config))
 
     @parameterized.parameters(
