@@ -84,7 +84,7 @@ def _model_file(folder: epath.Path) -> _ModelFile:
     if (folder / "tokenizer.json").exists():
         model = (folder / "tokenizer.json").read_bytes()
         spec = storage.read_json(folder / "tokenizer.json", remedy=storage.COPY)
-        tokenizer = new_tokenizer(spec)
+        tokenizer = new_tokenizer(model)
         return _ModelFile(
             kind=TokenizersVocabulary,
             model=model,

@@ -50,15 +50,11 @@ class SentencePieceVocabulary(Vocabulary):
                 ids.extend(processor.encode(part))
         return ids
 
-    def _token_table(self) -> list[bytes]:
+    def _bytes_of(self, token_id: int) -> bytes:
         sp = self._opening
-        table = []
-        for i in range(sp.vocab_size()):
-            if sp.is_control(i) or sp.is_unknown(i) or sp.is_unused(i):
-                table.append(b"")
-            else:
-                table.append(piece_bytes(sp.id_to_piece(i), sp.is_byte(i)))
-        return table
+        if sp.is_control(token_id) or sp.is_unknown(token_id) or sp.is_unused(token_id):
+            return b""
+        return piece_bytes(sp.id_to_piece(token_id), sp.is_byte(token_id))
 
 
 def _processor(model: bytes):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from restem.errors import UserError
@@ -20,9 +20,10 @@ class TokenizersVocabulary(Vocabulary):
     def __init__(self, model: bytes, specials: Specials, chat_template: ChatTemplate | None = None):
         super().__init__(model, specials, chat_template)
         self._spec = json.loads(model)
-        self._opening = new_tokenizer(self._spec)
+        self._opening = new_tokenizer(model)
         continuing = _without_dummy_prefix(self._spec)
-        self._continuing = self._opening if continuing == self._spec else new_tokenizer(continuing)
+        same = continuing == self._spec
+        self._continuing = self._opening if same else new_tokenizer(json.dumps(continuing).encode())
 
     @property
     def size(self) -> int:
@@ -35,31 +36,33 @@ class TokenizersVocabulary(Vocabulary):
         tokenizer = self._opening if opening else self._continuing
         return tokenizer.encode(text, add_special_tokens=False).ids
 
-    def _token_table(self) -> list[bytes]:
-        kinds = _component_types(self._spec)
-        if "ByteLevel" in kinds:
+    def _bytes_of(self, token_id: int) -> bytes:
+        added = self._added.get(token_id)
+        if added is not None:
+            return b"" if added["special"] else added["content"].encode()
+        token = self._opening.id_to_token(token_id)
+        if token is None or token == self._spec["model"].get("unk_token"):
+            return b""
+        return self._to_bytes(token)
+
+    @functools.cached_property
+    def _added(self) -> dict[int, dict[str, Any]]:
+        return {token["id"]: token for token in self._spec.get("added_tokens", ())}
+
+    @functools.cached_property
+    def _to_bytes(self) -> Callable[[str], bytes]:
+        """Returns the bytes of a token of the model's vocabulary."""
+        model = self._spec["model"]
+        if "ByteLevel" in _component_types(self._spec):
             characters = _byte_characters()
-            to_bytes = lambda token: bytes(characters[c] for c in token)
-        elif self._spec["model"]["type"] in ("BPE", "Unigram"):
-            byte_fallback = self._spec["model"].get("byte_fallback", False)
-            to_bytes = lambda token: piece_bytes(token, byte_fallback)
-        else:
-            raise UserError(
-                f"tokenizer.json of type {self._spec['model']['type']}: restem reads byte-level "
-                "BPE and SentencePiece-like tokenizers; use a model of a supported family"
-            )
-        added = {t["id"]: t for t in self._spec.get("added_tokens", ())}
-        unknown = self._spec["model"].get("unk_token")
-        table = []
-        for i in range(self.size):
-            token = self._opening.id_to_token(i)
-            if i in added:
-                table.append(b"" if added[i]["special"] else added[i]["content"].encode())
-            elif token is None or token == unknown:
-                table.append(b"")
-            else:
-                table.append(to_bytes(token))
-        return table
+            return lambda token: bytes(characters[c] for c in token)
+        if model["type"] in ("BPE", "Unigram"):
+            byte_fallback = model.get("byte_fallback", False)
+            return lambda token: piece_bytes(token, byte_fallback)
+        raise UserError(
+            f"tokenizer.json of type {model['type']}: restem reads byte-level BPE and"
+            " SentencePiece-like tokenizers; use a model of a supported family"
+        )
 
 
 @functools.cache
@@ -108,11 +111,11 @@ def _without_dummy_prefix(spec: dict[str, Any]) -> dict[str, Any]:
     return {**spec, **{k: clean(spec.get(k)) for k in ("normalizer", "pre_tokenizer")}}
 
 
-def new_tokenizer(spec: Mapping[str, Any]):
+def new_tokenizer(model: bytes):
     """Returns the `tokenizers.Tokenizer` of a tokenizer.json that neither truncates nor pads."""
     import tokenizers
 
-    tokenizer = tokenizers.Tokenizer.from_str(json.dumps(spec))
+    tokenizer = tokenizers.Tokenizer.from_buffer(model)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer

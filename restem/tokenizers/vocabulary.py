@@ -148,17 +148,20 @@ class Vocabulary(abc.ABC):
         return changed
 
     @abc.abstractmethod
-    def _token_table(self) -> list[bytes]:
-        """Returns the bytes of every id."""
+    def _bytes_of(self, token_id: int) -> bytes:
+        """Returns what `token_bytes` does for an id below `size`."""
 
     @functools.cached_property
-    def _bytes(self) -> list[bytes]:
-        return self._token_table()
+    def _known_bytes(self) -> dict[int, bytes]:
+        """The bytes of ids that were asked for; those of all take half a second."""
+        return {}
 
     def token_bytes(self, token_id: int) -> bytes:
         """Returns what a token adds to a text; b"" for control tokens and unused rows."""
-        table = self._bytes
-        return table[token_id] if 0 <= token_id < len(table) else b""
+        known = self._known_bytes
+        if token_id not in known:
+            known[token_id] = self._bytes_of(token_id) if 0 <= token_id < self.size else b""
+        return known[token_id]
 
     def shown(self, token_id: int) -> str:
         """Returns a token for a human reader: its text in quotes, or its name if it has no text."""
