@@ -1,5 +1,7 @@
 """Forms of the parameters for one CPU change nothing that is computed."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,10 +13,11 @@ from restem.models.dense import Transposed
 from tests.sampling.int8_test import CONFIGS
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def logits(params, config):
     tokens = jnp.asarray([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
     hidden = models.forward(params, config, tokens, jnp.tile(jnp.arange(5), (2, 1))).hidden
-    return np.asarray(models.logits(params, config, hidden))
+    return models.logits(params, config, hidden)
 
 
 def matrices(layer):
@@ -24,7 +27,7 @@ def matrices(layer):
 
 
 class LayersForOneCpuTest(parameterized.TestCase):
-    @parameterized.product(name=tuple(CONFIGS), dtype=("float32", "bfloat16"))
+    @parameterized.product(name=("llama", "palm", "biases"), dtype=("float32", "bfloat16"))
     def test_logits_stay_what_they_are(self, name, dtype):
         config = CONFIGS[name].replace(dtype=dtype)
         params = jax.tree.map(
