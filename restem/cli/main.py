@@ -340,7 +340,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def console() -> None:
     """Runs the `restem` command and exits."""
     # Imports and tracing make objects that stay. With Python's default of 700 new ones between
-    # collections, each of which also runs JAX's, a warm start spent 0.8 s on 900 of them.
+    # collections, each of which also runs JAX's, a warm start spends 0.8 s on 900 of them
+    # (benchmarks/end_to_end.md).
     gc.set_threshold(20_000, 10, 10)
     code = main()
     if distributed := sys.modules.get("restem.runtime.distributed"):  # not imported for --help

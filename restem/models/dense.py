@@ -69,21 +69,22 @@ def dense(
         return y + w.scale * dense(low, w.b)
     batch, length = x.shape[:2]
     axis = 0  # of the matrix, over which the product sums
+    stored: Any = w
     if isinstance(w, Transposed):
-        x, w, inputs, axis = x.reshape(batch, length, -1), w.matrix, 1, 1
-    matrix = w.values.astype(x.dtype) if isinstance(w, Int8) else _from_bits(w)
+        x, inputs, axis, stored = x.reshape(batch, length, -1), 1, 1, w.matrix
+    matrix = stored.values.astype(x.dtype) if isinstance(stored, Int8) else _from_bits(stored)
     outputs = matrix.shape[:1] if axis else matrix.shape[inputs:]
     if batch > 1 and sharding.parts("length") > 1:
         y = jnp.tensordot(x, (matrix.T if axis else matrix).astype(x.dtype), inputs)
-        return (y * w.scale).astype(x.dtype) if isinstance(w, Int8) else y
+        return (y * stored.scale).astype(x.dtype) if isinstance(stored, Int8) else y
     rows = x.reshape(batch * length, -1)
     y = _product(rows, matrix if axis else matrix.reshape(rows.shape[1], -1), axis)
-    if isinstance(w, Int8):
-        y = (y * w.scale.reshape(-1)).astype(x.dtype)
+    if isinstance(stored, Int8):
+        y = (y * stored.scale.reshape(-1)).astype(x.dtype)
     return y.reshape(batch, length, *outputs)
 
 
-def _from_bits(w: Any) -> jax.Array:
+def _from_bits(w: jax.Array) -> jax.Array:
     """Returns a matrix that may be given by its bits (`params.as_bits`)."""
     return jax.lax.bitcast_convert_type(w, jnp.bfloat16) if w.dtype == jnp.uint16 else w
 

@@ -1,4 +1,4 @@
-"""Parameters of the decoder: random ones, their shapes and axes, and forms for a CPU."""
+"""Parameters of the decoder: random ones, their shapes and axes, and forms for a device."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jaxtyping import Array, Key
 from restem.models.config import ModelConfig
 from restem.models.decoder import Ends, Layer, Params
 from restem.models.dense import Transposed
-from restem.models.int8 import INPUT_AXES, Int8
+from restem.models.int8 import Int8
 from restem.models.lora import TARGETS, Adapted
 from restem.models.rotary import Rotary
 
@@ -159,23 +159,18 @@ def layers_for_one_cpu(params: Params) -> Params:
 def _layer_for_one_cpu(stack: Params, index: jax.Array | int) -> Params:
     """Returns one layer of a stack as `layers_for_one_cpu` does."""
 
-    def one(p):
-        return jax.lax.dynamic_index_in_dim(p, index, keepdims=False)
-
     def stored(name, w):
-        if not isinstance(w, jax.Array) or w.dtype != jnp.bfloat16 or name not in INPUT_AXES:
+        is_matrix = name in (*TARGETS, "gate_up") and isinstance(w, jax.Array)
+        if not is_matrix or w.dtype != jnp.bfloat16:
             return w
-        inputs = math.prod(w.shape[: len(INPUT_AXES[name])])
+        inputs = math.prod(w.shape[:2]) if name == "out" else w.shape[0]
         return Transposed(w.reshape(inputs, -1).T)
 
-    layer = jax.tree.map(one, stack)
-    mlp = {name: stored(name, w) for name, w in layer["mlp"].items()}
-    attention = {name: stored(name, w) for name, w in layer["attention"].items()}
-    gate, up = mlp.get("gate"), mlp.get("up")
-    if isinstance(gate, Transposed) and isinstance(up, Transposed):
-        mlp["gate_up"] = Transposed(jnp.concatenate((gate.matrix, up.matrix)))
-    elif isinstance(gate, jax.Array) and isinstance(up, jax.Array):
-        mlp["gate_up"] = jnp.concatenate((gate, up), axis=-1)
-    if "gate_up" in mlp:
-        del mlp["gate"], mlp["up"]
-    return {**layer, "attention": attention, "mlp": mlp}
+    layer = jax.tree.map(lambda p: jax.lax.dynamic_index_in_dim(p, index, keepdims=False), stack)
+    parts = {part: dict(layer[part]) for part in ("attention", "mlp")}
+    mlp = parts["mlp"]
+    if all(isinstance(mlp.get(name), jax.Array) for name in ("gate", "up")):
+        mlp["gate_up"] = jnp.concatenate((mlp.pop("gate"), mlp.pop("up")), axis=-1)
+    for part in parts.values():
+        part.update({name: stored(name, w) for name, w in part.items()})
+    return {**layer, **parts}

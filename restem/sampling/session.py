@@ -118,7 +118,7 @@ class Session:
         with self.stats.timed("prefill_seconds"):
             self.params = device.prepare_params(params, options.config)
             if options.unstacked:
-                one_cpu = options.mesh is None and sharding.on_one_cpu()
+                one_cpu = sharding.on_one_cpu()
                 form = models.layers_for_one_cpu if one_cpu else models.unstack_layers
                 self.params = form(self.params)
             if self.shapes.flat_heads:
