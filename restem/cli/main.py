@@ -116,6 +116,10 @@ def _add_tasks(p: argparse.ArgumentParser, text: str) -> None:
 def _compare(p: argparse.ArgumentParser) -> None:
     p.add_argument("first", metavar="A.parquet", help="answers of an evaluation")
     p.add_argument("second", metavar="B.parquet", help="answers of another to the same problems")
+    p.add_argument(
+        "--by", action="append", default=[], metavar="TRAIT", help="also count the greedy answers"
+        " that are truncated, unformatted, or matched by a regular expression; may be given again",
+    )  # fmt: skip
 
 
 def _report(p: argparse.ArgumentParser) -> None:

@@ -20,7 +20,7 @@ from restem.cli import reference
 from restem.cli.gin_files import parse_gin
 from restem.cli.session import log_traceback, open_run, save_operative_config
 from restem.errors import MachineError, UserError
-from restem.evaluation import comparisons, contamination, grading_sheet, scoring
+from restem.evaluation import breakdown, comparisons, contamination, grading_sheet, scoring
 from restem.plan import planner
 from restem.plan.settings import PlanSettings
 from restem.report import report as pages
@@ -273,8 +273,9 @@ def _add_up_grades(arguments: argparse.Namespace) -> int:
 
 def compare(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     first, second = arguments.first, arguments.second
+    tables = breakdown.lines(first, second, arguments.by)  # refuses a bad --by before it compares
     found = comparisons.compare_files(first, second)
-    for line in comparisons.sentences(found, first, second):
+    for line in [*comparisons.sentences(found, first, second), *tables]:
         say(line)
     return 0
 
