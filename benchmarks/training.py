@@ -88,7 +88,6 @@ class Restem:
             "micro_batch": [trainer.rows_per_batch, trainer.row_length],
             "efficiency": round(epoch.efficiency(), 3),
             "remat": remat,
-            "query_block": trainer.config.query_block,
         }
         self.batch = epoch[0]
         self.trainer = trainer

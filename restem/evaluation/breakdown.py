@@ -88,7 +88,7 @@ def lines(first: str, second: str, names: Iterable[str]) -> list[str]:
     )
     found = []
     for name, has in traits.items():
-        clause = f"are {name}" if name in KINDS else f"match {name!r}"
+        clause = f"are {name}" if name in KINDS else f"match {name}"
         found.append(f"greedy answers that {clause}:")
         for place, cell in breakdown(before, after, has).items():
             found.append(

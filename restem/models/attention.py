@@ -33,6 +33,7 @@ from jaxtyping import Array, Bool, Float, Int
 from restem.models import sharding
 from restem.models.config import ModelConfig
 from restem.models.dense import product_by_head
+from restem.models.query_blocks import MOST_SCORES, MOST_SCORES_ON_CPU, query_block
 
 # Finite, so that a query that sees no key returns a mean of values instead of NaN.
 MASKED = -1e30
@@ -143,7 +144,7 @@ def attend(
     """Attends with `queries` to all `sets` of keys under one softmax.
 
     Args:
-      config: the decoder; `query_block` bounds how many queries are scored at once.
+      config: the decoder; `query_block` says how many queries are scored at once.
       queries: queries, already multiplied by `query_scale`.
       sets: the keys and values to attend to; groups together have the rows of the batch.
       is_local: whether this layer has the sliding window.
@@ -151,7 +152,7 @@ def attend(
     Returns:
       The weighted means of the values, in the dtype of the queries.
     """
-    block = config.query_block
+    block = config.query_block or _block_that_fits(queries, sets)
     length = queries.positions.shape[1]
     parts = sharding.parts("length")
     is_even = length % block == 0 and block % parts == 0 if block else True
@@ -173,6 +174,21 @@ def attend(
     if whole == length:
         return of_part(0, length, block)
     return jnp.concatenate((of_part(0, whole, block), of_part(whole, length, length - whole)), 1)
+
+
+def _block_that_fits(queries: Queries, sets: Sequence[Keys | GroupedKeys]) -> int | None:
+    """Returns how many queries of all parts attend at a time; None for all at once."""
+    rows, length, heads, _ = queries.vectors.shape
+    groups = (x.groups if isinstance(x, GroupedKeys) else (x,) for x in sets)
+    parts = sharding.parts("length")
+    block = query_block(
+        rows=-(-rows // sharding.parts("batch")),
+        heads=-(-heads // sharding.parts("heads")),
+        queries=length // parts,
+        keys=sum(max(keys.positions.shape[-1] for keys in of_set) for of_set in groups),
+        most=MOST_SCORES_ON_CPU if sharding.on_one_cpu() else MOST_SCORES,
+    )
+    return block and block * parts
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))

@@ -121,7 +121,7 @@ class ModelConfig:
     results of attention in blocks."""
     query_block: int | None = None
     """Queries per block of attention, so that no [length, length] array exists whole; None takes
-    all queries at once, and in training as many as `training.memory.query_block` allows."""
+    as many as `models.query_blocks.query_block` allows."""
 
     def __post_init__(self):
         if self.num_heads % self.num_kv_heads:

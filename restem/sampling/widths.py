@@ -25,6 +25,9 @@ _MAX_CLASSES = 3
 _WORTH = 0.08
 # Share of the columns that may be given up for widths that other calls use too.
 _SLACK = 0.06
+# Cost of a column that prefill reads, where one that a decode step reads costs 1: less, because all
+# queries of a question read it at once. On a CPU a third was seen, on a TPU it should be much less.
+_PREFILL = 1 / 16
 _ROUND = 128
 LEVELS = (1, 2, 8)
 """Divisors of the number of slots as a batch shrinks. Of two steps, 2 and 8 lose the least where
@@ -110,6 +113,9 @@ def choose(
 ) -> WidthClasses:
     """Chooses the classes that give attention the fewest columns to read.
 
+    The samples of a question read it once per token, and are taken to have half of the tokens that
+    they may have; prefill reads it once per token of its own.
+
     Args:
       lengths: prefilled tokens of each question.
       counts: samples of each question.
@@ -121,17 +127,17 @@ def choose(
     Returns:
       At most 3 classes of about `slots` slots: every size is a multiple of `parts`.
     """
-    beyond = _Beyond(lengths, counts)
-    widths = grid(beyond.longest, bucket)
-    longest = [w for w in widths if w >= beyond.longest]
+    questions = _Questions(lengths, counts)
+    widths = grid(questions.longest, bucket)
+    longest = [w for w in widths if w >= questions.longest]
     chosen: list[tuple[float, WidthClasses]] = []
     for number in range(1, _MAX_CLASSES + 1):
         found = []
         for last in longest:
             for others in itertools.combinations(widths[: widths.index(last)], number - 1):
-                classes = _with_shares((*others, last), beyond, slots, parts)
+                classes = _with_shares((*others, last), questions, slots, parts)
                 if classes is not None:
-                    found.append((classes.columns / classes.slots + ring, classes))
+                    found.append((questions.columns(classes, ring), classes))
         least = min((cost for cost, _ in found), default=math.inf)
         if not chosen or least < (1 - _WORTH) * min(cost for cost, _ in chosen):
             chosen = found
@@ -159,35 +165,45 @@ def reuse(
       counts: samples of each question.
       ring: columns for sampled tokens.
     """
-    beyond = _Beyond(lengths, counts)
-    most = (1 + _SLACK) * (wanted.columns / wanted.slots + ring)
+    questions = _Questions(lengths, counts)
+    most = (1 + _SLACK) * questions.columns(wanted, ring)
 
     def serves(classes: WidthClasses) -> bool:
         enough = all(
-            sum(classes.sizes[i + 1 :]) >= (1 - _SLACK) * beyond(width) * classes.slots
+            sum(classes.sizes[i + 1 :]) >= (1 - _SLACK) * questions.beyond(width) * classes.slots
             for i, width in enumerate(classes.widths[:-1])
         )
-        fits = classes.parts == wanted.parts and beyond.longest <= classes.widths[-1]
-        return fits and enough and classes.columns / classes.slots + ring <= most
+        fits = classes.parts == wanted.parts and questions.longest <= classes.widths[-1]
+        return fits and enough and questions.columns(classes, ring) <= most
 
     return min(filter(serves, known), key=lambda classes: classes.columns, default=wanted)
 
 
-class _Beyond:
-    """Share of the samples whose question does not fit a width."""
+class _Questions:
+    """Lengths of the questions of a call, and what attention reads of them."""
 
     def __init__(self, lengths: Sequence[int], counts: Sequence[int]):
-        self._lengths = np.asarray(lengths, np.int64)
-        self._counts = np.asarray(counts, np.float64)
-        self._total = max(1.0, float(self._counts.sum()))
-        self._shares: dict[int, float] = {}
+        order = np.argsort(np.asarray(lengths, np.int64), kind="stable")
+        self._lengths = np.asarray(lengths, np.int64)[order]
+        # Samples of the shortest n questions, n = 0, 1, ...
+        self._samples = np.append(0.0, np.cumsum(np.asarray(counts, np.float64)[order]))
+        self._total = max(1.0, float(self._samples[-1]))
         self.longest = int(self._lengths.max(initial=1))
 
-    def __call__(self, width: int) -> float:
-        if width not in self._shares:
-            samples = float(self._counts[self._lengths > width].sum())
-            self._shares[width] = samples / self._total
-        return self._shares[width]
+    def beyond(self, width: int) -> float:
+        """Returns the share of the samples whose question does not fit a width."""
+        return float(self._samples[-1] - self._samples[self._number(width)]) / self._total
+
+    def columns(self, classes: WidthClasses, ring: int) -> float:
+        """Returns the columns that attention reads per sampled token, those of prefill included."""
+        ends = [self._number(width) for width in classes.widths]
+        read = np.dot(np.diff(ends, prepend=0), np.square(classes.widths, dtype=np.float64))
+        of_prefill = _PREFILL * float(read) / (self._total * ring / 2)
+        return classes.columns / classes.slots + ring + of_prefill
+
+    def _number(self, width: int) -> int:
+        """Returns the number of questions that fit a width."""
+        return int(np.searchsorted(self._lengths, width, side="right"))
 
 
 def _roundness(width: int) -> int:
@@ -197,16 +213,16 @@ def _roundness(width: int) -> int:
 
 
 def _with_shares(
-    widths: tuple[int, ...], beyond: _Beyond, slots: int, parts: int
+    widths: tuple[int, ...], questions: _Questions, slots: int, parts: int
 ) -> WidthClasses | None:
     """Returns classes whose slots are shared as their samples are; None if one has no slot."""
     sizes: list[int] = []
     for below, width in reversed(list(itertools.pairwise(widths))):
-        share = beyond(below) - beyond(width)
+        share = questions.beyond(below) - questions.beyond(width)
         sizes.insert(0, round_up(math.ceil(_quantised(share) * slots), parts))
     rest = slots - sum(sizes)
     first = rest // parts * parts
-    if first < parts or (sizes and first < 0.5 * (1 - beyond(widths[0])) * slots):
+    if first < parts or (sizes and first < 0.5 * (1 - questions.beyond(widths[0])) * slots):
         return None
     return WidthClasses(widths, (first, *sizes), parts)
 

@@ -16,51 +16,10 @@ import jax
 import jax.numpy as jnp
 
 from restem.models import ModelConfig, kv_cache
+from restem.models.query_blocks import MOST_SCORES
 
-MOST_SCORES = 2**28
-"""Largest number of bytes of the attention scores that one layer has at a time on a device."""
-MOST_SCORES_ON_CPU = 2**24
-"""The same on a CPU, where scores that stay in its caches take less time."""
 _SHARE = 0.85
 """Share of the memory that is planned for."""
-
-
-def query_block(
-    config: ModelConfig,
-    rows: int,
-    row_length: int,
-    prefix_length: int,
-    *,
-    length_parts: int = 1,
-    tensor: int = 1,
-    most: int = MOST_SCORES,
-) -> int | None:
-    """Returns how many queries attend at a time, so that scores take at most `most` bytes.
-
-    Scores are [rows, heads, queries, prefix and row] float32. For 8 rows of 4,096 tokens and 32
-    heads, all at once would take 16 GiB: 64 queries at a time take 256 MiB.
-
-    Args:
-      config: the decoder.
-      rows: rows of a micro-batch on a device.
-      row_length: tokens per packed row.
-      prefix_length: tokens of the prefix.
-      length_parts: parts over which the queries of a row are split.
-      tensor: parts over which the heads are split.
-      most: largest number of bytes of the scores on a device.
-
-    Returns:
-      The largest divisor of `row_length` that is within the bound, else the smallest that is not
-      less than 8 on each part; None if all queries at once are within it.
-    """
-    of_query = 4 * rows * -(-config.num_heads // tensor) * (prefix_length + row_length)
-    queries = row_length // length_parts
-    if of_query * queries <= most:
-        return None
-    divisors = [n for n in range(8, queries) if queries % n == 0]
-    fitting = [n for n in divisors if n * of_query <= most]
-    block = max(fitting, default=min(divisors, default=None))
-    return block and block * length_parts
 
 
 def device_memory(mesh: jax.sharding.Mesh | None) -> int | None:

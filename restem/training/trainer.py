@@ -35,7 +35,6 @@ from restem.models import ModelConfig, kv_cache, lora, sharding
 from restem.models.lora import Lora
 from restem.training import losses, packing
 from restem.training.corpus import Corpus, TokenExample
-from restem.training.memory import MOST_SCORES, MOST_SCORES_ON_CPU, query_block
 from restem.training.packing import Batch, PackedEpoch
 from restem.training.row_splits import split_rules
 from restem.training.shape import Shape
@@ -71,8 +70,7 @@ class Trainer:
         """Configures a trainer; nothing is computed yet.
 
         Args:
-          config: the decoder; its `query_block`, if None, is chosen to bound the memory of
-            attention scores; its `remat` determines what the backward pass recomputes, and its
+          config: the decoder; its `remat` determines what the backward pass recomputes, and its
             `dtype` is that of activations.
           optimizer: such as `optimizers.adamw` returns.
           prefix_ids: token ids of the few-shot prompt, the same for every example; may be empty.
@@ -107,13 +105,6 @@ class Trainer:
                 f"a prefix of {len(prefix_ids)} tokens and row_length={row_length} exceed the "
                 f"{config.max_length} that the model was trained for; lower row_length"
             )
-        if config.query_block is None:
-            block = query_block(
-                config, rows_per_batch // row_parts, row_length, len(prefix_ids),
-                length_parts=length_parts, tensor=1 if mesh is None else mesh.shape["tensor"],
-                most=MOST_SCORES_ON_CPU if mesh is None and sharding.on_one_cpu() else MOST_SCORES,
-            )  # fmt: skip
-            config = config.replace(query_block=block)
         self.config = config
         self.optimizer = optimizer
         self.prefix_ids = tuple(int(t) for t in prefix_ids)

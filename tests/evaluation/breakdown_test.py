@@ -63,7 +63,7 @@ class BreakdownTest(parameterized.TestCase):
         self.assertLen(lines, 10)
         self.assertEqual(lines[0], "greedy answers that are truncated:")
         self.assertRegex(lines[2], "^  only A +1 problems: A solves 0, B solves 1$")
-        self.assertEqual(lines[5], "greedy answers that match '^import':")
+        self.assertEqual(lines[5], "greedy answers that match ^import:")
         self.assertEqual(main(["compare", *files, "--by=("]), 2)
         self.assertEqual(breakdown.lines("none", "none", []), [])
 

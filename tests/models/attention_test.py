@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from restem.models import INVALID_POSITION, ModelConfig, attention
+from restem.models.query_blocks import MOST_SCORES_ON_CPU
 from tests.helpers import compilation
 
 CONFIG = ModelConfig(
@@ -189,6 +192,27 @@ class QueryBlockTest(parameterized.TestCase):
         for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
             self.assertGreater(jnp.abs(b).max(), 0.1)
             np.testing.assert_allclose(a, b, atol=2e-6)
+
+    @parameterized.parameters((128, 16, 128), (1024, 3072, 256), (4096, 8, 128))
+    def test_scores_of_long_rows_are_never_whole(self, length, prefix, block):
+        """Neither in a training step nor where a question is prefilled behind a prefix."""
+
+        def attend(vectors):
+            at = jnp.arange(length)[None]
+            zeros = lambda *shape: jnp.zeros(shape, jnp.float32)
+            own = attention.Keys(zeros(1, 2, 8, length), zeros(1, 2, length, 8), at)
+            shared = attention.Keys(
+                zeros(2, 8, prefix), zeros(2, prefix, 8), jnp.zeros(prefix, jnp.int32)
+            )
+            queries = attention.Queries(vectors, prefix + at)
+            return attention.attend(CONFIG, queries, (shared, own), False).sum()
+
+        vectors = jnp.zeros((1, length, 4, 8), jnp.float32)
+        for function in (attend, jax.grad(attend)):
+            shapes = re.findall(r"f32\[([\d,]+)\]", str(jax.make_jaxpr(function)(vectors)))
+            largest = max(math.prod(map(int, shape.split(","))) for shape in shapes)
+            self.assertEqual(largest, 4 * block * max(length, prefix))
+            self.assertLessEqual(4 * largest, MOST_SCORES_ON_CPU)
 
     def test_the_backward_pass_need_not_attend_again_for_results_that_it_keeps(self):
         rng = np.random.default_rng(0)

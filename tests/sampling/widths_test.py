@@ -23,6 +23,19 @@ class WidthsTest(parameterized.TestCase):
         beyond = np.mean(np.array(lengths) > found.widths[0])
         self.assertGreaterEqual(shares[1:].sum(), beyond)
 
+    def test_one_long_question_is_not_prefilled_much_wider_than_it_is(self):
+        # Like 128 problems of MBPP. In a class of 8,192, which is rounder, prefill reads four times
+        # as many columns.
+        lengths = [90] * 84 + [300] * 43 + [3716]
+        found = widths.choose(lengths, [1] * 128, slots=128, bucket=128, ring=384)
+        self.assertEqual(found.widths, (128, 384, 4096))
+        of_wider = WidthClasses((128, 384, 8192), found.sizes)
+        reused = widths.reuse(found, [of_wider], lengths, [1] * 128, ring=384)
+        self.assertEqual(reused, found)
+        # Of many samples for each question, prefill is a small part.
+        many = widths.choose([1000] * 9, [64] * 9, slots=128, bucket=128, ring=384)
+        self.assertEqual(many.widths, (1024,))
+
     @parameterized.parameters(
         ([5, 7, 9], 8, 1), ([40] * 50, 128, 4), ([3] * 9 + [100], 12, 3), ([1], 1, 1), ([], 2, 2)
     )

@@ -7,31 +7,13 @@ import jax.numpy as jnp
 from absl.testing import absltest, parameterized
 
 from restem.models import ModelConfig
-from restem.training.memory import StepMemory, bytes_on_device, bytes_saved, query_block
+from restem.training.memory import StepMemory, bytes_on_device, bytes_saved
 
-CONFIG = ModelConfig(
-    vocab_size=61, num_layers=2, embed_dim=16, num_heads=32, num_kv_heads=8, head_dim=8,
-    mlp_dim=24, max_length=2**20,
-)  # fmt: skip
 LARGE = ModelConfig(
     vocab_size=32000, num_layers=32, embed_dim=4096, num_heads=32, num_kv_heads=8, head_dim=128,
     mlp_dim=14336, dtype="bfloat16",
 )  # fmt: skip
 GIB = 2**30
-
-
-class QueryBlockTest(absltest.TestCase):
-    def test_scores_stay_within_the_bound(self):
-        self.assertIsNone(query_block(CONFIG, 8, 256, 0))
-        # 8 rows x 32 heads x 4096 keys x 4 bytes are 4 MiB a query.
-        self.assertEqual(query_block(CONFIG, 8, 4096, 0), 64)
-        self.assertEqual(query_block(CONFIG, 8, 4096, 0, tensor=4), 256)
-        self.assertEqual(query_block(CONFIG, 8, 4096, 4096), 32)
-        # Each of 4 parts has 1024 queries of every row, and takes 64 at a time.
-        self.assertEqual(query_block(CONFIG, 8, 4096, 0, length_parts=4), 256)
-        self.assertEqual(query_block(CONFIG, 8, 4096, 0, most=2**26), 16)
-        # Not even the smallest block fits.
-        self.assertEqual(query_block(CONFIG, 512, 8192, 0), 8)
 
 
 class StepMemoryTest(parameterized.TestCase):

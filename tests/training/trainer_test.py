@@ -169,12 +169,6 @@ class ShapeTest(absltest.TestCase):
             next(steps)
         self.assertRegex(logs.output[0], "94% of the computed row positions.*improve.row_length")
 
-    def test_queries_are_scored_in_blocks_where_scores_would_be_large(self):
-        config = CONFIG.replace(num_heads=32, num_kv_heads=8, embed_dim=8, max_length=2**20)
-        self.assertEqual(trainer(config, row_length=4096, rows_per_batch=1).config.query_block, 16)
-        self.assertIsNone(trainer().config.query_block)
-        self.assertEqual(trainer(CONFIG.replace(query_block=4)).config.query_block, 4)
-
 
 @functools.cache
 def shared_trainer() -> Trainer:
