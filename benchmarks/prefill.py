@@ -21,21 +21,19 @@ from restem.models import kv_cache
 
 def prefill(config: models.ModelConfig, params, prefix: int, questions: int, columns: int):
     """A function that reads the questions behind the prompt; returns their keys and values."""
-    cache = kv_cache.prefix(*(jnp.zeros(s.shape, s.dtype) for s in _prefix_shapes(config, prefix)))
+    caches = ()
+    if prefix:
+        of = kv_cache.shapes(config, None, prefix)
+        cache = kv_cache.prefix(*(jnp.zeros(x.shape, x.dtype) for x in (of.keys, of.values)))
+        caches = (kv_cache.unstack(cache),)
     tokens = jnp.ones((questions, columns), jnp.int32)
     positions = jnp.broadcast_to(prefix + jnp.arange(columns), tokens.shape)
-    caches = (kv_cache.unstack(cache),) if prefix else ()
     program = jax.jit(
         lambda params, caches: (
             models.forward(params, config, tokens, positions, caches=caches).block
         )
     )
     return lambda: program(params, caches)
-
-
-def _prefix_shapes(config: models.ModelConfig, prefix: int) -> tuple:
-    of = kv_cache.shapes(config, None, max(1, prefix))
-    return of.keys, of.values
 
 
 def main() -> None:

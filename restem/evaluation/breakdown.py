@@ -54,15 +54,17 @@ def breakdown(
     """Sorts problems by whether the greedy answers of two policies have a trait.
 
     Args:
-      before: answers of policy A, verified.
-      after: answers of policy B; problems that only one of them answered do not count.
+      before: answers of policy A.
+      after: answers of policy B; problems without a verified answer of both do not count.
       has: the trait.
 
     Returns:
-      The counts for each of `PLACES`; they add up to the problems that both answered.
+      The counts for each of `PLACES`; they add up to the problems that count.
     """
-    greedy = lambda answers: {s.problem_id: s for s in answers if s.sample_index == 0}
-    a, b = greedy(before), greedy(after)
+    a, b = (
+        {s.problem_id: s for s in answers if s.sample_index == 0 and s.reward is not None}
+        for answers in (before, after)
+    )
     counts = {place: [0, 0, 0] for place in PLACES}
     for problem in a.keys() & b.keys():
         of_a, of_b = has(a[problem]), has(b[problem])

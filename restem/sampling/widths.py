@@ -25,8 +25,8 @@ _MAX_CLASSES = 3
 _WORTH = 0.08
 # Share of the columns that may be given up for widths that other calls use too.
 _SLACK = 0.06
-# Cost of a column that prefill reads, where one that a decode step reads costs 1: much less, because
-# all queries of a question read it at once.
+# Cost of a column that prefill reads, where one that a decode step reads costs 1: much less, as all
+# queries of a question read it at once.
 _PREFILL = 1 / 16
 _ROUND = 128
 LEVELS = (1, 2, 8)

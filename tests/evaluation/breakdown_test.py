@@ -24,6 +24,7 @@ A = [
     answer(3, "f", finish="length"),
     answer(4, "\nimport re", method=records.NO_ANSWER_METHOD),
     answer(0, "f", index=1),
+    answer(8, "import re", True),
     answer(9, "import only_a", True),
 ]
 B = [
@@ -32,13 +33,14 @@ B = [
     answer(2, "g", True, finish="length"),
     answer(1, "f\nimport late", True),
     answer(0, " import os"),
+    Sample("8", 0, "import re", (), 0.0, "eos"),  # not verified
 ]
 
 
 class BreakdownTest(parameterized.TestCase):
     @parameterized.parameters(
-        # Problem 0 has the trait in both, 1 and 4 only in A, 3 only in B; 9 was answered once, and
-        # a sample beside the greedy answer does not count.
+        # Problem 0 has the trait in both, 1 and 4 only in A, 3 only in B. Those with one verified
+        # answer, 8 and 9, and a sample beside the greedy answer do not count.
         (r"\A\s*(from|import)\b", [(1, 1, 0), (2, 0, 2), (1, 0, 1), (1, 1, 1)]),
         (r"^import", [(0, 0, 0), (2, 1, 1), (2, 0, 2), (1, 1, 1)]),
         ("truncated", [(0, 0, 0), (1, 0, 1), (1, 1, 1), (3, 1, 2)]),

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 import re
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -213,6 +214,27 @@ class QueryBlockTest(parameterized.TestCase):
             largest = max(math.prod(map(int, shape.split(","))) for shape in shapes)
             self.assertEqual(largest, 4 * block * max(length, prefix))
             self.assertLessEqual(4 * largest, MOST_SCORES_ON_CPU)
+
+    def test_a_device_bounds_the_scores_of_its_own_rows_heads_and_queries(self):
+        """Here of 8 of 16 rows, 8 of 32 heads and 1,024 of 4,096 queries, before all keys."""
+
+        def of(length, *rows):  # without a dimension of heads, so that nothing is large
+            positions = jnp.zeros((*rows, length), jnp.int32)
+            zeros = functools.partial(jnp.zeros, dtype=jnp.float32)
+            return attention.Keys(
+                zeros((*rows, 2, 0, length)), zeros((*rows, 2, length, 0)), positions
+            )
+
+        sets = (of(3072), attention.GroupedKeys((of(128, 8), of(1024, 8))))
+        vectors = jnp.zeros((16, 4096, 32, 0), jnp.float32)
+        queries = attention.Queries(vectors, jnp.zeros((16, 4096), jnp.int32))
+        parts = {"batch": 2, "heads": 4, "length": 4}
+        with (
+            mock.patch.object(attention.sharding, "parts", parts.get),
+            mock.patch.object(attention.sharding, "on_one_cpu", lambda: False),
+        ):
+            # A query has 1 MiB of scores, so 256 of each part fit.
+            self.assertEqual(attention._block_that_fits(queries, sets), 4 * 256)
 
     def test_the_backward_pass_need_not_attend_again_for_results_that_it_keeps(self):
         rng = np.random.default_rng(0)
