@@ -1,12 +1,13 @@
-"""Runs every method on the demo's task at one budget of samples; see docs/methods.md.
+"""Runs every method on one task at one budget of samples; see docs/methods.md.
 
     python benchmarks/methods.py --workdir=runs/methods --teacher=orbax:FOLDER  # of another run
     python benchmarks/methods.py --workdir=runs/methods --table         # of finished runs
 
-SmolLM2-135M-Instruct on `arithmetic`: --problems training problems and --problems x --samples
-samples in all, however a method spends them; the optimizer and batch size of the demo, one epoch,
-no validation, so that the last policy is the one tested. Each of --seeds draws its own problems.
-The runs of a seed share them and the evaluation of the base policy. An interrupted run resumes.
+SmolLM2-135M-Instruct on `arithmetic`, unless --gin_file names another run: --problems training
+problems and --problems x --samples samples in all, however a method spends them; the optimizer and
+batch size of the demo, one epoch, no validation, so that the last policy is the one tested. Each
+of --seeds draws its own problems. The runs of a seed share them and the evaluation of the base
+policy. An interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -21,10 +22,23 @@ import sys
 
 from scipy import stats
 
+DEMO = "restem_demo.gin"
+# One epoch on all examples, where the demo limits their number.
+OF_THE_DEMO = (
+    "select.max_examples=None", "adamw.learning_rate=5e-5", "improve.batch_examples=16",
+    "improve.epochs=1",
+)  # fmt: skip
 
-def settings(problems: int, samples: int) -> dict[str, list[str]]:
-    """Gin bindings of each method that spend `problems` x `samples` samples."""
-    half, batch = samples // 2, problems // 3
+
+def settings(problems: int, samples: int, iterations: int) -> dict[str, list[str]]:
+    """Gin bindings of each method that spend `problems` x `samples` samples.
+
+    Args:
+      problems: Training problems.
+      samples: Samples per problem, over all iterations.
+      iterations: Of the methods that sample all problems in each iteration.
+    """
+    each, half, batch = samples // iterations, samples // 2, problems // 3
 
     def loop(iterations, number):
         return [f"em.iterations={iterations}", f"generate.num_samples={number}"]
@@ -32,14 +46,14 @@ def settings(problems: int, samples: int) -> dict[str, list[str]]:
     minibatches = [*loop(samples, half), f"em.problems_per_iteration={batch}"]
     minibatches += [f"em.evaluate_every={samples}"]
     return {
-        "restem": [*loop(2, half), "select.cap=2"],
+        "restem": [*loop(iterations, each), "select.cap=2"],
         "rest": [*loop(2, samples), "em.generate_every=2", "select.cap=2"],
         "rft": loop(1, samples),
         "star": loop(half, 1),  # and at most as many with a hint
         "iml": minibatches,
         "raft": minibatches,
-        "rwr": loop(2, half),
-        "exit": loop(2, half),
+        "rwr": loop(iterations, each),
+        "exit": loop(iterations, each),
         "self_improve": loop(1, samples),
         "trice": [
             *loop(samples, 1), f"em.problems_per_iteration={problems}",
@@ -57,28 +71,39 @@ def run(name: str, bindings: list[str], arguments, seed: int) -> None:
     bindings = [
         f"SEED={seed}", f"Run.train_problems={arguments.problems}",
         f"Run.test_problems={arguments.test}", "Run.validation_problems=0",
-        "select.max_examples=None", "adamw.learning_rate=5e-5",
-        "improve.batch_examples=16", "improve.epochs=1", *bindings,
+        *(OF_THE_DEMO if arguments.gin_file == DEMO else ()), *bindings, *arguments.gin,
     ]  # fmt: skip
     if name == "distill":
         bindings.append(f"TEACHER={arguments.teacher}")
-    files = ["restem_demo.gin", f"methods/{name}.gin"]
+    files = [arguments.gin_file, f"methods/{name}.gin"]
     flags = [
         f"--workdir={folder}", *(f"--gin_file={file}" for file in files),
         *(f"--gin.{b}" for b in bindings),
     ]  # fmt: skip
 
-    def restem(verb: str, *more: str) -> None:
-        print(f"{name}: restem {verb} {' '.join([*flags, *more])}", flush=True)
-        command = [sys.executable, "-m", "restem", verb, *flags, *more]
-        subprocess.run(command, check=True)
+    first = runs / "restem"
+    if (first / "summary.json").exists() and not folder.exists():
+        parts = ["problems", "iteration_000"]
+        if name == "rest" and arguments.iterations == 1:
+            parts += ["iteration_001/samples", "iteration_001/generation.json"]
+        _copy(first, folder, parts)
+    if not (folder / "run.json").exists():
+        flags.append("--repair")  # writes it beside the copies
+    print(f"{name}: restem run {' '.join(flags)}", flush=True)
+    subprocess.run([sys.executable, "-m", "restem", "run", *flags], check=True)
 
-    base = runs / "restem" / "iteration_000"
-    if base.exists() and not (folder / "iteration_000").exists():
-        # The base policy is the same for all methods: its evaluation is copied into every new run.
-        restem("generate", "--iteration=1")
-        shutil.copytree(base, folder / "iteration_000")
-    restem("run")
+
+def _copy(source: pathlib.Path, target: pathlib.Path, parts: list[str]) -> None:
+    """Makes the folder `target` of these files and folders of `source`, all of them or none."""
+    incomplete = target.with_name(f"{target.name}.incomplete")
+    shutil.rmtree(incomplete, ignore_errors=True)
+    for part in parts:
+        (incomplete / part).parent.mkdir(parents=True, exist_ok=True)
+        if (source / part).is_dir():
+            shutil.copytree(source / part, incomplete / part)
+        else:
+            shutil.copy(source / part, incomplete / part)
+    incomplete.rename(target)
 
 
 class Finished:
@@ -88,21 +113,27 @@ class Finished:
         iterations = json.loads((folder / "summary.json").read_text())["iterations"]
         generated = [i["generate"] for i in iterations if "generate" in i]
         trained = [i["train"] for i in iterations if "train" in i]
-        tests = [i["evals"]["arithmetic"]["pass@1"] for i in iterations if i["evals"]]
+        tested = [i for i in iterations if i["evals"]]
+        (task,) = tested[-1]["evals"]  # the runs have no transfer tasks
+        tests = [i["evals"][task]["pass@1"] for i in tested]
         self.iterations = len(trained)
         self.samples = sum(g["samples"] for g in generated)
         self.examples = sum(t["examples"] for t in trained)
         self.seconds = sum(step["seconds"] for step in generated + trained)
         self.base, self.last = tests[0], tests[-1]
+        self.paired = tested[-1].get("versus_base", {}).get(task, {}).get("greedy")
 
 
 def row(name: str, runs: list[Finished]) -> str:
     mean = lambda field: statistics.fmean(getattr(r, field) for r in runs)
     scores = ", ".join(f"{100 * r.last:.1f}" for r in runs)
-    gains = [100 * (r.last - r.base) for r in runs]
+    gain = _gain([100 * (r.last - r.base) for r in runs])
+    if len(runs) == 1 and runs[0].paired:
+        low, high = runs[0].paired["ci"]
+        gain += f" ({100 * low:+.1f} to {100 * high:+.1f}), p = {runs[0].paired['p_value']:.2g}"
     return (
         f"| `{name}` | {mean('iterations'):.0f} | {mean('samples'):.0f} | {mean('examples'):.0f} "
-        f"| {mean('seconds'):.0f} | {scores} | **{100 * mean('last'):.1f}** | {_gain(gains)} |"
+        f"| {mean('seconds'):.0f} | {scores} | **{100 * mean('last'):.1f}** | {gain} |"
     )
 
 
@@ -137,14 +168,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--workdir", type=pathlib.Path, required=True)
     parser.add_argument("--teacher", help="reference of the policy that `distill` learns from")
+    parser.add_argument("--gin_file", default=DEMO, help="the run that every method changes")
+    parser.add_argument("--gin", nargs="*", default=[], help="bindings of all runs: NAME=VALUE ...")
     parser.add_argument("--methods", nargs="*")
     parser.add_argument("--problems", type=int, default=30)
     parser.add_argument("--samples", type=int, default=6)
+    parser.add_argument("--iterations", type=int, default=2, help="of restem, rwr and exit")
     parser.add_argument("--test", type=int, default=150)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--table", action="store_true", help="only print the table")
     arguments = parser.parse_args()
-    methods = settings(arguments.problems, arguments.samples)
+    methods = settings(arguments.problems, arguments.samples, arguments.iterations)
     names = arguments.methods or list(methods)
     if "distill" in names and not arguments.teacher and not arguments.table:
         parser.error("distill needs --teacher; --methods names the methods to run without it")
