@@ -123,7 +123,13 @@ def select_examples(*, run: Run, settings: Settings, iteration: int) -> None:
         return Pool(shards.problems_of(samples, rows, problems), samples)
 
     report = select_shards(
-        Selector(iteration, run.seed, settings.select, step=iteration - first),
+        Selector(
+            iteration,
+            run.seed,
+            settings.select,
+            step=iteration - first,
+            samples_are_own=run.settings.teacher is None,
+        ),
         [directory.dataset / path.name for path in paths],
         pool,
     )
@@ -153,11 +159,14 @@ def improve_policy(*, run: Run, settings: Settings, iteration: int) -> None:
         settings.loop.start_from == "base" and not run.directory(iteration - 1).prefix.exists()
     )
     start = 0 if is_base else iteration - 1
+    # The base policy is validated under the limit of the policies that it is compared with.
+    limit = getattr(settings.loop.improve or settings.improve, "max_new_tokens", None)
     rollout = Rollout(
         policy=run.policy(start),
         card=run.card(iteration=iteration - 1),
         verifier=run.verifier(),
         key=records.stable_key(run.seed, "improve", iteration),
+        max_new_tokens=limit,
         **run.m_step(),
     )
     if rollout.validation_mesh is not None:

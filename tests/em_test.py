@@ -21,11 +21,12 @@ from etils import epath
 
 from restem import em, records
 from restem.cli.main import main
+from restem.methods.many_shot import ManyShot
 from restem.records import Problem
 from restem.run import layout, reader
 from restem.run.settings import RunSettings
 from restem.runtime import storage
-from restem.steps.settings import LoopSettings, Settings
+from restem.steps.settings import ImproveSettings, LoopSettings, Settings
 from tests.helpers import tiny
 from tests.helpers.hosts import Machine
 
@@ -303,6 +304,28 @@ class StepsTest(parameterized.TestCase):
         self.assertEqual(given["rollout"].slots, 6)
         self.assertEqual(given["rollout"].card, f"card {iteration - 1}")
         return given
+
+    def test_the_base_policy_is_validated_under_the_limit_of_the_m_step(self):
+        limits = []
+        self.enter_context(
+            mock.patch.object(
+                em, "validation_reward", lambda **given: limits.append(given["rollout"])
+            )
+        )
+        self.enter_context(mock.patch.object(em, "improve", lambda **given: None))
+        self.enter_context(mock.patch.object(ManyShot, "__call__", lambda self, **given: None))
+        run = FakeRun(self.folder)
+        table = records.examples_to_table([records.Example("p", 0, "q", "t", (), 0.5)])
+        storage.write_table(layout.shard_path(run.directory(1).dataset, 0, 1), table)
+        of_steps = ImproveSettings(max_new_tokens=256)
+        many_shot = LoopSettings(improve=ManyShot(max_new_tokens=128))
+        for settings in (
+            Settings(improve=of_steps),
+            Settings(improve=of_steps, loop=many_shot),
+            Settings(improve=of_steps, loop=LoopSettings(improve=lambda **given: None)),
+        ):
+            em.improve_policy(run=run, settings=settings, iteration=1)
+        self.assertEqual([r.max_new_tokens for r in limits], [256, 128, None])
 
     @parameterized.parameters((1, 0), (2, 0), (3, 0))
     def test_training_starts_from_the_base(self, iteration, start):

@@ -71,10 +71,10 @@ def materialize(
         )  # fmt: skip
         meanwhile()
     done = child.result()
-    if done.returncode == 2:
-        raise UserError(done.stdout.strip())
-    if done.returncode == MachineError.exit_code:
-        raise MachineError(done.stdout.strip())
+    if done.returncode in (2, MachineError.exit_code):
+        *told, fault = done.stdout.strip().splitlines(keepends=True) or [""]
+        sys.stderr.writelines(told)
+        raise UserError(fault) if done.returncode == 2 else MachineError(fault)
     if done.returncode:
         raise UserError(
             f"materialising {', '.join(r['task'] for r in requests.values())} failed (exit code"

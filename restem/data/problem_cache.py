@@ -54,10 +54,13 @@ def path_of(request: Mapping[str, Any]) -> pathlib.Path | None:
         for file in sorted(code.rglob("*")):
             if file.is_file() and "__pycache__" not in file.parts:
                 digest.update(file.read_bytes())
-    for number, line in enumerate(_listing(data_dir)):
-        if number == _MOST_FILES:
-            return None
-        digest.update(line.encode())
+    try:
+        for number, line in enumerate(_listing(data_dir)):
+            if number == _MOST_FILES:
+                return None
+            digest.update(line.encode())
+    except OSError:  # a link to nothing, or a file that has just been removed
+        return None
     return cache / "problems" / f"{digest.hexdigest()[:32]}.parquet"
 
 
@@ -71,8 +74,14 @@ def _version(package: str) -> str:
 
 
 def _listing(data_dir: str | None) -> Iterator[str]:
-    """Yields a line for each file of a folder, in a fixed order."""
-    for root, folders, names in os.walk(data_dir or ""):
+    """Yields a line for each file of a folder, also behind links, in a fixed order."""
+    seen = set()
+    for root, folders, names in os.walk(data_dir or "", followlinks=True):
+        real = os.path.realpath(root)
+        if real in seen:  # a link to a folder above it
+            folders.clear()
+            continue
+        seen.add(real)
         folders.sort()
         for name in sorted(names):
             found = os.stat(os.path.join(root, name))

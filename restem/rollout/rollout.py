@@ -151,7 +151,8 @@ class Rollout:
         """
         greedy = self.replace(sampling=GREEDY)
         if self.validation_mesh is not None:
-            greedy = greedy.rounded().replace(mesh=self.validation_mesh)
+            # Every host takes part in moving the policy, also one without a share of the problems.
+            greedy = greedy.rounded().replace(mesh=self.validation_mesh).placed()
         share = problems
         is_shared_out = self.validation_mesh is not None and not greedy.is_shared
         if is_shared_out:

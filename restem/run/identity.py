@@ -28,7 +28,10 @@ PROMPT_TOKENS = "whole text"
 """Rule by which prompts are tokenised, a part of the identity. Earlier versions wrote none and
 tokenised prefix and question apart, so their samples and policies are those of other tokens."""
 
-_NOT_COMPARED = ("fingerprints", "format", "method", "prompt_tokens", "versions")
+_RESERVED = "reserved"
+"""Key of a `run.json` whose run has not read its problems to the end."""
+
+_NOT_COMPARED = ("fingerprints", "format", "method", "prompt_tokens", "versions", _RESERVED)
 """Keys of `run.json` that are not compared as settings: other versions may change only rounding,
 and fingerprints have a message of their own."""
 
@@ -114,7 +117,7 @@ def claim(files: Workdir, identity: Mapping[str, Any], *, rebuild: bool = False)
     stored = storage.read_json(files.identity)
     before, now = _fingerprints(stored), _fingerprints(identity)
     if not has_results(files):
-        is_of_rule = stored.get("prompt_tokens") == PROMPT_TOKENS
+        is_of_rule = stored.get("prompt_tokens") == PROMPT_TOKENS and _RESERVED not in stored
         if _differences(stored, identity) or not is_of_rule or before != now:
             storage.write_json(files.identity, written)
         return
@@ -125,9 +128,10 @@ def claim(files: Workdir, identity: Mapping[str, Any], *, rebuild: bool = False)
 
 def check(files: Workdir, identity: Mapping[str, Any]) -> None:
     """Raises `UserError` if the folder does not hold the run of this identity."""
-    if not files.identity.exists():
+    stored = storage.read_json(files.identity) if files.identity.exists() else {_RESERVED: True}
+    if _RESERVED in stored:
         raise UserError(f"{files.path}: no run here; `restem run` makes one")
-    _require_same(files, storage.read_json(files.identity), identity)
+    _require_same(files, stored, identity)
 
 
 def _require_same(files: Workdir, stored: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
@@ -173,20 +177,28 @@ def check_format(files: Workdir, stored: Mapping[str, Any]) -> None:
         )
 
 
-def discard_if_abandoned(files: Workdir, identity: Mapping[str, Any]) -> None:
-    """Removes the problems of a run that produced nothing else, if its settings may have differed.
+def reserve(files: Workdir, identity: Mapping[str, Any]) -> None:
+    """Writes what is known of a run before it reads its problems.
+
+    If reading fails or is interrupted, a later command sees whose problems the folder holds. Those
+    of another run that produced nothing else are removed; problems without a `run.json` were put
+    there by hand and stay.
 
     Args:
       files: the run's folder.
       identity: identity of the new run, as far as it is known before its problems exist.
     """
-    if not files.identity.exists() or has_results(files):
+    if has_results(files):
         return
-    stored = storage.read_json(files.identity)
-    if _differences({key: stored.get(key) for key in identity}, identity):
+    if files.identity.exists():
+        stored = storage.read_json(files.identity)
+        if not _differences({key: stored.get(key) for key in identity}, identity):
+            return
         logging.info("%s: its run made nothing; the folder is free", files.path)
         files.problems("").parent.rmtree(missing_ok=True)
-        files.identity.unlink(missing_ok=True)
+        files.contamination.unlink(missing_ok=True)
+    written = {"format": FORMAT, "prompt_tokens": PROMPT_TOKENS, **identity, _RESERVED: True}
+    storage.write_json(files.identity, written)
 
 
 def has_results(files: Workdir) -> bool:

@@ -152,8 +152,7 @@ class Run:
             "the run's identity",
             lambda: identity.claim(self.files, wanted, rebuild=self.rebuild),
         )
-        # A host with other settings fails the check against the identity that the first host wrote.
-        identity.claim(self.files, wanted)
+        identity.check(self.files, wanted)  # that the first host, whose it is, has these settings
         trackers.start(self.files, self.settings.trackers)
 
     def _complete(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,7 +163,7 @@ class Run:
 
     def _materialize(self, known: Mapping[str, Any], *, loads_policy: bool = True) -> None:
         def write() -> None:
-            identity.discard_if_abandoned(self.files, known)
+            identity.reserve(self.files, {**known, "seed": self.seed})
             self.materialize(loads_policy=loads_policy)
 
         distributed.run_on_primary("problems", write)

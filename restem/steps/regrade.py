@@ -27,7 +27,7 @@ class Changes:
     kinds: Counter[str] = dataclasses.field(default_factory=Counter)
     """Number of samples per change: "same", "0 -> 1", ..."""
     rewards: Sums = dataclasses.field(default_factory=Sums)
-    """Number of samples, and the sum of their rewards after grading again."""
+    """Number of samples and of correct ones, and the sum of rewards, after grading again."""
     lines: list[str] = dataclasses.field(default_factory=list)
     """One line per sample whose reward changed, for the first `MOST_LINES` of them."""
 
@@ -60,7 +60,8 @@ def regrade(
     # A run may be writing the folder: shards appear, and the report after the last of them.
     is_finished = directory.generation.exists()
     changes = Changes()
-    paths = layout.shard_paths(directory.samples)
+    # What an interrupted E-step left of further shards will be part of them.
+    paths = layout.shard_paths(directory.samples) + layout.unfinished_paths(directory.samples)
     if not paths:
         raise UserError(f"{directory.samples}: no samples to verify; run `restem generate` first")
     for path in paths:
@@ -68,11 +69,12 @@ def regrade(
         by_id = {p.problem_id: p for p in shards.problems_of(samples, rows, problems)}
         again = [_regraded(s, v, by_id, changes) for s, v in _graded(samples, by_id, verifier)]
         changes.rewards.observe("reward", [sample.reward for sample in again])
-        changes.rewards.count(samples=len(again))
+        changes.rewards.count(samples=len(again), correct=sum(s.correct for s in again))
         if not is_dry:
             storage.write_table(path, records.samples_to_table(again, rows))
     if is_finished and not is_dry:
         report = storage.read_json(directory.generation)
+        report["correct"] = changes.rewards["correct"]
         report["mean_reward"] = changes.rewards.mean("reward", changes.rewards["samples"])
         storage.write_json(directory.generation, report)
     return changes

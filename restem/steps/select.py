@@ -104,6 +104,8 @@ class Selector:
     """Which samples are kept, and with what weight."""
     step: int = 0
     """Improve step on these samples, counted from 0 (ReST takes several)."""
+    samples_are_own: bool = True
+    """Whether the policy that is trained drew the samples, rather than a teacher."""
     totals: tuple[Mapping[str, int], ...] = ()
     """Sums over all samples that `settings.weight` depends on."""
     quota: Mapping[int, Sequence[int]] | None = None
@@ -172,7 +174,9 @@ class Selector:
         if self.quota is not None:
             kept = [candidates[i] for i in self.quota[shard]]
         fates["kept"], fates["over_total"] = kept, _without(candidates, kept)
-        made = [as_example(c.problem, c.sample, c.weight) for c in kept]
+        made = [
+            as_example(c.problem, c.sample, c.weight, is_own=self.samples_are_own) for c in kept
+        ]
         return made, _sums(pool, made, fates)
 
     def _candidates(self, pool: Pool) -> tuple[list[_Chosen], dict[str, list[_Chosen]]]:
@@ -295,15 +299,23 @@ def _without(items: Sequence[T], taken: Sequence[T]) -> list[T]:
     return [item for item in items if id(item) not in ids]
 
 
-def as_example(problem: Problem, sample: Sample, weight: float) -> Example:
-    """Returns the training pair of a sample, with the problem's own query: never a hint."""
+def as_example(problem: Problem, sample: Sample, weight: float, *, is_own: bool = True) -> Example:
+    """Returns the training pair of a sample, with the problem's own query: never a hint.
+
+    Args:
+      problem: the sample's problem.
+      sample: the sample.
+      weight: its weight in the loss.
+      is_own: whether the policy that is trained drew the sample, unless its source names another
+        one. The tokens of another policy may be of another vocabulary, so the text is tokenised
+        again.
+    """
     return Example(
         problem_id=problem.problem_id,
         sample_index=sample.sample_index,
         inputs=problem.inputs,
         targets=sample.text,
-        # Another policy may have another vocabulary, so the text of its samples is tokenised again.
-        target_ids=() if ":" in sample.source else sample.token_ids,
+        target_ids=sample.token_ids if is_own and ":" not in sample.source else (),
         weight=weight,
     )
 

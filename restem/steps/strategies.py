@@ -13,7 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Protocol, runtime_checkable
 
 import gin
+import numpy as np
 
+from restem.errors import UserError
 from restem.records import Problem, Sample
 from restem.runtime.checks import above, between
 
@@ -145,13 +147,27 @@ class UnitWeight:
         return 1.0
 
 
+_LARGEST_EXPONENT = math.log(np.finfo(np.float32).max)  # weights are stored as float32
+
+
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
 class ExponentialWeight:
-    """f(r) = exp(r / beta) (RWR, Peters and Schaal 2007)."""
+    """f(r) = exp((r - 1) / beta) (RWR, Peters and Schaal 2007).
+
+    The factor exp(-1 / beta), which cancels where the loss is divided by the sum of the weights,
+    keeps the weights of rewards up to 1 within the range of floats for every beta.
+    """
 
     beta: Annotated[float, above(0)] = 1.0
     """Temperature of the rewards; at lower temperatures the best samples dominate more."""
 
     def __call__(self, reward: float) -> float:
-        return math.exp(reward / self.beta)
+        exponent = (reward - 1) / self.beta
+        if exponent > _LARGEST_EXPONENT:
+            raise UserError(
+                f"ExponentialWeight.beta = {self.beta:g} gives a reward of {reward:g} a weight that"
+                " is not a finite number; use rewards of at most 1, or a larger beta in another"
+                " --workdir"
+            )
+        return math.exp(exponent)

@@ -1,5 +1,7 @@
 """Problems that were read before are read again only if what they depend on has changed."""
 
+import contextlib
+import io
 import json
 import os
 import pathlib
@@ -13,6 +15,7 @@ from etils import epath
 import restem.tasks  # noqa: F401  adds the built-in tasks
 from restem import records
 from restem.data import materializer, problem_cache, registry
+from restem.errors import UserError
 from restem.records import Problem, TaskCard
 from restem.runtime import storage
 
@@ -63,6 +66,33 @@ class ProblemCacheTest(absltest.TestCase):
         self.assertEqual(self.read(), "p4")
         with mock.patch.object(problem_cache.restem, "__version__", "other"):
             self.assertEqual(self.read(), "p5")
+
+    def test_a_task_that_cannot_be_read_ends_with_its_line_alone(self):
+        def child(command, **options):
+            told = "task a: 3 train problems\nb: no such folder\n"
+            return subprocess.CompletedProcess(command, 2, stdout=told, stderr="")
+
+        shown = self.enterContext(contextlib.redirect_stderr(io.StringIO()))
+        with (
+            mock.patch.object(materializer.subprocess, "run", child),
+            self.assertRaisesRegex(UserError, r"\Ab: no such folder\Z"),
+        ):
+            self.read()
+        self.assertEqual(shown.getvalue(), "task a: 3 train problems\n")
+
+    def test_files_behind_links_count(self):
+        elsewhere = self.root / "elsewhere"
+        elsewhere.mkdir()
+        (elsewhere / "file").write_text("1")
+        (elsewhere / "above").symlink_to(elsewhere)
+        (self.data / "link").symlink_to(elsewhere)
+        self.assertEqual([self.read(), self.read()], ["p1", "p1"])
+        (elsewhere / "file").write_text("12")
+        self.assertEqual(self.read(), "p2")
+
+    def test_a_folder_with_a_link_to_nothing_is_not_cached(self):
+        (self.data / "link").symlink_to(self.root / "nowhere")
+        self.assertEqual([self.read(), self.read()], ["p1", "p2"])
 
     def test_tasks_that_may_read_anything_are_not_cached(self):
         registry.add("of_this_test", source=lambda split: [], splits=("test",))

@@ -46,6 +46,11 @@ e_step/make_mesh.data = 2
 m_step/make_mesh.data = 1
 m_step/make_mesh.fsdp = 2
 """
+MESHES_OF_EACH = """
+include "hardware/each_host.gin"
+Run.m_step_mesh = @m_step/make_mesh()
+m_step/make_mesh.fsdp = 2
+"""
 KILL, TERM = signal.SIGKILL, signal.SIGTERM
 ANSWERS = "evals/letters.parts/greedy/*"
 LOST = r"restem: host %d \(.+\) has not been heard of for 15 s"
@@ -64,7 +69,7 @@ def tearDownModule():
     shutil.rmtree(folder)
 
 
-def problems() -> tuple[TaskCard, list[Problem]]:
+def problems(*, validation: int = 4) -> tuple[TaskCard, list[Problem]]:
     card = TaskCard(
         task="letters",
         prefix="",
@@ -74,7 +79,7 @@ def problems() -> tuple[TaskCard, list[Problem]]:
     )
     made = [
         Problem(f"{split}-{i}", split, f"{split} {i}:", answer="")
-        for split, count in (("train", 8), ("validation", 4), ("test", 6))
+        for split, count in (("train", 8), ("validation", validation), ("test", 6))
         for i in range(count)
     ]
     return card, made
@@ -89,10 +94,10 @@ class RunTest(absltest.TestCase):
         assert job.codes() == [0], job.output()
 
     @staticmethod
-    def new_run(name: str) -> layout.Workdir:
+    def new_run(name: str, **counts: int) -> layout.Workdir:
         """A folder with its problems, which spares the run TensorFlow."""
         files = layout.Workdir(epath.Path(folder / name))
-        run_files.write_problems(files, *problems())
+        run_files.write_problems(files, *problems(**counts))
         return files
 
     @staticmethod
@@ -187,6 +192,14 @@ class RunTest(absltest.TestCase):
         job = self.start(files, 2, f"--gin_file={folder}/mesh.gin")
         self.assertEqual(job.codes(), [0, 0], job.output())
         self.assert_same(files)
+
+    def test_a_host_without_a_validation_problem(self):
+        """Each host samples and validates on a mesh of its own, after training on one of both."""
+        files = self.new_run("few", validation=1)
+        (folder / "few.gin").write_text(MESHES_OF_EACH)
+        flags = [f"--gin_file={folder}/few.gin", "--gin.initialize.barrier_timeout_s=60.0"]
+        job = self.start(files, 2, *flags)
+        self.assertEqual(job.codes(), [0, 0], job.output())
 
 
 if __name__ == "__main__":

@@ -72,24 +72,43 @@ class ClaimTest(absltest.TestCase):
         problems = self.files.problems("t")
         identity.claim(self.files, ONE)
         storage.write_bytes(problems, b"of seed 0")
-        identity.discard_if_abandoned(self.files, {"seed": 0})
+        storage.write_json(self.files.contamination, {})
+        identity.reserve(self.files, {"seed": 0})
         self.assertTrue(problems.exists())
-        identity.discard_if_abandoned(self.files, {"seed": 1})
+        self.assertTrue(self.files.contamination.exists())
+        identity.reserve(self.files, {"seed": 1})
         self.assertFalse(problems.exists())
-        self.assertFalse(self.files.identity.exists())
+        self.assertFalse(self.files.contamination.exists())
+
+    def test_problems_of_a_command_that_failed_while_reading_go(self):
+        problems = self.files.problems("t")
+        identity.reserve(self.files, {"seed": 0})
+        storage.write_bytes(problems, b"of seed 0")  # and then, reading the next task failed
+        identity.reserve(self.files, {"seed": 0})
+        self.assertTrue(problems.exists())
+        identity.reserve(self.files, {"seed": 1})
+        self.assertFalse(problems.exists())
+
+    def test_a_run_that_has_not_read_its_problems_is_no_run_yet(self):
+        identity.reserve(self.files, ONE)
+        with self.assertRaisesRegex(UserError, "no run here"):
+            identity.check(self.files, ONE)
+        identity.claim(self.files, ONE)
+        identity.check(self.files, ONE)
 
     def test_what_a_run_made_is_never_discarded(self):
         identity.claim(self.files, ONE)
         self.make_something()
         problems = self.files.problems("t")
         storage.write_bytes(problems, b"of seed 0")
-        identity.discard_if_abandoned(self.files, {"seed": 1})
+        identity.reserve(self.files, {"seed": 1})
         self.assertTrue(problems.exists())
+        identity.check(self.files, ONE)
 
     def test_problems_written_before_any_run_stay(self):
         problems = self.files.problems("t")
         storage.write_bytes(problems, b"by hand")
-        identity.discard_if_abandoned(self.files, {"seed": 1})
+        identity.reserve(self.files, {"seed": 1})
         self.assertTrue(problems.exists())
 
     def test_iterations_without_identity_are_refused(self):

@@ -9,6 +9,8 @@ from restem.data.task import Task
 from restem.errors import UserError
 from restem.run.run import Run
 from restem.run.settings import RunSettings
+from restem.runtime import distributed
+from restem.steps.settings import Settings
 
 LONG = " ".join(f"w{i}" for i in range(20))
 
@@ -59,6 +61,20 @@ class ProblemsTest(absltest.TestCase):
             run.problems("train")
         run = self.run_of(own, drop_overlapping=True)
         self.assertEqual((len(run.problems("train")), run.dropped), (3, 0))
+
+    def test_a_host_with_other_settings_is_refused(self):
+        task = Task("own", train=["a"], test=["b"])
+
+        def opened(seed: int) -> Run:
+            chosen = RunSettings(base="hf:x", task="own", seed=seed, trackers=())
+            run = Run(str(self.folder / "run"), chosen, tasks=[task])
+            return run.open(Settings(run=chosen), loads_policy=False)
+
+        opened(seed=0)
+        with mock.patch.object(distributed, "run_on_primary", lambda *args, **kwargs: None):
+            opened(seed=0)  # as a host that is not the first
+            with self.assertRaisesRegex(UserError, "seed was 0 and is 1"):
+                opened(seed=1)
 
 
 if __name__ == "__main__":

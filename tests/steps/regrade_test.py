@@ -48,18 +48,31 @@ class RegradeTest(absltest.TestCase):
     def test_all_samples_of_a_finished_step(self):
         for shard in range(3):
             self.write(shard)
-        storage.write_json(self.directory.generation, {"mean_reward": 0.0, "samples": 12})
+        before = {"mean_reward": 0.0, "correct": 0, "samples": 12}
+        storage.write_json(self.directory.generation, before)
         changes = regrade(self.directory, PROBLEMS, Grader(), is_dry=True)
         self.assertEqual(changes.kinds, {"0 -> 1": 12})
         self.assertEqual(self.rewards(), [0.0] * 12)
         regrade(self.directory, PROBLEMS, Grader())
         self.assertEqual(self.rewards(), [1.0] * 12)
-        self.assertEqual(storage.read_json(self.directory.generation)["mean_reward"], 1.0)
+        report = storage.read_json(self.directory.generation)
+        self.assertEqual(report, {"mean_reward": 1.0, "correct": 12, "samples": 12})
         rows = [
             records.problem_rows_of(storage.read_table(path).schema)
             for path in layout.shard_paths(self.directory.samples)
         ]
         self.assertEqual(rows, [(0, 2), (2, 4), (4, 6)])
+
+    def test_what_an_interrupted_step_left_of_further_shards(self):
+        self.write(0)
+        self.write(1)
+        whole = layout.shard_path(self.directory.samples, 1, 3)
+        left = layout.unfinished_path(self.directory.samples, 0)
+        storage.write_bytes(left, whole.read_bytes())
+        whole.unlink()
+        self.assertEqual(regrade(self.directory, PROBLEMS, Grader()).kinds, {"0 -> 1": 8})
+        samples = records.samples_from_table(storage.read_table(left))
+        self.assertEqual([s.reward for s in samples], [1.0] * 4)
 
     def test_a_step_that_ends_meanwhile_keeps_its_own_report(self):
         self.write(0)

@@ -4,6 +4,7 @@ import math
 
 from absl.testing import absltest, parameterized
 
+from restem.errors import UserError
 from restem.records import Problem, Sample, Verdict
 from restem.steps import strategies
 
@@ -54,10 +55,17 @@ class StrategiesTest(parameterized.TestCase):
     @parameterized.parameters(
         (strategies.RewardWeight(), 0.25, 0.25),
         (strategies.UnitWeight(), 0.25, 1.0),
-        (strategies.ExponentialWeight(beta=0.5), 0.25, math.exp(0.5)),
+        (strategies.ExponentialWeight(beta=0.5), 0.25, math.exp(-1.5)),
+        (strategies.ExponentialWeight(beta=0.001), 1.0, 1.0),
+        (strategies.ExponentialWeight(beta=0.001), 0.0, 0.0),
     )
     def test_weights(self, weight, reward, expected):
         self.assertAlmostEqual(weight(reward), expected)
+
+    def test_a_weight_too_large_to_be_stored_is_refused(self):
+        weight = strategies.ExponentialWeight(beta=0.01)
+        with self.assertRaisesRegex(UserError, r"beta = 0\.01 gives a reward of 2 a weight"):
+            weight(2.0)
 
 
 if __name__ == "__main__":
