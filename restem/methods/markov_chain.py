@@ -145,8 +145,7 @@ class ControlVariate:
 
     The weights are scaled so that the mean over the examples with non-zero weight is the estimate:
     with `improve.normalisation = "none"` and all examples in one optimizer step, the gradient
-    equals the estimate. (AdamW then keeps only its signs, because the optimizer starts anew in each
-    iteration.) Several proposals per problem are as many steps of its chain, and their
+    equals the estimate. Several proposals per problem are as many steps of its chain, and their
     contributions are averaged.
     """
 

@@ -126,6 +126,11 @@ class IterationDir:
         return self.path / "checkpoint"
 
     @property
+    def optimizer(self) -> epath.Path:
+        """Moments that the optimizer ended with, for the next M-step; see `steps.moments`."""
+        return self.path / "optimizer"
+
+    @property
     def improvement(self) -> epath.Path:
         """Losses, validation rewards and seconds; written once the M-step is finished."""
         return self.path / "improvement.json"

@@ -26,7 +26,7 @@ from restem.runtime import host_memory, storage
 from restem.runtime.preemption import PREEMPTION
 from restem.runtime.profiles import PROFILE
 from restem.runtime.progress import progress
-from restem.steps import preparation
+from restem.steps import moments, preparation
 from restem.steps.adaptation import starting_policy
 from restem.steps.examples import corpus_of
 from restem.steps.history import BestPolicy, History, finish, report, without_examples
@@ -99,7 +99,10 @@ def improve(
             settings=settings,
         )
         state, history = m_step.begin(start_reward, began)
-        m_step.fit(state, history)
+        state = m_step.fit(state, history)
+        if settings.keep_optimizer and history.best_step == history.steps:
+            moments.keep(state, directory)
+        del state  # writing the policy needs memory too
     m_step.best.make_policy(history)
     made = report(
         rollout.policy,
@@ -109,7 +112,10 @@ def improve(
         packing_efficiency=packed.efficiency(),
         epochs=history.steps / len(packed),
     )
-    return finish(directory, made)
+    made = finish(directory, made)
+    if settings.keep_optimizer:
+        moments.discard(rollout.policy, directory)
+    return made
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,13 +142,18 @@ class _MStep:
             history = History.from_dict(resumed.metadata, began=began)
             self.best.restore(history.best_step, resumed.tree)
             return resumed.tree["state"], history
+        if self.settings.keep_optimizer:
+            state = moments.continued(state, self.trainer, self.rollout.policy, self.best.directory)
         if start_reward is None or not self.validation:
             start_reward = self.validate(params, 0)
         measured = [] if start_reward is None else [[0, start_reward]]
         return state, History(best_reward=start_reward, validation=measured, began=began)
 
-    def fit(self, state: TrainState, history: History) -> None:
-        """Trains until validation stops improving: update, validate, keep the best, save, stop."""
+    def fit(self, state: TrainState, history: History) -> TrainState:
+        """Trains until validation stops improving: update, validate, keep the best, save, stop.
+
+        Returns the state after the last step.
+        """
         settings, total = self.settings, self.total_steps
         updates = self.trainer.fit(
             state, self.data, epochs=settings.epochs, seed=self.rollout.key, frozen=self.frozen
@@ -153,6 +164,7 @@ class _MStep:
             PREEMPTION.deferring(),
         ):
             for update in updates:
+                state = update.state
                 history.add_update(update.step, update.metrics, update.seconds)
                 self.log(update.step, update.metrics)
                 advance(update.metrics["loss"])
@@ -172,6 +184,7 @@ class _MStep:
                         update.step, saved, metadata=history.to_dict(), wait=preempted
                     )
                 PREEMPTION.leave_if(preempted)
+        return state
 
     @property
     def name(self) -> str:

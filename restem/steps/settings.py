@@ -136,6 +136,12 @@ class ImproveSettings:
     """Whether to keep the policy unchanged if no sample was kept, instead of failing: the next
     mini-batch of problems may yield some (IML, RAFT)."""
 
+    keep_optimizer: bool = False
+    """Whether training that starts from the last policy continues with the moments of its
+    optimizer, as in methods that take one or a few steps per iteration (IML, TRICE); False: every
+    M-step has a fresh optimizer. Moments are kept where the policy of the last step is the result,
+    as it is without validation."""
+
     def is_validated(self, step: int, total: int, is_epoch_end: bool) -> bool:
         """Returns whether the policy of a step is validated; that of the last step always is.
 

@@ -252,7 +252,7 @@ class MethodsTest(parameterized.TestCase):
         self.assertLen(examples, len(finished))
         for e in examples:
             reward = samples[e.problem_id, e.sample_index].reward
-            self.assertAlmostEqual(e.weight, math.exp(reward / 0.5), places=4)
+            self.assertAlmostEqual(e.weight, math.exp((reward - 1) / 0.5), places=4)
 
     def test_self_improve_is_the_same_whatever_the_gold(self):
         kept = []

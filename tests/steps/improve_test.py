@@ -133,6 +133,26 @@ class ImproveTest(ImproveTestCase):
         self.assertEqual((made["improved"], made["best_validation"]), (True, None))
         self.assertTrue(self.directory.checkpoint.exists())
 
+    def test_moments_go_on_with_the_last_policy(self):
+        """Two M-steps of one epoch with one optimizer are one M-step of two epochs."""
+        given = dict(validation=[], start_reward=None)
+        self.improve(self.rollout(), epochs=2, **given)
+        whole = self.kept()
+        first, second = (self.directory.path.parent / f"iteration_00{i}" for i in (2, 3))
+        for keep, same in ((True, True), (False, False)):
+            for path in (first, second):
+                path.rmtree(missing_ok=True)
+            self.directory = layout.IterationDir(first)
+            self.improve(self.rollout(), epochs=1, keep_optimizer=keep, **given)
+            self.assertEqual(self.directory.optimizer.exists(), keep)
+            last = checkpoints.load(f"orbax:{self.directory.checkpoint}")
+            self.directory = layout.IterationDir(second)
+            rollout = self.rollout().replace(policy=last)
+            self.improve(rollout, epochs=1, keep_optimizer=keep, **given)
+            self.assertFalse(layout.IterationDir(first).optimizer.exists())
+            difference = np.abs(self.kept() - whole).max()
+            (self.assertLess if same else self.assertGreater)(difference, 1e-6)
+
     def test_a_resumed_one_continues_the_history(self):
         first = self.rollout(0.9, 0.6, None)
         with self.assertRaises(KilledError):
