@@ -212,9 +212,15 @@ class FigureDataTest(parameterized.TestCase):
         exam = plotting.percent(0.3 + 0.1 * result.number)
         self.assertEqual(
             chart.rows,
-            (("restem", "base policy", gsm8k[0], "30.0%"),
-             ("restem", f"iteration {result.number}", gsm8k[1], exam)),
+            (("restem", "base policy", "30.0%", gsm8k[0]),
+             ("restem", f"iteration {result.number}", exam, gsm8k[1])),
         )  # fmt: skip
+        with plotting.style():
+            (axis,) = chart.draw(False).axes
+        (line,) = axis.lines
+        np.testing.assert_allclose(line.get_xdata(), [0.3, 0.3 + 0.1 * result.number])
+        self.assertIn("exam", axis.get_xlabel())  # as in the paper
+        self.assertIn("GSM8K", axis.get_ylabel())
 
     def test_equal_labels_are_told_apart(self):
         runs = distinguish([self.run_, self.run_])
