@@ -18,7 +18,7 @@ from restem.report.marks import (
     signed,
     tasks_of,
 )
-from restem.report.plotting import Chart, Missing
+from restem.report.plotting import Cell, Chart, Missing
 from restem.run.reader import StoredRun, number
 
 
@@ -175,7 +175,7 @@ def pass_at_k(runs: Sequence[StoredRun]) -> Chart | Missing:
         plotting.legend_above(figure, axes[0], narrow)
         return figure
 
-    rows = tuple(
+    rows: tuple[tuple[Cell, ...], ...] = tuple(
         (run.label, task, policy(i), k, plotting.percent(value),
          *[plotting.percent(dict(e.curve("maj@k")).get(k))] * votes)
         for run, task, pairs in shown
