@@ -79,15 +79,19 @@ def row(case: str) -> str | None:
     return "| " + " | ".join(cells) + " |"
 
 
-def main() -> None:
-    for case in sys.argv[1:]:
-        run(case)
+def page() -> str:
+    """Returns the page: the template `plan.md.in` with the rows and commands of all results."""
     rows = [line for line in map(row, CASES) if line]
     known = [case for case in CASES if row(case)]
     commands = "\n".join("    " + " ".join(command(case)) for case in known)
     text = (HERE / "plan.md.in").read_text(encoding="utf-8")
-    text = text.replace("@ROWS@", "\n".join(rows)).replace("@COMMANDS@", commands)
-    (HERE / "plan.md").write_text(text, encoding="utf-8")
+    return text.replace("@ROWS@", "\n".join(rows)).replace("@COMMANDS@", commands)
+
+
+def main() -> None:
+    for case in sys.argv[1:]:
+        run(case)
+    (HERE / "plan.md").write_text(page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -186,7 +186,8 @@ class Sample:
     """Query if it differs from the problem's (STaR's hinted queries); otherwise None."""
     source: str = "policy"
     """Author of the solution: "policy", "human", "rationalization", "search", "chain" (the state of
-    a Markov chain, a copy of an earlier sample), or a policy reference."""
+    a Markov chain, a copy of an earlier sample), "completions" (an output given to `restem score`),
+    or a policy reference."""
 
     @property
     def correct(self) -> bool:
@@ -207,6 +208,9 @@ class Sample:
             return None
         return self.verdict.normalized or self.verdict.extracted
 
+
+COMPLETIONS_SOURCE = "completions"
+"""Source of the outputs that `restem score` grades."""
 
 UNVERIFIED_SOURCES = ("human", "chain")
 """Sources of samples that the verifier does not grade: human solutions are correct by definition,

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import tempfile
 import unittest
 import warnings
@@ -52,6 +53,16 @@ class NotebookFileTest(parameterized.TestCase):
         self.assertContainsSubset({"stream", "display_data"}, kinds)
         self.assertNotIn("error", kinds)
         self.assertLess((COLAB / name).stat().st_size, 500_000)
+
+    def test_the_stored_gain_is_that_of_the_readme(self):
+        """Both show `make demo` with seed 0."""
+        stored = (COLAB / "browse_samples.ipynb").read_text()
+        gain = re.search(r"test problems: ([+-][\d.]+) points", stored)[1]
+        self.assertIn(f" {gain}, p <", (COLAB.parent / "README.md").read_text())
+
+    @parameterized.parameters(*NOTEBOOKS)
+    def test_stores_no_path_of_a_machine(self, name):
+        self.assertNotRegex((COLAB / name).read_text(), r"[\s:\"]/(tmp|home|root|work|Users)/")
 
     @parameterized.parameters(*NOTEBOOKS)
     def test_the_readme_names_it(self, name):

@@ -205,7 +205,7 @@ VERBS = {
     ),
     "report": Verb(
         "the figures and tables of one or several runs as a page",
-        "restem report runs/demo", "workdir", _report, refusals.report,
+        "restem report runs/demo", "workdir gin", _report, refusals.report,
     ),
     "plan": Verb(
         "compile the run for a TPU topology that is not at hand: memory, FLOPs, hours",

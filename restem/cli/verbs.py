@@ -25,6 +25,7 @@ from restem.plan import planner
 from restem.plan.settings import PlanSettings
 from restem.report import report as pages
 from restem.rollout import Rollout
+from restem.run import bindings as bindings_lib
 from restem.run import identity, layout, lease, model_card, reader, summary, trackers
 from restem.run.run import Run, versions
 from restem.run.settings import from_gin
@@ -281,10 +282,17 @@ def compare(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
 
 
 def report(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
+    parse_gin(arguments.gin_file, bindings)
+    bindings_lib.check()
     folders = [*arguments.workdirs, *([arguments.workdir] if arguments.workdir else [])]
-    labels = arguments.labels.split(",") if arguments.labels else None
-    texts = not arguments.no_texts
-    page = pages.report(workdirs=folders, output=arguments.output, labels=labels, texts=texts)
+    of_flags: dict[str, Any] = {}  # these override gin, so only those that are given
+    if arguments.output is not None:
+        of_flags["output"] = arguments.output
+    if arguments.labels:
+        of_flags["labels"] = arguments.labels.split(",")
+    if arguments.no_texts:
+        of_flags["texts"] = False
+    page = pages.report(workdirs=folders, **of_flags)
     say(f"Report: {page}")
     return 0
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 from etils import epath
 
 from restem import records
 from restem.errors import UserError
+from restem.evaluation import comparisons
 from restem.records import Sample
 from restem.runtime import storage
 
@@ -49,7 +51,7 @@ def trait(name: str) -> Callable[[Sample], bool]:
 
 
 def breakdown(
-    before: Iterable[Sample], after: Iterable[Sample], has: Callable[[Sample], bool]
+    before: Sequence[Sample], after: Sequence[Sample], has: Callable[[Sample], bool]
 ) -> dict[str, Cell]:
     """Sorts problems by whether the greedy answers of two policies have a trait.
 
@@ -61,10 +63,7 @@ def breakdown(
     Returns:
       The counts for each of `PLACES`; they add up to the problems that count.
     """
-    a, b = (
-        {s.problem_id: s for s in answers if s.sample_index == 0 and s.reward is not None}
-        for answers in (before, after)
-    )
+    a, b = (_greedy(answers) for answers in (before, after))
     counts = {place: [0, 0, 0] for place in PLACES}
     for problem in a.keys() & b.keys():
         of_a, of_b = has(a[problem]), has(b[problem])
@@ -75,11 +74,23 @@ def breakdown(
     return {place: Cell(*count) for place, count in counts.items()}
 
 
+def _greedy(answers: Sequence[Sample]) -> dict[str, Sample]:
+    """Returns the verified greedy answers by problem."""
+    index, source = ([getattr(s, name) for s in answers] for name in ("sample_index", "source"))
+    greedy = comparisons.greedy_column(np.array(index, np.int32), np.array(source, object))
+    return {
+        s.problem_id: s
+        for s, is_greedy in zip(answers, greedy, strict=True)
+        if is_greedy and s.reward is not None
+    }
+
+
 def lines(first: str, second: str, names: Iterable[str]) -> list[str]:
     """Returns the breakdown of two files `evals/TASK.parquet` as a table for each trait.
 
     Raises:
-      UserError: a trait is not a regular expression, or a file is missing or damaged.
+      UserError: a trait is not a regular expression, or a file is missing or damaged, or has
+        several samples per problem and no greedy answers.
     """
     traits = {name: trait(name) for name in names}
     if not traits:
@@ -88,6 +99,9 @@ def lines(first: str, second: str, names: Iterable[str]) -> list[str]:
         storage.read_records(epath.Path(path), records.samples_from_table)
         for path in (first, second)
     )
+    for path, answers in ((first, before), (second, after)):
+        if answers and not _greedy(answers):
+            raise UserError(f"{path}: has no greedy answers, which --by sorts")
     found = []
     for name, has in traits.items():
         clause = f"are {name}" if name in KINDS else f"match {name}"

@@ -9,7 +9,7 @@ from etils import epath
 
 from restem.errors import UserError
 from restem.evaluation.paired_tests import PairedTest, paired_test
-from restem.records import CORRECT_REWARD
+from restem.records import COMPLETIONS_SOURCE, CORRECT_REWARD
 from restem.runtime import storage
 
 
@@ -18,8 +18,8 @@ class Answers(NamedTuple):
 
     problem_id: np.ndarray
     """[n] str."""
-    sample_index: np.ndarray
-    """[n] int32; 0 is the greedy answer of an evaluation."""
+    is_greedy: np.ndarray
+    """[n] bool; see `greedy_column`."""
     correct: np.ndarray
     """[n] float32, 1 or 0; NaN until verified."""
 
@@ -46,15 +46,17 @@ def compare(before: Answers, after: Answers) -> dict[str, PairedTest]:
 
 
 def compare_files(first: str, second: str) -> dict[str, PairedTest]:
-    """Compares two files `evals/TASK.parquet`; see `compare`.
+    """Compares two files `evals/TASK.parquet`, or two of `restem score`; see `compare`.
 
     Raises:
-      UserError: if a file is missing or not an evaluation, or the two share no problem.
+      UserError: if a file is missing or not an evaluation, or the two share no problem with answers
+        of the same kind.
     """
     found = compare(read(epath.Path(first)), read(epath.Path(second)))
     if not found:
         raise UserError(
-            f"{first} and {second} share no problem; give two evaluations of the same task"
+            f"{first} and {second} share no problem with verified answers of the same kind (a"
+            " single one, or several samples); give two evaluations of the same task"
         )
     return found
 
@@ -65,16 +67,33 @@ def read(path: epath.Path) -> Answers:
     Raises:
       UserError: if the file does not exist, or is not a table of samples.
     """
-    names = ("problem_id", "sample_index", "reward", "verdict")
+    names = ("problem_id", "sample_index", "reward", "verdict", "source")
     table = storage.read_columns(path, names)
     try:
         columns = [table.column(name) for name in names]
     except KeyError as e:
         raise UserError(f"{path}: not a table of answers ({e}); give evals/TASK.parquet") from None
-    ids, index, reward, verdict = columns
+    ids, index, reward, verdict, source = columns
     return Answers(
-        np.array(ids.to_pylist(), object), index.to_numpy(), correct_column(reward, verdict)
+        np.array(ids.to_pylist(), object),
+        greedy_column(index.to_numpy(), np.array(source.to_pylist(), object)),
+        correct_column(reward, verdict),
     )
+
+
+def greedy_column(sample_index: np.ndarray, source: np.ndarray) -> np.ndarray:
+    """Returns which answers of an evaluation are greedy: [n] bool.
+
+    Greedy answers have the index 0 and precede the samples. A file of `restem score` with several
+    outputs per problem has samples only.
+
+    Args:
+      sample_index: [n] int32.
+      source: [n] str; see `Sample.source`.
+    """
+    of_outputs = source == COMPLETIONS_SOURCE
+    several = bool(np.any(sample_index[of_outputs] > 0))
+    return (sample_index == 0) & ~(of_outputs & several)
 
 
 def correct_column(reward, verdict) -> np.ndarray:
@@ -115,8 +134,8 @@ def sentences(found: dict[str, PairedTest], first: str, second: str) -> list[str
 
 def success(answers: Answers, *, is_greedy: bool) -> dict[str, float]:
     """Returns the share of correct answers per problem, of greedy answers or of samples."""
-    problem, index, correct = answers
-    chosen = ((index == 0) == is_greedy) & ~np.isnan(correct)
+    problem, greedy, correct = answers
+    chosen = (greedy == is_greedy) & ~np.isnan(correct)
     names, place = np.unique(problem[chosen].astype(str), return_inverse=True)
     if not len(names):
         return {}

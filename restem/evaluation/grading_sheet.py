@@ -66,11 +66,11 @@ def add_up(path: epath.Path, output: epath.Path | None = None) -> dict[str, Any]
       path: the CSV file, separated by commas, semicolons or tabs.
       output: folder of the evaluation's `TASK.json`; None is the folder of the sheet.
 
-      Returns:
+    Returns:
       `task`, `points`, `max_points`, `score` (points / max_points), `graded` (number of problems),
       and `stored` (the evaluation's file that was updated, or None if it does not exist).
 
-      Raises:
+    Raises:
       UserError: if the sheet does not exist, or rows lack points; names the rows.
     """
     rows = _read(path)

@@ -10,7 +10,7 @@ from absl import logging
 
 from restem.errors import UserError
 from restem.evaluation.completions import Completion
-from restem.records import Problem, Sample, TaskCard
+from restem.records import COMPLETIONS_SOURCE, Problem, Sample, TaskCard
 from restem.sampling.stopping import Stops
 
 _FORM_ROWS = 32
@@ -151,7 +151,7 @@ def match(
                     token_ids=(),
                     logprob=float("nan"),
                     finish_reason=finish_reason,
-                    source="completions",
+                    source=COMPLETIONS_SOURCE,
                 )
             )
     return samples

@@ -50,7 +50,7 @@ def write(
 
     report = scores.greedy_report(_rows(greedy))
     if attempts := scores.attempts(_rows(sampled)):
-        report |= scores.sampled_report(attempts)
+        report |= scores.sampled_report(attempts, kind=card.grader["kind"])
         success = {problem_id: group.success for problem_id, group in attempts.items()}
         report["difficulty"] = scores.difficulty_report(success, of_base or success)
     seconds = timing.get("seconds", 0.0)

@@ -86,23 +86,32 @@ class _Rewards:
         return {"mean_reward": self.total / max(1, self.count), "binary": self.binary}
 
 
-def sampled_report(by_problem: Mapping[str, Attempts]) -> dict[str, Any]:
-    """Returns the metrics of n samples per problem, where n is the smallest number of any problem.
+def sampled_report(by_problem: Mapping[str, Attempts], *, kind: str) -> dict[str, Any]:
+    """Returns the metrics of all samples, of which problems may have different numbers.
 
     Unbiased pass@k (Chen et al. 2021), maj@k (Wang et al. 2023), and average success with its 95%
-    bootstrap interval over problems.
+    bootstrap interval over problems. `num_samples`, the largest k, is the smallest number of
+    samples of any problem. There is no maj@k of programs, since those that do the same may differ
+    in their text, nor if no sample has a final answer.
+
+    Args:
+      by_problem: samples of each problem, at least one.
+      kind: kind of the task's grader; see `restem.verify.graders`.
     """
     groups = by_problem.values()
     n = min(len(group.correct) for group in groups)
     ks = sorted({k for k in KS if k <= n} | {n})
-    correct = np.array([group.correct[:n] for group in groups])
-    answers = [group.answers[:n] for group in groups]
-    rates = correct.mean(axis=1)
-    return {
+    correct = [group.correct for group in groups]
+    answers = [group.answers for group in groups]
+    rates = [group.success for group in groups]
+    report: dict[str, Any] = {
         "num_samples": n,
         "pass@k": {str(k): metrics.mean_pass_at_k(correct, k) for k in ks},
-        "maj@k": {str(k): metrics.mean_maj_at_k(answers, correct, k) for k in ks},
-        "average_success": float(rates.mean()),
+    }
+    if kind != "program" and any(answer is not None for row in answers for answer in row):
+        report["maj@k"] = {str(k): metrics.mean_maj_at_k(answers, correct, k) for k in ks}
+    return report | {
+        "average_success": float(np.mean(rates)),
         "average_success_ci95": list(intervals.bootstrap(rates, seed=0)),
     }
 

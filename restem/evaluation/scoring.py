@@ -99,7 +99,7 @@ def _score_task(
     verdicts = verifier.grade([by_id[s.problem_id] for s in answers], [s.text for s in answers])
     answers = [records.regraded(s, v) for s, v in zip(answers, verdicts, strict=True)]
     storage.write_table(stem.parent / f"{stem.name}.parquet", records.samples_to_table(answers))
-    report = report_of(answers) | {
+    report = report_of(answers, card.grader["kind"]) | {
         "task": card.task,
         "missing": len(problems) - len({s.problem_id for s in answers}),
     }
@@ -108,15 +108,19 @@ def _score_task(
     return report
 
 
-def report_of(answers: Sequence[Sample]) -> dict[str, Any]:
+def report_of(answers: Sequence[Sample], kind: str) -> dict[str, Any]:
     """Returns pass@1 with its interval; for several outputs per problem, pass@k and maj@k too.
 
     With one output per problem, the interval is Wilson's, as for greedy answers. With several,
     pass@1 is the average success, and its interval comes from the bootstrap over problems.
+
+    Args:
+      answers: graded outputs of one task.
+      kind: kind of the task's grader.
     """
     report = scores.greedy_report([s for s in answers if s.sample_index == 0])
     if len(answers) > report["n"]:
-        sampled = scores.sampled_report(scores.attempts(answers))
+        sampled = scores.sampled_report(scores.attempts(answers), kind=kind)
         report |= sampled | scores.reward_report(answers)
         report["pass@1"], report["ci95"] = (
             sampled["average_success"], sampled["average_success_ci95"],

@@ -199,9 +199,10 @@ def _run_table(runs: Sequence[StoredRun]) -> Table:
 
 def _iteration_table(run: StoredRun) -> Table:
     others = tasks_of([run])[1 : 1 + _OTHERS]
-    curves = [i.evaluation(run.task).curve("pass@k") for i in run.evaluated]
-    k = max((k for curve in curves for k, _ in curve), default=0)
-    is_graded = any(i.evaluation(run.task).mean_reward is not None for i in run.evaluated)
+    evaluations = [i.evaluation(run.task) for i in run.evaluated]
+    k = max((k for e in evaluations for k, _ in e.curve("pass@k")), default=0)
+    curves = [n for n in ("pass@k", "maj@k") if k > 1 and any(e.curve(n) for e in evaluations)]
+    is_graded = any(e.mean_reward is not None for e in evaluations)
     rows: list[tuple[Cell, ...]] = []
     chosen: list[int] = []
     columns: tuple[str, ...] = ("policy",)
@@ -209,7 +210,7 @@ def _iteration_table(run: StoredRun) -> Table:
         if i.evaluation(run.task) is None and not i.selection:
             continue
         is_chosen = _is_chosen(run, i) and len(run.iterations) > 1
-        cells = _cells(run, i, others, k, is_graded)
+        cells = _cells(run, i, others, curves, k, is_graded)
         columns = ("policy", *cells)
         if is_chosen:
             chosen.append(len(rows))
@@ -224,9 +225,14 @@ def _iteration_table(run: StoredRun) -> Table:
 
 
 def _cells(
-    run: StoredRun, iteration: StoredIteration, others: Sequence[str], k: int, is_graded: bool
+    run: StoredRun,
+    iteration: StoredIteration,
+    others: Sequence[str],
+    curves: Sequence[str],
+    k: int,
+    is_graded: bool,
 ) -> dict[str, Cell]:
-    """Returns the row of an iteration, by column."""
+    """Returns the row of an iteration, by column; `curves` are shown at `k`."""
     e = iteration.evaluation(run.task)
     values = e.values if e is not None else {}
     cells: dict[str, Cell] = {
@@ -237,9 +243,9 @@ def _cells(
     if is_graded:
         reward = e.mean_reward if e is not None else None
         cells["mean reward"] = None if reward is None else f"{reward:.3f}"
-    for name in ("pass", "maj") if k > 1 else ():
-        curve = dict(e.curve(f"{name}@k")) if e is not None else {}
-        cells[f"{name}@{k}"] = percent(curve.get(k))
+    for name in curves:
+        curve = dict(e.curve(name)) if e is not None else {}
+        cells[name.replace("@k", f"@{k}")] = percent(curve.get(k))
     for task in others:
         other = iteration.evaluation(task)
         cells[task] = percent(other.pass1 if other is not None else None)

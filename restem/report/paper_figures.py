@@ -18,7 +18,7 @@ from restem.report.marks import (
     signed,
     tasks_of,
 )
-from restem.report.plotting import Chart, Missing
+from restem.report.plotting import Cell, Chart, Missing
 from restem.run.reader import StoredRun, number
 
 
@@ -150,6 +150,9 @@ def pass_at_k(runs: Sequence[StoredRun]) -> Chart | Missing:
             title, mirrors, "No evaluation drew several samples per problem (evaluate.num_samples)."
         )
     word = policy if len(runs) == 1 else result_word
+    votes = any(e.curve("maj@k") for *_, pairs in shown for _, e in pairs)
+    if not votes:  # of programs, for example
+        title = "Pass@k before and after"
 
     def draw(narrow: bool) -> Figure:
         figure, axes = plotting.panels(narrow, len(shown))
@@ -172,18 +175,18 @@ def pass_at_k(runs: Sequence[StoredRun]) -> Chart | Missing:
         plotting.legend_above(figure, axes[0], narrow)
         return figure
 
-    rows = tuple(
+    rows: tuple[tuple[Cell, ...], ...] = tuple(
         (run.label, task, policy(i), k, plotting.percent(value),
-         plotting.percent(dict(e.curve("maj@k")).get(k)))
+         *[plotting.percent(dict(e.curve("maj@k")).get(k))] * votes)
         for run, task, pairs in shown
         for i, e in pairs
         for k, value in e.curve("pass@k")
     )  # fmt: skip
     return Chart(
         "pass_at_k", title, mirrors,
-        "Pass@k: the chance that one of k samples is right (unbiased, Chen et al. 2021). Maj@k: the"
-        " chance that the most frequent answer of k is right, ties shared.", draw,
-        ("run", "task", "policy", "k", "pass@k", "maj@k"), rows,
+        "Pass@k: the chance that one of k samples is right (unbiased, Chen et al. 2021)."
+        + " Maj@k: the chance that the most frequent answer of k is right, ties shared." * votes,
+        draw, ("run", "task", "policy", "k", "pass@k", *["maj@k"] * votes), rows,
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import gin
 from etils import epath
@@ -17,6 +18,7 @@ from restem.errors import UserError
 from restem.run.reader import StoredRun, printable, read_run
 from restem.run.sample_stats import SampleStats
 from restem.runtime import storage
+from restem.runtime.checks import at_least
 
 Stats = Sequence[Mapping[int, SampleStats]]
 """For each run, counts of the samples of each iteration that has any."""
@@ -28,8 +30,8 @@ def report(
     workdirs: Sequence[str],
     output: str | None = None,
     labels: Sequence[str] | None = None,
-    max_samples: int = 400,
-    max_characters: int = 4000,
+    max_samples: Annotated[int, at_least(0)] = 400,
+    max_characters: Annotated[int, at_least(1)] = 4000,
     texts: bool = True,
 ) -> str:
     """Writes `index.html` and `figures/*.svg|png`.

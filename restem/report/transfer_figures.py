@@ -92,12 +92,12 @@ def _suite_chart(run: StoredRun, panels: dict[str, Bars], title: str, mirrors: s
 
 
 def exam(runs: Sequence[StoredRun]) -> Chart | Missing:
-    """Returns figure 10: an exam graded by humans, plotted against pass@1 on GSM8K."""
+    """Returns figure 10: pass@1 on GSM8K, plotted against an exam graded by humans."""
     title, mirrors = "Hungarian exam against GSM8K", "Figure 10"
     shown: list[tuple[StoredRun, list[tuple[StoredIteration, float, float]]]] = []
     for run in runs:
         scores = [
-            (i, i.evaluation("gsm8k"), i.evaluation("hungarian")) for i in before_and_after(run)
+            (i, i.evaluation("hungarian"), i.evaluation("gsm8k")) for i in before_and_after(run)
         ]
         line = [
             (i, x.pass1, y.pass1)
@@ -121,8 +121,8 @@ def exam(runs: Sequence[StoredRun]) -> Chart | Missing:
         for point, label in labels.items():
             axis.annotate(label, point, (6, -12), textcoords="offset points", fontsize=8.5)
         axis.margins(0.2)
-        plotting.percent_axis(axis, "GSM8K pass@1, greedy", horizontal=True)
-        plotting.percent_axis(axis, "exam, share of the points")
+        plotting.percent_axis(axis, "exam, share of the points", horizontal=True)
+        plotting.percent_axis(axis, "GSM8K pass@1, greedy")
         plotting.legend_above(figure, axis, narrow)
         return figure
 
@@ -133,7 +133,7 @@ def exam(runs: Sequence[StoredRun]) -> Chart | Missing:
     )
     return Chart(
         "hungarian_exam", title, mirrors,
-        "Each line leads from the base policy to the run's result. A policy far below the trend of"
+        "Each line leads from the base policy to the run's result. A policy far above the trend of"
         " the others knows GSM8K rather than mathematics.", draw,
-        ("run", "policy", "GSM8K pass@1", "exam"), rows,
+        ("run", "policy", "exam", "GSM8K pass@1"), rows,
     )  # fmt: skip

@@ -173,7 +173,8 @@ COMMANDS = (
     ("report {new}", "no such folder"),
     ("report {folder}", "nothing to report"),
     ("report {folder} --labels=a,b", "2 labels for 1 workdirs"),
-    ("report --gin.report.max_samples=-1 {folder}", "reads no gin settings"),
+    ("report --gin.report.max_samples=-1 {folder}", "max_samples = -1: .* at least 0"),
+    ("report --gin.report.max_characters=0 {folder}", "max_characters = 0: .* at least 1"),
     # Policies.
     ("export --output={new}", "name a policy"),
     ("export --output={new} --policy=nothing", "'nothing' does not name a model"),

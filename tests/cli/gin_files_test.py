@@ -61,6 +61,12 @@ class GinFilesTest(parameterized.TestCase):
         self.assertEqual(gin.query_parameter("Run.train_problems"), 75)
         self.assertEqual(gin.query_parameter("em.iterations"), 2)
 
+    @parameterized.parameters(1000, 2000, 4000, 7000)
+    def test_size_ablations_have_one_iteration(self, size):  # as figure 8 (left)
+        parse_gin([f"ablations/questions_{size}.gin"], [])
+        self.assertEqual(gin.query_parameter("Run.train_problems"), size)
+        self.assertEqual(gin.query_parameter("em.iterations"), 1)
+
     def test_folders_here_named_like_gin_folders_hide_nothing(self):
         here = pathlib.Path(self.create_tempdir())
         (here / "tasks").mkdir()

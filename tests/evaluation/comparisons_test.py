@@ -1,5 +1,7 @@
 """Paired comparisons of two policies."""
 
+import dataclasses
+
 import numpy as np
 from absl.testing import absltest, parameterized
 from etils import epath
@@ -7,7 +9,7 @@ from etils import epath
 from restem import records
 from restem.cli.main import main
 from restem.errors import UserError
-from restem.evaluation import comparisons, paired_tests
+from restem.evaluation import breakdown, comparisons, paired_tests
 from restem.records import Sample
 from restem.runtime import storage
 
@@ -57,7 +59,7 @@ class ComparisonTest(parameterized.TestCase):
     def rewards(self, samples):
         return comparisons.Answers(
             np.array([s.problem_id for s in samples], object),
-            np.array([s.sample_index for s in samples]),
+            np.array([s.sample_index == 0 for s in samples]),
             np.array([s.correct for s in samples], np.float32),
         )
 
@@ -65,6 +67,25 @@ class ComparisonTest(parameterized.TestCase):
         first, second = answers("11"), answers("0000")
         found = comparisons.compare(self.rewards(first), self.rewards(second))
         self.assertEqual((found["greedy"].n, found["greedy"].only_a), (2, 2))
+
+    def test_several_outputs_of_a_scored_file_are_samples(self):
+        outputs = lambda *rows: [
+            dataclasses.replace(s, source="completions") for s in answers(rows[0], rows[1:])
+        ]
+        first = self.write("a", outputs("100", "100"))
+        second = self.write("b", outputs("011", "111"))
+        (test,) = comparisons.compare_files(first, second).values()
+        # Rates 1, 0, 0 against 1/2, 1, 1.
+        self.assertEqual((test.method, test.n, test.only_a, test.only_b), ("sign-flip", 3, 1, 2))
+        self.assertAlmostEqual(test.difference, 1.5 / 3)
+        with self.assertRaisesRegex(UserError, "a.parquet: has no greedy answers"):
+            breakdown.lines(first, second, ["truncated"])
+        single = self.write("c", outputs("110"))
+        found = comparisons.compare_files(self.write("d", answers("001")), single)
+        self.assertEqual((list(found), found["greedy"].only_a), (["greedy"], 1))
+        self.assertLen(breakdown.lines(single, single, ["truncated"]), 5)
+        with self.assertRaisesRegex(UserError, "of the same kind .a single one, or several"):
+            comparisons.compare_files(first, single)
 
     def test_by_the_command_line(self):
         first, second = self.write("a", answers("10")), self.write("b", answers("11"))

@@ -11,11 +11,12 @@ import gin
 from absl.testing import absltest, parameterized
 from etils import epath
 
+from restem import records
 from restem.cli.main import main
 from restem.data import registry
 from restem.errors import UserError
-from restem.evaluation import scoring
-from restem.records import Problem, TaskCard
+from restem.evaluation import results, scoring
+from restem.records import Problem, Sample, TaskCard, Verdict
 from restem.run import layout
 from restem.runtime import storage
 from restem.tasks import bbh
@@ -110,6 +111,37 @@ class ScoreTest(parameterized.TestCase):
         self.assertAlmostEqual(report["pass@k"]["2"], (1 + 2 / 3) / 2)
         self.assertEqual((report["n"], report["missing"], report["num_samples"]), (2, 1, 3))
         self.assertIsNone(report["truncated"])
+
+    def test_problems_with_different_numbers_of_outputs(self):
+        """No output is discarded: 1 of 1 and 3 of 4 are right."""
+        self.tasks["gsm8k"] = (card_of("gsm8k"), [ask(c, f"Q: {c}?\nA:", "4") for c in "ab"])
+        right, wrong = " The answer is 4.", " The answer is 5."
+        rows = [{"question": "a?", "output": right}]
+        rows += [{"question": "b?", "outputs": [wrong, right, right, right]}]
+        report = self.score(rows, "gsm8k")["gsm8k"]
+        self.assertAlmostEqual(report["pass@1"], 0.875)
+        self.assertAlmostEqual(report["average_success"], 0.875)
+        self.assertEqual(report["num_samples"], 1)
+        self.assertEqual(report["pass@k"], {"1": 0.875})
+        self.assertAlmostEqual(report["maj@k"]["1"], 0.875)
+
+    @parameterized.parameters(
+        ({"kind": "program"}, Verdict(1.0, "tests", "f = 1", "f = 1"), False),
+        ({"kind": "function"}, Verdict(1.0, "reward"), False),
+        ({"kind": "function"}, Verdict(1.0, "reward", "4"), True),
+        ({"kind": "numeric"}, Verdict(1.0, "numeric", "4", "4"), True),
+    )
+    def test_only_final_answers_are_votes(self, grader, verdict, voted):
+        samples = [Sample("a", i, "", (), 0.0, "eos", 1.0, verdict) for i in range(3)]
+        self.assertEqual("maj@k" in scoring.report_of(samples, grader["kind"]), voted)
+        folder = epath.Path(self.folder)
+        table = records.samples_to_table(samples)
+        report = results.write(
+            folder / "mine", card=TaskCard("mine", grader=grader), problems=[ask("a", "a?")],
+            greedy=[table.slice(0, 1)], sampled=[table.slice(1)], policy="p", timing={},
+        )  # fmt: skip
+        self.assertEqual("maj@k" in report, voted)
+        self.assertEqual(report["pass@k"], {"1": 1.0, "2": 1.0})
 
     def test_an_ungraded_task_gives_a_sheet(self):
         self.tasks["hungarian"] = (card_of("hungarian"), [ask("hungarian-01", "Problem:\nGive 2.")])

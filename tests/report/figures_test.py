@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from restem.evaluation import groups
 from restem.report import paper_figures, plotting, sample_figures, transfer_figures
+from restem.report.headline import headline
 from restem.report.marks import policy
 from restem.report.report import distinguish
 from restem.run import reader
@@ -174,6 +175,26 @@ class FigureDataTest(parameterized.TestCase):
         chart = charts_of("restem", "more")[4]
         self.assertEqual([row[2] for row in chart.rows], [24, 48])
 
+    def test_programs_have_no_majority_vote(self):
+        folder = pathlib.Path(self.create_tempdir().full_path) / "copy"
+        shutil.copytree(ROOT / "restem", folder)
+        for path in folder.rglob("evals/*.json"):
+            report = json.loads(path.read_text())
+            report.pop("maj@k", None)
+            path.write_text(json.dumps(report))
+        run = read_run(str(folder))
+        self.assertIn("maj@4", headline([self.run_]).table.columns)
+        columns = headline([run]).table.columns
+        self.assertIn("pass@4", columns)
+        self.assertNotIn("maj@4", columns)
+        with plotting.style():
+            chart = paper_figures.pass_at_k([run])
+            labels = chart.draw(False).axes[0].get_legend_handles_labels()[1]
+        self.assertEqual({label.partition(",")[0] for label in labels}, {"pass@k"})
+        self.assertEqual(chart.columns, ("run", "task", "policy", "k", "pass@k"))
+        self.assertEqual({len(row) for row in chart.rows}, {5})
+        self.assertNotIn("Maj@k", chart.caption)
+
     def test_difficulty_table_is_the_evaluations(self):
         chart = charts_of("restem")[5]
         stored = self.run_.iterations[2].evaluation("arithmetic").values["difficulty"]
@@ -212,9 +233,15 @@ class FigureDataTest(parameterized.TestCase):
         exam = plotting.percent(0.3 + 0.1 * result.number)
         self.assertEqual(
             chart.rows,
-            (("restem", "base policy", gsm8k[0], "30.0%"),
-             ("restem", f"iteration {result.number}", gsm8k[1], exam)),
+            (("restem", "base policy", "30.0%", gsm8k[0]),
+             ("restem", f"iteration {result.number}", exam, gsm8k[1])),
         )  # fmt: skip
+        with plotting.style():
+            (axis,) = chart.draw(False).axes
+        (line,) = axis.lines
+        np.testing.assert_allclose(line.get_xdata(), [0.3, 0.3 + 0.1 * result.number])
+        self.assertIn("exam", axis.get_xlabel())  # as in the paper
+        self.assertIn("GSM8K", axis.get_ylabel())
 
     def test_equal_labels_are_told_apart(self):
         runs = distinguish([self.run_, self.run_])

@@ -3,6 +3,7 @@
 import pathlib
 import tempfile
 
+import gin
 from absl.testing import absltest, parameterized
 from etils import epath
 
@@ -97,6 +98,27 @@ class SeveralRunsTest(parameterized.TestCase):
         self.assertFalse(any(text in published for text in texts))
         self.assertNotIn("Worst pairs", published)
         self.assertIn("Contamination", published)
+
+    def test_gin_settings_hold_unless_a_flag_is_given(self):
+        self.addCleanup(gin.clear_config)
+        out = ROOT / "set"
+        self.addCleanup(out.rmtree)
+
+        def page(*flags):
+            gin.clear_config()
+            self.assertEqual(main(["report", str(ROOT / "a"), *flags]), 0)
+            return (out / "index.html").read_text()
+
+        output = f"--gin.report.output='{out}'"
+        labels = "--gin.report.labels=('of gin',)"
+        few = page(output, labels, "--gin.report.max_samples=3")
+        self.assertRegex(few, r"carries 3 of the \d+ samples")
+        self.assertIn("of gin", few)
+        self.assertNotIn("This page carries", page(output, "--gin.report.texts=False"))
+        self.assertNotIn("of gin", page(output, labels, "--labels=of a flag"))
+        file = self.create_tempfile("of.gin", "report.max_samples = 4\n").full_path
+        written = page(f"--output={out}", f"--gin_file={file}")
+        self.assertRegex(written, r"carries 4 of the \d+ samples")
 
     def test_a_policy_evaluated_by_itself_is_no_run_in_progress(self):
         alone = layout.Workdir(ROOT / "alone")
