@@ -83,11 +83,12 @@ def trainer(
       room: as `memory_of_steps` returns it.
     """
     start, mesh = rollout.policy, rollout.mesh
-    total_steps = settings.epochs * -(-data.sizes(None).total // settings.batch_examples)
     shape, remat = micro_batches(
         some_lengths(data), start.config, settings, room=room, prefix_length=len(prefix),
         mesh=None if mesh is None else dict(mesh.shape),
     )  # fmt: skip
+    usable = max(1, data.sizes(shape.row_length).usable)  # packing reports that there are none
+    total_steps = settings.epochs * -(-usable // settings.batch_examples)
     return Trainer(
         start.config.replace(remat=remat),
         optimizer=settings.optimizer(total_steps=total_steps),

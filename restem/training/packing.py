@@ -218,6 +218,7 @@ def pack(
     rows_per_batch: int,
     batch_examples: int,
     prefix_length: int = 0,
+    max_length: int | None = None,
     seed: int = 0,
     epoch: int = 0,
     shuffle: bool = True,
@@ -238,13 +239,15 @@ def pack(
       rows_per_batch: rows per micro-batch; with `row_length` it sets the memory of a step.
       batch_examples: examples per optimizer step.
       prefix_length: tokens of the shared prefix, where positions start.
+      max_length: most tokens of the prefix and an example together; None: any number.
       seed: seed of the order, with `epoch`.
       epoch: number of the epoch, from 0.
       shuffle: False keeps the given order.
       window: examples that are shuffled together and in memory at a time.
 
     Raises:
-      UserError: an example has no input or a weight that is not finite, or no example fits.
+      UserError: an example has no input or a weight that is not finite, no example fits, or one
+        that fits exceeds `max_length` behind the prefix.
     """
     if row_length < 1 or rows_per_batch < 1 or batch_examples < 1:
         raise ValueError(
@@ -259,6 +262,12 @@ def pack(
             f"row_length={row_length} tokens; raise it or look at the data set"
         )
     largest = sizes.largest(batch_examples)
+    if max_length is not None and prefix_length + largest[0] > max_length:
+        raise UserError(
+            f"a training example of {largest[0]} tokens behind a prefix of {prefix_length} exceeds "
+            f"the {max_length} that the model was trained for; shorten the prefix, or set "
+            f"row_length to {max_length - prefix_length}, which leaves longer examples out"
+        )
     num_micro = -(-_rows_bound(largest, batch_examples, row_length) // rows_per_batch)
     return PackedEpoch(
         corpus=corpus,
