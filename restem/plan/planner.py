@@ -240,7 +240,7 @@ class _Compiler:
         run, generate = self.of_run.run, self.of_run.generate
         return {
             "program": name,
-            "model": self.model.to_dict(),
+            "model": self.model.replace(int8_weights=run.int8_weights).to_dict(),
             "topology": self.where.name,
             "mesh": self.meshes["e_step"],
             "sampler": {
@@ -248,7 +248,7 @@ class _Compiler:
                 "num_samples": max(1, generate.num_samples),
                 "max_new_tokens": self.max_new_tokens,
                 "sampling": dataclasses.asdict(generate.sampling),
-                "dtype": "int8" if run.int8_weights else run.dtype,
+                "dtype": run.dtype,
                 "slots": slots or run.e_step_slots,
             },
         }

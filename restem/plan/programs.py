@@ -18,11 +18,12 @@ import numpy as np
 from restem import models, partitioning
 from restem.models import int8, lora
 from restem.models.lora import Lora
-from restem.sampling import calls
+from restem.sampling import calls, memory
 from restem.sampling.batches import Batches
 from restem.sampling.filters import Drawing
 from restem.sampling.options import Options
 from restem.sampling.shapes import Shapes as SamplerShapes
+from restem.sampling.steps import prepare_params
 from restem.sampling.widths import WidthClasses
 from restem.training import Batch, Shape, Trainer, TrainState, optimizers
 
@@ -59,6 +60,8 @@ class Program:
     """Returns the `jax.stages.Traced`, whose FLOPs are counted and which is lowered."""
     kinds: Mapping[str, int]
     """Bytes of the arguments on one chip, by kind."""
+    held: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """Bytes of what else the run holds on the chip meanwhile, by kind."""
     trips: tuple[int, ...] = ()
     """Iterations of the loops whose number is known only at run time, outermost first."""
 
@@ -78,13 +81,16 @@ class Sampler:
     ring: int
     """Columns for sampled tokens."""
     dtype: str
-    """Dtype of the parameters; "int8" is that of `models.int8`."""
+    """Dtype of the parameters as they are loaded; the options' config says how they are read."""
 
     def program(self, name: str, width: int = 0) -> Program:
         """Returns the program "prefix", "prefill" (at a width), "insert" or "decode"."""
         options, classes, batches = self.options, self.classes, self.batches
         shapes = SamplerShapes(options.config, False, options.mesh)
-        params = _params(options.config, self.dtype, options.mesh)
+        prepare = functools.partial(prepare_params, config=options.config)
+        loaded = models.param_shapes(options.config, jnp.dtype(self.dtype))
+        params = _params(options.config, jax.eval_shape(prepare, loaded), options.mesh)
+        loaded = _params(options.config, loaded, options.mesh)
         if shapes.flat_heads:
             params = models.flatten_heads(params)
         prefix = shapes.prefix(self.prefix) if self.prefix else None
@@ -113,7 +119,8 @@ class Sampler:
             drawing = jax.eval_shape(lambda: Drawing.of(options.sampling))
             trace = lambda: calls.decode(ask, options, params, prefix, slots, scalar, keep, drawing)
             kinds |= {"cache": (slots.questions, slots.ring), "inputs": slots.rows}
-        return Program(trace, bytes_of(kinds))
+        held = {"as loaded": memory.unread(loaded, params)} if "parameters" in kinds else {}
+        return Program(trace, bytes_of(kinds), bytes_of(held))
 
 
 def _trace(
@@ -149,7 +156,7 @@ def train(config: models.ModelConfig, shapes: TrainShapes, mesh: jax.sharding.Me
 
     of_chip = shapes.rows * shapes.row_length // partitioning.batch_parts(mesh)
     trips = (shapes.micro_batches, -(-of_chip // trainer.head_chunk))
-    return Program(trace, bytes_of(kinds), trips)
+    return Program(trace, bytes_of(kinds), trips=trips)
 
 
 def _trainer(
@@ -174,8 +181,8 @@ def _trainer(
     frozen = None
     if adapter is not None:
         trained = lora.shapes(trained, adapter)
-        base = adapter.base_dtype or shapes.param_dtype
-        frozen = _params(config, base, mesh)
+        base = models.param_shapes(config, shapes.param_dtype)
+        frozen = _params(config, jax.eval_shape(trainer.frozen, base), mesh)
     opt_state = jax.eval_shape(optimizer.init, trained)
     state = TrainState(
         _placed(trained, placed.params), _placed(opt_state, placed.opt_state),
@@ -216,14 +223,12 @@ def _struct(
     return jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=where)
 
 
-def _params(config: models.ModelConfig, dtype: str, mesh: jax.sharding.Mesh) -> Any:
+def _params(config: models.ModelConfig, shapes: Any, mesh: jax.sharding.Mesh) -> Any:
+    """Returns shapes of parameters, whose matrices may be in int8, with their shardings."""
     partitioning.check_divisible(config, mesh)
     axes = models.param_axes(config)
-    if dtype == "int8":
+    if any(leaf.dtype == jnp.int8 for leaf in jax.tree.leaves(shapes)):
         axes = int8.axes(axes)
-        shapes = jax.eval_shape(int8.quantize, models.param_shapes(config))
-    else:
-        shapes = models.param_shapes(config, jnp.dtype(dtype))
     return jax.tree.map(
         lambda axes, leaf: _struct(leaf.shape, leaf.dtype, mesh, axes),
         axes,

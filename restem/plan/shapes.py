@@ -46,7 +46,7 @@ def sampler(
       num_samples: samples per question.
       max_new_tokens: limit of a sample in tokens.
       sampling: fields of `Sampling`.
-      dtype: of the parameters; "int8" for int8 weights.
+      dtype: of the parameters as they are loaded.
       hbm: bytes that a program may use on a chip.
       slots: samples decoded at a time; None: as many as the engine's formula gives.
     """
@@ -58,7 +58,7 @@ def sampler(
     questions = [max(0, n - 1) for n in lengths.questions]
     counts = [num_samples] * len(questions)
     ring = round_up(max_new_tokens, options.bucket)
-    shape = models.param_shapes(config, "bfloat16" if dtype == "int8" else dtype)
+    shape = models.param_shapes(config, dtype)
     parts = partitioning.batch_parts(mesh)
 
     def of(count: int) -> widths.WidthClasses:

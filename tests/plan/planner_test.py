@@ -10,9 +10,10 @@ import tempfile
 from unittest import mock
 
 import gin
+import jax
 from absl.testing import absltest, parameterized
 
-from restem import models
+from restem import models, partitioning
 from restem.cli.gin_files import parse_gin
 from restem.errors import UserError
 from restem.models.lora import Lora
@@ -132,7 +133,8 @@ class GinFilesTest(parameterized.TestCase):
         self.assertLess(90, work.prefilled[128])
         self.assertLess(work.prefilled[128] * 64, 7500)
         job = compiler._sampler_job("decode", None)["sampler"]
-        self.assertEqual((job["slots"], job["dtype"], job["max_new_tokens"]), (7, "int8", 300))
+        self.assertEqual((job["slots"], job["dtype"], job["max_new_tokens"]), (7, "float32", 300))
+        self.assertTrue(compiler._sampler_job("decode", None)["model"]["int8_weights"])
         self.assertEqual(job["sampling"], {"temperature": 0.9, "top_k": 0, "top_p": 1.0})
         made, config, efficiency = shapes.m_step(
             TINY, {"data": 8, "fsdp": 1, "tensor": 1}, compiler.lengths, compiler.of_run,
@@ -162,6 +164,39 @@ class GinFilesTest(parameterized.TestCase):
     def test_examples_per_problem_are_what_the_method_keeps_at_most(self, files, bindings, kept):
         _, work = self.compiler(files, ['Run.task = "math"', *bindings])
         self.assertEqual(work.examples, 7500 * kept)
+
+
+class ProgramsTest(parameterized.TestCase):
+    """Programs of a mesh of one CPU device, which are traced and not compiled."""
+
+    LENGTHS = Lengths(
+        prefix=32, max_new_tokens=32, questions=(10,) * 60 + (300,), solutions=(8, 20, 32),
+        source="a test",
+    )  # fmt: skip
+
+    def setUp(self):
+        super().setUp()
+        self.mesh = partitioning.make_mesh(devices=jax.devices()[:1])
+
+    @parameterized.parameters(
+        # (dtype as loaded, int8 weights) -> bytes of a parameter as read, and beside it
+        ("bfloat16", False, 2, 0),
+        ("float32", False, 2, 4),
+        ("bfloat16", True, 1, 2),
+        ("float32", True, 1, 4),
+    )
+    def test_parameters_count_as_loaded_and_as_read(self, dtype, int8_weights, read, loaded):
+        config = TINY.replace(dtype="bfloat16", int8_weights=int8_weights)
+        sampler = shapes.sampler(
+            config, self.mesh, self.LENGTHS, num_samples=4, max_new_tokens=32, sampling={},
+            dtype=dtype, hbm=2**30, slots=16,
+        )  # fmt: skip
+        for name in ("prefix", "decode"):
+            program = sampler.program(name)
+            self.assertAlmostEqual(program.kinds["parameters"] / TINY.num_params, read, delta=0.02)
+            beside = program.held["as loaded"] / TINY.num_params
+            self.assertAlmostEqual(beside, loaded, delta=0.02)
+        self.assertEqual(sampler.program("insert").held, {})
 
 
 class SearchTest(parameterized.TestCase):
