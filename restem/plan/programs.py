@@ -41,7 +41,10 @@ class TrainShapes:
     length_parts: int
     """Parts of the mesh that share a row."""
     micro_batches: int
-    """Micro-batches per optimizer step; from 2 upwards, the program is the same."""
+    """Micro-batches that an optimizer step computes, in the mean."""
+    most_micro_batches: int
+    """Micro-batches in the shape of a batch; from 2 upwards, the program is the same but for the
+    bytes of this argument."""
     optimizer: str
     """Name of the optimizer in `restem.training.optimizers`."""
     optimizer_options: Mapping[str, Any]
@@ -50,6 +53,8 @@ class TrainShapes:
     """Dtype of the trained parameters, or of those that an adapter is trained on."""
     adapter: Mapping[str, Any] | None
     """Fields of `Lora`; None where all parameters are trained."""
+    base_dtype: str
+    """Dtype of the policy that training starts from."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +124,7 @@ class Sampler:
             drawing = jax.eval_shape(lambda: Drawing.of(options.sampling))
             trace = lambda: calls.decode(ask, options, params, prefix, slots, scalar, keep, drawing)
             kinds |= {"cache": (slots.questions, slots.ring), "inputs": slots.rows}
-        held = {"as loaded": memory.unread(loaded, params)} if "parameters" in kinds else {}
+        held = {"as loaded": memory.own_leaves(loaded, params)} if "parameters" in kinds else {}
         return Program(trace, bytes_of(kinds), bytes_of(held))
 
 
@@ -136,9 +141,13 @@ def _trace(
 
 
 def train(config: models.ModelConfig, shapes: TrainShapes, mesh: jax.sharding.Mesh) -> Program:
-    """Returns the optimizer step, `Trainer.train_step`."""
+    """Returns the optimizer step, `Trainer.train_step`.
+
+    Beside its arguments the run holds the policy that training starts from, unless its weights are
+    the frozen ones, and a copy of what was trained of the best policy so far.
+    """
     trainer, state, frozen = _trainer(config, shapes, mesh)
-    many = (min(shapes.micro_batches, 2), shapes.rows, shapes.row_length)
+    many = (shapes.most_micro_batches, shapes.rows, shapes.row_length)
     place = lambda dtype: _struct(many, dtype, mesh, (None, "batch", "length"), trainer.rules)
     ints, scalar = place(jnp.int32), _struct((), jnp.int32, mesh)
     batch = Batch(
@@ -154,9 +163,13 @@ def train(config: models.ModelConfig, shapes: TrainShapes, mesh: jax.sharding.Me
         with partitioning.use(mesh, trainer.rules):
             return trainer._train_step.trace(state, batch, frozen)
 
+    base = _params(config, models.param_shapes(config, shapes.base_dtype), mesh)
+    held = {"base": memory.own_leaves(base, frozen or {}), "best policy": state.params}
     of_chip = shapes.rows * shapes.row_length // partitioning.batch_parts(mesh)
-    trips = (shapes.micro_batches, -(-of_chip // trainer.head_chunk))
-    return Program(trace, bytes_of(kinds), trips=trips)
+    trips: tuple[int, ...] = (-(-of_chip // trainer.head_chunk),)
+    if shapes.most_micro_batches > 1:  # a single micro-batch has no loop around it
+        trips = (shapes.micro_batches, *trips)
+    return Program(trace, bytes_of(kinds), bytes_of(held), trips)
 
 
 def _trainer(

@@ -185,7 +185,8 @@ def _hbm_bytes(job, config, kinds, mesh) -> float:
         trained = sum(leaf.size for leaf in jax.tree.leaves(tree))
     parts = fsdp * mesh.shape["tensor"]
     return costs.hbm_bytes(
-        "train", {**kinds, "trained": trained / parts}, fsdp=fsdp, rounds=shapes["micro_batches"],
+        "train", {**kinds, "trained": trained / parts}, fsdp=fsdp,
+        rounds=shapes["micro_batches"] + bool(shapes["prefix"]),
         activations=of_chip * config.embed_dim * config.num_layers * width,
         compute_ratio=width / stored,
     )  # fmt: skip

@@ -41,11 +41,11 @@ def read_params(options: Options, params: models.Params) -> models.Params:
     return models.flatten_heads(read) if is_flat else read
 
 
-def unread(params: models.Params, read: models.Params) -> list[Any]:
-    """Returns the caller's leaves that the sampler has in another form, so that both are held."""
-    paths = jax.tree_util.tree_flatten_with_path(read)[0]
+def own_leaves(tree: Any, other: Any) -> list[Any]:
+    """Returns the leaves of a tree of parameters that another one lacks, in form or dtype."""
+    paths = jax.tree_util.tree_flatten_with_path(other)[0]
     forms = {path: (leaf.shape, leaf.dtype) for path, leaf in paths}
-    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return [leaf for path, leaf in leaves if forms.get(path) != (leaf.shape, leaf.dtype)]
 
 
@@ -57,7 +57,7 @@ def bytes_of_params(options: Options, params: models.Params) -> int:
       params: parameters of the policy, or their shapes.
     """
     read = read_params(options, params)
-    held = [*jax.tree.leaves(read), *unread(params, read)]
+    held = [*jax.tree.leaves(params), *own_leaves(read, params)]
     return sum(leaf.size * leaf.dtype.itemsize for leaf in held)
 
 

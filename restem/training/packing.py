@@ -72,6 +72,20 @@ def _rows_bound(sizes: np.ndarray, batch_examples: int, row_length: int) -> int:
     return int(min(len(largest), 2 * int(largest.sum()) // row_length + 1))
 
 
+def most_micro_batches(
+    sizes: np.ndarray, *, batch_examples: int, row_length: int, rows_per_batch: int
+) -> int:
+    """Returns the micro-batches in the shape of every batch, of which a batch may need fewer.
+
+    Args:
+      sizes: [examples] int, tokens of each example; the `batch_examples` largest suffice.
+      batch_examples: examples per optimizer step.
+      row_length: tokens per row.
+      rows_per_batch: rows per micro-batch.
+    """
+    return -(-_rows_bound(sizes, batch_examples, row_length) // rows_per_batch)
+
+
 def first_fit_decreasing(sizes: Sequence[int], capacity: int) -> list[list[int]]:
     """Returns bins of at most `capacity`, each a list of indices into `sizes` (Johnson 1973).
 
@@ -268,7 +282,10 @@ def pack(
             f"the {max_length} that the model was trained for; shorten the prefix, or set "
             f"row_length to {max_length - prefix_length}, which leaves longer examples out"
         )
-    num_micro = -(-_rows_bound(largest, batch_examples, row_length) // rows_per_batch)
+    num_micro = most_micro_batches(
+        largest, batch_examples=batch_examples, row_length=row_length,
+        rows_per_batch=rows_per_batch,
+    )  # fmt: skip
     return PackedEpoch(
         corpus=corpus,
         windows=windows(sizes.counts, seed=seed, epoch=epoch, shuffle=shuffle, most=window),

@@ -9,11 +9,14 @@ from absl.testing import absltest
 from restem import models, partitioning
 from restem.checkpoints.policy import Policy
 from restem.errors import UserError
+from restem.models import int8
+from restem.models.lora import Lora
 from restem.records import TaskCard
 from restem.rollout import Rollout
+from restem.sampling.memory import own_leaves
 from restem.steps import preparation
 from restem.steps.settings import ImproveSettings
-from restem.training import StepMemory, TokenExample, Trainer, optimizers
+from restem.training import StepMemory, TokenExample, Trainer, bytes_on_device, optimizers
 from restem.training.corpus import InMemory
 from tests.helpers import tiny
 
@@ -53,6 +56,21 @@ class TrainerTest(absltest.TestCase):
         with self.assertRaisesRegex(UserError, "none of the 13 .* fits in row_length=20"):
             made, data = self.trainer(lengths, row_length=20)
             made.pack(data, seed=0, epoch=0)
+
+
+class MemoryTest(absltest.TestCase):
+    def test_frozen_weights_in_another_dtype_are_held_beside_the_policys(self):
+        config = tiny.config()
+        params = models.param_shapes(config, "bfloat16")
+        mesh = {"data": 2, "fsdp": 2, "tensor": 2}
+        rounded = lambda adapter: preparation.bytes_rounded(params, adapter, mesh)
+        for adapter in (None, Lora(), Lora(base_dtype="bfloat16")):
+            self.assertEqual(rounded(adapter), 0)
+        self.assertEqual(rounded(Lora(base_dtype="float32")), 4 * config.num_params / 4)
+        int8_params = jax.eval_shape(int8.quantize, params)
+        own = own_leaves(int8_params, params)  # all but norms
+        self.assertEqual(rounded(Lora(base_dtype="int8")), bytes_on_device(own) / 4)
+        self.assertAlmostEqual(bytes_on_device(own) / config.num_params, 1, delta=0.2)
 
 
 class ValidationMeshTest(absltest.TestCase):
