@@ -95,9 +95,13 @@ def _step_seconds(train: Mapping[str, Any], ratio: float) -> float:
     return max(train["compute_seconds"] / ratio, train["memory_seconds"], network)
 
 
+PARAMETERS = ("parameters", "optimizer", "frozen", "base", "best policy", "as loaded")
+"""Kinds of memory that are as large as parameters are, whatever the slots or rows."""
+
+
 def _fits(train: Mapping[str, Any], ratio: float, hbm: int) -> bool:
     memory = train["memory"]
-    state = sum(memory.get(kind, 0) for kind in ("parameters", "optimizer", "frozen", "inputs"))
+    state = sum(memory.get(kind, 0) for kind in (*PARAMETERS, "inputs"))
     rest = sum(memory.values()) - state
     return state / ratio + rest <= hbm
 

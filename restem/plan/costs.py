@@ -253,7 +253,8 @@ def hbm_bytes(
       kinds: bytes of the arguments on the chip, by kind; "trained" is the number of trained
         parameters on it.
       fsdp: size of the mesh axis `fsdp`.
-      rounds: number of decode steps or micro-batches.
+      rounds: number of decode steps or micro-batches; a prefix, which training computes and
+        differentiates once per step, counts as a micro-batch.
       activations: bytes that each micro-batch saves for its backward pass.
       compute_ratio: bytes of a weight in the activations' dtype over its bytes as stored.
     """
@@ -270,8 +271,7 @@ def hbm_bytes(
     gradients = 4 * kinds["trained"]
     micro = 3 * one_pass + 2 * gradients + 2 * activations
     update = 2 * kinds["parameters"] + 2 * kinds["optimizer"] + gradients
-    # The prefix is computed and differentiated once.
-    return (rounds + 1) * micro + update
+    return rounds * micro + update
 
 
 @dataclasses.dataclass(frozen=True)

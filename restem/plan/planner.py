@@ -26,12 +26,13 @@ from restem.errors import UserError
 from restem.models import ModelConfig
 from restem.plan import lengths as lengths_lib
 from restem.plan import shapes
+from restem.plan.advice import PARAMETERS
 from restem.plan.chips import Slice
 from restem.plan.lengths import Lengths
 from restem.plan.result import Plan, Work
 from restem.plan.settings import PlanSettings
 from restem.plan.worker import fingerprint
-from restem.run.settings import MeshSettings
+from restem.run.settings import LocalMeshSettings, MeshSettings
 from restem.runtime.cache import cache_folder
 from restem.steps.settings import Settings
 
@@ -140,10 +141,21 @@ def _lengths(settings: PlanSettings, of_run: Settings) -> Lengths:
 
 
 def _sizes(where: Slice, mesh: MeshSettings | None) -> dict[str, int]:
-    """Returns the axis sizes of a mesh over all chips of a slice."""
+    """Returns the axis sizes of a mesh over all chips of a slice.
+
+    Meshes of each host's own count as one, on which each host has other copies of the policy.
+    """
     mesh = mesh or MeshSettings()
-    shape = partitioning.mesh_shape(where.chips, data=mesh.data, fsdp=mesh.fsdp, tensor=mesh.tensor)
-    return dict(zip(partitioning.AXES, shape, strict=True))
+    meshes = _number(where, mesh)
+    data, fsdp, tensor = partitioning.mesh_shape(
+        where.chips // meshes, data=mesh.data, fsdp=mesh.fsdp, tensor=mesh.tensor
+    )
+    return dict(zip(partitioning.AXES, (data * meshes, fsdp, tensor), strict=True))
+
+
+def _number(where: Slice, mesh: MeshSettings | None) -> int:
+    """Returns the number of meshes: one per host, or one for all."""
+    return where.hosts if isinstance(mesh, LocalMeshSettings) else 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,9 +250,11 @@ class _Compiler:
 
     def _sampler_job(self, name: str, slots: int | None) -> dict[str, Any]:
         run, generate = self.of_run.run, self.of_run.generate
+        if slots is None and run.e_step_slots is not None:
+            slots = run.e_step_slots * _number(self.where, run.e_step_mesh)
         return {
             "program": name,
-            "model": self.model.to_dict(),
+            "model": self.model.replace(int8_weights=run.int8_weights).to_dict(),
             "topology": self.where.name,
             "mesh": self.meshes["e_step"],
             "sampler": {
@@ -248,8 +262,8 @@ class _Compiler:
                 "num_samples": max(1, generate.num_samples),
                 "max_new_tokens": self.max_new_tokens,
                 "sampling": dataclasses.asdict(generate.sampling),
-                "dtype": "int8" if run.int8_weights else run.dtype,
-                "slots": slots or run.e_step_slots,
+                "dtype": run.dtype,
+                "slots": slots,
             },
         }
 
@@ -282,6 +296,7 @@ class _Compiler:
             optimizer=of_run.improve.optimizer.__name__,
             is_adapter=of_run.improve.adapter is not None,
             lengths=lengths.source,
+            samplers=_number(self.where, of_run.run.e_step_mesh),
         )
 
 
@@ -297,9 +312,9 @@ def _prefilled(lengths: Lengths, rows: Mapping[str, int]) -> dict[str, int]:
 def _largest(compiled, first, size, unit, hbm) -> dict[str, Any] | None:
     """Returns the largest size, in multiples of `unit`, whose program fits, by compiling.
 
-    The memory that does not grow with the size is known (parameters, optimizer, prefix, code), so
-    the next size to try follows from the last one that fitted. If none has fitted yet, the next
-    size is half of the last one.
+    The memory that does not grow with the size is known (parameters, optimizer, prefix, code, what
+    the run holds besides), so the next size to try follows from the last one that fitted. If none
+    has fitted yet, the next size is half of the last one.
     """
     fitting = first if first["fits"] else None
     low, high = (size, math.inf) if first["fits"] else (0, size)
@@ -308,7 +323,7 @@ def _largest(compiled, first, size, unit, hbm) -> dict[str, Any] | None:
             candidate = low + (high - low) // 2
         else:
             memory = fitting["memory"]
-            constant = ("parameters", "optimizer", "frozen", "prefix", "code")
+            constant = (*PARAMETERS, "prefix", "code")
             fixed = sum(memory.get(k, 0) for k in constant)
             grows = max(1, sum(memory.values()) - fixed)
             candidate = int(low * (hbm - fixed) / grows)

@@ -18,11 +18,12 @@ import numpy as np
 from restem import models, partitioning
 from restem.models import int8, lora
 from restem.models.lora import Lora
-from restem.sampling import calls
+from restem.sampling import calls, memory
 from restem.sampling.batches import Batches
 from restem.sampling.filters import Drawing
 from restem.sampling.options import Options
 from restem.sampling.shapes import Shapes as SamplerShapes
+from restem.sampling.steps import prepare_params
 from restem.sampling.widths import WidthClasses
 from restem.training import Batch, Shape, Trainer, TrainState, optimizers
 
@@ -40,7 +41,10 @@ class TrainShapes:
     length_parts: int
     """Parts of the mesh that share a row."""
     micro_batches: int
-    """Micro-batches per optimizer step; from 2 upwards, the program is the same."""
+    """Micro-batches that an optimizer step computes, in the mean."""
+    most_micro_batches: int
+    """Micro-batches in the shape of a batch; from 2 upwards, the program is the same but for the
+    bytes of this argument."""
     optimizer: str
     """Name of the optimizer in `restem.training.optimizers`."""
     optimizer_options: Mapping[str, Any]
@@ -49,6 +53,8 @@ class TrainShapes:
     """Dtype of the trained parameters, or of those that an adapter is trained on."""
     adapter: Mapping[str, Any] | None
     """Fields of `Lora`; None where all parameters are trained."""
+    base_dtype: str
+    """Dtype of the policy that training starts from."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +65,8 @@ class Program:
     """Returns the `jax.stages.Traced`, whose FLOPs are counted and which is lowered."""
     kinds: Mapping[str, int]
     """Bytes of the arguments on one chip, by kind."""
+    held: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """Bytes of what else the run holds on the chip meanwhile, by kind."""
     trips: tuple[int, ...] = ()
     """Iterations of the loops whose number is known only at run time, outermost first."""
 
@@ -78,13 +86,16 @@ class Sampler:
     ring: int
     """Columns for sampled tokens."""
     dtype: str
-    """Dtype of the parameters; "int8" is that of `models.int8`."""
+    """Dtype of the parameters as they are loaded; the options' config says how they are read."""
 
     def program(self, name: str, width: int = 0) -> Program:
         """Returns the program "prefix", "prefill" (at a width), "insert" or "decode"."""
         options, classes, batches = self.options, self.classes, self.batches
         shapes = SamplerShapes(options.config, False, options.mesh)
-        params = _params(options.config, self.dtype, options.mesh)
+        prepare = functools.partial(prepare_params, config=options.config)
+        loaded = models.param_shapes(options.config, jnp.dtype(self.dtype))
+        params = _params(options.config, jax.eval_shape(prepare, loaded), options.mesh)
+        loaded = _params(options.config, loaded, options.mesh)
         if shapes.flat_heads:
             params = models.flatten_heads(params)
         prefix = shapes.prefix(self.prefix) if self.prefix else None
@@ -113,7 +124,8 @@ class Sampler:
             drawing = jax.eval_shape(lambda: Drawing.of(options.sampling))
             trace = lambda: calls.decode(ask, options, params, prefix, slots, scalar, keep, drawing)
             kinds |= {"cache": (slots.questions, slots.ring), "inputs": slots.rows}
-        return Program(trace, bytes_of(kinds))
+        held = {"as loaded": memory.own_leaves(loaded, params)} if "parameters" in kinds else {}
+        return Program(trace, bytes_of(kinds), bytes_of(held))
 
 
 def _trace(
@@ -129,9 +141,13 @@ def _trace(
 
 
 def train(config: models.ModelConfig, shapes: TrainShapes, mesh: jax.sharding.Mesh) -> Program:
-    """Returns the optimizer step, `Trainer.train_step`."""
+    """Returns the optimizer step, `Trainer.train_step`.
+
+    Beside its arguments the run holds the policy that training starts from, unless its weights are
+    the frozen ones, and a copy of what was trained of the best policy so far.
+    """
     trainer, state, frozen = _trainer(config, shapes, mesh)
-    many = (min(shapes.micro_batches, 2), shapes.rows, shapes.row_length)
+    many = (shapes.most_micro_batches, shapes.rows, shapes.row_length)
     place = lambda dtype: _struct(many, dtype, mesh, (None, "batch", "length"), trainer.rules)
     ints, scalar = place(jnp.int32), _struct((), jnp.int32, mesh)
     batch = Batch(
@@ -147,9 +163,13 @@ def train(config: models.ModelConfig, shapes: TrainShapes, mesh: jax.sharding.Me
         with partitioning.use(mesh, trainer.rules):
             return trainer._train_step.trace(state, batch, frozen)
 
+    base = _params(config, models.param_shapes(config, shapes.base_dtype), mesh)
+    held = {"base": memory.own_leaves(base, frozen or {}), "best policy": state.params}
     of_chip = shapes.rows * shapes.row_length // partitioning.batch_parts(mesh)
-    trips = (shapes.micro_batches, -(-of_chip // trainer.head_chunk))
-    return Program(trace, bytes_of(kinds), trips)
+    trips: tuple[int, ...] = (-(-of_chip // trainer.head_chunk),)
+    if shapes.most_micro_batches > 1:  # a single micro-batch has no loop around it
+        trips = (shapes.micro_batches, *trips)
+    return Program(trace, bytes_of(kinds), bytes_of(held), trips)
 
 
 def _trainer(
@@ -174,8 +194,8 @@ def _trainer(
     frozen = None
     if adapter is not None:
         trained = lora.shapes(trained, adapter)
-        base = adapter.base_dtype or shapes.param_dtype
-        frozen = _params(config, base, mesh)
+        base = models.param_shapes(config, shapes.param_dtype)
+        frozen = _params(config, jax.eval_shape(trainer.frozen, base), mesh)
     opt_state = jax.eval_shape(optimizer.init, trained)
     state = TrainState(
         _placed(trained, placed.params), _placed(opt_state, placed.opt_state),
@@ -216,14 +236,12 @@ def _struct(
     return jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=where)
 
 
-def _params(config: models.ModelConfig, dtype: str, mesh: jax.sharding.Mesh) -> Any:
+def _params(config: models.ModelConfig, shapes: Any, mesh: jax.sharding.Mesh) -> Any:
+    """Returns shapes of parameters, whose matrices may be in int8, with their shardings."""
     partitioning.check_divisible(config, mesh)
     axes = models.param_axes(config)
-    if dtype == "int8":
+    if any(leaf.dtype == jnp.int8 for leaf in jax.tree.leaves(shapes)):
         axes = int8.axes(axes)
-        shapes = jax.eval_shape(int8.quantize, models.param_shapes(config))
-    else:
-        shapes = models.param_shapes(config, jnp.dtype(dtype))
     return jax.tree.map(
         lambda axes, leaf: _struct(leaf.shape, leaf.dtype, mesh, axes),
         axes,

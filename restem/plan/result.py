@@ -56,6 +56,8 @@ class Work:
     """Whether an adapter is trained on frozen weights."""
     lengths: str
     """Where the lengths are from."""
+    samplers: int = 1
+    """Meshes that sample apart from each other: one, or each host's own."""
 
     @property
     def mean_example(self) -> float:
@@ -273,14 +275,14 @@ def misfit(result: Mapping[str, Any]) -> str:
 def _e_step(results: Mapping[str, Any], work: Work, where: Slice) -> dict[str, float]:
     """Returns rates and hours of sampling.
 
-    A visit takes as long as the device or the host, whichever is slower. Each sample's question is
-    copied into its slot once: read and written.
+    A visit takes as long as the device or the host, whichever is slower; a host schedules all slots
+    of its mesh. Each sample's question is copied into its slot once: read and written.
     """
     if "decode" not in results:
         return {}
     decode = results["decode"]
     slots = decode["slots"]
-    host = HOST_SECONDS_PER_SLOT * slots
+    host = HOST_SECONDS_PER_SLOT * slots / work.samplers
     visit = max(decode["seconds"], host)
     rate = slots * work.slot_use * work.decode_steps / visit
     samples = work.problems * work.num_samples

@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from restem import models, partitioning
+from restem.errors import UserError
 from restem.models import ModelConfig
 from restem.plan.lengths import Lengths
 from restem.plan.programs import Sampler, TrainShapes
@@ -22,7 +24,9 @@ from restem.sampling import Engine, Sampling, memory, widths
 from restem.sampling.batches import Batches
 from restem.sampling.widths import round_up
 from restem.steps.micro_batches import micro_batches, step_memory
+from restem.steps.preparation import bytes_rounded
 from restem.steps.settings import Settings
+from restem.training import bytes_on_device, packing
 
 
 def sampler(
@@ -46,7 +50,7 @@ def sampler(
       num_samples: samples per question.
       max_new_tokens: limit of a sample in tokens.
       sampling: fields of `Sampling`.
-      dtype: of the parameters; "int8" for int8 weights.
+      dtype: of the parameters as they are loaded.
       hbm: bytes that a program may use on a chip.
       slots: samples decoded at a time; None: as many as the engine's formula gives.
     """
@@ -58,7 +62,7 @@ def sampler(
     questions = [max(0, n - 1) for n in lengths.questions]
     counts = [num_samples] * len(questions)
     ring = round_up(max_new_tokens, options.bucket)
-    shape = models.param_shapes(config, "bfloat16" if dtype == "int8" else dtype)
+    shape = models.param_shapes(config, dtype)
     parts = partitioning.batch_parts(mesh)
 
     def of(count: int) -> widths.WidthClasses:
@@ -108,27 +112,31 @@ def m_step(
       of_run: settings of the run.
       hbm: bytes that a program may use on a chip.
       rows: rows per micro-batch in place of those of the settings.
-    """
-    from restem.training.packing import first_fit_decreasing
 
+    Raises:
+      UserError: no example fits in the row length of the settings.
+    """
     settings = of_run.improve
     if rows is not None:
         settings = dataclasses.replace(settings, rows_per_batch=rows)
-    sizes = lengths.examples()
-    parts = mesh["fsdp"] * mesh["tensor"]
+    length, batch = settings.row_length, settings.batch_examples
+    sizes = [size for size in lengths.examples() if length is None or size <= length]
+    if not sizes:
+        raise UserError(f"plan: no training example fits in improve.row_length = {length} tokens")
+    sizes *= -(-batch // len(sizes))  # a step may have more examples than are drawn
     dtype = of_run.run.dtype
-    width = {"int8": 1, "bfloat16": 2, "float32": 4}
+    params = models.param_shapes(config, dtype)
+    held = bytes_on_device(params) / (mesh["fsdp"] * mesh["tensor"])
+    held += bytes_rounded(params, settings.adapter, mesh)
     room = step_memory(
-        config, settings, memory=hbm, held=width[dtype] * config.num_params / parts,
-        prefix_length=lengths.prefix, mesh=mesh,
-    )  # fmt: skip
+        config, settings, memory=hbm, held=held, prefix_length=lengths.prefix, mesh=mesh
+    )
     shape, remat = micro_batches(
         sizes, config, settings, room=room, prefix_length=lengths.prefix, mesh=mesh
     )
-    batch = settings.batch_examples
     steps = [sizes[i : i + batch] for i in range(0, len(sizes) - batch + 1, batch)]
     counts = [
-        -(-len(first_fit_decreasing(step, shape.row_length)) // shape.rows_per_batch)
+        -(-len(packing.first_fit_decreasing(step, shape.row_length)) // shape.rows_per_batch)
         for step in steps
     ]
     positions = shape.rows_per_batch * shape.row_length
@@ -140,9 +148,16 @@ def m_step(
         row_length=shape.row_length,
         length_parts=shape.length_parts,
         micro_batches=round(sum(counts) / len(counts)) or 1,
+        most_micro_batches=packing.most_micro_batches(
+            np.array(sizes),
+            batch_examples=batch,
+            row_length=shape.row_length,
+            rows_per_batch=shape.rows_per_batch,
+        ),
         optimizer=optimizer,
         optimizer_options=bindings.arguments_of(optimizer),
         param_dtype=dtype if settings.adapter else settings.param_dtype or dtype,
         adapter=None if settings.adapter is None else dataclasses.asdict(settings.adapter),
+        base_dtype=dtype,
     )
     return shapes, config.replace(remat=remat), efficiency

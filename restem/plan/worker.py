@@ -73,7 +73,7 @@ def compile_program(job: dict[str, Any]) -> dict[str, Any]:
     start = time.monotonic()
     traced = program.trace()
     flops = costs.flops(traced.jaxpr.jaxpr, program.trips) / where.chips
-    memory = dict(program.kinds)
+    memory = {**program.kinds, **program.held}
     result: dict[str, Any] = {
         "program": job["program"],
         "mesh": dict(mesh.shape),
@@ -102,7 +102,8 @@ def compile_program(job: dict[str, Any]) -> dict[str, Any]:
             memory["needed by the compiler"] = int(float(needed[1]) * scale)
         return result | {"fits": False, "memory": memory, "error": error}
     stats = compiled.memory_analysis()
-    memory["padding"] = max(0, stats.argument_size_in_bytes - sum(memory.values()))
+    given = sum(program.kinds.values())
+    memory["padding"] = max(0, stats.argument_size_in_bytes - given)
     memory["temporaries"] = stats.temp_size_in_bytes
     memory["results"] = max(0, stats.output_size_in_bytes - stats.alias_size_in_bytes)
     memory["code"] = stats.generated_code_size_in_bytes
@@ -184,7 +185,8 @@ def _hbm_bytes(job, config, kinds, mesh) -> float:
         trained = sum(leaf.size for leaf in jax.tree.leaves(tree))
     parts = fsdp * mesh.shape["tensor"]
     return costs.hbm_bytes(
-        "train", {**kinds, "trained": trained / parts}, fsdp=fsdp, rounds=shapes["micro_batches"],
+        "train", {**kinds, "trained": trained / parts}, fsdp=fsdp,
+        rounds=shapes["micro_batches"] + bool(shapes["prefix"]),
         activations=of_chip * config.embed_dim * config.num_layers * width,
         compute_ratio=width / stored,
     )  # fmt: skip

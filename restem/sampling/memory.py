@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from restem import models
 from restem.errors import UserError
+from restem.sampling import steps
 from restem.sampling.options import Options
 from restem.sampling.shapes import Shapes
 from restem.sampling.widths import WidthClasses
@@ -30,6 +32,33 @@ def starts_full(samples: int, slots: int) -> bool:
     rings.
     """
     return samples >= _REFILLS * slots
+
+
+def read_params(options: Options, params: models.Params) -> models.Params:
+    """Returns the shapes of the parameters that the sampler's programs read, on accelerators."""
+    read = jax.eval_shape(lambda params: steps.prepare_params(params, options.config), params)
+    is_flat = Shapes(options.config, options.unstacked, options.mesh).flat_heads
+    return models.flatten_heads(read) if is_flat else read
+
+
+def own_leaves(tree: Any, other: Any) -> list[Any]:
+    """Returns the leaves of a tree of parameters that another one lacks, in form or dtype."""
+    paths = jax.tree_util.tree_flatten_with_path(other)[0]
+    forms = {path: (leaf.shape, leaf.dtype) for path, leaf in paths}
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return [leaf for path, leaf in leaves if forms.get(path) != (leaf.shape, leaf.dtype)]
+
+
+def bytes_of_params(options: Options, params: models.Params) -> int:
+    """Returns the bytes that parameters take, over all devices: the caller's and the sampler's.
+
+    Args:
+      options: options of the engine.
+      params: parameters of the policy, or their shapes.
+    """
+    read = read_params(options, params)
+    held = [*jax.tree.leaves(params), *own_leaves(read, params)]
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in held)
 
 
 def slots_that_fit(
@@ -68,14 +97,7 @@ def slots_that_fit(
         return _WITHOUT_LIMIT * parts
     tensor = 1 if mesh is None else mesh.shape["tensor"]
     item = jnp.dtype(config.dtype).itemsize
-    # The caller's parameters, and what `prepare_params` and `flatten_heads` add to them.
-    held: float = sum(
-        leaf.size * (leaf.dtype.itemsize + item * (leaf.dtype != config.dtype))
-        for leaf in jax.tree.leaves(params)
-    )
-    if Shapes(config, options.unstacked, mesh).flat_heads:
-        projected = (config.num_heads + 2 * config.num_kv_heads) * config.head_dim
-        held += config.num_layers * config.embed_dim * projected * item
+    held: float = bytes_of_params(options, params)
     if mesh is not None:
         held /= mesh.shape["fsdp"] * tensor
     heads = config.num_kv_heads

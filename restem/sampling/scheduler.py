@@ -289,6 +289,23 @@ class Scheduler:
           The slot from which each new slot gets its sample, [new] int32, and whether it gets one,
           [new] bool; None if the samples do not fit.
         """
+        found = self._places(classes)
+        if found is None:
+            return None
+        sources, used, rows = found
+        self._set_slots(classes, rows)
+        self._tokens, self._counts = self._tokens[sources], self._counts[sources]
+        self._logprobs = self._logprobs[sources]
+        return sources, used
+
+    def fits(self, classes: WidthClasses) -> bool:
+        """Returns whether `move` would move the unfinished samples to these slots."""
+        return self._places(classes) is not None
+
+    def _places(
+        self, classes: WidthClasses
+    ) -> tuple[np.ndarray, np.ndarray, list[Row | None]] | None:
+        """Returns what `move` returns, and the samples in the new slots; changes nothing."""
         parts = classes.parts
         old, new = self.classes.slots // parts, classes.slots // parts
         sources = np.repeat(np.arange(parts, dtype=np.int32) * old, new)
@@ -313,7 +330,4 @@ class Scheduler:
                 return None
             target = to.popleft()
             sources[target], used[target], rows[target] = slot, True, self.rows[slot]
-        self._set_slots(classes, rows)
-        self._tokens, self._counts = self._tokens[sources], self._counts[sources]
-        self._logprobs = self._logprobs[sources]
-        return sources, used
+        return sources, used, rows

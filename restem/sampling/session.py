@@ -315,13 +315,15 @@ class Session:
         return self._is_small and self._visited >= self._grows_after
 
     def _smaller(self) -> WidthClasses | None:
-        """Returns the next smaller batch, if it has a slot for every sample."""
+        """Returns the next smaller batch, if it has a slot wide enough for every sample."""
         if not self.scheduler.nothing_waits:
             return None
         left = max(1, int(self.scheduler.in_use().sum()))
         smaller = (self.classes.shrunk(level) for level in widths.LEVELS)
         found = next((c for c in smaller if c.slots < self.scheduler.classes.slots), None)
-        return found if found is not None and left <= found.slots else None
+        if found is None or left > found.slots or not self.scheduler.fits(found):
+            return None
+        return found
 
     def _move(self, classes: WidthClasses) -> bool:
         """Moves the unfinished samples to other slots; returns whether they fit."""

@@ -347,10 +347,21 @@ def prepare_params(params: models.Params, config: models.ModelConfig) -> models.
     Products round their weights to the activations' dtype, or the config asks for int8. Rounding
     the weights once, in advance, saves reading them in full at every step. Norms are computed in
     float32 and keep their scales. Matrices that are in int8 already are read as they are, with
-    their adapters beside them.
+    their adapters beside them. Leaves that stay as they are are not copied.
     """
-    if lora.is_adapted(params):
-        params = jax.jit(lora.merge)(params)
+    is_adapted = lambda leaf: isinstance(leaf, lora.Adapted)
+    leaves, tree = jax.tree.flatten(params, is_leaf=is_adapted)
+    # Only what changes: a program that returned the other leaves as well would copy them.
+    changing = {
+        str(i): leaf
+        for i, leaf in enumerate(leaves)
+        if is_adapted(leaf) and not isinstance(leaf.base, int8.Int8)
+    }
+    if changing:
+        merged = jax.jit(lora.merge)(changing)
+        params = jax.tree.unflatten(
+            tree, [merged.get(str(i), leaf) for i, leaf in enumerate(leaves)]
+        )
     if any(leaf.dtype == jnp.int8 for leaf in jax.tree.leaves(params)):
         return params
     if config.int8_weights:

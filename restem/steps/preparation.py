@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import jax
 import jax.numpy as jnp
 from absl import logging
 
+from restem import models
+from restem.models import lora
+from restem.models.lora import Lora
 from restem.rollout import Rollout
+from restem.sampling.memory import own_leaves
 from restem.steps.micro_batches import micro_batches, step_memory
 from restem.steps.settings import ImproveSettings
 from restem.training import (
@@ -33,14 +38,30 @@ def memory_of_steps(
       settings: settings of the M-step.
       prefix_length: tokens of the shared prefix.
     """
-    start, mesh = rollout.policy, rollout.mesh
-    memory = device_memory(mesh)
+    start, mesh = rollout.policy, {} if rollout.mesh is None else dict(rollout.mesh.shape)
+    memory = device_memory(rollout.mesh)
     if memory is None:
         return None
+    held = bytes_on_device(start.params) + bytes_rounded(start.params, settings.adapter, mesh)
     return step_memory(
-        start.config, settings, memory=memory, held=bytes_on_device(start.params),
-        prefix_length=prefix_length, mesh={} if mesh is None else dict(mesh.shape),
-    )  # fmt: skip
+        start.config, settings, memory=memory, held=held, prefix_length=prefix_length, mesh=mesh
+    )
+
+
+def bytes_rounded(params: models.Params, adapter: Lora | None, mesh: Mapping[str, int]) -> float:
+    """Returns the bytes on a device of frozen weights that are rounded beside the policy's own.
+
+    Args:
+      params: of the policy that training starts from, or their shapes.
+      adapter: the adapter to train; None: all parameters are trained.
+      mesh: sizes of the mesh axes; {} without a mesh.
+    """
+    if adapter is None:
+        return 0.0
+    base, _ = lora.detach(params)
+    frozen = jax.eval_shape(lambda base: lora.round_base(base, adapter), base)
+    rounded = sum(leaf.size * leaf.dtype.itemsize for leaf in own_leaves(frozen, base))
+    return rounded / (mesh.get("fsdp", 1) * mesh.get("tensor", 1))
 
 
 def with_validation_mesh(rollout: Rollout, room: StepMemory | None) -> Rollout:
@@ -83,11 +104,12 @@ def trainer(
       room: as `memory_of_steps` returns it.
     """
     start, mesh = rollout.policy, rollout.mesh
-    total_steps = settings.epochs * -(-data.sizes(None).total // settings.batch_examples)
     shape, remat = micro_batches(
         some_lengths(data), start.config, settings, room=room, prefix_length=len(prefix),
         mesh=None if mesh is None else dict(mesh.shape),
     )  # fmt: skip
+    usable = max(1, data.sizes(shape.row_length).usable)  # packing reports that there are none
+    total_steps = settings.epochs * -(-usable // settings.batch_examples)
     return Trainer(
         start.config.replace(remat=remat),
         optimizer=settings.optimizer(total_steps=total_steps),

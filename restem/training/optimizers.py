@@ -105,7 +105,7 @@ def adamw(
       b1: decay of the first moment.
       b2: decay of the second moment.
       eps: constant added to the root of the second moment.
-      moment_dtype: dtype of the first moment; None is the parameters'.
+      moment_dtype: dtype of the first moment; None is float32, as the second moment is.
       precision: what is done where parameters are bfloat16; see `with_precision`.
       seed: of stochastic rounding.
     """
@@ -196,18 +196,35 @@ def with_precision(
 
     "params" loses them, unless parameters are float32. "master" applies them to float32 copies in
     the optimizer's state (4 bytes per parameter). "stochastic" applies them with the probability
-    that makes the expected parameter exact (no memory).
+    that makes the expected parameter exact (no memory). `inner` works in float32 in all three, so
+    its moments are float32, whatever the dtype of the parameters.
 
     Raises:
       ValueError: `precision` is none of the three.
     """
     if precision == "params":
-        return inner
+        return in_float32(inner)
     if precision == "master":
         return master_weights(inner)
     if precision == "stochastic":
         return stochastic_rounding(inner, seed=seed)
     raise ValueError(f"precision={precision!r} is not params, master or stochastic")
+
+
+def in_float32(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Returns `inner` with parameters and gradients in float32.
+
+    The moments of bfloat16 parameters would begin in bfloat16, and become float32 with the first
+    gradient: a step would have to be compiled twice, and could not reuse the state's memory.
+    """
+
+    def init(params):
+        return inner.init(_float32(params))
+
+    def update(grads, state, params=None):
+        return inner.update(_float32(grads), state, _float32(params))
+
+    return optax.GradientTransformation(init, update)
 
 
 class MasterWeightsState(NamedTuple):

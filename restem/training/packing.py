@@ -72,6 +72,20 @@ def _rows_bound(sizes: np.ndarray, batch_examples: int, row_length: int) -> int:
     return int(min(len(largest), 2 * int(largest.sum()) // row_length + 1))
 
 
+def most_micro_batches(
+    sizes: np.ndarray, *, batch_examples: int, row_length: int, rows_per_batch: int
+) -> int:
+    """Returns the micro-batches in the shape of every batch, of which a batch may need fewer.
+
+    Args:
+      sizes: [examples] int, tokens of each example; the `batch_examples` largest suffice.
+      batch_examples: examples per optimizer step.
+      row_length: tokens per row.
+      rows_per_batch: rows per micro-batch.
+    """
+    return -(-_rows_bound(sizes, batch_examples, row_length) // rows_per_batch)
+
+
 def first_fit_decreasing(sizes: Sequence[int], capacity: int) -> list[list[int]]:
     """Returns bins of at most `capacity`, each a list of indices into `sizes` (Johnson 1973).
 
@@ -218,6 +232,7 @@ def pack(
     rows_per_batch: int,
     batch_examples: int,
     prefix_length: int = 0,
+    max_length: int | None = None,
     seed: int = 0,
     epoch: int = 0,
     shuffle: bool = True,
@@ -238,13 +253,15 @@ def pack(
       rows_per_batch: rows per micro-batch; with `row_length` it sets the memory of a step.
       batch_examples: examples per optimizer step.
       prefix_length: tokens of the shared prefix, where positions start.
+      max_length: most tokens of the prefix and an example together; None: any number.
       seed: seed of the order, with `epoch`.
       epoch: number of the epoch, from 0.
       shuffle: False keeps the given order.
       window: examples that are shuffled together and in memory at a time.
 
     Raises:
-      UserError: an example has no input or a weight that is not finite, or no example fits.
+      UserError: an example has no input or a weight that is not finite, no example fits, or one
+        that fits exceeds `max_length` behind the prefix.
     """
     if row_length < 1 or rows_per_batch < 1 or batch_examples < 1:
         raise ValueError(
@@ -259,7 +276,16 @@ def pack(
             f"row_length={row_length} tokens; raise it or look at the data set"
         )
     largest = sizes.largest(batch_examples)
-    num_micro = -(-_rows_bound(largest, batch_examples, row_length) // rows_per_batch)
+    if max_length is not None and prefix_length + largest[0] > max_length:
+        raise UserError(
+            f"a training example of {largest[0]} tokens behind a prefix of {prefix_length} exceeds "
+            f"the {max_length} that the model was trained for; shorten the prefix, or set "
+            f"row_length to {max_length - prefix_length}, which leaves longer examples out"
+        )
+    num_micro = most_micro_batches(
+        largest, batch_examples=batch_examples, row_length=row_length,
+        rows_per_batch=rows_per_batch,
+    )  # fmt: skip
     return PackedEpoch(
         corpus=corpus,
         windows=windows(sizes.counts, seed=seed, epoch=epoch, shuffle=shuffle, most=window),

@@ -75,7 +75,8 @@ def choose_shape(
         of a step; exceeded only if a row of the longest example exceeds it.
       multiple: divisor of row lengths.
       mesh: sizes of the mesh axes; None without one.
-      row_length: tokens per row if that is given; longer examples are left out.
+      row_length: tokens per row if that is given; longer examples are left out. If all are longer,
+        the shape is a valid one all the same.
       rows_per_batch: rows per micro-batch if that is given.
 
     Raises:
@@ -102,8 +103,9 @@ def choose_shape(
         for length in lengths:
             counts = [len(first_fit_decreasing(group, length)) for group in groups]
             most = max_tokens * row_parts * length_parts // length // row_parts * row_parts
-            micro = -(-max(counts) // max(row_parts, most))
-            rows = rows_per_batch or _round_up(-(-max(counts) // micro), row_parts)
+            needed = max(1, *counts)  # 0 if no example fits, which packing reports
+            micro = -(-needed // max(row_parts, most))
+            rows = rows_per_batch or _round_up(-(-needed // micro), row_parts)
             if rows % row_parts or length % length_parts:
                 continue
             batches = sum(-(-count // rows) for count in counts)

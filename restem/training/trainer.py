@@ -84,8 +84,7 @@ class Trainer:
           mesh: from `partitioning.make_mesh`; None is one device.
 
         Raises:
-          UserError: `shape` does not divide over the mesh, or prefix and row exceed the decoder's
-            length.
+          UserError: `shape` does not divide over the mesh.
         """
         row_length, rows_per_batch, length_parts = dataclasses.astuple(shape)
         shards = 1 if mesh is None else partitioning.batch_parts(mesh)
@@ -99,11 +98,6 @@ class Trainer:
             raise UserError(
                 f"row_length={row_length} does not divide over {length_parts} parts of the mesh; "
                 f"set it to a multiple of {length_parts}"
-            )
-        if len(prefix_ids) + row_length > config.max_length:
-            raise UserError(
-                f"a prefix of {len(prefix_ids)} tokens and row_length={row_length} exceed the "
-                f"{config.max_length} that the model was trained for; lower row_length"
             )
         self.config = config
         self.optimizer = optimizer
@@ -125,13 +119,17 @@ class Trainer:
     def pack(
         self, examples: Sequence[TokenExample] | Corpus, *, seed: int, epoch: int
     ) -> PackedEpoch:
-        """Packs one epoch in this trainer's shapes; see `packing.pack`."""
+        """Packs one epoch in this trainer's shapes; see `packing.pack`.
+
+        Rows may be longer than the decoder's length: positions start again in every segment.
+        """
         return packing.pack(
             examples,
             row_length=self.row_length,
             rows_per_batch=self.rows_per_batch,
             batch_examples=self.batch_examples,
             prefix_length=len(self.prefix_ids),
+            max_length=self.config.max_length,
             seed=seed,
             epoch=epoch,
         )

@@ -16,13 +16,13 @@ from restem import models
 from restem.cli.gin_files import parse_gin
 from restem.errors import UserError
 from restem.models.lora import Lora
+from restem.plan import advice, shapes
 from restem.plan import planner as plan_lib
 from restem.plan import result as report
-from restem.plan import shapes
 from restem.plan.chips import Slice
 from restem.plan.lengths import Lengths
 from restem.plan.settings import PlanSettings
-from restem.run.settings import MeshSettings, RunSettings, from_gin
+from restem.run.settings import LocalMeshSettings, MeshSettings, RunSettings, from_gin
 from restem.steps.settings import GenerateSettings, ImproveSettings, Settings
 
 GIN = pathlib.Path(__file__).parents[2] / "gin"
@@ -132,7 +132,8 @@ class GinFilesTest(parameterized.TestCase):
         self.assertLess(90, work.prefilled[128])
         self.assertLess(work.prefilled[128] * 64, 7500)
         job = compiler._sampler_job("decode", None)["sampler"]
-        self.assertEqual((job["slots"], job["dtype"], job["max_new_tokens"]), (7, "int8", 300))
+        self.assertEqual((job["slots"], job["dtype"], job["max_new_tokens"]), (7, "float32", 300))
+        self.assertTrue(compiler._sampler_job("decode", None)["model"]["int8_weights"])
         self.assertEqual(job["sampling"], {"temperature": 0.9, "top_k": 0, "top_p": 1.0})
         made, config, efficiency = shapes.m_step(
             TINY, {"data": 8, "fsdp": 1, "tensor": 1}, compiler.lengths, compiler.of_run,
@@ -153,6 +154,26 @@ class GinFilesTest(parameterized.TestCase):
         self.assertEqual(made.length_parts, 32)
         self.assertGreaterEqual(efficiency, 0.8)
 
+    def m_step(self, **improve):
+        compiler, _ = self.compiler(["restem_math.gin"], [])
+        settings = dataclasses.replace(compiler.of_run.improve, **improve)
+        return shapes.m_step(
+            TINY, {"data": 1, "fsdp": 4, "tensor": 2}, compiler.lengths,
+            dataclasses.replace(compiler.of_run, improve=settings), hbm=16 * 2**30,
+        )  # fmt: skip
+
+    def test_a_step_of_more_examples_than_are_drawn(self):
+        small, large = (self.m_step(batch_examples=n, rows_per_batch=16)[0] for n in (4096, 8192))
+        self.assertAlmostEqual(large.micro_batches / small.micro_batches, 2, delta=0.2)
+        self.assertGreater(large.most_micro_batches, large.micro_batches)
+
+    def test_examples_that_exceed_a_row_are_left_out(self):
+        made, _, efficiency = self.m_step(row_length=128)
+        self.assertEqual(made.row_length, 128)
+        self.assertBetween(efficiency, 0.3, 1.0)
+        with self.assertRaisesRegex(UserError, "no training example fits in improve.row_length"):
+            self.m_step(row_length=20)
+
     @parameterized.parameters(
         (["methods/restem.gin"], [], 10),
         (["methods/rft.gin"], [], 100),  # no cap
@@ -162,6 +183,37 @@ class GinFilesTest(parameterized.TestCase):
     def test_examples_per_problem_are_what_the_method_keeps_at_most(self, files, bindings, kept):
         _, work = self.compiler(files, ['Run.task = "math"', *bindings])
         self.assertEqual(work.examples, 7500 * kept)
+
+
+class LocalMeshTest(absltest.TestCase):
+    WHERE = Slice.parse("v5p:4x4x4")
+
+    def compiler(self, **run):
+        return plan_lib._Compiler(
+            model=TINY, where=self.WHERE, of_run=Settings(run=RunSettings(**run)),
+            lengths=CompileTest.LENGTHS, on_progress=print, folder=pathlib.Path("unused"),
+        )  # fmt: skip
+
+    def test_each_hosts_mesh_covers_its_own_chips(self):
+        for mesh in (LocalMeshSettings(1, 1, 4), LocalMeshSettings(-1, 1, 4)):
+            compiler = self.compiler(e_step_mesh=mesh, m_step_mesh=MeshSettings(1, 64))
+            self.assertEqual(compiler.meshes["e_step"], {"data": 16, "fsdp": 1, "tensor": 4})
+            self.assertEqual(compiler.meshes["m_step"], {"data": 1, "fsdp": 64, "tensor": 1})
+        with self.assertRaisesRegex(UserError, "needs 8 devices, but there are 4"):
+            plan_lib._sizes(self.WHERE, LocalMeshSettings(1, 1, 8))
+
+    def test_each_host_has_and_schedules_slots_of_its_own(self):
+        slots = {}
+        for cls in (LocalMeshSettings, MeshSettings):
+            compiler = self.compiler(e_step_mesh=cls(), e_step_slots=32)
+            slots[cls] = compiler._sampler_job("decode", None)["sampler"]["slots"]
+            self.assertEqual(compiler._sampler_job("decode", 8)["sampler"]["slots"], 8)
+            with mock.patch.object(
+                plan_lib, "_run", lambda job, folder: {"prefill": {"512": 4}, "decode_steps": 8}
+            ):
+                work = compiler.work(PlanSettings())
+            self.assertEqual(work.samplers, 16 if cls is LocalMeshSettings else 1)
+        self.assertEqual(slots, {LocalMeshSettings: 16 * 32, MeshSettings: 32})
 
 
 class SearchTest(parameterized.TestCase):
@@ -182,12 +234,26 @@ class SearchTest(parameterized.TestCase):
         self.assertEqual(best["slots"], 300 // unit * unit)
         self.assertLessEqual(len(sizes), 6)
 
+    def test_what_the_run_holds_besides_does_not_grow(self):
+        held = {"base": 500, "best policy": 400, "as loaded": 100}
+        run = lambda size: {
+            "fits": size <= 300, "memory": {"parameters": 1000, "cache": size * 10} | held,
+            "slots": size,
+        }  # fmt: skip
+        best = plan_lib._largest(run, run(64), 64, 4, hbm=2000 + 300 * 10)
+        self.assertEqual(best["slots"], 300)
+        # On twice as many chips a half of these is held on each.
+        self.assertTrue(advice._fits(run(64), 2, hbm=1000 + 640))
+        self.assertFalse(advice._fits(run(64), 2, hbm=1000 + 639))
+
     def test_none_fits(self):
         run, _ = self.compiled(limit=0)
         self.assertIsNone(plan_lib._largest(run, run(64), 64, 8, hbm=100))
 
 
 class ReportTest(absltest.TestCase):
+    WHERE = Slice.parse("v5e:2x4")
+
     def plan(self, **changes):
         fine = {
             "fits": True, "seconds": 0.1, "slots": 100, "rows": 8, "flops": 1e12, "hbm_bytes": 1e9,
@@ -207,7 +273,7 @@ class ReportTest(absltest.TestCase):
             optimizer="adamw", is_adapter=False, lengths="a test",
         )  # fmt: skip
         return report.Plan.of(
-            where=Slice.parse("v5e:2x4"),
+            where=self.WHERE,
             model=TINY,
             meshes={s: {"data": 8, "fsdp": 1, "tensor": 1} for s in ("e_step", "m_step")},
             results={
@@ -230,6 +296,15 @@ class ReportTest(absltest.TestCase):
         self.assertAlmostEqual(plan.chip_hours * 3600, 8 * 2 * (2.3 + 26.5))
         self.assertAlmostEqual(plan.m_step["mfu"], 6 * TINY.num_params * 8 * 90 / 0.1 / 8 / 197e12)
         self.assertEqual(plan.compile_seconds, 21)
+
+    def test_a_host_schedules_the_slots_of_its_own_mesh(self):
+        plan = self.plan()
+        results = {"decode": plan.programs["decode, largest that fits"]}
+        hours = [
+            report._e_step(results, dataclasses.replace(plan.work, samplers=n), self.WHERE)
+            for n in (1, 4)
+        ]
+        self.assertAlmostEqual(hours[1]["host_hours"], hours[0]["host_hours"] / 4)
 
     def test_the_table_names_the_buffer_that_does_not_fit(self):
         plan = self.plan()

@@ -8,7 +8,8 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from restem import models, partitioning
-from restem.models import int8
+from restem.models import int8, lora
+from restem.models.lora import Lora
 from restem.sampling import steps
 from tests.helpers import compilation
 from tests.sampling import engine_test
@@ -114,6 +115,18 @@ class Int8Test(parameterized.TestCase):
         self.assertEqual(prepared["final_norm"].dtype, jnp.float32)
         with self.subTest("nothing to round, nothing copied"):
             self.assertIs(steps.prepare_params(params, CONFIG)["head"], params["head"])
+        form = Lora(rank=2, targets=("up",))
+        adapter = lora.init(models.param_shapes(CONFIG), form, jax.random.key(0))
+        with self.subTest("only matrices that an adapter changes are copied"):
+            prepared = steps.prepare_params(lora.attach(params, adapter, form), CONFIG)
+            self.assertIs(prepared["head"], params["head"])
+            self.assertIsInstance(prepared["layers"]["mlp"]["up"], jax.Array)
+        with self.subTest("an int8 base is read as it is"):
+            base = int8.quantize(params)
+            prepared = steps.prepare_params(lora.attach(base, adapter, form), CONFIG)
+            up = prepared["layers"]["mlp"]["up"]
+            self.assertIs(up.base.values, base["layers"]["mlp"]["up"].values)
+            self.assertIs(prepared["head"].values, base["head"].values)
 
     def test_axes_lay_every_leaf_on_the_mesh(self):
         axes = int8.axes(models.param_axes(CONFIG))

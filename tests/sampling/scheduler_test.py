@@ -109,6 +109,8 @@ class SchedulerTest(absltest.TestCase):
         place(of)
         record(of, [5, 5, 5, 5])
         self.assertIsNone(of.move(WidthClasses((16, 64), (1, 1))))
+        self.assertFalse(of.fits(WidthClasses((16, 64), (3, 1))))
+        self.assertTrue(of.fits(WidthClasses((16, 64), (0, 4))))
         self.assertIsNotNone(of.rows[3])
 
 

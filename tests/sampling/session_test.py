@@ -7,6 +7,7 @@ from absl.testing import absltest, parameterized
 
 from restem.sampling import Request, Sampling
 from restem.sampling.programs import Programs
+from restem.sampling.session import Session
 from tests.helpers import compilation
 from tests.sampling.engine_test import (
     CONFIG,
@@ -44,6 +45,31 @@ class SessionTest(parameterized.TestCase):
             self.assertEqual(got.token_ids, expected[requests[5].problem_key, 0].token_ids)
             # Without shrinking these would be 16 slots for each token of the longest sample.
             self.assertLess(engine.stats.slot_steps, 0.4 * 16 * len(got.token_ids))
+
+    def test_the_device_is_kept_busy_where_wide_samples_do_not_fit_fewer_slots(self):
+        # 6 wide samples of 40 tokens among 10 narrow ones of 2: half the slots would do for them,
+        # but not half of the wide slots.
+        requests = [
+            Request(
+                tuple(prefix_of(20 if i < 6 else 3)), 1, problem_key=i,
+                max_new_tokens=40 if i < 6 else 2,
+            )
+            for i in range(16)
+        ]  # fmt: skip
+        under_way = []
+        decode = Session._decode
+
+        def note(self):
+            under_way.append(len(self.visits))
+            decode(self)
+
+        engine = engine_of(
+            sampling=Sampling(temperature=1.0), slots=16, max_new_tokens=40, decode_steps=4
+        )
+        with mock.patch.object(Session, "_decode", note):
+            list(engine.sample(params_of(CONFIG), prefix_of(4), requests, key=0))
+        self.assertGreater(len(under_way), 5)
+        self.assertEqual(under_way.count(0), 1)
 
     @parameterized.parameters(True, False)
     def test_the_first_sample_waits_for_an_eighth_of_the_slots(self, unstacked):

@@ -147,6 +147,24 @@ class PrecisionTest(parameterized.TestCase):
         want = {"params": (1.0, 0.0), "master": (0.98828125, 0.0), "stochastic": (0.99, 5e-4)}
         self.assertAlmostEqual(mean, want[precision][0], delta=want[precision][1])
 
+    @parameterized.product(
+        name=("adamw", "adafactor"),
+        precision=("params", "master", "stochastic"),
+        dtype=(jnp.bfloat16, jnp.float32),
+    )
+    def test_the_state_keeps_its_dtypes(self, name, precision, dtype):
+        """So that a step is compiled once, reuses the state's memory, and is resumed exactly."""
+        params = {"up": jnp.ones((64, 64), dtype), "mlp_norm": jnp.ones((64,), dtype)}
+        grads = jax.tree.map(lambda p: jnp.ones(p.shape, jnp.float32), params)
+        for changes in ({}, {"moment_dtype": "bfloat16"}) if name == "adamw" else ({},):
+            optimizer = getattr(optimizers, name)(
+                total_steps=3, precision=precision, weight_decay=0.1, **changes
+            )
+            state = optimizer.init(params)
+            dtypes = lambda state: [leaf.dtype for leaf in jax.tree.leaves(state)]
+            self.assertEqual(dtypes(optimizer.update(grads, state, params)[1]), dtypes(state))
+            self.assertEqual(jnp.bfloat16 in dtypes(state), bool(changes))
+
     def test_every_leaf_and_step_is_rounded_by_other_bits(self):
         params = {name: jnp.ones((64, 64), jnp.bfloat16) for name in ("up", "down")}
         optimizer = optimizers.with_precision(optax.sgd(1e-3), "stochastic")

@@ -112,6 +112,18 @@ class PackTest(parameterized.TestCase):
         with self.assertRaisesRegex(UserError, "weight nan"):
             packing.pack([TokenExample([1], [1], float("nan"))], **shape)
 
+    def test_the_length_of_the_model_bounds_prefix_and_example_and_not_rows(self):
+        examples = [TokenExample([1] * 5, [2] * n) for n in (2, 6, 9)]  # of 6, 10 and 13 tokens
+        shape = dict(rows_per_batch=1, batch_examples=4, prefix_length=7)
+        epoch = packing.pack(examples, row_length=40, max_length=20, **shape)
+        self.assertLess(max(int(batch.positions.max()) for batch in epoch), 20)
+        with self.assertRaisesRegex(
+            UserError, "13 tokens behind a prefix of 7 exceeds the 19 .* set row_length to 12"
+        ):
+            packing.pack(examples, row_length=40, max_length=19, **shape)
+        epoch = packing.pack(examples, row_length=12, max_length=19, **shape)
+        self.assertEqual(epoch.too_long, 1)
+
     def test_first_fit_decreasing(self):
         self.assertEqual(
             packing.first_fit_decreasing([4, 8, 1, 4, 2, 1], 10), [[1, 4], [0, 3, 2, 5]]

@@ -99,6 +99,16 @@ class ChooseShapeTest(parameterized.TestCase):
         shape = choose(rows_per_batch=3, row_length=41, mesh={"data": 2, "fsdp": 4, "tensor": 1})
         self.assertEqual(shape, Shape(41, 3))
 
+    def test_where_no_example_fits_packing_says_so(self):
+        examples = [TokenExample([1] * n, [1]) for n in (100, 200)]
+        for mesh in (None, {"data": 2, "fsdp": 4, "tensor": 1}):
+            shape = choose_shape(
+                sizes_of(examples), config=CONFIG, batch_examples=4, row_length=64, mesh=mesh
+            )
+            self.assertEqual(shape, Shape(64, 8 if mesh else 1))
+        with self.assertRaisesRegex(UserError, "none of the 2 .* fits in row_length=64"):
+            packed(examples, shape, 4)
+
     def test_nothing_to_train_on_is_told(self):
         with self.assertRaisesRegex(UserError, "no training examples with targets"):
             choose_shape([], config=CONFIG, batch_examples=4)

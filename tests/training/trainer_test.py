@@ -119,6 +119,11 @@ class PackedEqualsUnpackedTest(parameterized.TestCase):
         ),
         ("qwen", {"tied_head": False, "qkv_bias": True, "query_block": 4}, {}),
         (
+            "rows_longer_than_the_decoder",
+            {"max_length": 20, "window": 5, "local_layers": (True, False)},
+            {"row_length": 48},
+        ),
+        (
             "palm",
             {
                 "parallel_layers": True, "num_kv_heads": 1, "norm": "layer",
@@ -272,9 +277,12 @@ class TrainingTest(absltest.TestCase):
         moved = max(jax.tree.leaves(jax.tree.map(lambda a, b: np.abs(a - b).max(), master, start)))
         self.assertBetween(moved, 2e-3, 7e-3)
 
-    def test_bad_shapes_are_told(self):
-        with self.assertRaisesRegex(UserError, "lower row_length"):
-            trainer(row_length=64)
+    def test_an_example_that_exceeds_the_decoder_is_told(self):
+        long = TokenExample([1] * 30, [1] * 29)  # 58 tokens behind a prefix of 6
+        one = trainer(row_length=96)
+        self.assertLen(one.pack([long], seed=0, epoch=0), 1)
+        with self.assertRaisesRegex(UserError, "59 tokens .* exceeds the 64 .* row_length to 58"):
+            one.pack([long, TokenExample([1] * 30, [1] * 30)], seed=0, epoch=0)
 
 
 LARGER = CONFIG.replace(
