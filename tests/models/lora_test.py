@@ -103,7 +103,7 @@ class LoraTest(parameterized.TestCase):
         flat = models.flatten_heads(applied)
         self.assertEqual(flat["layers"]["attention"]["query"].base.matrix.scale.ndim, 2)
         np.testing.assert_allclose(
-            policy.replace(params=flat).logits(tokens), found, atol=1e-5 * np.abs(found).max()
+            policy.replace(params=flat).logits(tokens), found, atol=3e-5 * np.abs(found).max()
         )
 
     def test_a_new_adapter_changes_nothing(self):
