@@ -18,6 +18,9 @@ from restem.plan.chips import CHIPS, GPUS, Gpu, Slice
 BAD_INPUT = 2
 """Exit code after which the user must correct something."""
 
+PREEMPTED = 75
+"""Exit code after a SIGTERM, one of `RESTARTABLE`."""
+
 MOST_STARTS = 100
 """Number of times that a job is sent before a launcher gives up on it."""
 
