@@ -149,8 +149,13 @@ def _write(entry: tensor_cache.Entry, name: str) -> None:
 def _read_header(file: gguf.GGUFFile):
     """Returns config, vocabulary, hub config and the options of `tensors.stream` for a GGUF
     file."""
-    config = gguf_config.config(file)
-    vocabulary = gguf_vocabulary.from_gguf(file.metadata, source=str(file.path))
+    try:
+        config = gguf_config.config(file)
+        vocabulary = gguf_vocabulary.from_gguf(file.metadata, source=str(file.path))
+    except (ValueError, TypeError, ArithmeticError, LookupError) as error:
+        raise UserError(
+            f"{file.path}: its header contradicts itself ({error}); copy or download it again"
+        ) from error
     options = {
         "template": names.of(config).gguf,
         "transform": functools.partial(names.gguf_transform, config),
