@@ -185,6 +185,13 @@ class FolderTest(parameterized.TestCase):
         with self.assertRaisesRegex(UserError, "config.json does not exist"):
             checkpoints.load(reference)
 
+    def test_export_to_a_bucket_is_refused(self):
+        small_models.write_folder("llama", self.folder)
+        policy = checkpoints.load(f"hf:{self.folder}")
+        with self.assertRaisesRegex(UserError, "gs://b/x: export writes to a local folder"):
+            export(policy, "gs://b/x")
+        self.assertFalse(pathlib.Path("gs:").exists())
+
     def test_headers_that_contradict_themselves(self):
         small_models.write_folder("llama", self.folder)
         path = self.folder / "model.safetensors"
