@@ -131,12 +131,17 @@ def _load_file(file: gguf.GGUFFile, dtype: str, shardings: tensors.Shardings):
 
 def _load_pypi(name: str, dtype: str, shardings: tensors.Shardings):
     entry = tensor_cache.Entry(pypi.find(name).sha256, dtype)
-    if not entry.exists():
+    if entry.exists():
         try:
-            _write(entry, name)
-        except OSError as error:
-            logging.warning("pypi:%s is dequantised at every start: %s", name, error)
-            return _load_file(gguf.GGUFFile(*pypi.pieces(name)), dtype, shardings)
+            return entry.read(shardings)
+        except tensor_cache.DamagedError as error:
+            logging.warning("pypi:%s is dequantised again: %s", name, error)
+            entry.remove()
+    try:
+        _write(entry, name)
+    except OSError as error:
+        logging.warning("pypi:%s is dequantised at every start: %s", name, error)
+        return _load_file(gguf.GGUFFile(*pypi.pieces(name)), dtype, shardings)
     return entry.read(shardings)
 
 
