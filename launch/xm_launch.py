@@ -151,7 +151,7 @@ def launch(config: Config, name: str, workdir: str) -> int:
     checks.check_buckets(checks.preflight(workdir, run))
     if image:
         image.provide()
-    _say_what_next(config, name)
+    _say_what_next(config, made)
     return jobs_lib.worst(experiment.run(name, made, lambda job: _run(job, config, image, run)))
 
 
@@ -192,9 +192,10 @@ def _run(job: Job, config: Config, image: Image | None, run: checks.Run) -> int:
     return executor.run(job, config, image.name, detach=DETACH.value)
 
 
-def _say_what_next(config: Config, name: str) -> None:
-    again = f"launch/xm_launch.py --executor={config.executor} --resume={name}"
-    print(f"follow, stop or delete it: {again} --action=follow|stop|delete", flush=True)
+def _say_what_next(config: Config, made: Sequence[Job]) -> None:
+    for job in made:
+        again = f"launch/xm_launch.py --executor={config.executor} --resume={job.name}"
+        print(f"follow, stop or delete it: {again} --action=follow|stop|delete", flush=True)
 
 
 def act(config: Config, name: str) -> int:

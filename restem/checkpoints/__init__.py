@@ -131,12 +131,17 @@ def _load_file(file: gguf.GGUFFile, dtype: str, shardings: tensors.Shardings):
 
 def _load_pypi(name: str, dtype: str, shardings: tensors.Shardings):
     entry = tensor_cache.Entry(pypi.find(name).sha256, dtype)
-    if not entry.exists():
+    if entry.exists():
         try:
-            _write(entry, name)
-        except OSError as error:
-            logging.warning("pypi:%s is dequantised at every start: %s", name, error)
-            return _load_file(gguf.GGUFFile(*pypi.pieces(name)), dtype, shardings)
+            return entry.read(shardings)
+        except tensor_cache.DamagedError as error:
+            logging.warning("pypi:%s is dequantised again: %s", name, error)
+            entry.remove()
+    try:
+        _write(entry, name)
+    except OSError as error:
+        logging.warning("pypi:%s is dequantised at every start: %s", name, error)
+        return _load_file(gguf.GGUFFile(*pypi.pieces(name)), dtype, shardings)
     return entry.read(shardings)
 
 
@@ -149,8 +154,13 @@ def _write(entry: tensor_cache.Entry, name: str) -> None:
 def _read_header(file: gguf.GGUFFile):
     """Returns config, vocabulary, hub config and the options of `tensors.stream` for a GGUF
     file."""
-    config = gguf_config.config(file)
-    vocabulary = gguf_vocabulary.from_gguf(file.metadata, source=str(file.path))
+    try:
+        config = gguf_config.config(file)
+        vocabulary = gguf_vocabulary.from_gguf(file.metadata, source=str(file.path))
+    except (ValueError, TypeError, ArithmeticError, LookupError) as error:
+        raise UserError(
+            f"{file.path}: its header contradicts itself ({error}); copy or download it again"
+        ) from error
     options = {
         "template": names.of(config).gguf,
         "transform": functools.partial(names.gguf_transform, config),

@@ -16,6 +16,7 @@ from restem.checkpoints import hf_config, names, peft
 from restem.checkpoints.policy import Policy
 from restem.errors import UserError
 from restem.models import lora
+from restem.runtime import storage
 from restem.tokenizers.conversion import to_tokenizer_json
 from restem.tokenizers.sentencepiece import SentencePieceVocabulary
 from restem.tokenizers.vocabulary import Vocabulary
@@ -52,13 +53,13 @@ def export(
       The folder.
 
     Raises:
-      UserError: the folder is not empty, the dtype is not one of those, or transformers lacks
-        the family (PaLM), or there is no adapter to write.
+      UserError: the folder is in a bucket or not empty, the dtype is not one of those,
+        transformers lacks the family (PaLM), or there is no adapter to write.
     """
-    folder = Path(folder)
     if dtype not in ("float32", "bfloat16", "float16"):
         raise UserError(f"dtype {dtype!r}: export writes float32, bfloat16 or float16")
     check_target(folder)
+    folder = Path(folder)
     config = hf_config.to_hf_config(policy.config) | {"dtype": dtype, "torch_dtype": dtype}
     config |= _special_ids(policy.vocabulary)
     if adapter and policy.adapter is None:
@@ -81,9 +82,11 @@ def check_target(folder: str | Path) -> None:
     """Checks that `export` can write to a folder, before a policy is loaded.
 
     Raises:
-      UserError: `folder` exists and is not an empty folder.
+      UserError: `folder` is in a bucket, or exists and is not an empty folder.
       OSError: the folder cannot be made.
     """
+    if storage.is_remote(folder):
+        raise UserError(f"{folder}: export writes to a local folder; copy it to the bucket then")
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is not an empty folder; name another one")

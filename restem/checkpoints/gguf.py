@@ -60,10 +60,11 @@ class GGUFFile:
                 raise UserError(f"{piece} does not exist; gguf: takes the path of a GGUF file")
             if piece.is_dir():
                 raise UserError(f"{piece} is a folder; gguf: takes a file (for a folder, use hf:)")
+        length = sum(piece.stat().length for piece in self._pieces)
         try:
             with self._open() as file:
-                self.metadata, self.tensors = _parse_header(file)
-        except (struct.error, ValueError, UnicodeDecodeError, EOFError) as error:
+                self.metadata, self.tensors = _parse_header(_Header(file, length))
+        except (struct.error, ValueError, LookupError, EOFError, RecursionError) as error:
             raise UserError(
                 f"{self.path} is not a whole GGUF file ({error}); copy or download it again"
             ) from error
@@ -161,12 +162,15 @@ class _Joined(io.RawIOBase):
 class _Header:
     """A cursor over the header's bytes."""
 
-    def __init__(self, file):
+    def __init__(self, file, length: int):
         self._file = file
+        self._length = length
         self._data = b""
         self._at = 0
 
     def take(self, size: int) -> bytes:
+        if size > self._length:  # a damaged size, which must not be allocated
+            raise EOFError("it ends inside its header")
         while len(self._data) - self._at < size:
             more = self._file.read(max(1 << 20, size))
             if not more:
@@ -201,11 +205,10 @@ class _Header:
         return self._file.tell() - (len(self._data) - self._at)
 
 
-def _parse_header(file) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _parse_header(header: _Header) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Returns metadata and tensors by name."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
-    header = _Header(file)
     if header.take(4) != b"GGUF":
         raise ValueError("it does not begin with GGUF")
     version = header.scalar("I")
@@ -222,10 +225,16 @@ def _parse_header(file) -> tuple[dict[str, Any], dict[str, Tensor]]:
         shape = tuple(header.scalar("Q") for _ in range(header.scalar("I")))[::-1]
         infos.append((name, shape, header.scalar("I"), header.scalar("Q")))
     alignment = metadata.get("general.alignment", 32)
+    if not isinstance(alignment, int) or alignment < 1:
+        raise ValueError(f"general.alignment is {alignment!r}")
     begin = -(-header.end() // alignment) * alignment
     tensors = {}
     for name, shape, kind, offset in infos:
+        if not shape:
+            raise ValueError(f"{name} has no dimensions")
         block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
         row = math.prod(shape[1:]) if len(shape) > 1 else shape[0]
+        if row % block:
+            raise ValueError(f"{name} has shape {list(shape)}, no whole blocks of {block}")
         tensors[name] = Tensor(shape, kind, begin + offset, row // block * block_bytes)
     return metadata, tensors

@@ -30,21 +30,21 @@ from restem.runtime import storage
 
 _CONFIG, _TENSORS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
-# Fields of adapter_config.json that change what an adapter computes, each with the value that has
-# no effect.
-_NEUTRAL: Mapping[str, Any] = {
-    "bias": "none",
-    "use_dora": False,
-    "fan_in_fan_out": False,
-    "modules_to_save": None,
-    "layers_to_transform": None,
-    "exclude_modules": None,
-    "target_parameters": None,
-    "rank_pattern": {},
-    "alpha_pattern": {},
-    "lora_bias": False,
-    "use_qalora": False,
-}
+# Fields of adapter_config.json that restem reads, and those that do not change what an adapter
+# computes: they are about training, initialisation and housekeeping. Any other field may change it.
+_READ = (
+    "peft_type", "base_model_name_or_path", "target_modules", "r", "lora_alpha", "use_rslora",
+    "init_lora_weights",
+)  # fmt: skip
+_WITHOUT_EFFECT = (
+    "auto_mapping", "corda_config", "ensure_weight_tying", "eva_config", "inference_mode",
+    "loftq_config", "lora_dropout", "lora_ga_config", "megatron_core", "peft_version",
+    "qalora_group_size", "revision", "runtime_config", "task_type",
+)  # fmt: skip
+_NEUTRAL: Mapping[str, Any] = {"bias": "none"}
+"""Values of other fields that have no effect, besides null, false and empty ones."""
+_INITIALISATIONS = (True, False, None, "gaussian", "eva", "orthogonal")
+"""Values of init_lora_weights that leave the base's weights as they are."""
 
 
 def is_adapter(folder: epath.PathLike) -> bool:
@@ -87,7 +87,8 @@ def write(policy: Policy, folder: Path) -> None:
         "target_modules": sorted(module.rpartition(".")[2] for module in modules),
         "lora_dropout": 0.0,
         "inference_mode": True,
-        **{key: value for key, value in _NEUTRAL.items() if key in ("bias", "fan_in_fan_out")},
+        "bias": "none",
+        "fan_in_fan_out": False,
     }
     (folder / _CONFIG).write_text(json.dumps(settings, indent=2) + "\n")
 
@@ -183,9 +184,19 @@ def _form(folder: epath.Path, config: ModelConfig) -> Lora:
     settings, where = _settings(folder), folder / _CONFIG
     if settings.get("peft_type") != "LORA":
         raise UserError(f"{where}: peft_type {settings.get('peft_type')!r} is not supported (LORA)")
-    for key, neutral in _NEUTRAL.items():
-        if settings.get(key) and settings[key] != neutral:
-            raise UserError(f"{where}: {key} = {settings[key]!r} is not supported")
+    initialisation = settings.get("init_lora_weights")
+    if initialisation not in _INITIALISATIONS:
+        raise UserError(
+            f"{where}: init_lora_weights = {initialisation!r} changed the base's weights, which are"
+            " not in this folder; save the adapter again with"
+            " path_initial_model_for_weight_conversion"
+        )
+    for key in sorted(settings.keys() - {*_READ, *_WITHOUT_EFFECT}):
+        if settings[key] and settings[key] != _NEUTRAL.get(key):
+            raise UserError(
+                f"{where}: {key} = {settings[key]!r} is not supported; remove it only if the"
+                " adapter computes the same without it"
+            )
     modules = settings.get("target_modules") or ()
     if isinstance(modules, str):
         raise UserError(f"{where}: target_modules is an expression; write a list of names")

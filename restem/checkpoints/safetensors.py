@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -24,10 +26,25 @@ _DTYPES = {
 }
 
 
+def _check(name: str, tensor: Mapping[str, Any]) -> None:
+    """Raises `ValueError` if a tensor's entry of the header does not have the bytes it needs."""
+    shape, (begin, end) = tensor["shape"], tensor["data_offsets"]
+    if not all(isinstance(number, int) and number >= 0 for number in (*shape, begin, end)):
+        raise ValueError(f"{name} has shape {shape} and data_offsets {[begin, end]}")
+    dtype = _DTYPES.get(tensor["dtype"])
+    if dtype is not None and math.prod(shape) * dtype.itemsize != end - begin:
+        raise ValueError(f"{name} has shape {shape}, but {end - begin} bytes of {dtype}")
+
+
 class SafetensorsFile:
     """A safetensors file: its header, and its tensors a few rows at a time."""
 
     def __init__(self, path: epath.PathLike):
+        """Reads the header.
+
+        Raises:
+          UserError: the file ends early, or its header is damaged or contradicts itself.
+        """
         self.path = epath.Path(path)
         try:
             with self.path.open("rb") as file:
@@ -36,11 +53,13 @@ class SafetensorsFile:
                     raise ValueError("its header would be over 100 MB")
                 header = json.loads(file.read(size))
             header.pop("__metadata__", None)
+            for name, tensor in header.items():
+                _check(name, tensor)
             end = 8 + size + max((t["data_offsets"][1] for t in header.values()), default=0)
             length = self.path.stat().length
             if length < end:
                 raise ValueError(f"it has {length} bytes of {end}")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(
                 f"{self.path} is not a whole safetensors file ({error}); copy or download it again"
             ) from error

@@ -5,9 +5,9 @@
     CACHE/models/KEY-DTYPE/params/*.npy     every leaf of the parameters, in our layout
 
 CACHE is `runtime.cache.cache_folder`. KEY is the beginning of the SHA-256 of the dequantised file,
-and the version of this layout. A folder appears whole or not at all, and any of them may be deleted
-at any time. Leaves are mapped into memory: on a CPU they are the parameters themselves, so that
-loading reads nothing and several processes share one copy.
+and the version of this layout. A folder appears whole or not at all, also after a power failure,
+and any of them may be deleted at any time. Leaves are mapped into memory: on a CPU they are the
+parameters themselves, so that loading reads nothing and several processes share one copy.
 """
 
 from __future__ import annotations
@@ -18,16 +18,19 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 
 from restem import models
 from restem.checkpoints import tensors
 from restem.errors import UserError
 from restem.models.config import ModelConfig
+from restem.runtime import storage
 from restem.runtime.cache import cache_folder
 from restem.tokenizers import hub_config, saved
 from restem.tokenizers.hub_config import HubConfig
@@ -41,6 +44,10 @@ _UNFINISHED = "unfinished-"
 """Beginning of the names of folders that are being written."""
 _ABANDONED_AFTER = 24 * 3600
 """Seconds after which such a folder is one of a process that was killed."""
+
+
+class DamagedError(UserError):
+    """A file of an entry is missing or cannot be read."""
 
 
 class Entry:
@@ -64,6 +71,9 @@ class Entry:
     def exists(self) -> bool:
         return self.path.exists()
 
+    def remove(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
     def write(
         self,
         config: ModelConfig,
@@ -74,8 +84,7 @@ class Entry:
     ) -> None:
         """Dequantises every tensor of `source` into the entry.
 
-        Memory holds a piece of a tensor per thread; what is written is the kernel's to keep or to
-        put on disk.
+        Memory holds a piece of a tensor per thread. The entry is synced to disk before it appears.
 
         Args:
           config: describes the file.
@@ -105,6 +114,7 @@ class Entry:
                 return mapped.view(leaf.dtype)
 
             tensors.stream_to_host(config, source, allocate, dtype=self.dtype, **options)
+            storage.sync_folder(epath.Path(unfinished))
             try:
                 unfinished.rename(self.path)
             except OSError:
@@ -115,24 +125,49 @@ class Entry:
     def read(
         self, shardings: tensors.Shardings
     ) -> tuple[ModelConfig, models.Params, Vocabulary, HubConfig]:
-        """Returns config, parameters, vocabulary and hub config; `shardings` as in
-        `checkpoints.load`."""
-        config = ModelConfig.from_dict(json.loads((self.path / "config.json").read_text()))
+        """Returns config, parameters, vocabulary and hub config.
+
+        Args:
+          shardings: as in `checkpoints.load`.
+
+        Raises:
+          DamagedError: a file of the entry is missing or cannot be read.
+        """
+        texts = self.path / "vocabulary"
+        with self._damage():
+            config = ModelConfig.from_dict(json.loads((self.path / "config.json").read_text()))
+            vocabulary, hub = saved.load(texts), hub_config.load(texts)
         shapes = models.param_shapes(config, self.dtype)
         leaves, tree = jax.tree.flatten(shapes)
         placed = tensors.placements(config, shapes, shardings)
         arrays = []
         for path, leaf, sharding in zip(tensors.leaf_paths(shapes), leaves, placed, strict=True):
-            # Copy on write: XLA may reuse the memory of an argument that is donated to a program.
-            mapped = np.load(self.path / "params" / _file_name(path), mmap_mode="c")
-            host = np.asarray(mapped).view(leaf.dtype)
+            with self._damage():
+                host = self._leaf(path, leaf)
             if sharding is None:
                 arrays.append(jax.device_put(host))
             else:
                 arrays.append(jax.make_array_from_callback(leaf.shape, sharding, host.__getitem__))
-        texts = self.path / "vocabulary"
-        params = jax.tree.unflatten(tree, arrays)
-        return config, params, saved.load(texts), hub_config.load(texts)
+        return config, jax.tree.unflatten(tree, arrays), vocabulary, hub
+
+    def _leaf(self, path: str, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        # Copy on write: XLA may reuse the memory of an argument that is donated to a program.
+        mapped = np.load(self.path / "params" / _file_name(path), mmap_mode="c")
+        host = np.asarray(mapped).view(leaf.dtype)
+        if host.shape != leaf.shape:
+            raise ValueError(f"{path} has shape {host.shape}, not {leaf.shape}")
+        return host
+
+    @contextlib.contextmanager
+    def _damage(self) -> Iterator[None]:
+        """Turns the errors of reading files of the entry into `DamagedError`."""
+        try:
+            yield
+        except (OSError, EOFError, ValueError, TypeError, LookupError, UserError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise DamagedError(
+                f"{self.path} is damaged ({reason}); remove it and start again"
+            ) from error
 
 
 def _remove_abandoned(folder: Path) -> None:

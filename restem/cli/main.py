@@ -94,8 +94,9 @@ def _score(p: argparse.ArgumentParser) -> None:
 
 def _generate(p: argparse.ArgumentParser) -> None:
     p.add_argument(
-        "--requests", metavar="FILE", help="write what another engine is to sample, and stop"
-    )
+        "--requests", type=_file, metavar="FILE",
+        help="write what another engine is to sample, and stop",
+    )  # fmt: skip
     p.add_argument(
         "--completions", action="append", default=[], metavar="FILE",
         help="take the samples of another engine from JSON lines; may be given again",
@@ -137,7 +138,7 @@ def _report(p: argparse.ArgumentParser) -> None:
 
 def _export(p: argparse.ArgumentParser) -> None:
     p.add_argument("--policy", help="a policy reference, instead of the run's own")
-    p.add_argument("--output", type=_folder, required=True, help="folder to write")
+    p.add_argument("--output", type=_folder, required=True, help="local folder to write")
     p.add_argument(
         "--adapter", action="store_true",
         help="write the policy's adapter alone, for the peft package, instead of merged weights",
@@ -252,15 +253,24 @@ def _whole(least: int) -> Callable[[str], int]:
 
 
 _BUCKETS = ("gs://", "s3://", "az://")
-"""Beginnings of folders in buckets."""
+"""Beginnings of paths in buckets."""
 
 
 def _folder(text: str) -> str:
     """Returns the value of a flag that names a folder."""
+    return _place(text, "folder")
+
+
+def _file(text: str) -> str:
+    """Returns the value of a flag that names a file."""
+    return _place(text, "file")
+
+
+def _place(text: str, kind: str) -> str:
     if not text.strip():
-        raise argparse.ArgumentTypeError(f"{text!r} names no folder")
+        raise argparse.ArgumentTypeError(f"{text!r} names no {kind}")
     if "://" in text and not text.startswith(_BUCKETS):
-        raise argparse.ArgumentTypeError(f"{text!r} names no folder; a bucket is {_BUCKETS[0]}NAME")
+        raise argparse.ArgumentTypeError(f"{text!r} names no {kind}; a bucket is {_BUCKETS[0]}NAME")
     return text
 
 

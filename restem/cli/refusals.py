@@ -78,6 +78,11 @@ def export(arguments: argparse.Namespace) -> None:
     if arguments.policy is not None and arguments.iteration is not None:
         raise UserError("name either --policy=REFERENCE or --iteration=N of the run")
     output = arguments.output
+    if "://" in output:
+        raise UserError(
+            f"--output={output}: export writes to a local folder; copy it to the bucket with gcloud"
+            " storage cp --recursive"
+        )
     if os.path.exists(output) and (not os.path.isdir(output) or os.listdir(output)):
         raise UserError(f"{output} exists and is not an empty folder; name another one")
 

@@ -46,7 +46,7 @@ _DIGITS = _PreTokenizer(split_digits=True)
 _LLAMA3 = _PreTokenizer(LLAMA3_SPLIT, ignore_merges=True)
 _QWEN2 = _PreTokenizer(_QWEN2_SPLIT, nfc=True)
 _PRE_TOKENIZERS: Mapping[str, _PreTokenizer] = {
-    **dict.fromkeys(("default", "gpt-2"), _PreTokenizer()),
+    "gpt-2": _PreTokenizer(),
     **dict.fromkeys(("smollm", "starcoder", "refact", "command-r"), _DIGITS),
     **dict.fromkeys(("llama-bpe", "llama3", "llama-v3"), _LLAMA3),
     **dict.fromkeys(("qwen2", "deepseek-r1-qwen"), _QWEN2),
@@ -79,15 +79,20 @@ def from_gguf(metadata: Mapping[str, Any], *, source: str = "GGUF file") -> Voca
     if not eos_ids:
         raise UserError(f"{source} names no end-of-text token (tokenizer.ggml.eos_token_id)")
     kind = get("model")
+    pre = _named_split(metadata, tokens) if kind == "gpt2" else None
     specials = Specials(
         bos_id=get("bos_token_id"),
         eos_ids=frozenset(eos_ids),
         pad_id=get("padding_token_id", min(eos_ids)),
-        add_bos=bool(get("add_bos_token", kind == "llama" or get("pre") == "llama-bpe")),
+        add_bos=bool(get("add_bos_token", kind == "llama" or pre == "llama-bpe")),
     )
     template = chat_template.of_hub(hub_config.from_gguf(metadata))
     if kind == "gpt2":
-        pre = get("pre", "default")
+        if pre is None:
+            raise UserError(
+                f"{source} does not say how it splits text (tokenizer.ggml.pre is missing or"
+                " 'default'): load the Hugging Face folder instead"
+            )
         if pre not in _PRE_TOKENIZERS:
             raise UserError(
                 f"{source} splits text by {pre!r}, which restem does not know (it knows "
@@ -114,6 +119,22 @@ def from_gguf(metadata: Mapping[str, Any], *, source: str = "GGUF file") -> Voca
         f"{source} has a vocabulary of kind {kind!r}; restem reads 'gpt2' (byte-level BPE) and "
         "'llama' (SentencePiece): load the model from its Hugging Face folder"
     )
+
+
+def _named_split(metadata: Mapping[str, Any], tokens: Sequence[str]) -> str | None:
+    """Returns the name of how byte-level BPE splits text, or None if it cannot be known.
+
+    Old files have no name, or "default", whatever the split; the models of some architectures all
+    have the same one.
+    """
+    pre = metadata.get("tokenizer.ggml.pre", "default")
+    if pre != "default":
+        return pre
+    architecture = metadata.get("general.architecture")
+    if architecture in ("qwen2", "qwen3"):
+        return "qwen2"
+    is_llama3 = list(tokens[128_000:128_001]) == ["<|begin_of_text|>"]
+    return "llama-bpe" if architecture == "llama" and is_llama3 else None
 
 
 def _bpe(tokens: Sequence[str], types: Sequence[int], merges: Sequence[str], pre: str) -> bytes:

@@ -39,7 +39,7 @@ class TokenizersVocabulary(Vocabulary):
     def _bytes_of(self, token_id: int) -> bytes:
         added = self._added.get(token_id)
         if added is not None:
-            return b"" if added["special"] else added["content"].encode()
+            return b"" if added["special"] else self._added_bytes(added["content"])
         token = self._opening.id_to_token(token_id)
         if token is None or token == self._spec["model"].get("unk_token"):
             return b""
@@ -49,11 +49,23 @@ class TokenizersVocabulary(Vocabulary):
     def _added(self) -> dict[int, dict[str, Any]]:
         return {token["id"]: token for token in self._spec.get("added_tokens", ())}
 
+    def _added_bytes(self, content: str) -> bytes:
+        """Returns the bytes of an added token that stands for text.
+
+        Byte-level tokenizers spell such a token as plain text; SentencePiece-like ones spell it as
+        a piece, so Gemma's run of two spaces is "\u2581\u2581".
+        """
+        return content.encode() if self._is_byte_level else piece_bytes(content, False)
+
+    @functools.cached_property
+    def _is_byte_level(self) -> bool:
+        return "ByteLevel" in _component_types(self._spec)
+
     @functools.cached_property
     def _to_bytes(self) -> Callable[[str], bytes]:
         """Returns the bytes of a token of the model's vocabulary."""
         model = self._spec["model"]
-        if "ByteLevel" in _component_types(self._spec):
+        if self._is_byte_level:
             characters = _byte_characters()
             return lambda token: bytes(characters[c] for c in token)
         if model["type"] in ("BPE", "Unigram"):

@@ -1,6 +1,7 @@
 """GGUF files of every architecture and tensor type."""
 
 import pathlib
+import struct
 import tempfile
 from unittest import mock
 
@@ -142,6 +143,38 @@ class ErrorTest(absltest.TestCase):
             self.assert_refused("does not have, such as blk.0.ffn_gate_exps.weight", path)
             gguf_files.write(path, raw, tensors, "bert")
             self.assert_refused("architecture 'bert'; restem reads llama", path)
+            raw = small_models.config("qwen2")
+            tensors = small_models.tensors(raw, "qwen2")
+            for heads in ("num_key_value_heads", "num_attention_heads"):
+                gguf_files.write(path, {**raw, heads: 0}, tensors, "qwen2")
+                self.assert_refused("its header contradicts itself .*download it again", path)
+
+    def test_damaged_headers(self):
+        """Sizes that no file has are refused before memory is allocated for them."""
+        text = lambda value: struct.pack("<Q", len(value)) + value
+        tensor = lambda *shape, kind=0: (
+            text(b"w") + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, 0)
+        )
+        key, aligned = text(b"key"), text(b"general.alignment")
+        for name, counts, rest, message in (
+            ("string", (0, 1), struct.pack("<Q", 2**63), "ends inside its header"),
+            ("long string", (0, 1), struct.pack("<Q", 2**45), "ends inside its header"),
+            ("array", (0, 1), key + struct.pack("<IIQ", 9, 4, 2**62), "ends inside its header"),
+            ("texts", (0, 1), key + struct.pack("<IIQ", 9, 8, 2**62), "ends inside its header"),
+            ("nested", (0, 1), key + struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * 5000,
+             "recursion"),
+            ("alignment", (0, 1), aligned + struct.pack("<II", 4, 0), "general.alignment is 0"),
+            ("alignment text", (0, 1), aligned + struct.pack("<I", 8) + key, "alignment is 'key'"),
+            ("scalar", (1, 0), tensor(), "w has no dimensions"),
+            ("blocks", (1, 0), tensor(33, 2, kind=8), r"w has shape \[2, 33\], no whole blocks"),
+            ("kind", (1, 0), tensor(3, kind=999), "999 is not a valid GGMLQuantizationType"),
+        ):  # fmt: skip
+            with self.subTest(name), tempfile.TemporaryDirectory() as folder:
+                path = pathlib.Path(folder, "m.gguf")
+                path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, *counts) + rest)
+                self.assert_refused(
+                    f"is not a whole GGUF file .*{message}.*download it again", path
+                )
 
 
 if __name__ == "__main__":

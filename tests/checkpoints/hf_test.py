@@ -185,6 +185,45 @@ class FolderTest(parameterized.TestCase):
         with self.assertRaisesRegex(UserError, "config.json does not exist"):
             checkpoints.load(reference)
 
+    def test_export_to_a_bucket_is_refused(self):
+        small_models.write_folder("llama", self.folder)
+        policy = checkpoints.load(f"hf:{self.folder}")
+        with self.assertRaisesRegex(UserError, "gs://b/x: export writes to a local folder"):
+            export(policy, "gs://b/x")
+        self.assertFalse(pathlib.Path("gs:").exists())
+
+    def test_headers_that_contradict_themselves(self):
+        small_models.write_folder("llama", self.folder)
+        path = self.folder / "model.safetensors"
+        data = path.read_bytes()
+        size = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + size])
+        first = min(
+            (name for name in header if name != "__metadata__"),
+            key=lambda name: header[name]["data_offsets"],
+        )
+        rows, *columns = header[first]["shape"]
+        begin, end = header[first]["data_offsets"]
+        for changes, message in (
+            # One row more would be the next tensor's.
+            ({"shape": [rows + 1, *columns]}, f"{first} has shape .*, but {end - begin} bytes"),
+            ({"shape": [rows - 1, *columns]}, f"{first} has shape .*, but {end - begin} bytes"),
+            ({"dtype": "F64"}, f"{first} has shape .*, but {end - begin} bytes of float64"),
+            ({"data_offsets": [begin, end - 4]}, f"{first} has shape .*, but {end - begin - 4}"),
+            ({"data_offsets": [-4, end - 4]}, "data_offsets"),
+            ({"data_offsets": [begin]}, "unpack"),
+            ({"shape": [-rows, *columns]}, f"{first} has shape"),
+            ({"shape": "12"}, f"{first} has shape"),
+            ({"shape": None}, "'shape'"),
+            ({"dtype": None}, "'dtype'"),
+        ):
+            with self.subTest(message):
+                entry = {k: v for k, v in (header[first] | changes).items() if v is not None}
+                text = json.dumps(header | {first: entry}).encode()
+                path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
+                with self.assertRaisesRegex(UserError, f"not a whole safetensors file .*{message}"):
+                    checkpoints.load(f"hf:{self.folder}")
+
     def test_references(self):
         for reference in ("smollm2", "hf:", "s3:bucket/model"):
             with (

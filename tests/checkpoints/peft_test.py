@@ -170,6 +170,24 @@ class FolderTest(AdapterTestCase):
             peft.write(policy.replace(adapter=origin), self.folder / "adapter")
             self.assertEqual(peft.base_of(self.folder / "adapter"), expected)
 
+    @parameterized.parameters(True, False, "gaussian", "eva", "orthogonal")
+    def test_settings_of_peft_that_change_no_result_are_accepted(self, initialisation):
+        if importlib.util.find_spec("peft") is None:
+            self.skipTest("peft is not installed (pip install 'restem[parity]')")
+        from peft import EvaConfig, LoraConfig
+
+        policy = adapted(self.load("llama"), Lora(rank=2, alpha=8.0, targets=("query", "down")))
+        folder = export(policy, self.folder / "adapter", adapter=True)
+        options = {"eva_config": EvaConfig()} if initialisation == "eva" else {}
+        LoraConfig(
+            r=2, target_modules=["q_proj", "down_proj"], lora_dropout=0.1, inference_mode=True,
+            base_model_name_or_path=str(self.folder / "base"), task_type="CAUSAL_LM",
+            init_lora_weights=initialisation, **options,
+        ).save_pretrained(folder)  # fmt: skip
+        again = checkpoints.load(f"hf:{folder}")
+        self.assertEqual(again.adapter.form, policy.adapter.form)
+        self.assert_same_logits(again, policy, "llama")
+
     def test_refusals(self):
         policy = adapted(self.load("llama"), Lora(rank=2))
         folder = export(policy, self.folder / "adapter", adapter=True)
@@ -179,6 +197,21 @@ class FolderTest(AdapterTestCase):
             ({"peft_type": "IA3"}, "peft_type 'IA3' is not supported"),
             ({"use_dora": True}, "use_dora = True is not supported"),
             ({"bias": "all"}, "bias = 'all' is not supported"),
+            ({"init_lora_weights": "pissa"}, "init_lora_weights = 'pissa' changed the base's"),
+            ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights = 'pissa_niter_4' changed"),
+            ({"init_lora_weights": "olora"}, "init_lora_weights = 'olora' changed the base's"),
+            ({"init_lora_weights": "corda"}, "init_lora_weights = 'corda' changed the base's"),
+            ({"init_lora_weights": "loftq"}, "init_lora_weights = 'loftq' changed the base's"),
+            ({"init_lora_weights": "lora_ga"}, "init_lora_weights = 'lora_ga' changed the base's"),
+            ({"alora_invocation_tokens": [5, 6]}, r"alora_invocation_tokens = \[5, 6\] is not"),
+            ({"use_bdlora": {"nblocks": 2}}, "use_bdlora = {'nblocks': 2} is not supported"),
+            ({"layer_replication": [[0, 2], [1, 3]]}, "layer_replication = .* is not supported"),
+            ({"kasa_config": {"beta": 1e-4}}, "kasa_config = .* is not supported"),
+            ({"monteclora_config": {"num_samples": 8}}, "monteclora_config = .* is not supported"),
+            ({"velora_config": {"scale": 1.0}}, "velora_config = .* is not supported"),
+            ({"arrow_config": {"top_k": 3}}, "arrow_config = .* is not supported"),
+            ({"from_the_future": 1}, "from_the_future = 1 is not supported; remove it only if"),
+            ({"rank_pattern": {"q_proj": 4}}, "rank_pattern = .* is not supported"),
             ({"target_modules": ["embed_tokens"]}, "adapters of embed_tokens are not supported"),
             ({"target_modules": "all-linear"}, "write a list of names"),
             ({"r": 0}, "rank=0 is not positive"),

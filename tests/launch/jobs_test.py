@@ -82,7 +82,32 @@ class JobsTest(parameterized.TestCase):
         self.assertEqual(made[1].point, {"SEED": "0", "adamw.learning_rate": "5e-6"})
 
     @parameterized.parameters(
-        (["seed"], "NAME=V1,V2"), (["seed=1,"], "NAME=V1,V2"), (["seed=1", "seed=2"], "swept twice")
+        "x.y=-1,1", "x.y=A,a", "x.y=1.5,-1.5,+1.5", "x.y=_a,a,a_", "x.y=%A,@A"
+    )
+    def test_values_that_names_cannot_hold_have_names_of_their_own(self, sweep):
+        made = self.jobs(sweeps=[sweep])
+        names = [job.name for job in made]
+        self.assertLen(set(names), 1 + sweep.count(","))
+        self.assertLen({job.workdir for job in made}, len(names))
+        for name in names:
+            self.assertEqual(jobs_lib.resource_name(name), name)
+        # A point's name does not depend on the others, so that a sweep can be resumed in part.
+        part = self.jobs(sweeps=[sweep.rpartition(",")[0]])
+        self.assertEqual([job.name for job in part], names[:-1])
+
+    def test_plain_values_are_readable(self):
+        made = self.jobs(sweeps=["seed=0", "x.y=1e-6,0.5,abc"])
+        self.assertEqual(
+            [job.name for job in made],
+            [f"math-20261128-seed-0-x-y-{value}" for value in ("1e-6", "0-5", "abc")],
+        )
+
+    @parameterized.parameters(
+        (["seed=0,0"], "SEED_0 and SEED_0 would both be"),
+        (["x.y=1.5,1-5"], "x.y_1.5 and x.y_1-5 would both be the job math-20261128-x-y-1-5"),
+        (["seed"], "NAME=V1,V2"),
+        (["seed=1,"], "NAME=V1,V2"),
+        (["seed=1", "seed=2"], "swept twice"),
     )
     def test_bad_sweeps(self, sweeps, message):
         with self.assertRaisesRegex(UserError, message):

@@ -1,10 +1,14 @@
 """Cloud TPU VMs: every command against gcloud's flags, and the life of a slice."""
 
+import concurrent.futures
 import contextlib
 import io
+import json
 import os
 import pathlib
+import signal
 import tempfile
+import time
 
 from absl.testing import absltest, parameterized
 
@@ -21,7 +25,8 @@ SLICES = [f"{chip.name}:{shape}" for chip in CHIPS.values() for shape in chip.sh
 
 # Stands in for the worker on a host.
 WORKER = """
-import fcntl, os, pathlib, sys
+import fcntl, os, pathlib, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 home = pathlib.Path.home()
 with (home.parent / "runs").open("a") as file:
     file.write(f"{home.name} {os.environ.get('RESTEM_DATA_DIR')} {sys.argv[1:]}\\n")
@@ -34,6 +39,9 @@ with (home.parent / "codes").open("r+") as file:  # hosts take turns
     file.seek(0)
     file.truncate()
     file.write(" ".join(left))
+if code == "works":  # until it is preempted or stopped
+    signal.sigwait([signal.SIGTERM])
+    code = "75"
 if code == "taken":
     (home.parent / "states.json").write_text('["SUSPENDED"]')
 elif code != "died":
@@ -115,11 +123,14 @@ class LifeTest(parameterized.TestCase):
             absltest.mock.patch.object(image, "archive", lambda path: archive(path, checkout))
         )
 
+    def make_cloud(self, hosts: int = 1) -> None:
+        self.cloud = Cloud(self.folder / "cloud", hosts=hosts)
+        self.enter_context(absltest.mock.patch.dict(os.environ, self.cloud.environment))
+
     def run_job(self, codes: str, *, name="v6e:1x1", keep=False, detach=False, models=False):
         made = job(name)
-        self.cloud = Cloud(self.folder / "cloud", hosts=made.resources.hosts)
+        self.make_cloud(made.resources.hosts)
         (self.cloud.folder / "codes").write_text(codes)
-        self.enter_context(absltest.mock.patch.dict(os.environ, self.cloud.environment))
         output = io.StringIO()
         with contextlib.redirect_stdout(output):
             code = slice_of(made, models=models).run(detach=detach, keep=keep, poll_s=0.1)
@@ -190,6 +201,85 @@ class LifeTest(parameterized.TestCase):
             UserError, "refused the slice: no capacity in the zone; .*--resume=math-1"
         ):
             slice_of(job()).run(detach=False, keep=False)
+
+    @contextlib.contextmanager
+    def followed(self, made: Job, codes: str):
+        """Runs and follows a job in the background; sets `code` and `output` at the end."""
+        (self.cloud.folder / "codes").write_text(codes)
+        output = io.StringIO()
+        with (
+            contextlib.redirect_stdout(output),
+            concurrent.futures.ThreadPoolExecutor(1) as pool,
+        ):
+            ended = pool.submit(slice_of(made).run, detach=False, keep=False, poll_s=0.1)
+            yield ended
+            self.code = ended.result()
+        self.output = output.getvalue()
+
+    def wait_for_runs(self, count: int, ended: concurrent.futures.Future) -> None:
+        while not (self.cloud.folder / "runs").exists() or len(self.runs()) < count:
+            self.assertFalse(ended.done())
+            time.sleep(0.02)
+
+    def test_a_stopped_run_stays_stopped_until_it_is_resumed(self):
+        made = job("v5p:2x2x2")
+        self.make_cloud(hosts=2)
+        with self.followed(made, "works works") as ended:
+            self.wait_for_runs(2, ended)
+            self.assertEqual(tpu_vm.act("stop", slice_of(made)), 0)
+        self.assertEqual(self.code, 75)
+        self.assertIn("math-1: the run was stopped; it continues when", self.output)
+        self.assertNotIn("start again", self.output)
+        self.assertLen(self.runs(), 2)
+        self.assertNotIn("delete", self.kinds())
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.assertEqual(tpu_vm.act("follow", slice_of(made)), 75)
+        # A preemption after it is resumed is no stop.
+        with self.followed(made, "75 76 0 0"):
+            pass
+        self.assertEqual(self.code, 0)
+        self.assertIn("start again", self.output)
+        self.assertLen(self.runs(), 6)
+        self.assertEqual(self.kinds().count("create"), 1)
+
+    def test_a_run_that_is_resumed_while_it_stops_starts_again(self):
+        self.make_cloud()
+        with self.followed(job(), "works 0") as ended:
+            self.wait_for_runs(1, ended)
+            # The file of a stop whose signal has not arrived yet.
+            (self.cloud.host(0) / "restem.stopped").touch()
+            with contextlib.redirect_stdout(io.StringIO()):
+                slice_of(job()).begin()
+            os.kill(int((self.cloud.host(0) / "restem.pid").read_text()), signal.SIGTERM)
+        self.assertEqual(self.code, 0)
+        self.assertLen(self.runs(), 2)
+
+    def test_the_code_of_a_run_that_ended_before_the_stop_remains(self):
+        self.run_job("0", keep=True)
+        self.assertEqual(tpu_vm.act("stop", slice_of(job())), 0)
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.assertEqual(tpu_vm.act("follow", slice_of(job())), 0)
+
+    def test_a_deleted_slice_stays_deleted(self):
+        self.make_cloud()
+        with self.followed(job(), "works") as ended:
+            self.wait_for_runs(1, ended)
+            self.assertEqual(tpu_vm.act("delete", slice_of(job())), 0)
+        self.assertEqual(self.code, 1)
+        self.assertIn("math-1: the slice was deleted by another command", self.output)
+        self.assertEqual(self.kinds().count("create"), 1)
+        self.assertEqual(self.kinds().count("delete"), 1)
+
+    @parameterized.parameters((["WAITING_FOR_RESOURCES"],), (["PROVISIONING", "DELETING"],))
+    def test_a_request_that_is_deleted_in_the_queue_stays_deleted(self, states):
+        self.make_cloud()
+        (self.cloud.folder / "states.json").write_text(json.dumps(states))
+        with self.followed(job(), "0"):
+            while len(self.kinds()) < 1:
+                time.sleep(0.02)
+            self.assertEqual(tpu_vm.act("delete", slice_of(job())), 0)
+        self.assertEqual(self.code, 1)
+        self.assertNotIn("create", self.kinds())
 
     def test_actions(self):
         self.run_job("0", keep=True)

@@ -224,6 +224,18 @@ class ActionsTest(Case):
             self.assertEqual(done.returncode, 0, done.stderr)
             self.assertEqual(self.cloud.calls()[-1][1:3], [verb, "job/restem-math-1"])
 
+    def test_each_job_of_a_sweep_has_its_own_line(self):
+        self.set_up("--executor=gke", "--chip=v5e", "--topology=4x4", f"--image={IMAGE}:1")
+        self.cloud.answer("kubectl_get", {"code": 1, "errors": "NotFound"})
+        done = self.launch(EXACT, "--detach", "--name=r", "--sweep=generate.num_samples=8,7,6")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        names = re.findall(r"--resume=(\S+) --action=follow", done.stdout)
+        self.assertLen(set(names), 3)
+        gets = [call[2] for call in self.cloud.calls("kubectl") if call[1] == "get"]
+        self.assertCountEqual(gets, [f"job/{name}" for name in names])
+        self.launch(f"--resume={names[1]}", "--action=stop")
+        self.assertEqual(self.cloud.calls()[-1][1:3], ["patch", f"job/{names[1]}"])
+
 
 class LocalTest(Case):
     def test_a_dry_run_shows_every_process(self):

@@ -4,6 +4,7 @@ import importlib.util
 import pathlib
 import tempfile
 
+import tokenizers
 from absl.testing import absltest, parameterized
 
 from restem.checkpoints import pypi
@@ -30,6 +31,32 @@ class ConversionTest(parameterized.TestCase):
                         converted.encode(text, opening=opening),
                         vocabulary.encode(text, opening=opening),
                     )
+
+    @parameterized.parameters(True, False)
+    def test_runs_of_spaces_that_are_added_tokens(self, dummy_prefix):
+        """Gemma's user-defined pieces of several spaces become non-special added tokens."""
+        runs = ",".join("\u2581" * n for n in range(2, 8))
+        model = vocabularies.train_sentencepiece(
+            add_dummy_prefix=dummy_prefix, user_defined_symbols=f"{runs},<sym>"
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            vocabulary = vocabularies.write_hf(folder, "tokenizer.model", model)
+        exported = to_tokenizer_json(vocabulary)
+        with tempfile.TemporaryDirectory() as folder:
+            converted = vocabularies.write_hf(folder, "tokenizer.json", exported)
+        vocabularies.assert_byte_exact(self, converted)
+        reference = tokenizers.Tokenizer.from_str(exported.decode())
+        for text in ("    a\n\n  b", "  ab", "def f(x):\n  if x:\n    return <sym>       1"):
+            with self.subTest(text):
+                ids = vocabulary.encode(text)
+                self.assertEqual(converted.encode(text), ids)
+                self.assertEqual(converted.decode(ids), text)
+                self.assertEqual(vocabulary.decode(ids), text)
+                opening = converted.encode(text, opening=True)
+                self.assertEqual(reference.encode(text, add_special_tokens=False).ids, opening)
+                self.assertEqual(reference.decode(opening), text)
+        spaces = converted.encode("a  b")[1]
+        self.assertEqual(converted.token_bytes(spaces), b"  ")
 
     @parameterized.parameters(*pypi.MODELS)
     def test_transformers_reads_the_exported_tokenizer(self, package):

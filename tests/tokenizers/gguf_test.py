@@ -93,6 +93,33 @@ class RebuiltTest(parameterized.TestCase):
         self.assertEqual(rebuilt.eos_ids, {1, 2})
         self.assertEqual(rebuilt.add_bos, pre == "llama-bpe")
 
+    @parameterized.parameters("qwen2", "qwen3")
+    def test_an_unnamed_split_of_qwen_is_qwens(self, architecture):
+        named = gguf.from_gguf(vocabularies.bpe_metadata("qwen2"))
+        for pre in ({}, {"tokenizer.ggml.pre": "default"}):
+            metadata = vocabularies.bpe_metadata("qwen2") | {"general.architecture": architecture}
+            del metadata["tokenizer.ggml.pre"]
+            found = gguf.from_gguf(metadata | pre)
+            self.assertEqual(found.fingerprint, named.fingerprint)
+
+    def test_an_unnamed_split_of_llama_3_is_llama_3s(self):
+        metadata = vocabularies.bpe_metadata("llama-bpe")
+        tokens = metadata["tokenizer.ggml.tokens"]
+        # As in Llama 3, <|begin_of_text|> is the first token after 128,000.
+        tokens = ["<|x|>", *tokens[1:], *(f"<{i}>" for i in range(len(tokens), 128_000)), tokens[0]]
+        metadata |= {
+            "general.architecture": "llama",
+            "tokenizer.ggml.tokens": tokens,
+            "tokenizer.ggml.token_type": [3] * 3 + [1] * (len(tokens) - 4) + [3],
+            "tokenizer.ggml.bos_token_id": 128_000,
+        }
+        named = gguf.from_gguf(metadata)
+        del metadata["tokenizer.ggml.pre"]
+        found = gguf.from_gguf(metadata)
+        self.assertEqual(found.fingerprint, named.fingerprint)
+        self.assertEqual(found.start_ids, (128_000,))
+        self.assertEqual(found.encode("12345"), named.encode("12345"))
+
 
 class ErrorTest(parameterized.TestCase):
     def test_unknown_pre_tokenizer_and_model(self):
@@ -105,6 +132,15 @@ class ErrorTest(parameterized.TestCase):
         }
         with self.assertRaisesRegex(UserError, "x.gguf splits text by 'from-the-future'"):
             gguf.from_gguf(metadata, source="x.gguf")
+        for architecture in ("llama", "gemma", None):
+            for pre in ({}, {"tokenizer.ggml.pre": "default"}):
+                unnamed = {k: v for k, v in metadata.items() if k != "tokenizer.ggml.pre"} | pre
+                with self.assertRaisesRegex(
+                    UserError, "x.gguf does not say how it splits text .*load the Hugging Face"
+                ):
+                    gguf.from_gguf(
+                        unnamed | {"general.architecture": architecture}, source="x.gguf"
+                    )
         broken = {**metadata, "tokenizer.ggml.pre": "gpt-2", "tokenizer.ggml.merges": ["a c"]}
         with self.assertRaisesRegex(UserError, "merges do not fit its tokens"):
             gguf.from_gguf(broken)

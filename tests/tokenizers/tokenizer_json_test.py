@@ -3,6 +3,7 @@
 import json
 import tempfile
 
+import tokenizers
 from absl.testing import absltest, parameterized
 
 from restem.tokenizers.conversion import to_tokenizer_json
@@ -17,6 +18,15 @@ class ByteExactTest(parameterized.TestCase):
             )
         vocabularies.assert_byte_exact(self, vocabulary)
         self.assertEqual(vocabulary.bos_id, 1)
+
+    def test_an_added_token_of_a_byte_level_tokenizer_is_plain_text(self):
+        tokenizer = tokenizers.Tokenizer.from_str(vocabularies.llama3_tokenizer().decode())
+        tokenizer.add_tokens([tokenizers.AddedToken("<\u2581>", normalized=False)])
+        with tempfile.TemporaryDirectory() as folder:
+            vocabulary = vocabularies.write_hf(
+                folder, "tokenizer.json", tokenizer.to_str().encode()
+            )
+        self.assertEqual(vocabulary.decode(vocabulary.encode("a<\u2581>")), "a<\u2581>")
 
     @parameterized.parameters("first", "always")
     def test_metaspace_tokenizer_json(self, prepend_scheme):
