@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from launch import commands
 from launch.config import Config
 from launch.image import ROOT
-from launch.jobs import Job
+from launch.jobs import PREEMPTED, Job
 from restem.errors import UserError
 
 TEMPLATE = ROOT / "launch" / "gke.yaml"
@@ -105,7 +105,7 @@ def run(job: Job, config: Config, image: str, *, detach: bool, poll_s: float = 3
     because the pods of a Job cannot be changed.
 
     Raises:
-    UserError: if kubectl does not answer, or the cluster refuses the job.
+      UserError: if kubectl does not answer, or the cluster refuses the job.
     """
     code, output, _ = commands.ask(_get(job.name, config))
     if code == 0:
@@ -119,7 +119,7 @@ def run(job: Job, config: Config, image: str, *, detach: bool, poll_s: float = 3
 
 
 def follow(name: str, config: Config, poll_s: float = 30.0) -> int:
-    """Shows the log of the first host until the Job ends; returns restem's exit code.
+    """Shows the log of the first host until the Job ends or is stopped; returns restem's exit code.
 
     Raises:
       UserError: kubectl does not answer.
@@ -128,8 +128,15 @@ def follow(name: str, config: Config, poll_s: float = 30.0) -> int:
         code, output, errors = commands.ask(_get(name, config))
         if code:
             raise UserError(f"{name}: kubectl: {' '.join(errors.split())[-300:]}")
-        if (ended := _exit_code(json.loads(output))) is not None:
+        found = json.loads(output)
+        if (ended := _exit_code(found)) is not None:
             return ended
+        if found["spec"].get("suspend"):
+            print(
+                f"{name}: the run was stopped; it continues when it is started again with --resume",
+                flush=True,
+            )
+            return PREEMPTED
         # The command ends with the pod, or immediately if no pod exists yet.
         commands.show(_logs(name, config))
         time.sleep(poll_s)

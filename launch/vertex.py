@@ -229,6 +229,8 @@ def _follow(client, job: Job, name: str, poll_s: float) -> int:
             message = now.error.message
             if message:
                 print(f"{job.name}: {message}", flush=True)
+            if last == "JOB_STATE_CANCELLED":
+                return 1  # not restem's 75, with which `run` would send the stopped job again
             status = _EXIT_STATUS.search(message)
             return int(status[1]) if status else 1
         time.sleep(poll_s)

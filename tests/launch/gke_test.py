@@ -190,6 +190,11 @@ class RunTest(parameterized.TestCase):
             verbs = [call[1] for call in self.cloud.calls()[before:]]
             self.assertEqual(verbs, ["get", "delete", "apply", "get"])
 
+    def test_a_job_that_is_stopped_ends_the_launcher(self):
+        code, output = self.run_job(NONE, self.status(), self.status(suspend=True))
+        self.assertEqual(code, 75)
+        self.assertIn("math-1: the run was stopped", output)
+
     def test_a_refusal_is_one_line(self):
         self.cloud.answer("kubectl_apply", {"code": 1, "errors": "forbidden"})
         with self.assertRaisesRegex(UserError, "kubectl apply .* failed with exit code 1"):

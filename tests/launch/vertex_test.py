@@ -247,6 +247,8 @@ class RunTest(parameterized.TestCase):
     def test_a_failure_without_a_code(self):
         self.assertEqual(self.run_job(("JOB_STATE_FAILED", "out of capacity"))[0], 1)
         self.assertEqual(self.run_job(("JOB_STATE_CANCELLED", ""))[0], 1)
+        stopped = ("JOB_STATE_CANCELLED", "The replica exited with a non-zero status of 75.")
+        self.assertEqual(self.run_job(stopped, ("JOB_STATE_SUCCEEDED", ""))[0], 1)
 
     def test_detached(self):
         self.assertEqual(self.run_job(detach=True)[0], 0)
