@@ -44,10 +44,51 @@ class KindsTest(parameterized.TestCase):
         verdict = grade(problem("18"), text)
         self.assertEqual(verdict.reward, reward, verdict)
 
+    @parameterized.parameters(
+        ("The answer is \u22125.", "-5", "5"),
+        ("The answer is \u20135.", "-5", "5"),
+        ("The answer is - 5.", "-5", "5"),
+        ("The answer is -$5.", "-5", "5"),
+        ("The answer is - $5.", "-5", "5"),
+        ("The answer is -\\$5.", "-5", "5"),
+        ("The answer is $-5.", "-5", "5"),
+        ("The answer is minus 5.", "-5", "5"),
+        ("The answer is $2 - 7 = -5$.", "-5", "5"),
+        ("The answer is $9 \u2212 4 = 5$.", "5", "-5"),
+    )
+    def test_numeric_minus(self, text, answer, other):
+        grade = graders.build({"kind": "numeric"})
+        self.assertEqual(grade(problem(answer), text).reward, 1.0)
+        self.assertEqual(grade(problem(other), text).reward, 0.0)
+
+    @parameterized.parameters(
+        "2x", "x2", "x-2", "x + 2", "--2", "2!", "2^x", "x^2", "2 * x", "2/x", "x/2",
+        r"\sqrt{2}", r"\sqrt2", "\u221a2", r"2\pi", r"\pm 2", "\u00b12", r"2 \times x", "2K", "2M",
+        "2 \u2013 3", "2\u00bd", "2\u00b2",
+    )  # fmt: skip
+    def test_numeric_in_an_expression(self, answer):
+        verdict = graders.build({"kind": "numeric"})(problem("2"), f"The answer is {answer}.")
+        self.assertEqual((verdict.reward, verdict.method), (0.0, "none"), verdict)
+
+    @parameterized.parameters(
+        "5", "5.", "5.0", "$5", "$5.00", "US$5", r"\$5", "5$", "\u20ac5", "5%", r"5\%", "5 apples",
+        "5 dollars", "5-year", "5kg", "5 m", "5 a day", "5th", "$5/hour", "5 \u2013 the rest", "+5",
+        "**5**", "*5*", "`5`", "**$5**", "(5)", "x = 5", r"\boxed{5}", r"$\boxed{5}$", r"\(5\)",
+        r"5 \text{ cm}", r"5\text{cm}", r"\textbf{5}", r"\mathbf{5}", r"\approx 5", "~5",
+        r"5^\circ", r"5^{\circ}", "5\u00b0", r"5\,\text{kg}", "a total of 5 apples", "Anna: 5",
+        "5 dozen", "5 million dollars",
+        "5cm\u00b3", "5 m\u00b2", r"5 \text{ cm}^2",
+    )  # fmt: skip
+    def test_numeric_with_what_leaves_it_the_same(self, answer):
+        verdict = graders.build({"kind": "numeric"})(problem("5"), f"The answer is {answer}.")
+        self.assertEqual((verdict.reward, verdict.normalized.rstrip(".0")), (1.0, "5"), verdict)
+
     def test_numeric_thousands(self):
         grade = graders.build({"kind": "numeric"})
         self.assertEqual(grade(problem("1,200"), "The answer is 1200.").reward, 1.0)
         self.assertEqual(grade(problem("1200"), "The answer is $1,200.").reward, 1.0)
+        self.assertEqual(grade(problem("1200"), r"The answer is 1{,}200.").reward, 1.0)
+        self.assertEqual(grade(problem("1200"), r"The answer is 1,\!200.").reward, 1.0)
 
     @parameterized.parameters(
         ({"prefix": "the answer is"}, "So the answer is (B).", "(B)", 1.0),

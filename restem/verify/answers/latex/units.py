@@ -53,3 +53,10 @@ def measure(words: str, power: int) -> tuple[str, int] | None:
         if size:
             return (f"{dimension}^{power}", size**power)
     return None
+
+
+def names_unit(word: str) -> bool:
+    """Returns whether letters right after a number name a unit: `5kg`, but not `5x` or `5M`."""
+    if len(word) == 1 and word.isupper():
+        return False
+    return word.lower() in SHORT_WORDS or measure(word, 1) is not None
