@@ -186,6 +186,12 @@ geometric series ;; \sum_{k=0}^{\infty} \frac{1}{2^k} ;; 2
 Basel ;; \sum_{k=1}^{\infty} \frac{1}{k^2} ;; \frac{\pi^2}{6}
 maximum of radicals ;; \max(\sqrt2,\sqrt3) ;; \sqrt3
 factorial of a half ;; \left(\frac12\right)! ;; \frac{\sqrt\pi}{2}
+absolute value turned round ;; |x-5| ;; |5-x|
+absolute value as a root ;; \sqrt{(x-5)^2} ;; |x-5|
+maximum as an absolute value ;; \max(x,y) ;; \frac{x+y+|x-y|}{2}
+ceiling as a floor ;; \lfloor -x \rfloor ;; -\lceil x \rceil
+absolute value of a difference to pi ;; |3-\pi| ;; \pi-3
+root of a square of a difference to e ;; \sqrt{(2-e)^2} ;; e-2
 """
 
 DIFFERENT = r"""
@@ -282,6 +288,17 @@ letters of which one looks like an article ;; \text{A, B} ;; \text{B}
 letter that looks like an article ;; b ;; \text{A, B}
 another currency ;; 2 \text{ euros} ;; \$2
 ratio not in lowest terms ;; 2:4 ;; 1:2
+absolute value opened below 5 ;; |x-5| ;; 5-x
+absolute value opened above -4 ;; |x+4| ;; x+4
+absolute value opened in an equation ;; y=|x-5| ;; y=5-x
+absolute value in an exponent ;; e^{|x-5|} ;; e^{5-x}
+maximum with a number ;; \max(x,10) ;; 10
+minimum with a number ;; \min(x,5) ;; x
+absolute values between their zeros ;; |x-10|+|x+10| ;; 20
+ceiling for a floor and one ;; \lceil \frac{n}{2}\rceil ;; \lfloor \frac{n}{2}\rfloor+1
+floors of thirds ;; \lceil \frac{n}{3}\rceil ;; \lfloor \frac{n}{3}\rfloor+1
+absolute value of a product ;; |c d p q| ;; c d p q
+root of a square of a difference to pi ;; \sqrt{(3-\pi)^2} ;; 3-\pi
 """
 
 
