@@ -192,6 +192,9 @@ maximum as an absolute value ;; \max(x,y) ;; \frac{x+y+|x-y|}{2}
 ceiling as a floor ;; \lfloor -x \rfloor ;; -\lceil x \rceil
 absolute value of a difference to pi ;; |3-\pi| ;; \pi-3
 root of a square of a difference to e ;; \sqrt{(2-e)^2} ;; e-2
+repeating decimal under a bar ;; 0.\bar{3} ;; \frac13
+repeating decimal without braces ;; 0.1\overline 6 ;; \frac16
+product with a fraction ;; 2\frac{x}{3} ;; \frac{2x}{3}
 """
 
 DIFFERENT = r"""
@@ -299,6 +302,7 @@ ceiling for a floor and one ;; \lceil \frac{n}{2}\rceil ;; \lfloor \frac{n}{2}\r
 floors of thirds ;; \lceil \frac{n}{3}\rceil ;; \lfloor \frac{n}{3}\rfloor+1
 absolute value of a product ;; |c d p q| ;; c d p q
 root of a square of a difference to pi ;; \sqrt{(3-\pi)^2} ;; 3-\pi
+repeating decimal of two digits ;; 0.\bar{36} ;; \frac{36}{100}
 """
 
 

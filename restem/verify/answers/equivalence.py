@@ -77,7 +77,7 @@ def compare(prediction: str, gold: str, *, options: Options = DEFAULT) -> Verdic
     if a is not None and b is not None:
         same = a == b
         if not same and options.relative_tolerance:
-            same = abs(a - b) <= options.relative_tolerance * abs(b)
+            same = abs(a - b) <= Fraction(repr(float(options.relative_tolerance))) * abs(b)
         return _verdict(prediction, shown, _SAME_NUMBER if same else _OTHER_NUMBER)
     try:
         result = _decide(cleaned, target, options)

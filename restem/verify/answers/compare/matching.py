@@ -169,7 +169,7 @@ class Matcher:
         if result.equal or not tolerance:
             return result
         a, b = approximate(answer), approximate(gold)
-        if a is not None and b is not None and abs(a - b) <= tolerance * abs(b):
+        if a is not None and b and abs(a - b) <= tolerance * abs(b):
             return Comparison(True, "numeric", evidence="equal within the tolerance")
         return result
 
@@ -236,11 +236,13 @@ class Matcher:
         """Compares answers of which at least one is a ratio."""
         if isinstance(answer, Ratio) and isinstance(gold, Ratio):
             if self.options.lowest_terms and len(answer.parts) == len(gold.parts):
-                # a : b : ... equals c : d : ... if a d = b c, and so on.
-                crosswise = [Product((part, gold.parts[0])) for part in answer.parts]
-                return self.match_rows(
-                    crosswise, [Product((part, answer.parts[0])) for part in gold.parts], "ratio"
-                )
+                # a : b : ... equals c : d : ... if a d = b c, and so on, where a and c are not 0.
+                for a, c in zip(answer.parts, gold.parts, strict=True):
+                    if compare_values(a, number(0)).equal or compare_values(c, number(0)).equal:
+                        continue
+                    crosswise = [Product((part, c)) for part in answer.parts]
+                    other = [Product((part, a)) for part in gold.parts]
+                    return self.match_rows(crosswise, other, "ratio")
             return self.match_rows(answer.parts, gold.parts, "ratio")
         parts = next(node.parts for node in (answer, gold) if isinstance(node, Ratio))
         if not self.options.ratios or len(parts) != 2:

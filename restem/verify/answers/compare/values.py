@@ -110,7 +110,7 @@ def compare_values(a: Node, b: Node, *, log_base: int = 10) -> Comparison:
 
 
 def approximate(node: Node, *, log_base: int = 10) -> float | None:
-    """Returns a real constant as a float, for ordering; None for any other node."""
+    """Returns a real constant as a float; None for other nodes and beyond the range of floats."""
     if node == INFINITY:
         return math.inf
     if node == MINUS_INFINITY:
@@ -129,7 +129,8 @@ def approximate(node: Node, *, log_base: int = 10) -> float | None:
             return None
     if not value.real and abs(value.center.imag) > MP.ldexp(1, value.error):
         return None
-    return float(MP.re(value.center))
+    size = float(MP.re(value.center))
+    return size if math.isfinite(size) else None
 
 
 def _compare_constants(a: Node, b: Node, node: Node, log_base: int) -> Comparison:
