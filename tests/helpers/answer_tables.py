@@ -195,6 +195,10 @@ root of a square of a difference to e ;; \sqrt{(2-e)^2} ;; e-2
 repeating decimal under a bar ;; 0.\bar{3} ;; \frac13
 repeating decimal without braces ;; 0.1\overline 6 ;; \frac16
 product with a fraction ;; 2\frac{x}{3} ;; \frac{2x}{3}
+words around an inequality ;; \text{all } x>3 ;; \text{all x > 3}
+words around a root ;; \text{At most } \sqrt{2} ;; \text{at most }\sqrt{2}
+underlined word ;; \underline{\text{even}} ;; \text{even}
+choice with a function of a choice's letter ;; (C) P(A) ;; \text{(C)}
 """
 
 DIFFERENT = r"""
@@ -303,6 +307,17 @@ floors of thirds ;; \lceil \frac{n}{3}\rceil ;; \lfloor \frac{n}{3}\rfloor+1
 absolute value of a product ;; |c d p q| ;; c d p q
 root of a square of a difference to pi ;; \sqrt{(3-\pi)^2} ;; 3-\pi
 repeating decimal of two digits ;; 0.\bar{36} ;; \frac{36}{100}
+words around another inequality ;; \text{all } x > 3 ;; \text{all } x < 3
+words around another inequality in one text ;; \text{all x > 3} ;; \text{all x < 3}
+words before a root ;; \text{at most } 2 ;; \text{at most } \sqrt{2}
+words before two numbers ;; \text{at most } \sqrt{2} 3 ;; \text{at most } 2 \sqrt{3}
+no element ;; x \in A ;; x \not\in A
+other signs in Unicode ;; x ∉ A ;; x ⊂ A
+word negated ;; \neg \text{even} ;; \text{even}
+letters between bars ;; |abcd| ;; abcd
+two choices ;; (A) or (B) ;; A
+two choices in one text ;; \text{(A) or (C)} ;; \text{(A)}
+two choices joined by and ;; (A) and B ;; \text{(A)}
 """
 
 

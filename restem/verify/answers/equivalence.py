@@ -31,6 +31,7 @@ _SIMPLE = re.compile(
 _DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d{1,3}(?:\.\d{3})+|\d+),(\d+)(?![\d,]|\.\d)")
 _CHOICE = re.compile(r"\(?\s*(?:\\text\s*\{\s*\(?\s*([A-Z])\s*\)?\s*\.?\}|([A-Z]))\s*\)?")
 _CHOICE_START = re.compile(r"(?:\\text\s*\{)?\s*\(([A-Z])\)\s*\}?(?=[\s.:\\]|$)")
+_ANOTHER_CHOICE = re.compile(r"[^\w(]*(?:or|and)\b|.*(?<![a-zA-Z])\(\s*[A-Z]\s*\)", re.DOTALL)
 
 _SAME_STRING = Comparison(True, "string")
 _SAME_NUMBER = Comparison(True, "numeric")
@@ -126,6 +127,8 @@ def _decide(cleaned: str, target: str, options: Options) -> Comparison:
     choice = _CHOICE.fullmatch(target)
     if choice:
         given = _CHOICE.fullmatch(cleaned) or _CHOICE_START.match(cleaned)
+        if given and _ANOTHER_CHOICE.match(cleaned, given.end()):
+            return Comparison(False, "text", "more than one choice")
         if given:
             same = (choice[1] or choice[2]) in given.groups()
             return Comparison(same, "text", "" if same else "another choice")
