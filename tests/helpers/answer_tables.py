@@ -199,6 +199,15 @@ words around an inequality ;; \text{all } x>3 ;; \text{all x > 3}
 words around a root ;; \text{At most } \sqrt{2} ;; \text{at most }\sqrt{2}
 underlined word ;; \underline{\text{even}} ;; \text{even}
 choice with a function of a choice's letter ;; (C) P(A) ;; \text{(C)}
+unit in an equation ;; x = 5 \text{ m} ;; 500 \text{ cm}
+unit in an equation, converted ;; x = 50 \text{ mm} ;; 5 \text{ cm}
+unit of the gold equation dropped ;; 5 ;; x = 5 \text{ m}
+plus-minus with units ;; \pm 5 \text{ m} ;; \pm 500 \text{ cm}
+plus-minus with the unit dropped ;; \pm 5 ;; \pm 5 \text{ cm}
+plus-minus with a label ;; x = \pm 2 ;; 2, -2
+plus-minus in a point ;; (3, -4), (-3, 4) ;; (\pm 3, \mp 4)
+plus-minus in a point of labels ;; (x,y) = (\pm 3, \pm 4) ;; (-3,-4), (3,4)
+plus-minus in a matrix ;; \begin{pmatrix} \pm 1 \\ 2 \end{pmatrix} ;; (-1,2), (1,2)
 """
 
 DIFFERENT = r"""
@@ -318,6 +327,10 @@ letters between bars ;; |abcd| ;; abcd
 two choices ;; (A) or (B) ;; A
 two choices in one text ;; \text{(A) or (C)} ;; \text{(A)}
 two choices joined by and ;; (A) and B ;; \text{(A)}
+another unit in an equation ;; x = 5 \text{ m} ;; 5 \text{ cm}
+another unit after plus-minus ;; \pm 5 \text{ m} ;; \pm 5 \text{ cm}
+lower signs in a point ;; (\pm 3, \mp 4) ;; (\pm 3, \pm 4)
+plus-minus with another label ;; x=\pm 2, y=\pm 3 ;; x=\pm 3, y=\pm 2
 """
 
 

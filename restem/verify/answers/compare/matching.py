@@ -96,11 +96,12 @@ class Matcher:
         kinds = {type(answer), type(gold)}
         if kinds <= _SCALARS:
             return self.match_scalars(answer, gold)
-        if Quantity in kinds:
-            return self.match_quantities(answer, gold)
         if Relation in kinds:
+            # Before quantities: in `x = 5 \\text{ m}` the unit belongs to the right side.
             relations = Relations(self.options, match=self.match, match_rows=self.match_rows)
             return relations.match(answer, gold)
+        if Quantity in kinds:
+            return self.match_quantities(answer, gold)
         if Residue in kinds:
             return self.match_residues(answer, gold)
         if kinds & _NUMBER_SETS or (
@@ -362,17 +363,19 @@ def _elements(node: Node) -> list[Node]:
 
 
 def _spread(node: Node) -> Node:
-    """Returns `1 \\pm \\sqrt 2` as the list of both values."""
+    """Returns `1 \\pm \\sqrt 2` as the list of both values, with their unit and label.
+
+    In `(\\pm 3, \\mp 4)` all upper signs belong together, so it is `(3, -4), (-3, 4)`.
+    """
     inner = node.value if isinstance(node, Quantity) else node
     if not isinstance(
-        inner, Sum | Product | PlusMinus | Negation | Power | Function | Relation
+        inner,
+        Sum | Product | PlusMinus | Negation | Power | Function | Relation | Tuple | Matrix,
     ) or not mentions_kind(inner, PlusMinus):
         return node
-    if isinstance(inner, Relation):
-        if inner.operators != ("=",) or not is_label(inner.sides[0]):
-            return node
-        inner = inner.sides[1]
-    return List((choose_signs(inner, 1), choose_signs(inner, -1)))
+    if isinstance(inner, Relation) and (inner.operators != ("=",) or not is_label(inner.sides[0])):
+        return node
+    return List((choose_signs(node, 1), choose_signs(node, -1)))
 
 
 def _value_and_units(node: Node) -> tuple[Node, tuple[tuple[str, int], ...]]:
