@@ -208,6 +208,10 @@ plus-minus with a label ;; x = \pm 2 ;; 2, -2
 plus-minus in a point ;; (3, -4), (-3, 4) ;; (\pm 3, \mp 4)
 plus-minus in a point of labels ;; (x,y) = (\pm 3, \pm 4) ;; (-3,-4), (3,4)
 plus-minus in a matrix ;; \begin{pmatrix} \pm 1 \\ 2 \end{pmatrix} ;; (-1,2), (1,2)
+approximate value with a label ;; x \approx 2.5 ;; 2.5
+approximate value of a length ;; 3.7 ;; AB \approx 3.7
+approximation after a value with a label ;; x = \frac23 \approx 0.67 ;; \frac23
+approximation of pi dropped ;; \pi \approx 3.14 ;; \pi
 """
 
 DIFFERENT = r"""
@@ -331,6 +335,11 @@ another unit in an equation ;; x = 5 \text{ m} ;; 5 \text{ cm}
 another unit after plus-minus ;; \pm 5 \text{ m} ;; \pm 5 \text{ cm}
 lower signs in a point ;; (\pm 3, \mp 4) ;; (\pm 3, \pm 4)
 plus-minus with another label ;; x=\pm 2, y=\pm 3 ;; x=\pm 3, y=\pm 2
+another approximate value ;; x \approx 9.9 ;; x \approx 3.7
+label without its approximate value ;; x ;; x \approx 2.5
+approximation of pi for pi ;; 3.14 ;; \pi \approx 3.14
+similar to another triangle ;; \triangle ABC \sim \triangle XYZ ;; \triangle ABC \sim \triangle DEF
+similar triangle left out ;; \triangle ABC ;; \triangle ABC \sim \triangle DEF
 """
 
 

@@ -11,6 +11,7 @@ from restem.verify.answers.latex.cursor import Cursor
 from restem.verify.answers.latex.factors import Factors
 from restem.verify.answers.latex.nodes import (
     NUMBER_SETS,
+    Application,
     Difference,
     Function,
     Intersection,
@@ -26,6 +27,7 @@ from restem.verify.answers.latex.nodes import (
     Residue,
     Sum,
     Symbol,
+    Text,
     Union,
 )
 from restem.verify.answers.latex.tokens import ParseError, tokenize
@@ -33,7 +35,7 @@ from restem.verify.answers.latex.walks import negative
 
 _RELATIONS = {
     "=": "=", "<": "<", ">": ">", "le": "<=", "ge": ">=", "ne": "!=", "in": "in", "approx": "~",
-    "equiv": "=", "sim": "~", "to": "=", "rightarrow": "=", "Rightarrow": "=", "implies": "=",
+    "equiv": "=", "sim": "sim", "to": "=", "rightarrow": "=", "Rightarrow": "=", "implies": "=",
 }  # fmt: skip
 _MULTIPLIES = frozenset(("*", "cdot", "times"))
 _DIVIDES = frozenset(("/", "div"))
@@ -112,10 +114,14 @@ class _Parser:
             sides.append(side)
         self.factors.units = outer_units
         cursor.ascend()
-        # An approximation only repeats what precedes it.
-        if "~" in operators:
-            cut = operators.index("~")
-            sides, operators = sides[: cut + 1], operators[:cut]
+        for place, operator in enumerate(operators):
+            if operator != "~":
+                continue
+            if not _is_name(sides[place]):
+                # An approximation only repeats the value that precedes it.
+                sides, operators = sides[: place + 1], operators[:place]
+                break
+            operators[place] = "="
         return Relation(tuple(sides), tuple(operators)) if operators else sides[0]
 
     def side(self) -> Node:
@@ -236,3 +242,10 @@ class _Parser:
                 case _:
                     raise ParseError("a unit to an odd power")
         return words, power
+
+
+def _is_name(node: Node) -> bool:
+    """Returns whether a node only names a value: `x`, `f(2)` or `AB`."""
+    if isinstance(node, Product):
+        return all(map(_is_name, node.factors))
+    return isinstance(node, Symbol | Application | Text)
