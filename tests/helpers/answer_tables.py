@@ -212,6 +212,22 @@ approximate value with a label ;; x \approx 2.5 ;; 2.5
 approximate value of a length ;; 3.7 ;; AB \approx 3.7
 approximation after a value with a label ;; x = \frac23 \approx 0.67 ;; \frac23
 approximation of pi dropped ;; \pi \approx 3.14 ;; \pi
+letters in another order ;; zyxw ;; wxyz
+letters as a product ;; 24wxyz ;; 24zyxw
+number of millions ;; 5 \text{ million} ;; 5000000
+number of dozens with words ;; 3 \text{ dozen eggs} ;; 36
+millions of dollars ;; \$2.5 \text{ million} ;; 2500000
+liters converted ;; 3 \text{ liters} ;; 3000 \text{ mL}
+milliliters as cubic centimeters ;; 30 \text{ ml} ;; 30 \text{ cm}^3
+years as months ;; 2 \text{ years} ;; 24 \text{ months}
+radians as degrees ;; \frac{\pi}{4} \text{ radians} ;; 45^\circ
+degrees in words after a fraction ;; \frac{45}{2} \text{ degrees} ;; 22.5^\circ
+degrees in words attached ;; 45degrees ;; 45^\circ
+unit with an adjective ;; 5 \text{ feet tall} ;; 5 \text{ feet}
+unit of nothing in particular ;; 15 \text{ square units} ;; 15 \text{ cm}^2
+words of two kinds ;; 7 \text{ ways} ;; 7 \text{ possibilities}
+words with a capital ;; 5 Apples ;; 5
+unit attached ;; 5cm ;; 50 \text{ mm}
 """
 
 DIFFERENT = r"""
@@ -340,6 +356,20 @@ label without its approximate value ;; x ;; x \approx 2.5
 approximation of pi for pi ;; 3.14 ;; \pi \approx 3.14
 similar to another triangle ;; \triangle ABC \sim \triangle XYZ ;; \triangle ABC \sim \triangle DEF
 similar triangle left out ;; \triangle ABC ;; \triangle ABC \sim \triangle DEF
+letters after a number ;; 24 ;; 24wxyz
+other letters after a number ;; 24abcd ;; 24wxyz
+capital letters after a number ;; 6 ;; 6ABC
+other capital letters after a number ;; 2 DEF ;; 2 ABC
+letters after a power ;; x^2 wxyz ;; x^2
+another triangle ;; \triangle ABC ;; \triangle DEF
+millions dropped ;; 5 \text{ million} ;; 5
+hundreds dropped ;; 2 ;; 2 \text{ hundred}
+months for years ;; 3 \text{ months} ;; 3 \text{ years}
+days for years ;; 3 \text{ days} ;; 3 \text{ years}
+liters for milliliters ;; 3 \text{ liters} ;; 3 \text{ milliliters}
+radians for degrees ;; 45 \text{ radians} ;; 45^\circ
+degrees in words for a length ;; 3 \text{ degrees} ;; 3 \text{ cm}
+things for a length ;; 3 \text{ apples} ;; 3 \text{ cm}
 """
 
 

@@ -55,7 +55,7 @@ from restem.verify.answers.latex.nodes import (
     number,
 )
 from restem.verify.answers.latex.notation import text_key
-from restem.verify.answers.latex.units import measure
+from restem.verify.answers.latex.units import measure, measures_nothing
 from restem.verify.answers.latex.walks import mentions, mentions_kind, replace, variables
 from restem.verify.answers.options import Options
 
@@ -198,6 +198,8 @@ class Matcher:
             mine = [found for words, power in given if (found := measure(words, power))]
             theirs = [found for words, power in wanted if (found := measure(words, power))]
             for units, other in ((mine, gold), (theirs, answer)):
+                if units == [("angle^1", 1)] and has_sign(other, Degree):
+                    return self._compare(a, b)
                 if units and any(has_sign(other, kind) for kind in SIGNS):
                     return Comparison(False, "symbolic", "another unit")
             if mine == theirs and len(mine) == 1 and mine[0][0].startswith("clock"):
@@ -213,6 +215,10 @@ class Matcher:
                 if size != other_size:
                     a = Product((a, number(size)))
                     b = Product((b, number(other_size)))
+            elif len(given) == len(wanted) == 1 and len(mine) + len(theirs) == 1:
+                ((words, _),) = wanted if mine else given
+                if measures_nothing(words) and not (mine or theirs)[0][0].startswith("clock"):
+                    return Comparison(False, "symbolic", "another unit")
         return self.match(a, b)
 
     def match_numerals(self, answer: Node, gold: Node) -> Comparison:

@@ -12,6 +12,7 @@ from restem.verify.answers.latex.factors import Factors
 from restem.verify.answers.latex.nodes import (
     NUMBER_SETS,
     Application,
+    Degree,
     Difference,
     Function,
     Intersection,
@@ -29,8 +30,10 @@ from restem.verify.answers.latex.nodes import (
     Symbol,
     Text,
     Union,
+    number,
 )
-from restem.verify.answers.latex.tokens import ParseError, tokenize
+from restem.verify.answers.latex.tokens import ParseError, Token, tokenize
+from restem.verify.answers.latex.units import SCALES
 from restem.verify.answers.latex.walks import negative
 
 _RELATIONS = {
@@ -39,6 +42,7 @@ _RELATIONS = {
 }  # fmt: skip
 _MULTIPLIES = frozenset(("*", "cdot", "times"))
 _DIVIDES = frozenset(("/", "div"))
+_DEGREES = ("degree", "degrees", "deg", "deg.")
 
 
 def parse(cleaned: str, *, thousands: bool = True) -> Node:
@@ -198,12 +202,19 @@ class _Parser:
         cursor = self.cursor
         minus = cursor.minus()
         factors = [self.factors.factor(leading=True)]
+        degrees = False
         while True:
             token = cursor.token
             if token.kind == "text":
                 if self.factors.at_modulus():
                     break
-                self.factors.units.append(self.unit())
+                if cursor.is_words(*_DEGREES):
+                    cursor.take()
+                    degrees = True
+                elif (scale := self.scale()) is not None:
+                    factors.append(number(scale))
+                else:
+                    self.factors.units.append(self.unit())
             elif token.value in _MULTIPLIES and token.kind in ("op", "cmd"):
                 cursor.take()
                 factors.append(self.signed_factor())
@@ -223,7 +234,21 @@ class _Parser:
             else:
                 break
         node = factors[0] if len(factors) == 1 else Product(tuple(factors))
+        if degrees:
+            node = Degree(node)
         return negative(node) if minus else node
+
+    def scale(self) -> int | None:
+        """Reads a word such as "million" in front of a unit, if there is one."""
+        token = self.cursor.token
+        first, _, rest = token.value.partition(" ")
+        scale = SCALES.get(first.lower())
+        if scale is not None:
+            if rest.strip():
+                self.cursor.replace(Token("text", rest.strip()))
+            else:
+                self.cursor.take()
+        return scale
 
     def signed_factor(self) -> Node:
         minus = self.cursor.minus()

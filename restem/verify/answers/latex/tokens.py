@@ -7,7 +7,7 @@ import re
 
 from restem.verify.answers.extract import balanced
 from restem.verify.answers.latex.notation import MAX_CHARS, NUMBER_WORDS, ROW
-from restem.verify.answers.latex.units import SHORT_WORDS
+from restem.verify.answers.latex.units import SCALES, SHORT_WORDS, names_unit
 
 MAX_TOKENS = 1500
 
@@ -42,7 +42,8 @@ _SCIENTIFIC = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(?:[Ee]([+-]?\d{1,6}))(?![\w.])"
 _LETTERS = re.compile(r"[a-zA-Z]+")
 _COMMAND = re.compile(r"\\([a-zA-Z]+|.)", re.DOTALL)
 _LISTING = re.compile(r"[,;. ]*\b(?:and/or|and|or)\b[,;. ]*|[,;]", re.IGNORECASE)
-_VOWEL = re.compile(r"[aeiouyAEIOUY]")
+_VOWEL = re.compile(r"[aeiouAEIOU]")
+_FIGURES = frozenset(("triangle", "angle", "square"))
 _OPERATORS = frozenset("+-*/=<>()[]{},;:|^_!'%&\"" + ROW)
 
 
@@ -84,7 +85,7 @@ def tokenize(cleaned: str, *, thousands: bool = True) -> list[Token]:
         elif char.isascii() and char.isalpha():
             run = _LETTERS.match(cleaned, position)[0]
             position += len(run)
-            tokens += _letter_tokens(run, spaced)
+            tokens += _letter_tokens(run, spaced, tokens[-1] if tokens else None)
         elif char == "!" and _is_unequal(cleaned, position, tokens, spaced):
             tokens.append(Token("cmd", "ne", spaced))
             position += 2
@@ -179,8 +180,12 @@ def _text_tokens(inner: str, spaced: bool, applied: bool) -> list[Token]:
     return tokens
 
 
-def _letter_tokens(run: str, spaced: bool) -> list[Token]:
-    """Returns letters outside `\\text` as a function, a word, or a product of variables."""
+def _letter_tokens(run: str, spaced: bool, before: Token | None) -> list[Token]:
+    """Returns letters outside `\\text` as a function, a word, or a product of variables.
+
+    Letters after a value are a unit if they name one, or if they look like a word and are spaced
+    like one; `24wxyz` and `2 ABC` are products.
+    """
     if len(run) == 1:
         return [Token("sym", run, spaced)]
     lowered = run.lower()
@@ -188,11 +193,18 @@ def _letter_tokens(run: str, spaced: bool) -> list[Token]:
         return [Token("cmd", "infty" if run == "infinity" else run, spaced)]
     if lowered in ("and", "or"):
         return [Token("sep", "or" if lowered == "or" else ",", spaced)]
-    if lowered in SHORT_WORDS or lowered in NUMBER_WORDS:
+    if lowered in SHORT_WORDS or lowered in NUMBER_WORDS or lowered in SCALES:
         return [Token("text", run, spaced)]
     for name in ("arcsin", "arccos", "arctan", "sin", "cos", "tan", "sec", "csc", "cot", "sqrt"):
         if run.startswith(name) and len(run) == len(name) + 1:
             return [Token("cmd", name, spaced), Token("sym", run[-1])]
+    if before is not None and before.kind == "cmd" and before.value in _FIGURES and run.isupper():
+        return [Token("sym", run, spaced)]
+    follows = before is not None and (
+        before.kind in ("num", "sym") or (before.kind == "op" and before.value in ")]}")
+    )
+    if follows and not (spaced and (run.islower() or run.istitle())) and not names_unit(run):
+        return [Token("sym", letter, spaced and index == 0) for index, letter in enumerate(run)]
     if (len(run) >= 4 and _VOWEL.search(run)) or (len(run) >= 3 and run.isupper()):
         return [Token("text", run, spaced)]
     if len(run) >= 3 and run[0].isupper() and run[1:].islower():
