@@ -1,9 +1,11 @@
 """Graders: what each kind accepts, and which configurations are refused."""
 
+import json
+
 from absl.testing import absltest, parameterized
 
 from restem.errors import UserError
-from restem.records import Problem
+from restem.records import Problem, verdict_fields
 from restem.verify import graders
 
 
@@ -136,6 +138,9 @@ class KindsTest(parameterized.TestCase):
         ("infinite", "inf"),
         ("infinite_verdict", "reward=inf"),
         ("not_a_number", "nan"),
+        ("empty_verdict", "reward=None"),
+        ("verdict_without_a_method", "method is not a string"),
+        ("broken_number", "an object of type _Broken"),
     )
     def test_function_without_a_reward(self, name, shown):
         grade = graders.build({"kind": "function", "function": f"{REWARDS}:{name}"})
@@ -143,6 +148,14 @@ class KindsTest(parameterized.TestCase):
         self.assertEqual((verdict.reward, verdict.method), (0.0, "error"))
         self.assertIn(f"{REWARDS}:{name} returned", verdict.detail)
         self.assertIn(shown, verdict.detail)
+
+    def test_function_with_a_verdict_of_numpy_scalars(self):
+        grade = graders.build({"kind": "function", "function": f"{REWARDS}:numpy_verdict"})
+        verdict = grade(problem("a"), "text")
+        self.assertEqual((verdict.reward, verdict.method, verdict.passed), (0.5, "rm", 3))
+        self.assertIs(type(verdict.reward), float)
+        self.assertIs(verdict.correct, True)
+        json.dumps(verdict_fields(verdict))
 
     def test_function_that_raises_is_no_reward(self):
         grade = graders.build({"kind": "function", "function": f"{REWARDS}:misbehave"})
