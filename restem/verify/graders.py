@@ -177,9 +177,10 @@ def _numeric(*, extraction: str = "answer_is") -> Grader:
         number = _one_number(answer.rpartition("=")[2])
         if number is None:
             return Verdict(0.0, "none", answer[:SHOWN], detail="the answer is not one number")
-        equal = Fraction(number) == Fraction(gold)
+        value = Fraction(number)
+        equal = value == Fraction(gold)
         detail = "" if equal else "another number"
-        return Verdict(float(equal), "numeric", answer[:SHOWN], number, detail)
+        return Verdict(float(equal), "numeric", answer[:SHOWN], str(value), detail)
 
     return grade
 

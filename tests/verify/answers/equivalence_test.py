@@ -53,7 +53,17 @@ class VerdictTest(parameterized.TestCase):
     def test_says_what_was_compared(self):
         verdict = compare(r"$\dfrac{1}{2}$.", "0.5")
         self.assertEqual(verdict.extracted, r"$\dfrac{1}{2}$.")
-        self.assertEqual(verdict.normalized, r"\frac{1}{2}")
+        self.assertEqual(verdict.normalized, "1/2")
+
+    @parameterized.parameters(
+        (r"\frac{1}{2}", "1/2"), (r"\dfrac12", "1/2"), ("1/2", "1/2"), ("0.50", "1/2"),
+        (r"\frac{2}{4}", "1/2"), ("$.5$", "1/2"), ("3", "3"), ("3.0", "3"), ("1,000", "1000"),
+        (r"-\frac{6}{3}", "-2"), ("x + 1", "x+1"), ("x+1", "x+1"), (r"\sqrt {2}", r"\sqrt{2}"),
+        (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"),
+    )  # fmt: skip
+    def test_one_spelling_of_a_number_for_votes(self, prediction, normalized):
+        for gold in ("5", prediction, r"\sqrt5"):
+            self.assertEqual(compare(prediction, gold).normalized, normalized)
 
     def test_says_when_equality_is_evidence(self):
         self.assertIn("300 bits", compare(r"\arctan 1", r"\frac{\pi}{4}").detail)

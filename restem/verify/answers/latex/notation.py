@@ -72,7 +72,7 @@ _ALIASES = {
 }  # fmt: skip
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
 _SPACE = re.compile(r"\s+")
-_GLUE = re.compile(r" ?([-+*/=<>(){}\[\],;:|^_!]) ?")
+_GLUE = re.compile(rf" ?([-+*/=<>(){{}}\[\],;:|^_!{ROW}]) ?")
 _WORDS_ONLY = re.compile(r"\\(?:[a-zA-Z]+|.)|[{}$]")
 _COSMETIC = re.compile(
     r"\\(?:text|underline|emph|textsc|tt|sf|sc|sl|em|bold|bfseries|itshape)(?![a-zA-Z])"
