@@ -228,6 +228,14 @@ unit of nothing in particular ;; 15 \text{ square units} ;; 15 \text{ cm}^2
 words of two kinds ;; 7 \text{ ways} ;; 7 \text{ possibilities}
 words with a capital ;; 5 Apples ;; 5
 unit attached ;; 5cm ;; 50 \text{ mm}
+inequalities joined by and ;; x > 1 \text{ and } x < 3 ;; 1<x<3
+inequalities joined by and, as an interval ;; x > 1 \land x < 3 ;; (1,3)
+inequalities joined by a comma ;; x \ge 1, x \le 3 ;; [1,3]
+unequal twice ;; x \ne 1 \text{ and } x \ne 2 ;; (-\infty,1)\cup(1,2)\cup(2,\infty)
+parts of a union joined by and ;; x < 1 \text{ and } x > 3 ;; (-\infty,1)\cup(3,\infty)
+inequalities in two variables ;; y > 1 \text{ and } x < 3 ;; x < 3, y > 1
+thousands in a fraction ;; \frac{1,000}{3} ;; \frac{1000}{3}
+thousands under a root ;; \sqrt{1,000} ;; 10\sqrt{10}
 """
 
 DIFFERENT = r"""
@@ -370,6 +378,9 @@ liters for milliliters ;; 3 \text{ liters} ;; 3 \text{ milliliters}
 radians for degrees ;; 45 \text{ radians} ;; 45^\circ
 degrees in words for a length ;; 3 \text{ degrees} ;; 3 \text{ cm}
 things for a length ;; 3 \text{ apples} ;; 3 \text{ cm}
+inequalities joined by and for the reals ;; x > 1 \text{ and } x < 3 ;; (-\infty,\infty)
+inequalities joined by or for an interval ;; x > 1 \text{ or } x < 3 ;; x > 1 \text{ and } x < 3
+unequal twice for the reals ;; x \ne 1, x \ne 2 ;; \mathbb{R}
 """
 
 

@@ -28,6 +28,8 @@ _SIMPLE = re.compile(
     r"|(\d{1,400})/(\d{1,400})"
     r"|(\d{1,3}(?:,\d{3})+|\d{1,400})?(?:\.(\d{0,400}))?)"
 )
+_NEEDLESS = re.compile(r"(?<![a-zA-Z\d]) |(?<=[a-zA-Z]) (?![a-zA-Z])|(?<=\d) (?!\d)")
+"""Spaces that separate neither two words nor two numbers."""
 _DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d{1,3}(?:\.\d{3})+|\d+),(\d+)(?![\d,]|\.\d)")
 _CHOICE = re.compile(r"\(?\s*(?:\\text\s*\{\s*\(?\s*([A-Z])\s*\)?\s*\.?\}|([A-Z]))\s*\)?")
 _CHOICE_START = re.compile(r"(?:\\text\s*\{)?\s*\(([A-Z])\)\s*\}?(?=[\s.:\\]|$)")
@@ -72,7 +74,7 @@ def compare(prediction: str, gold: str, *, options: Options = DEFAULT) -> Verdic
     cleaned, target = clean(prediction), clean(gold)
     left, right = squeeze(cleaned), squeeze(target)
     a, b = _simple(left), _simple(right)
-    shown = left.replace(ROW, r"\\") if a is None else str(a)
+    shown = _NEEDLESS.sub("", left).replace(ROW, r"\\") if a is None else str(a)
     if left == right and right:
         return _verdict(prediction, shown, _SAME_STRING)
     if len(cleaned) > MAX_CHARS:

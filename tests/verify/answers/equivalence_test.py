@@ -58,7 +58,8 @@ class VerdictTest(parameterized.TestCase):
     @parameterized.parameters(
         (r"\frac{1}{2}", "1/2"), (r"\dfrac12", "1/2"), ("1/2", "1/2"), ("0.50", "1/2"),
         (r"\frac{2}{4}", "1/2"), ("$.5$", "1/2"), ("3", "3"), ("3.0", "3"), ("1,000", "1000"),
-        (r"-\frac{6}{3}", "-2"), ("x + 1", "x+1"), ("x+1", "x+1"), (r"\sqrt {2}", r"\sqrt{2}"),
+        (r"-\frac{6}{3}", "-2"), ("x + 1", "x+1"), ("x+1", "x+1"),
+        (r"10 \pi", r"10\pi"), (r"\sqrt {2}", r"\sqrt{2}"), ("two  lines", "two lines"),
         (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"),
     )  # fmt: skip
     def test_one_spelling_of_a_number_for_votes(self, prediction, normalized):

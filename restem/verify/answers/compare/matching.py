@@ -278,6 +278,17 @@ class Matcher:
                 self.options.bare_lists
             ):
                 return self.match_rows(given, wanted, "tuple")
+            case (List(), Tuple()) | (Tuple(), List()) if sets.are_inequalities(
+                answer
+            ) or sets.are_inequalities(gold):
+                return self.match_sets(answer, gold)
+            case (List(), List()) if (
+                answer.joined != gold.joined
+                and sets.are_inequalities(answer)
+                and sets.are_inequalities(gold)
+                and len(variables(answer) | variables(gold)) == 1
+            ):
+                return self.match_sets(answer, gold)
             case (Tuple(), _) | (_, Tuple()):
                 return Comparison(False, "list", "one is a list, the other a point")
         answer = _with_parameter_of(answer, gold)

@@ -140,7 +140,7 @@ class Brackets:
         cursor.take()
         conditions = tuple(self._items())
         words = {token.value for token in cursor.tokens[start : cursor.at] if token.kind == "sep"}
-        if len(words) > 1:
+        if "or" in words and len(words) > 1:
             raise ParseError("conditions joined in two ways")
         cursor.expect_cmd("}", "an open set")
         return SetBuilder(variable, domain, conditions, words == {"or"})

@@ -63,6 +63,8 @@ class _Parser:
 
     def __init__(self, cursor: Cursor):
         self.cursor = cursor
+        self.joined = ","
+        """What joins the items that were read last; see `List.joined`."""
         self.brackets = Brackets(cursor, items=self.items, item=self.item, sum=self.sum)
         self.factors = Factors(cursor, self.brackets, sum=self.sum, product=self.product)
 
@@ -70,7 +72,7 @@ class _Parser:
 
     def answer(self) -> Node:
         items = self.items(top=True)
-        node = items[0] if len(items) == 1 else List(tuple(items))
+        node = items[0] if len(items) == 1 else List(tuple(items), self.joined)
         if self.cursor.is_cmd("choose"):
             self.cursor.take()
             node = Function("binom", (node, self.brackets.listing()))
@@ -86,13 +88,16 @@ class _Parser:
         """
         cursor = self.cursor
         items = [self.item()]
+        words = set()
         while cursor.token.kind == "sep" or cursor.is_op(",", ";"):
-            cursor.take()
+            words.add(cursor.take().value)
             while cursor.token.kind == "sep" or cursor.is_op(","):
-                cursor.take()
+                words.add(cursor.take().value)
             if top and cursor.token.kind == "end":
                 break
             items.append(self.item())
+        words &= {"and", "or"}
+        self.joined = words.pop() if len(words) == 1 else ","
         return items
 
     def item(self) -> Node:

@@ -22,7 +22,7 @@ class Token:
 
     kind: str
     """"num" (digits and point), "sym" (a letter), "cmd" (a TeX command, without its backslash),
-    "text" (words), "base" (digits|base), "sep" ("or" and other separators), "op" (one character),
+    "text" (words), "base" (digits|base), "sep" ("or", "and" or ","), "op" (one character),
     "end"."""
     value: str
     """The token's text."""
@@ -61,7 +61,7 @@ def tokenize(cleaned: str, *, thousands: bool = True) -> list[Token]:
         raise ParseError("too long")
     tokens: list[Token] = []
     position = 0
-    depth = 0
+    brackets = [""]
     while position < len(cleaned):
         char = cleaned[position]
         spaced = position > 0 and cleaned[position - 1] == " "
@@ -72,7 +72,9 @@ def tokenize(cleaned: str, *, thousands: bool = True) -> list[Token]:
             raise ParseError("too many tokens")
         if char.isascii() and (char.isdigit() or char.isupper() or char == "."):
             subscript = bool(tokens) and tokens[-1].kind == "op" and tokens[-1].value == "_"
-            found = _number(cleaned, position, spaced, subscript, thousands and depth == 0)
+            # No list stands in the braces of `\\frac{1,000}{3}`.
+            grouped = brackets[-1] == "{" or (thousands and not brackets[-1])
+            found = _number(cleaned, position, spaced, subscript, grouped)
             if found:
                 token, position = found
                 tokens.append(token)
@@ -80,7 +82,7 @@ def tokenize(cleaned: str, *, thousands: bool = True) -> list[Token]:
         if char == "\\":
             found_tokens, position = _command(cleaned, position, spaced)
             if found_tokens and found_tokens[0].kind == "cmd":
-                depth += {"{": 1, "}": -1}.get(found_tokens[0].value, 0)
+                _nest(brackets, {"{": r"\{", "}": "}"}.get(found_tokens[0].value, ""))
             tokens += found_tokens
         elif char.isascii() and char.isalpha():
             run = _LETTERS.match(cleaned, position)[0]
@@ -90,7 +92,7 @@ def tokenize(cleaned: str, *, thousands: bool = True) -> list[Token]:
             tokens.append(Token("cmd", "ne", spaced))
             position += 2
         elif char in _OPERATORS:
-            depth += (char in "([{") - (char in ")]}")
+            _nest(brackets, char)
             if char != '"':
                 tokens.append(Token("op", char, spaced))
             position += 1
@@ -98,6 +100,14 @@ def tokenize(cleaned: str, *, thousands: bool = True) -> list[Token]:
             raise ParseError("a character that no answer has")
     tokens.append(Token("end", ""))
     return tokens
+
+
+def _nest(brackets: list[str], bracket: str) -> None:
+    """Adds an opening bracket to those that are open, or removes the last one at a closing one."""
+    if bracket in ("(", "[", "{", r"\{"):
+        brackets.append(bracket)
+    elif bracket in (")", "]", "}") and len(brackets) > 1:
+        brackets.pop()
 
 
 def _number(
@@ -164,7 +174,8 @@ def _text_tokens(inner: str, spaced: bool, applied: bool) -> list[Token]:
     last = 0
     for match in _LISTING.finditer(words):
         pieces.append((words[last : match.start()], False))
-        pieces.append(("or" if "or" in match.group().lower() else ",", True))
+        word = match.group().lower()
+        pieces.append(("or" if "or" in word else "and" if "and" in word else ",", True))
         last = match.end()
     pieces.append((words[last:], False))
     tokens: list[Token] = []
@@ -192,7 +203,7 @@ def _letter_tokens(run: str, spaced: bool, before: Token | None) -> list[Token]:
     if run in FUNCTIONS or run in ("pi", "infty", "infinity", "theta"):
         return [Token("cmd", "infty" if run == "infinity" else run, spaced)]
     if lowered in ("and", "or"):
-        return [Token("sep", "or" if lowered == "or" else ",", spaced)]
+        return [Token("sep", lowered, spaced)]
     if lowered in SHORT_WORDS or lowered in NUMBER_WORDS or lowered in SCALES:
         return [Token("text", run, spaced)]
     for name in ("arcsin", "arccos", "arctan", "sin", "cos", "tan", "sec", "csc", "cot", "sqrt"):
