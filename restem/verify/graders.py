@@ -26,6 +26,8 @@ from restem.errors import UserError
 from restem.records import Problem, Verdict
 from restem.verify import rewards
 from restem.verify.answers.extract import MODES, extract
+from restem.verify.answers.latex.notation import clean
+from restem.verify.answers.latex.units import names_unit
 from restem.verify.answers.options import Options
 from restem.verify.pool import resources
 from restem.verify.programs.text import MODES as PROGRAM_MODES
@@ -121,21 +123,48 @@ def _math(*, extraction: str = "minerva", **options: Any) -> Grader:
     return grade
 
 
-_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|[-+]?\.\d+")
+_NUMBER = re.compile(r"(?:- ?|\+)?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)")
+_HARMLESS = re.compile(
+    r"\\(?:text|boxed|fbox|underline|approx)(?![a-zA-Z])|\\[$%]|\^ ?\{? ?\\circ(?![a-zA-Z]) ?\}?"
+    r"|(?<=[a-z]{2}|[ \d]m|[a-z]\}) ?\^ ?(?:[23](?!\d)|\{[23]\})"
+)
+"""What may surround a number without changing it: text, signs, and powers of units."""
+_DASHES = str.maketrans("\u2010\u2011\u2012\uff0d", "----")
+_MINUS = re.compile(r"\b(?:minus|negative) (?=[\d.])", re.IGNORECASE)
+_EMPHASIS = re.compile(r"(\*{1,3}|`)([^*`]+)\1")
+_OPEN = re.compile(r"[a-zA-Z]$|[-+*/^] ?$")
+"""What, right before a number, makes it a part of an expression."""
+_CONTINUED = re.compile(r"[!^]| ?[+*/] ?(?:[a-zA-Z](?![a-zA-Z])|\()")
+"""What, right after a number, makes it a part of an expression."""
+_ATTACHED = re.compile(r"[a-zA-Z]+")
+_ORDINALS = frozenset(("st", "nd", "rd", "th"))
 
 
 def _one_number(text: str) -> str | None:
-    """Returns the only number in an answer such as `$1,200 dollars`, or None."""
-    cleaned = text.replace("$", "").replace("\\", "").replace("{,}", ",")
-    found = _NUMBER.findall(cleaned[:4000])
-    return found[0].replace(",", "").lstrip("+") if len(found) == 1 else None
+    r"""Returns the only number in an answer such as `$1,200 dollars`, or None.
+
+    A number that is part of an expression, as in `2x`, `16!` and `\sqrt{16}`, does not count.
+    """
+    cleaned = _HARMLESS.sub(" ", clean(text[:4000].translate(_DASHES)))
+    cleaned = _MINUS.sub("-", _EMPHASIS.sub(lambda match: match[2], cleaned))
+    found = list(_NUMBER.finditer(cleaned))
+    if len(found) != 1 or "\\" in cleaned:
+        return None
+    start, end = found[0].span()
+    if _OPEN.search(cleaned[:start]) or _CONTINUED.match(cleaned, end):
+        return None
+    attached = _ATTACHED.match(cleaned, end)
+    if attached and attached[0] not in _ORDINALS and not names_unit(attached[0]):
+        return None
+    return found[0].group().replace(",", "").replace(" ", "").lstrip("+")
 
 
 def _numeric(*, extraction: str = "answer_is") -> Grader:
     """One number, compared exactly, without currency signs, thousands separators and units.
 
-    For an answer with several numbers (`3 * 4 = 12`), the part after its last `=` decides; if that
-    still has several, there is no number.
+    Words after a space do not count, "dozen" and "million" included: some problems ask how many
+    dozen or how many million. For an answer with several numbers (`3 * 4 = 12`), the part after its
+    last `=` decides; if that still has several, there is no number.
     """
 
     def grade(problem: Problem, text: str) -> Verdict:
@@ -148,9 +177,10 @@ def _numeric(*, extraction: str = "answer_is") -> Grader:
         number = _one_number(answer.rpartition("=")[2])
         if number is None:
             return Verdict(0.0, "none", answer[:SHOWN], detail="the answer is not one number")
-        equal = Fraction(number) == Fraction(gold)
+        value = Fraction(number)
+        equal = value == Fraction(gold)
         detail = "" if equal else "another number"
-        return Verdict(float(equal), "numeric", answer[:SHOWN], number, detail)
+        return Verdict(float(equal), "numeric", answer[:SHOWN], str(value), detail)
 
     return grade
 

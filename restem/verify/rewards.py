@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import importlib
 import math
+import operator
 import re
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from restem.errors import UserError
@@ -109,27 +110,30 @@ class Reward:
         count = len(texts)
         try:
             results = call(problems, texts)
+            # If it is a generator, this runs the user's code.
+            found = list(results) if isinstance(results, Iterable) else []
         except MemoryError:
             return [{"verdict": verdict_fields(self._failed("is out of memory"))}] * count
         except Exception as error:
             verdict = verdict_fields(self._failed(f"raised {_said(error)}"))
             return [{"verdict": verdict, "traceback": traceback.format_exc()}] * count
-        try:
-            found = list(results)
-        except TypeError:
-            found = []
         if len(found) != count:
             wanted = f"returned {_shown(results)}; a batch of {count} needs {count} rewards"
             return [{"verdict": verdict_fields(self._failed(wanted))}] * count
         return [{"verdict": verdict_fields(self._verdict(result))} for result in found]
 
     def _verdict(self, result: Any) -> Verdict:
-        verdict = result if isinstance(result, Verdict) else Verdict(_number(result), self._name)
-        if not (math.isfinite(verdict.reward) and verdict.reward >= 0):
+        reward = _number(result.reward if isinstance(result, Verdict) else result)
+        if not (math.isfinite(reward) and reward >= 0):
             return self._failed(
                 f"returned {_shown(result)}; a reward is a finite number of at least 0"
             )
-        return verdict
+        if not isinstance(result, Verdict):
+            return Verdict(reward, self._name)
+        try:
+            return Verdict(**{**_plain_fields(result), "reward": reward})
+        except Exception as error:
+            return self._failed(f"returned {_shown(result)}: {error}")
 
     def _failed(self, what: str) -> Verdict:
         detail = f"{self._name} {what}"[:500].replace("\n", " ")
@@ -148,11 +152,38 @@ def _load(name: str) -> Callable[..., Any]:
 
 def _said(error: Exception) -> str:
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
+    try:
+        message = str(error)
+    except Exception:
+        message = "no message"
+    return f"{type(error).__name__}: {message} ({frame.filename}:{frame.lineno})"
 
 
 def _shown(result: Any) -> str:
-    return f"{result!r:.200}"
+    try:
+        return f"{result!r:.200}"
+    except Exception:
+        return f"an object of type {type(result).__name__}"
+
+
+def _plain_fields(verdict: Verdict) -> dict[str, Any]:
+    """Returns a verdict's fields as types that cross to the parent; NumPy's scalars are converted.
+
+    Raises:
+      TypeError: if a field has another type than its annotation.
+    """
+    fields = verdict_fields(verdict)
+    for name in ("method", "detail", "sandbox"):
+        if not isinstance(fields[name], str):
+            raise TypeError(f"{name} is not a string")
+    for name in ("extracted", "normalized"):
+        if not isinstance(fields[name], str | None):
+            raise TypeError(f"{name} is neither a string nor None")
+    for name, plain in (("passed", operator.index), ("total", operator.index), ("seconds", float)):
+        if fields[name] is not None:
+            fields[name] = plain(fields[name])
+    fields["correct"] = bool(fields["correct"])
+    return fields
 
 
 def _number(result: Any) -> float:
@@ -162,5 +193,5 @@ def _number(result: Any) -> float:
     try:
         # This accepts scalars of NumPy and JAX too, without importing either.
         return float(result)
-    except (TypeError, ValueError, OverflowError):
+    except Exception:
         return math.nan

@@ -119,8 +119,12 @@ class Verifier:
         """Returns the verdict on one sample, as a future.
 
         Its result raises UserError if the grader or the problem is at fault rather than the sample
-        (there is no gold answer, or a reward function returns no reward), and `WorkersLostError` if
-        no worker can be started. Blocks while thousands of samples wait.
+        (there is no gold answer, or a reward function cannot be imported), and `WorkersLostError`
+        if no worker can be started. A reward function that returns no reward gives the verdict
+        "error". Blocks while thousands of samples wait.
+
+        Raises:
+          UserError: if the problem has no tests to run.
         """
         if self._pool is None:
             future: Future[Verdict] = Future()

@@ -186,6 +186,56 @@ geometric series ;; \sum_{k=0}^{\infty} \frac{1}{2^k} ;; 2
 Basel ;; \sum_{k=1}^{\infty} \frac{1}{k^2} ;; \frac{\pi^2}{6}
 maximum of radicals ;; \max(\sqrt2,\sqrt3) ;; \sqrt3
 factorial of a half ;; \left(\frac12\right)! ;; \frac{\sqrt\pi}{2}
+absolute value turned round ;; |x-5| ;; |5-x|
+absolute value as a root ;; \sqrt{(x-5)^2} ;; |x-5|
+maximum as an absolute value ;; \max(x,y) ;; \frac{x+y+|x-y|}{2}
+ceiling as a floor ;; \lfloor -x \rfloor ;; -\lceil x \rceil
+absolute value of a difference to pi ;; |3-\pi| ;; \pi-3
+root of a square of a difference to e ;; \sqrt{(2-e)^2} ;; e-2
+repeating decimal under a bar ;; 0.\bar{3} ;; \frac13
+repeating decimal without braces ;; 0.1\overline 6 ;; \frac16
+product with a fraction ;; 2\frac{x}{3} ;; \frac{2x}{3}
+words around an inequality ;; \text{all } x>3 ;; \text{all x > 3}
+words around a root ;; \text{At most } \sqrt{2} ;; \text{at most }\sqrt{2}
+underlined word ;; \underline{\text{even}} ;; \text{even}
+choice with a function of a choice's letter ;; (C) P(A) ;; \text{(C)}
+unit in an equation ;; x = 5 \text{ m} ;; 500 \text{ cm}
+unit in an equation, converted ;; x = 50 \text{ mm} ;; 5 \text{ cm}
+unit of the gold equation dropped ;; 5 ;; x = 5 \text{ m}
+plus-minus with units ;; \pm 5 \text{ m} ;; \pm 500 \text{ cm}
+plus-minus with the unit dropped ;; \pm 5 ;; \pm 5 \text{ cm}
+plus-minus with a label ;; x = \pm 2 ;; 2, -2
+plus-minus in a point ;; (3, -4), (-3, 4) ;; (\pm 3, \mp 4)
+plus-minus in a point of labels ;; (x,y) = (\pm 3, \pm 4) ;; (-3,-4), (3,4)
+plus-minus in a matrix ;; \begin{pmatrix} \pm 1 \\ 2 \end{pmatrix} ;; (-1,2), (1,2)
+approximate value with a label ;; x \approx 2.5 ;; 2.5
+approximate value of a length ;; 3.7 ;; AB \approx 3.7
+approximation after a value with a label ;; x = \frac23 \approx 0.67 ;; \frac23
+approximation of pi dropped ;; \pi \approx 3.14 ;; \pi
+letters in another order ;; zyxw ;; wxyz
+letters as a product ;; 24wxyz ;; 24zyxw
+number of millions ;; 5 \text{ million} ;; 5000000
+number of dozens with words ;; 3 \text{ dozen eggs} ;; 36
+millions of dollars ;; \$2.5 \text{ million} ;; 2500000
+liters converted ;; 3 \text{ liters} ;; 3000 \text{ mL}
+milliliters as cubic centimeters ;; 30 \text{ ml} ;; 30 \text{ cm}^3
+years as months ;; 2 \text{ years} ;; 24 \text{ months}
+radians as degrees ;; \frac{\pi}{4} \text{ radians} ;; 45^\circ
+degrees in words after a fraction ;; \frac{45}{2} \text{ degrees} ;; 22.5^\circ
+degrees in words attached ;; 45degrees ;; 45^\circ
+unit with an adjective ;; 5 \text{ feet tall} ;; 5 \text{ feet}
+unit of nothing in particular ;; 15 \text{ square units} ;; 15 \text{ cm}^2
+words of two kinds ;; 7 \text{ ways} ;; 7 \text{ possibilities}
+words with a capital ;; 5 Apples ;; 5
+unit attached ;; 5cm ;; 50 \text{ mm}
+inequalities joined by and ;; x > 1 \text{ and } x < 3 ;; 1<x<3
+inequalities joined by and, as an interval ;; x > 1 \land x < 3 ;; (1,3)
+inequalities joined by a comma ;; x \ge 1, x \le 3 ;; [1,3]
+unequal twice ;; x \ne 1 \text{ and } x \ne 2 ;; (-\infty,1)\cup(1,2)\cup(2,\infty)
+parts of a union joined by and ;; x < 1 \text{ and } x > 3 ;; (-\infty,1)\cup(3,\infty)
+inequalities in two variables ;; y > 1 \text{ and } x < 3 ;; x < 3, y > 1
+thousands in a fraction ;; \frac{1,000}{3} ;; \frac{1000}{3}
+thousands under a root ;; \sqrt{1,000} ;; 10\sqrt{10}
 """
 
 DIFFERENT = r"""
@@ -282,6 +332,55 @@ letters of which one looks like an article ;; \text{A, B} ;; \text{B}
 letter that looks like an article ;; b ;; \text{A, B}
 another currency ;; 2 \text{ euros} ;; \$2
 ratio not in lowest terms ;; 2:4 ;; 1:2
+absolute value opened below 5 ;; |x-5| ;; 5-x
+absolute value opened above -4 ;; |x+4| ;; x+4
+absolute value opened in an equation ;; y=|x-5| ;; y=5-x
+absolute value in an exponent ;; e^{|x-5|} ;; e^{5-x}
+maximum with a number ;; \max(x,10) ;; 10
+minimum with a number ;; \min(x,5) ;; x
+absolute values between their zeros ;; |x-10|+|x+10| ;; 20
+ceiling for a floor and one ;; \lceil \frac{n}{2}\rceil ;; \lfloor \frac{n}{2}\rfloor+1
+floors of thirds ;; \lceil \frac{n}{3}\rceil ;; \lfloor \frac{n}{3}\rfloor+1
+absolute value of a product ;; |c d p q| ;; c d p q
+root of a square of a difference to pi ;; \sqrt{(3-\pi)^2} ;; 3-\pi
+repeating decimal of two digits ;; 0.\bar{36} ;; \frac{36}{100}
+words around another inequality ;; \text{all } x > 3 ;; \text{all } x < 3
+words around another inequality in one text ;; \text{all x > 3} ;; \text{all x < 3}
+words before a root ;; \text{at most } 2 ;; \text{at most } \sqrt{2}
+words before two numbers ;; \text{at most } \sqrt{2} 3 ;; \text{at most } 2 \sqrt{3}
+no element ;; x \in A ;; x \not\in A
+other signs in Unicode ;; x ∉ A ;; x ⊂ A
+word negated ;; \neg \text{even} ;; \text{even}
+letters between bars ;; |abcd| ;; abcd
+two choices ;; (A) or (B) ;; A
+two choices in one text ;; \text{(A) or (C)} ;; \text{(A)}
+two choices joined by and ;; (A) and B ;; \text{(A)}
+another unit in an equation ;; x = 5 \text{ m} ;; 5 \text{ cm}
+another unit after plus-minus ;; \pm 5 \text{ m} ;; \pm 5 \text{ cm}
+lower signs in a point ;; (\pm 3, \mp 4) ;; (\pm 3, \pm 4)
+plus-minus with another label ;; x=\pm 2, y=\pm 3 ;; x=\pm 3, y=\pm 2
+another approximate value ;; x \approx 9.9 ;; x \approx 3.7
+label without its approximate value ;; x ;; x \approx 2.5
+approximation of pi for pi ;; 3.14 ;; \pi \approx 3.14
+similar to another triangle ;; \triangle ABC \sim \triangle XYZ ;; \triangle ABC \sim \triangle DEF
+similar triangle left out ;; \triangle ABC ;; \triangle ABC \sim \triangle DEF
+letters after a number ;; 24 ;; 24wxyz
+other letters after a number ;; 24abcd ;; 24wxyz
+capital letters after a number ;; 6 ;; 6ABC
+other capital letters after a number ;; 2 DEF ;; 2 ABC
+letters after a power ;; x^2 wxyz ;; x^2
+another triangle ;; \triangle ABC ;; \triangle DEF
+millions dropped ;; 5 \text{ million} ;; 5
+hundreds dropped ;; 2 ;; 2 \text{ hundred}
+months for years ;; 3 \text{ months} ;; 3 \text{ years}
+days for years ;; 3 \text{ days} ;; 3 \text{ years}
+liters for milliliters ;; 3 \text{ liters} ;; 3 \text{ milliliters}
+radians for degrees ;; 45 \text{ radians} ;; 45^\circ
+degrees in words for a length ;; 3 \text{ degrees} ;; 3 \text{ cm}
+things for a length ;; 3 \text{ apples} ;; 3 \text{ cm}
+inequalities joined by and for the reals ;; x > 1 \text{ and } x < 3 ;; (-\infty,\infty)
+inequalities joined by or for an interval ;; x > 1 \text{ or } x < 3 ;; x > 1 \text{ and } x < 3
+unequal twice for the reals ;; x \ne 1, x \ne 2 ;; \mathbb{R}
 """
 
 

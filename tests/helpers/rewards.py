@@ -68,6 +68,39 @@ def not_a_number(problem: Problem, text: str) -> float:
     return float("nan")
 
 
+def numpy_verdict(problem: Problem, text: str) -> Verdict:
+    return Verdict(np.float32(0.5), "rm", passed=np.int64(3), correct=np.bool_(True))
+
+
+def empty_verdict(problem: Problem, text: str) -> Verdict:
+    return Verdict(None, "rm", correct=True)
+
+
+def verdict_without_a_method(problem: Problem, text: str) -> Verdict:
+    return Verdict(1.0, None)
+
+
+class _Broken:
+    def __float__(self) -> float:
+        raise RuntimeError("no number")
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def broken_number(problem: Problem, text: str) -> _Broken:
+    return _Broken()
+
+
+def broken_generator(problems: list[Problem], texts: list[str]):
+    yield 1.0
+    raise ValueError("a bad generator")
+
+
+def generator(problems: list[Problem], texts: list[str]):
+    yield from map(len, texts)
+
+
 _LOADED: list[int] = []
 
 

@@ -1,9 +1,11 @@
 """Graders: what each kind accepts, and which configurations are refused."""
 
+import json
+
 from absl.testing import absltest, parameterized
 
 from restem.errors import UserError
-from restem.records import Problem
+from restem.records import Problem, verdict_fields
 from restem.verify import graders
 
 
@@ -44,10 +46,51 @@ class KindsTest(parameterized.TestCase):
         verdict = grade(problem("18"), text)
         self.assertEqual(verdict.reward, reward, verdict)
 
+    @parameterized.parameters(
+        ("The answer is \u22125.", "-5", "5"),
+        ("The answer is \u20135.", "-5", "5"),
+        ("The answer is - 5.", "-5", "5"),
+        ("The answer is -$5.", "-5", "5"),
+        ("The answer is - $5.", "-5", "5"),
+        ("The answer is -\\$5.", "-5", "5"),
+        ("The answer is $-5.", "-5", "5"),
+        ("The answer is minus 5.", "-5", "5"),
+        ("The answer is $2 - 7 = -5$.", "-5", "5"),
+        ("The answer is $9 \u2212 4 = 5$.", "5", "-5"),
+    )
+    def test_numeric_minus(self, text, answer, other):
+        grade = graders.build({"kind": "numeric"})
+        self.assertEqual(grade(problem(answer), text).reward, 1.0)
+        self.assertEqual(grade(problem(other), text).reward, 0.0)
+
+    @parameterized.parameters(
+        "2x", "x2", "x-2", "x + 2", "--2", "2!", "2^x", "x^2", "2 * x", "2/x", "x/2",
+        r"\sqrt{2}", r"\sqrt2", "\u221a2", r"2\pi", r"\pm 2", "\u00b12", r"2 \times x", "2K", "2M",
+        "2 \u2013 3", "2\u00bd", "2\u00b2",
+    )  # fmt: skip
+    def test_numeric_in_an_expression(self, answer):
+        verdict = graders.build({"kind": "numeric"})(problem("2"), f"The answer is {answer}.")
+        self.assertEqual((verdict.reward, verdict.method), (0.0, "none"), verdict)
+
+    @parameterized.parameters(
+        "5", "5.", "5.0", "$5", "$5.00", "US$5", r"\$5", "5$", "\u20ac5", "5%", r"5\%", "5 apples",
+        "5 dollars", "5-year", "5kg", "5 m", "5 a day", "5th", "$5/hour", "5 \u2013 the rest", "+5",
+        "**5**", "*5*", "`5`", "**$5**", "(5)", "x = 5", r"\boxed{5}", r"$\boxed{5}$", r"\(5\)",
+        r"5 \text{ cm}", r"5\text{cm}", r"\textbf{5}", r"\mathbf{5}", r"\approx 5", "~5",
+        r"5^\circ", r"5^{\circ}", "5\u00b0", r"5\,\text{kg}", "a total of 5 apples", "Anna: 5",
+        "5 dozen", "5 million dollars",
+        "5cm\u00b3", "5 m\u00b2", r"5 \text{ cm}^2",
+    )  # fmt: skip
+    def test_numeric_with_what_leaves_it_the_same(self, answer):
+        verdict = graders.build({"kind": "numeric"})(problem("5"), f"The answer is {answer}.")
+        self.assertEqual((verdict.reward, verdict.normalized), (1.0, "5"), verdict)
+
     def test_numeric_thousands(self):
         grade = graders.build({"kind": "numeric"})
         self.assertEqual(grade(problem("1,200"), "The answer is 1200.").reward, 1.0)
         self.assertEqual(grade(problem("1200"), "The answer is $1,200.").reward, 1.0)
+        self.assertEqual(grade(problem("1200"), r"The answer is 1{,}200.").reward, 1.0)
+        self.assertEqual(grade(problem("1200"), r"The answer is 1,\!200.").reward, 1.0)
 
     @parameterized.parameters(
         ({"prefix": "the answer is"}, "So the answer is (B).", "(B)", 1.0),
@@ -95,6 +138,9 @@ class KindsTest(parameterized.TestCase):
         ("infinite", "inf"),
         ("infinite_verdict", "reward=inf"),
         ("not_a_number", "nan"),
+        ("empty_verdict", "reward=None"),
+        ("verdict_without_a_method", "method is not a string"),
+        ("broken_number", "an object of type _Broken"),
     )
     def test_function_without_a_reward(self, name, shown):
         grade = graders.build({"kind": "function", "function": f"{REWARDS}:{name}"})
@@ -102,6 +148,14 @@ class KindsTest(parameterized.TestCase):
         self.assertEqual((verdict.reward, verdict.method), (0.0, "error"))
         self.assertIn(f"{REWARDS}:{name} returned", verdict.detail)
         self.assertIn(shown, verdict.detail)
+
+    def test_function_with_a_verdict_of_numpy_scalars(self):
+        grade = graders.build({"kind": "function", "function": f"{REWARDS}:numpy_verdict"})
+        verdict = grade(problem("a"), "text")
+        self.assertEqual((verdict.reward, verdict.method, verdict.passed), (0.5, "rm", 3))
+        self.assertIs(type(verdict.reward), float)
+        self.assertIs(verdict.correct, True)
+        json.dumps(verdict_fields(verdict))
 
     def test_function_that_raises_is_no_reward(self):
         grade = graders.build({"kind": "function", "function": f"{REWARDS}:misbehave"})

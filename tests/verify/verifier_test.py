@@ -273,6 +273,13 @@ class RewardTest(parameterized.TestCase):
         if text in ("die", "sleep"):  # it cost the others nothing
             self.assertEqual([v.reward for v in verdicts], [101.0, 102.0, 0.0, 104.0])
 
+    def test_a_batch_as_a_generator(self):
+        verdicts = self.grade(reward("generator", batch=2), ["a", "bb"])
+        self.assertEqual([v.reward for v in verdicts], [1.0, 2.0])
+        (verdict,) = self.grade(reward("broken_generator", batch=2), ["a"])
+        self.assertEqual((verdict.reward, verdict.method), (0.0, "error"))
+        self.assertIn("ValueError: a bad generator", verdict.detail)
+
     def test_a_batch_of_too_few_rewards(self):
         (verdict,) = self.grade(reward("lengths", batch=1), ["short"])
         self.assertEqual(verdict.method, "error")

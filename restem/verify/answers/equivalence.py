@@ -24,13 +24,16 @@ from restem.verify.answers.latex.tokens import ParseError
 from restem.verify.answers.options import Options
 
 _SIMPLE = re.compile(
-    r"([+-]?)(?:\\frac\{([+-]?\d{1,400})\}\{([+-]?\d{1,400})\}"
+    r"([+-]?)(?:\\frac ?(\d|\{[+-]?\d{1,400}\}) ?(\d|\{[+-]?\d{1,400}\})"
     r"|(\d{1,400})/(\d{1,400})"
     r"|(\d{1,3}(?:,\d{3})+|\d{1,400})?(?:\.(\d{0,400}))?)"
 )
+_NEEDLESS = re.compile(r"(?<![a-zA-Z\d]) |(?<=[a-zA-Z]) (?![a-zA-Z])|(?<=\d) (?!\d)")
+"""Spaces that separate neither two words nor two numbers."""
 _DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d{1,3}(?:\.\d{3})+|\d+),(\d+)(?![\d,]|\.\d)")
 _CHOICE = re.compile(r"\(?\s*(?:\\text\s*\{\s*\(?\s*([A-Z])\s*\)?\s*\.?\}|([A-Z]))\s*\)?")
 _CHOICE_START = re.compile(r"(?:\\text\s*\{)?\s*\(([A-Z])\)\s*\}?(?=[\s.:\\]|$)")
+_ANOTHER_CHOICE = re.compile(r"[^\w(]*(?:or|and)\b|.*(?<![a-zA-Z])\(\s*[A-Z]\s*\)", re.DOTALL)
 
 _SAME_STRING = Comparison(True, "string")
 _SAME_NUMBER = Comparison(True, "numeric")
@@ -60,24 +63,26 @@ def compare(prediction: str, gold: str, *, options: Options = DEFAULT) -> Verdic
       A verdict with reward 1.0 or 0.0. `method` names the rule that decided: "string", "numeric",
       "text", "symbolic", "set", "list", "tuple", "interval", "matrix", "equation", "inequality",
       "base", "ratio", or "none" for a prediction that could not be read. `normalized` is the
-      cleaned prediction; `detail` says why it is not equal, or that equality is not proved.
+      prediction as a reduced fraction if it is written as a number, else the cleaned text without
+      spaces: majority votes count it. `detail` says why it is not equal, or that equality is not
+      proved.
     """
     if len(prediction) > 4 * MAX_CHARS:
         return _verdict(prediction[:100], None, _TOO_LONG)
     if options.decimal_comma:
         prediction, gold = _with_points(prediction), _with_points(gold)
     cleaned, target = clean(prediction), clean(gold)
-    shown = cleaned.replace(ROW, r"\\")
     left, right = squeeze(cleaned), squeeze(target)
+    a, b = _simple(left), _simple(right)
+    shown = _NEEDLESS.sub("", left).replace(ROW, r"\\") if a is None else str(a)
     if left == right and right:
         return _verdict(prediction, shown, _SAME_STRING)
     if len(cleaned) > MAX_CHARS:
         return _verdict(prediction[:100], shown[:100], _TOO_LONG)
-    a, b = _simple(left), _simple(right)
     if a is not None and b is not None:
         same = a == b
         if not same and options.relative_tolerance:
-            same = abs(a - b) <= options.relative_tolerance * abs(b)
+            same = abs(a - b) <= Fraction(repr(float(options.relative_tolerance))) * abs(b)
         return _verdict(prediction, shown, _SAME_NUMBER if same else _OTHER_NUMBER)
     try:
         result = _decide(cleaned, target, options)
@@ -112,10 +117,10 @@ def _simple(text: str) -> Fraction | None:
     if whole is None and top is None and slash_top is None and not part:
         return None
     if top is not None or slash_top is not None:
-        denominator = int(bottom or slash_bottom)
+        denominator = int((bottom or slash_bottom).strip("{}"))
         if not denominator:
             return None
-        value = Fraction(int(top or slash_top), denominator)
+        value = Fraction(int((top or slash_top).strip("{}")), denominator)
     else:
         digits = (whole or "0").replace(",", "")
         value = Fraction(int(digits + (part or "")), 10 ** len(part or ""))
@@ -126,6 +131,8 @@ def _decide(cleaned: str, target: str, options: Options) -> Comparison:
     choice = _CHOICE.fullmatch(target)
     if choice:
         given = _CHOICE.fullmatch(cleaned) or _CHOICE_START.match(cleaned)
+        if given and _ANOTHER_CHOICE.match(cleaned, given.end()):
+            return Comparison(False, "text", "more than one choice")
         if given:
             same = (choice[1] or choice[2]) in given.groups()
             return Comparison(same, "text", "" if same else "another choice")

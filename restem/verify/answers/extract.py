@@ -24,7 +24,7 @@ _SENTENCE_END = re.compile(r"I\s+hope\s+it\s+is\s+correct")
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])")
 _ANSWER_IS = re.compile(r"the\s+answer\s+is", re.IGNORECASE)
 _SENTENCE_STOP = re.compile(r"\.(?=\s|$)|\n")
-_NUMBER = re.compile(r"-?\$?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|-?\$?\.\d+")
+_NUMBER = re.compile(r"[-\u2212]?\$?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)")
 MAX_BOXES = 60
 """Maximum number of boxes in one list; a text with more has no answer."""
 _NEXT_PROBLEM = re.compile(

@@ -31,8 +31,8 @@ class Options:
     "either". The argument of a trigonometric function is always the angle."""
     units: str = "check"
     """"check": if both answers name a physical unit, the units must agree (`0.25` cm is `2.5` mm);
-    a unit on one side only, and words that measure nothing ("ways"), are dropped. "ignore": all
-    units are dropped."""
+    a unit on one side only, and words that measure nothing ("ways") beside a number or other such
+    words, are dropped. "ignore": all units are dropped."""
     bases: str = "optional"
     """"optional": `1011` is accepted for `1011_2`, digits compared as written; "required": it is
     not. Another base is never accepted, even for the same number, since the problem asked for the

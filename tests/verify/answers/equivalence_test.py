@@ -53,7 +53,18 @@ class VerdictTest(parameterized.TestCase):
     def test_says_what_was_compared(self):
         verdict = compare(r"$\dfrac{1}{2}$.", "0.5")
         self.assertEqual(verdict.extracted, r"$\dfrac{1}{2}$.")
-        self.assertEqual(verdict.normalized, r"\frac{1}{2}")
+        self.assertEqual(verdict.normalized, "1/2")
+
+    @parameterized.parameters(
+        (r"\frac{1}{2}", "1/2"), (r"\dfrac12", "1/2"), ("1/2", "1/2"), ("0.50", "1/2"),
+        (r"\frac{2}{4}", "1/2"), ("$.5$", "1/2"), ("3", "3"), ("3.0", "3"), ("1,000", "1000"),
+        (r"-\frac{6}{3}", "-2"), ("x + 1", "x+1"), ("x+1", "x+1"),
+        (r"10 \pi", r"10\pi"), (r"\sqrt {2}", r"\sqrt{2}"), ("two  lines", "two lines"),
+        (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"),
+    )  # fmt: skip
+    def test_one_spelling_of_a_number_for_votes(self, prediction, normalized):
+        for gold in ("5", prediction, r"\sqrt5"):
+            self.assertEqual(compare(prediction, gold).normalized, normalized)
 
     def test_says_when_equality_is_evidence(self):
         self.assertIn("300 bits", compare(r"\arctan 1", r"\frac{\pi}{4}").detail)
@@ -82,6 +93,10 @@ class OptionsTest(parameterized.TestCase):
         ({"lowest_terms": True}, "2:4", "1:2", True),
         ({"lowest_terms": True}, "6:4:10", "3:2:5", True),
         ({"lowest_terms": True}, "2:4", "2:1", False),
+        ({"lowest_terms": True}, "0:2:4", "0:1:2", True),
+        ({"lowest_terms": True}, "0:0", "1:2", False),
+        ({"lowest_terms": True}, "1:2", "0:0", False),
+        ({"lowest_terms": True}, "0:1:5", "0:3:2", False),
         ({"lowest_terms": True}, "2:4:6", "1:2", False),
         ({"lowest_terms": True}, r"\sqrt8:2", r"\sqrt2:1", True),
         ({}, "3,14", "3.14", False),
@@ -98,6 +113,11 @@ class OptionsTest(parameterized.TestCase):
         ({"relative_tolerance": 0.01}, "99", "100", True),
         ({"relative_tolerance": 0.01}, "98", "100", False),
         ({"relative_tolerance": 0.01}, "0.001", "0", False),
+        ({"relative_tolerance": 0.01}, "1" + "0" * 399, "2" + "0" * 399, False),
+        ({"relative_tolerance": 0.01}, "1" + "0" * 399, "1" + "0" * 396 + "999", True),
+        ({"relative_tolerance": 0.3}, "130", "100", True),
+        ({"relative_tolerance": 0.01}, "5", r"2^{2000}\sqrt2", False),
+        ({"relative_tolerance": 0.01}, r"2^{-2000}\sqrt2", "0", False),
         ({"relative_tolerance": 0.01}, "(1.001, 2)", r"(1, 2)", True),
         ({"relative_tolerance": 0.01}, "1.001x", "x", False),
     )
@@ -159,6 +179,13 @@ HOSTILE = {
     "base of a digit": "9_2",
     "large base": "1_{99}",
     "large exponent": "1E999999",
+    "exponent beyond what Python prints": "1E5000+x",
+    "argument beyond what Python prints": "f(10^{5000})",
+    "nested sines": r"\sin" * 38 + " 1",
+    "nested sums of sines": r"\sum_{k=1}^{3}\sin(" * 18 + "1" + ")" * 18,
+    "nested factors before fractions": r"2\frac{" * 35 + "1" + "}{2}" * 35,
+    "nested memberships": r"\{x\in " * 35 + "1" + r"\}" * 35,
+    "superscript as a base": "\\text{A5}_{\\text{\u00b9}}",
 }
 
 

@@ -113,8 +113,9 @@ class ExtractTest(parameterized.TestCase):
         self.assertEqual(extract(text, mode="hashes"), answer)
 
     @parameterized.parameters(
-        ("first 3, then -4.5 apples", "-4.5"), ("1,234,567 in all", "1,234,567"), ("none", None)
-    )
+        ("first 3, then -4.5 apples", "-4.5"), ("1,234,567 in all", "1,234,567"), ("none", None),
+        ("a loss of \u2212$5", "\u2212$5"),
+    )  # fmt: skip
     def test_last_number(self, text, answer):
         self.assertEqual(extract(text, mode="last_number"), answer)
 

@@ -50,6 +50,7 @@ MAX_TERMS = 1000
 """Number of terms of the longest sum or product that is expanded."""
 MAX_NODES = 20_000
 """Maximum number of operations in one evaluation."""
+_IN_PLACE_OF_PI = (Fraction(104729, 7919), Fraction(-1299709, 3571), Fraction(15485863, 611953))
 
 
 class Evaluation:
@@ -63,6 +64,8 @@ class Evaluation:
         self.point = point
         self.log_base = log_base
         self.known: dict[Node, Value] = {}
+        self.turns: dict[Node, Fraction | None] = {}
+        """What `_turn` returned; shared with the evaluations that it starts."""
         self.operations = 0
 
     def __call__(self, node: Node) -> Value:
@@ -172,17 +175,22 @@ class Evaluation:
 
         Pi is replaced by random rationals; if the ratio does not depend on them, it is r.
         """
-        ratios = set()
-        for value in (Fraction(104729, 7919), Fraction(-1299709, 3571), Fraction(15485863, 611953)):
-            try:
-                inner = Evaluation({**self.point, "pi": value}, log_base=self.log_base)
-                result = inner(node)
-            except (ArithmeticError, KeyError):
-                return None
-            if not isinstance(result, Fraction):
-                return None
-            ratios.add(result / value)
-        return ratios.pop() if len(ratios) == 1 else None
+        if node not in self.turns:
+            ratios = {self._ratio(node, value) for value in _IN_PLACE_OF_PI}
+            self.turns[node] = ratios.pop() if len(ratios) == 1 else None
+        return self.turns[node]
+
+    def _ratio(self, node: Node, value: Fraction) -> Fraction | None:
+        """Returns the node's value as a multiple of pi, with a rational in place of pi."""
+        inner = Evaluation({**self.point, "pi": value}, log_base=self.log_base)
+        inner.turns, inner.operations = self.turns, self.operations
+        try:
+            result = inner(node)
+        except (ArithmeticError, KeyError):
+            return None
+        finally:
+            self.operations = inner.operations
+        return result / value if isinstance(result, Fraction) else None
 
     def _function(self, name: str, arguments: tuple[Node, ...]) -> Value:
         if name in ("sin", "cos", "tan", "sec", "csc", "cot"):
@@ -287,7 +295,11 @@ class Evaluation:
             spelled = repr(argument)
         else:
             value = self(argument)
-            spelled = MP.nstr(value.center, 20) if isinstance(value, Ball) else str(value)
+            if isinstance(value, Ball):
+                spelled = MP.nstr(value.center, 20)
+            else:
+                # Hexadecimal, because Python prints no decimals of more than 4300 digits.
+                spelled = f"{value.numerator:x}/{value.denominator:x}"
         digest = hashlib.sha256(f"{name}({spelled})".encode("utf-8", "replace")).digest()
         return Fraction(int.from_bytes(digest[:4], "big") + 1, 65537)
 

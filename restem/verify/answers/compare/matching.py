@@ -55,7 +55,7 @@ from restem.verify.answers.latex.nodes import (
     number,
 )
 from restem.verify.answers.latex.notation import text_key
-from restem.verify.answers.latex.units import measure
+from restem.verify.answers.latex.units import measure, measures_nothing
 from restem.verify.answers.latex.walks import mentions, mentions_kind, replace, variables
 from restem.verify.answers.options import Options
 
@@ -96,11 +96,12 @@ class Matcher:
         kinds = {type(answer), type(gold)}
         if kinds <= _SCALARS:
             return self.match_scalars(answer, gold)
-        if Quantity in kinds:
-            return self.match_quantities(answer, gold)
         if Relation in kinds:
+            # Before quantities: in `x = 5 \\text{ m}` the unit belongs to the right side.
             relations = Relations(self.options, match=self.match, match_rows=self.match_rows)
             return relations.match(answer, gold)
+        if Quantity in kinds:
+            return self.match_quantities(answer, gold)
         if Residue in kinds:
             return self.match_residues(answer, gold)
         if kinds & _NUMBER_SETS or (
@@ -169,7 +170,7 @@ class Matcher:
         if result.equal or not tolerance:
             return result
         a, b = approximate(answer), approximate(gold)
-        if a is not None and b is not None and abs(a - b) <= tolerance * abs(b):
+        if a is not None and b and abs(a - b) <= tolerance * abs(b):
             return Comparison(True, "numeric", evidence="equal within the tolerance")
         return result
 
@@ -197,6 +198,8 @@ class Matcher:
             mine = [found for words, power in given if (found := measure(words, power))]
             theirs = [found for words, power in wanted if (found := measure(words, power))]
             for units, other in ((mine, gold), (theirs, answer)):
+                if units == [("angle^1", 1)] and has_sign(other, Degree):
+                    return self._compare(a, b)
                 if units and any(has_sign(other, kind) for kind in SIGNS):
                     return Comparison(False, "symbolic", "another unit")
             if mine == theirs and len(mine) == 1 and mine[0][0].startswith("clock"):
@@ -212,6 +215,10 @@ class Matcher:
                 if size != other_size:
                     a = Product((a, number(size)))
                     b = Product((b, number(other_size)))
+            elif len(given) == len(wanted) == 1 and len(mine) + len(theirs) == 1:
+                ((words, _),) = wanted if mine else given
+                if measures_nothing(words) and not (mine or theirs)[0][0].startswith("clock"):
+                    return Comparison(False, "symbolic", "another unit")
         return self.match(a, b)
 
     def match_numerals(self, answer: Node, gold: Node) -> Comparison:
@@ -236,11 +243,13 @@ class Matcher:
         """Compares answers of which at least one is a ratio."""
         if isinstance(answer, Ratio) and isinstance(gold, Ratio):
             if self.options.lowest_terms and len(answer.parts) == len(gold.parts):
-                # a : b : ... equals c : d : ... if a d = b c, and so on.
-                crosswise = [Product((part, gold.parts[0])) for part in answer.parts]
-                return self.match_rows(
-                    crosswise, [Product((part, answer.parts[0])) for part in gold.parts], "ratio"
-                )
+                # a : b : ... equals c : d : ... if a d = b c, and so on, where a and c are not 0.
+                for a, c in zip(answer.parts, gold.parts, strict=True):
+                    if compare_values(a, number(0)).equal or compare_values(c, number(0)).equal:
+                        continue
+                    crosswise = [Product((part, c)) for part in answer.parts]
+                    other = [Product((part, a)) for part in gold.parts]
+                    return self.match_rows(crosswise, other, "ratio")
             return self.match_rows(answer.parts, gold.parts, "ratio")
         parts = next(node.parts for node in (answer, gold) if isinstance(node, Ratio))
         if not self.options.ratios or len(parts) != 2:
@@ -269,6 +278,17 @@ class Matcher:
                 self.options.bare_lists
             ):
                 return self.match_rows(given, wanted, "tuple")
+            case (List(), Tuple()) | (Tuple(), List()) if sets.are_inequalities(
+                answer
+            ) or sets.are_inequalities(gold):
+                return self.match_sets(answer, gold)
+            case (List(), List()) if (
+                answer.joined != gold.joined
+                and sets.are_inequalities(answer)
+                and sets.are_inequalities(gold)
+                and len(variables(answer) | variables(gold)) == 1
+            ):
+                return self.match_sets(answer, gold)
             case (Tuple(), _) | (_, Tuple()):
                 return Comparison(False, "list", "one is a list, the other a point")
         answer = _with_parameter_of(answer, gold)
@@ -360,17 +380,19 @@ def _elements(node: Node) -> list[Node]:
 
 
 def _spread(node: Node) -> Node:
-    """Returns `1 \\pm \\sqrt 2` as the list of both values."""
+    """Returns `1 \\pm \\sqrt 2` as the list of both values, with their unit and label.
+
+    In `(\\pm 3, \\mp 4)` all upper signs belong together, so it is `(3, -4), (-3, 4)`.
+    """
     inner = node.value if isinstance(node, Quantity) else node
     if not isinstance(
-        inner, Sum | Product | PlusMinus | Negation | Power | Function | Relation
+        inner,
+        Sum | Product | PlusMinus | Negation | Power | Function | Relation | Tuple | Matrix,
     ) or not mentions_kind(inner, PlusMinus):
         return node
-    if isinstance(inner, Relation):
-        if inner.operators != ("=",) or not is_label(inner.sides[0]):
-            return node
-        inner = inner.sides[1]
-    return List((choose_signs(inner, 1), choose_signs(inner, -1)))
+    if isinstance(inner, Relation) and (inner.operators != ("=",) or not is_label(inner.sides[0])):
+        return node
+    return List((choose_signs(node, 1), choose_signs(node, -1)))
 
 
 def _value_and_units(node: Node) -> tuple[Node, tuple[tuple[str, int], ...]]:

@@ -54,6 +54,13 @@ def is_interval(node: Node) -> bool:
     return False
 
 
+def are_inequalities(node: Node) -> bool:
+    """Returns whether a node is a list of inequalities."""
+    return isinstance(node, List) and all(
+        isinstance(item, Relation) and not {"=", "in"} & set(item.operators) for item in node.items
+    )
+
+
 def _infinite(node: Node) -> bool:
     return node in (INFINITY, MINUS_INFINITY)
 
@@ -61,7 +68,7 @@ def _infinite(node: Node) -> bool:
 def from_answer(node: Node) -> Node:
     """Returns a set expression without units, percent or degree signs.
 
-    A list of inequalities is the union of their solutions.
+    A list of inequalities is the union or intersection of their solutions, see `from_relation`.
 
     Raises:
       NotASet: if it is a different kind of list.
@@ -85,7 +92,11 @@ def _solutions(node: SetBuilder) -> Node:
 
 
 def from_relation(node: Node) -> Node:
-    """Returns the solution set of an inequality in one bare variable, or of several joined by "or".
+    """Returns the solution set of an inequality in one bare variable, or of several.
+
+    Several are joined as their word says. Some authors list the parts of a union with "and", and
+    the bounds of an interval with commas: what would be empty is a union, and what would be all
+    reals an intersection.
 
     Raises:
       NotASet: if it is a different kind of relation.
@@ -94,7 +105,10 @@ def from_relation(node: Node) -> Node:
         parts = tuple(from_relation(item) for item in node.items)
         if len({name for item in node.items for name in variables(item)}) != 1:
             raise NotASet
-        return Union(parts)
+        both, either = Intersection(parts), Union(parts)
+        if node.joined == "and":
+            return either if equal(both, Empty()) else both
+        return both if node.joined == "," and equal(either, Reals()) else either
     if not isinstance(node, Relation):
         raise NotASet
     names = variables(node)

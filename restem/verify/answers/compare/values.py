@@ -5,14 +5,17 @@ Constants are compared by proof wherever a proof is known:
 * rational numbers exactly;
 * algebraic numbers (radicals, complex numbers, trigonometry at rational multiples of pi) by the
   root bound of `balls`;
-* expressions in pi and e that are otherwise algebraic by replacing pi and e with random rationals:
-  an identity that holds for all values holds for these, and since pi is transcendental, one that
-  does not hold for all values does not hold for pi.
+* expressions in pi and e that are otherwise algebraic by replacing pi and e with random rationals
+  near them, where absolute values and roots have the same sign: an identity that holds for all
+  values holds for these, and since pi is transcendental, one that does not hold for all values does
+  not hold for pi.
 
 Expressions with variables are compared at random points (Schwartz and Zippel: a polynomial of
 degree d that is not zero vanishes at a random point of a set of size S with probability at most
-d/S; S is 2^24 and there are several points), and each point is decided as above. The points come
-from a hash of both answers, so they are reproducible, and no answer can be built to match them.
+d/S; S is 2^24 and there are several points), and each point is decided as above. Where the formula
+depends on signs or on rounding, there are more points, which `_branch_points` describes. The points
+come from a hash of both answers, so they are reproducible, and no answer can be built to match
+them.
 
 Logarithms and functions such as sin(x) at general arguments have no decision procedure, and for a
 sum of many radicals the root bound needs too many digits. In these cases, agreement to 300 bits
@@ -61,6 +64,10 @@ POINTS = 3
 """Minimum number of points at which two functions must agree."""
 OFFERED = 36
 """Number of points tried, including those where the gold answer is not real."""
+BRANCHES = 16
+"""Number of further points for functions that branch, and of those for functions that round."""
+_PIECEWISE = frozenset(("abs", "floor", "ceil", "max", "min"))
+"""Functions that are piecewise linear."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -103,7 +110,7 @@ def compare_values(a: Node, b: Node, *, log_base: int = 10) -> Comparison:
 
 
 def approximate(node: Node, *, log_base: int = 10) -> float | None:
-    """Returns a real constant as a float, for ordering; None for any other node."""
+    """Returns a real constant as a float; None for other nodes and beyond the range of floats."""
     if node == INFINITY:
         return math.inf
     if node == MINUS_INFINITY:
@@ -122,7 +129,8 @@ def approximate(node: Node, *, log_base: int = 10) -> float | None:
             return None
     if not value.real and abs(value.center.imag) > MP.ldexp(1, value.error):
         return None
-    return float(MP.re(value.center))
+    size = float(MP.re(value.center))
+    return size if math.isfinite(size) else None
 
 
 def _compare_constants(a: Node, b: Node, node: Node, log_base: int) -> Comparison:
@@ -142,9 +150,19 @@ def _compare_constants(a: Node, b: Node, node: Node, log_base: int) -> Compariso
 
 def _compare_functions(a: Node, b: Node, node: Node, names: list[str], log_base: int) -> Comparison:
     numbers = seeded(a, b)
-    # Roots and absolute values branch, so more patterns of signs must be tried.
-    wanted = POINTS * 4 if _branches(node) else POINTS * 2
+    branches = _branches(node)
+    wanted = POINTS * 4 if branches else POINTS * 2
     complex_allowed = mentions(node, I)
+    if branches:
+        for point in _branch_points(node, names, numbers):
+            try:
+                if not complex_allowed and not _is_real(b, point, log_base):
+                    continue
+                if not _decide(node, point, numbers, log_base).zero:
+                    return Comparison(False, "symbolic")
+            except (Refused, Undefined, Undecided):
+                # The points below count, and of these only some may be left out.
+                continue
     proved = True
     agreed = 0
     for point in _points(names, numbers, small=_grows(node)):
@@ -180,7 +198,8 @@ def _decide(
     if "pi" not in names and mentions_kind(node, Degree):
         names.append("pi")
     if names:
-        for constants in _points(names, numbers, small=True):
+        for _ in range(OFFERED):
+            constants = {name: _near(name, numbers) for name in names}
             try:
                 generic = _zero_at(node, {**point, **constants}, log_base)
             except (Undefined, Undecided):
@@ -230,14 +249,20 @@ def _is_real(node: Node, point: Mapping[str, Fraction], log_base: int) -> bool:
     )
 
 
+def _near(name: str, numbers: random.Random) -> Fraction:
+    """Returns a random rational within 2^-80 of pi or e."""
+    MP.prec = START_BITS
+    digits = int(MP.floor(MP.ldexp(MP.pi if name == "pi" else MP.e, 80)))
+    return Fraction((digits << 24) + numbers.getrandbits(24) + 1, 2**104)
+
+
 def _points(
     names: list[str], numbers: random.Random, *, small: bool = False
 ) -> Iterator[dict[str, Fraction]]:
     """Yields random points: all positive, with mixed signs, and near zero, in turn.
 
-    Points with mixed signs go through all patterns of signs, so that a function of |x| is not taken
-    for one of x. Radicals and logarithms are real only in part of the space, so many points are
-    tried.
+    Radicals and logarithms are real only in part of the space, so many points are tried. The signs
+    of mixed points are a random order of patterns, of which a comparison needs the first few.
 
     Args:
       small: keeps all points near zero, for functions that grow fast or oscillate.
@@ -259,25 +284,54 @@ def _points(
         yield point
 
 
+def _branch_points(
+    node: Node, names: list[str], numbers: random.Random
+) -> Iterator[dict[str, Fraction]]:
+    """Yields points on the branches of functions such as |x - 5|, so that none is taken for x - 5.
+
+    The signs go through all patterns (of five variables or more, through some), and the sizes lie
+    on both sides of the constants in the node. If anything is rounded, integer points follow:
+    floor(x/2) + 1 and ceil(x/2) differ at even numbers only.
+    """
+    constants = {abs(part.value) for part in walk(node) if isinstance(part, Number) and part.value}
+    scales = sorted(constants | {Fraction(1)})
+    count = 2 ** min(len(names), 12)
+    patterns = range(count) if count <= BRANCHES else numbers.sample(range(count), BRANCHES)
+    for _ in range(BRANCHES // len(patterns)):
+        for signs in patterns:
+            point = {}
+            for place, name in enumerate(names):
+                size = numbers.choice(scales) * Fraction(numbers.getrandbits(12) + 1, 2048)
+                point[name] = -size if signs >> place & 1 else size
+            yield point
+    if any(isinstance(part, Function) and part.name in ("floor", "ceil") for part in walk(node)):
+        # Consecutive values of each variable have all remainders.
+        start = {name: numbers.randint(-BRANCHES, 0) for name in names}
+        step = {name: numbers.choice((1, 5, 7)) for name in names}
+        for index in range(BRANCHES):
+            yield {name: Fraction(start[name] + step[name] * index) for name in names}
+
+
 def _grows(node: Node) -> bool:
-    """Returns whether variables occur in exponents or in known functions."""
+    """Returns whether variables occur in exponents or in functions not piecewise linear."""
     for part in walk(node):
         match part:
             case Power(exponent=inner) if variables(inner):
                 return True
-            case Function(arguments=arguments) if any(variables(inner) for inner in arguments):
-                return True
+            case Function(name, arguments) if name not in _PIECEWISE:
+                if any(variables(inner) for inner in arguments):
+                    return True
     return False
 
 
 def _branches(node: Node) -> bool:
-    """Returns whether the node contains functions whose formula depends on the variables' signs."""
+    """Returns whether the node contains functions whose formula depends on where the point is."""
     for part in walk(node):
         match part:
             case Power(_, Number() | Symbol()):
                 pass
             case Power(base, _) if variables(base):
                 return True
-            case Function("abs" | "floor" | "ceil" | "max" | "min"):
+            case Function(name) if name in _PIECEWISE:
                 return True
     return False

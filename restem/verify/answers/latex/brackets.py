@@ -47,6 +47,8 @@ class Brackets:
         self._item = item
         self._sum = sum
         self._bars = 0
+        self._no_builders: set[int] = set()
+        """Positions where no set builder starts, so that nested ones are read twice at most."""
 
     @property
     def bar_opens(self) -> bool:
@@ -119,7 +121,7 @@ class Brackets:
         """Reads `x \\mid x > 2\\}`, `x \\in \\mathbb{Z} : x > 2\\}` or nothing."""
         cursor = self._cursor
         mark = cursor.at
-        if cursor.token.kind != "sym":
+        if cursor.token.kind != "sym" or mark in self._no_builders:
             return None
         variable = Symbol(cursor.take().value)
         domain: Node = Reals()
@@ -131,13 +133,14 @@ class Brackets:
             if isinstance(domain, Symbol):
                 domain = NUMBER_SETS.get(domain.name, domain)
         if not cursor.is_op("|", ":"):
+            self._no_builders.add(mark)
             cursor.move(mark)
             return None
         start = cursor.at
         cursor.take()
         conditions = tuple(self._items())
         words = {token.value for token in cursor.tokens[start : cursor.at] if token.kind == "sep"}
-        if len(words) > 1:
+        if "or" in words and len(words) > 1:
             raise ParseError("conditions joined in two ways")
         cursor.expect_cmd("}", "an open set")
         return SetBuilder(variable, domain, conditions, words == {"or"})

@@ -9,6 +9,8 @@ from restem.verify.answers.latex.tokens import ParseError, Token
 
 MAX_DEPTH = 40
 """Maximum nesting depth of brackets, signs and arguments."""
+MAX_BITS = 14_000
+"""Bits of the largest numerator or denominator, which Python can still print."""
 
 
 class Cursor:
@@ -119,16 +121,23 @@ class Cursor:
         value = Fraction(mantissa if mantissa[-1] != "." else mantissa[:-1])
         if exponent:
             value *= Fraction(10) ** int(exponent)
-        if self.is_cmd("overline") and "." in mantissa and not exponent:
+        if self.is_cmd("overline", "bar") and "." in mantissa and not exponent:
             self.take()
             value += self._repeating(places=len(mantissa.partition(".")[2]))
+        if max(abs(value.numerator), value.denominator).bit_length() > MAX_BITS:
+            raise ParseError("too many digits")
         return Number(value)
 
     def _repeating(self, places: int) -> Fraction:
         """Returns the value of repeating digits after a number of decimal places."""
-        self.expect("{")
+        braced = self.is_op("{")
+        if braced:
+            self.take()
         if self.token.kind != "num" or not self.token.value.isdigit():
             raise ParseError("a repeating part that is no number")
+        if not braced and len(self.token.value) > 1:
+            raise ParseError("a repeating part without braces")
         digits = self.take().value
-        self.expect("}")
+        if braced:
+            self.expect("}")
         return Fraction(int(digits), (10 ** len(digits) - 1) * 10**places)

@@ -66,7 +66,8 @@ _SET_WORDS: dict[str, Node] = {
 }
 _PERCENT = ("percent", "per cent", "pct", "pct.")
 _POSTFIXES = frozenset(("^", "circ", "!", "%"))
-_INTEGER = re.compile(r"\d+")
+_INTEGER = re.compile(r"[0-9]+")
+_PLAIN_FRACTION = re.compile(r"(?:\{-?[0-9]+\}|[0-9]){2}")
 
 
 class Factors:
@@ -194,8 +195,11 @@ class Factors:
     def _mixed_number(self, whole: Node) -> Node | None:
         """Reads `\\frac{1}{2}` or `1/2` after a whole number: together they are a sum."""
         cursor = self._cursor
-        mark = cursor.at
         if cursor.is_cmd("frac"):
+            following = cursor.tokens[cursor.at + 1 : cursor.at + 9]
+            plain = (token.value if token.kind in ("num", "op") else " " for token in following)
+            if not _PLAIN_FRACTION.match("".join(plain)):
+                return None
             fraction = self.primary()
         elif cursor.token.kind == "num" and cursor.token.spaced:
             top = cursor.number()
@@ -212,8 +216,7 @@ class Factors:
                 above.denominator == below.denominator == 1
             ):
                 return Sum((whole, fraction))
-        cursor.move(mark)
-        return None
+        raise ParseError("two numbers side by side")
 
     # Primaries.
 
@@ -288,7 +291,7 @@ class Factors:
             # `\\text{A5}_{11}`
             cursor.take()
             base = cursor.subscript()
-            if base.isdigit() and re.fullmatch(r"[0-9A-Z]+", words):
+            if _INTEGER.fullmatch(base) and re.fullmatch(r"[0-9A-Z]+", words):
                 return Numeral(words, int(base))
         value = NUMBER_WORDS.get(words.lower())
         if value is not None:

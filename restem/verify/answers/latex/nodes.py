@@ -256,6 +256,8 @@ class List(Node):
     """Values without brackets around them, joined by commas or words."""
 
     items: tuple[Node, ...]
+    joined: str = ","
+    """"and" or "or" if that is the only word between the items of a whole answer."""
 
     def children(self) -> tuple[Node, ...]:
         return self.items

@@ -72,8 +72,14 @@ _ALIASES = {
 }  # fmt: skip
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
 _SPACE = re.compile(r"\s+")
-_GLUE = re.compile(r" ?([-+*/=<>(){}\[\],;:|^_!]) ?")
+_GLUE = re.compile(rf" ?([-+*/=<>(){{}}\[\],;:|^_!{ROW}]) ?")
 _WORDS_ONLY = re.compile(r"\\(?:[a-zA-Z]+|.)|[{}$]")
+_COSMETIC = re.compile(
+    r"\\(?:text|underline|emph|textsc|tt|sf|sc|sl|em|bold|bfseries|itshape)(?![a-zA-Z])"
+)
+_GROUP = re.compile(r"(?<![\w}^_])\s*\{([^{}]*)\}")
+_SYMBOLS = re.compile(r"[<>=^_|*\u00ac\u2190-\u22ff]|\\(?:[a-zA-Z]|%)")
+"""What changes the meaning of the words beside it."""
 _CLOCK_DOTS = re.compile(r"\b([ap])\. ?m\b\.?")
 _PUNCTUATION = re.compile(r"[^\w\s:/.+-]|(?<!\d)\.|\.(?!\d)")
 
@@ -150,8 +156,15 @@ def squeeze(cleaned: str) -> str:
 
 
 def text_key(cleaned: str) -> str:
-    """Returns the words of a verbal answer, in lower case with single spaces, for comparison."""
-    text = _WORDS_ONLY.sub(" ", cleaned.replace(r"\text", " "))
+    """Returns the words of a verbal answer, in lower case with single spaces, for comparison.
+
+    If the answer has commands or operators, they and all brackets stay where they are.
+    """
+    text = _COSMETIC.sub(" ", cleaned)
+    if _SYMBOLS.search(text):
+        plain = _GROUP.sub(lambda match: f" {match[1]} ", text)
+        return squeeze(_SPACE.sub(" ", plain)).strip().casefold()
+    text = _WORDS_ONLY.sub(" ", text)
     text = _CLOCK_DOTS.sub(lambda match: match[1] + "m", text.casefold())
     text = _PUNCTUATION.sub(" ", text)
     words = text.replace("_", " ").split()

@@ -11,6 +11,8 @@ from restem.verify.answers.latex.cursor import Cursor
 from restem.verify.answers.latex.factors import Factors
 from restem.verify.answers.latex.nodes import (
     NUMBER_SETS,
+    Application,
+    Degree,
     Difference,
     Function,
     Intersection,
@@ -26,17 +28,21 @@ from restem.verify.answers.latex.nodes import (
     Residue,
     Sum,
     Symbol,
+    Text,
     Union,
+    number,
 )
-from restem.verify.answers.latex.tokens import ParseError, tokenize
+from restem.verify.answers.latex.tokens import ParseError, Token, tokenize
+from restem.verify.answers.latex.units import SCALES
 from restem.verify.answers.latex.walks import negative
 
 _RELATIONS = {
     "=": "=", "<": "<", ">": ">", "le": "<=", "ge": ">=", "ne": "!=", "in": "in", "approx": "~",
-    "equiv": "=", "sim": "~", "to": "=", "rightarrow": "=", "Rightarrow": "=", "implies": "=",
+    "equiv": "=", "sim": "sim", "to": "=", "rightarrow": "=", "Rightarrow": "=", "implies": "=",
 }  # fmt: skip
 _MULTIPLIES = frozenset(("*", "cdot", "times"))
 _DIVIDES = frozenset(("/", "div"))
+_DEGREES = ("degree", "degrees", "deg", "deg.")
 
 
 def parse(cleaned: str, *, thousands: bool = True) -> Node:
@@ -57,6 +63,8 @@ class _Parser:
 
     def __init__(self, cursor: Cursor):
         self.cursor = cursor
+        self.joined = ","
+        """What joins the items that were read last; see `List.joined`."""
         self.brackets = Brackets(cursor, items=self.items, item=self.item, sum=self.sum)
         self.factors = Factors(cursor, self.brackets, sum=self.sum, product=self.product)
 
@@ -64,7 +72,7 @@ class _Parser:
 
     def answer(self) -> Node:
         items = self.items(top=True)
-        node = items[0] if len(items) == 1 else List(tuple(items))
+        node = items[0] if len(items) == 1 else List(tuple(items), self.joined)
         if self.cursor.is_cmd("choose"):
             self.cursor.take()
             node = Function("binom", (node, self.brackets.listing()))
@@ -80,13 +88,16 @@ class _Parser:
         """
         cursor = self.cursor
         items = [self.item()]
+        words = set()
         while cursor.token.kind == "sep" or cursor.is_op(",", ";"):
-            cursor.take()
+            words.add(cursor.take().value)
             while cursor.token.kind == "sep" or cursor.is_op(","):
-                cursor.take()
+                words.add(cursor.take().value)
             if top and cursor.token.kind == "end":
                 break
             items.append(self.item())
+        words &= {"and", "or"}
+        self.joined = words.pop() if len(words) == 1 else ","
         return items
 
     def item(self) -> Node:
@@ -112,10 +123,14 @@ class _Parser:
             sides.append(side)
         self.factors.units = outer_units
         cursor.ascend()
-        # An approximation only repeats what precedes it.
-        if "~" in operators:
-            cut = operators.index("~")
-            sides, operators = sides[: cut + 1], operators[:cut]
+        for place, operator in enumerate(operators):
+            if operator != "~":
+                continue
+            if not _is_name(sides[place]):
+                # An approximation only repeats the value that precedes it.
+                sides, operators = sides[: place + 1], operators[:place]
+                break
+            operators[place] = "="
         return Relation(tuple(sides), tuple(operators)) if operators else sides[0]
 
     def side(self) -> Node:
@@ -192,12 +207,19 @@ class _Parser:
         cursor = self.cursor
         minus = cursor.minus()
         factors = [self.factors.factor(leading=True)]
+        degrees = False
         while True:
             token = cursor.token
             if token.kind == "text":
                 if self.factors.at_modulus():
                     break
-                self.factors.units.append(self.unit())
+                if cursor.is_words(*_DEGREES):
+                    cursor.take()
+                    degrees = True
+                elif (scale := self.scale()) is not None:
+                    factors.append(number(scale))
+                else:
+                    self.factors.units.append(self.unit())
             elif token.value in _MULTIPLIES and token.kind in ("op", "cmd"):
                 cursor.take()
                 factors.append(self.signed_factor())
@@ -217,7 +239,21 @@ class _Parser:
             else:
                 break
         node = factors[0] if len(factors) == 1 else Product(tuple(factors))
+        if degrees:
+            node = Degree(node)
         return negative(node) if minus else node
+
+    def scale(self) -> int | None:
+        """Reads a word such as "million" in front of a unit, if there is one."""
+        token = self.cursor.token
+        first, _, rest = token.value.partition(" ")
+        scale = SCALES.get(first.lower())
+        if scale is not None:
+            if rest.strip():
+                self.cursor.replace(Token("text", rest.strip()))
+            else:
+                self.cursor.take()
+        return scale
 
     def signed_factor(self) -> Node:
         minus = self.cursor.minus()
@@ -236,3 +272,10 @@ class _Parser:
                 case _:
                     raise ParseError("a unit to an odd power")
         return words, power
+
+
+def _is_name(node: Node) -> bool:
+    """Returns whether a node only names a value: `x`, `f(2)` or `AB`."""
+    if isinstance(node, Product):
+        return all(map(_is_name, node.factors))
+    return isinstance(node, Symbol | Application | Text)

@@ -7,7 +7,7 @@ import re
 
 from restem.verify.answers.extract import balanced
 from restem.verify.answers.latex.notation import MAX_CHARS, NUMBER_WORDS, ROW
-from restem.verify.answers.latex.units import SHORT_WORDS
+from restem.verify.answers.latex.units import SCALES, SHORT_WORDS, names_unit
 
 MAX_TOKENS = 1500
 
@@ -22,7 +22,7 @@ class Token:
 
     kind: str
     """"num" (digits and point), "sym" (a letter), "cmd" (a TeX command, without its backslash),
-    "text" (words), "base" (digits|base), "sep" ("or" and other separators), "op" (one character),
+    "text" (words), "base" (digits|base), "sep" ("or", "and" or ","), "op" (one character),
     "end"."""
     value: str
     """The token's text."""
@@ -42,7 +42,8 @@ _SCIENTIFIC = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(?:[Ee]([+-]?\d{1,6}))(?![\w.])"
 _LETTERS = re.compile(r"[a-zA-Z]+")
 _COMMAND = re.compile(r"\\([a-zA-Z]+|.)", re.DOTALL)
 _LISTING = re.compile(r"[,;. ]*\b(?:and/or|and|or)\b[,;. ]*|[,;]", re.IGNORECASE)
-_VOWEL = re.compile(r"[aeiouyAEIOUY]")
+_VOWEL = re.compile(r"[aeiouAEIOU]")
+_FIGURES = frozenset(("triangle", "angle", "square"))
 _OPERATORS = frozenset("+-*/=<>()[]{},;:|^_!'%&\"" + ROW)
 
 
@@ -60,7 +61,7 @@ def tokenize(cleaned: str, *, thousands: bool = True) -> list[Token]:
         raise ParseError("too long")
     tokens: list[Token] = []
     position = 0
-    depth = 0
+    brackets = [""]
     while position < len(cleaned):
         char = cleaned[position]
         spaced = position > 0 and cleaned[position - 1] == " "
@@ -71,7 +72,9 @@ def tokenize(cleaned: str, *, thousands: bool = True) -> list[Token]:
             raise ParseError("too many tokens")
         if char.isascii() and (char.isdigit() or char.isupper() or char == "."):
             subscript = bool(tokens) and tokens[-1].kind == "op" and tokens[-1].value == "_"
-            found = _number(cleaned, position, spaced, subscript, thousands and depth == 0)
+            # No list stands in the braces of `\\frac{1,000}{3}`.
+            grouped = brackets[-1] == "{" or (thousands and not brackets[-1])
+            found = _number(cleaned, position, spaced, subscript, grouped)
             if found:
                 token, position = found
                 tokens.append(token)
@@ -79,17 +82,17 @@ def tokenize(cleaned: str, *, thousands: bool = True) -> list[Token]:
         if char == "\\":
             found_tokens, position = _command(cleaned, position, spaced)
             if found_tokens and found_tokens[0].kind == "cmd":
-                depth += {"{": 1, "}": -1}.get(found_tokens[0].value, 0)
+                _nest(brackets, {"{": r"\{", "}": "}"}.get(found_tokens[0].value, ""))
             tokens += found_tokens
         elif char.isascii() and char.isalpha():
             run = _LETTERS.match(cleaned, position)[0]
             position += len(run)
-            tokens += _letter_tokens(run, spaced)
+            tokens += _letter_tokens(run, spaced, tokens[-1] if tokens else None)
         elif char == "!" and _is_unequal(cleaned, position, tokens, spaced):
             tokens.append(Token("cmd", "ne", spaced))
             position += 2
         elif char in _OPERATORS:
-            depth += (char in "([{") - (char in ")]}")
+            _nest(brackets, char)
             if char != '"':
                 tokens.append(Token("op", char, spaced))
             position += 1
@@ -97,6 +100,14 @@ def tokenize(cleaned: str, *, thousands: bool = True) -> list[Token]:
             raise ParseError("a character that no answer has")
     tokens.append(Token("end", ""))
     return tokens
+
+
+def _nest(brackets: list[str], bracket: str) -> None:
+    """Adds an opening bracket to those that are open, or removes the last one at a closing one."""
+    if bracket in ("(", "[", "{", r"\{"):
+        brackets.append(bracket)
+    elif bracket in (")", "]", "}") and len(brackets) > 1:
+        brackets.pop()
 
 
 def _number(
@@ -163,7 +174,8 @@ def _text_tokens(inner: str, spaced: bool, applied: bool) -> list[Token]:
     last = 0
     for match in _LISTING.finditer(words):
         pieces.append((words[last : match.start()], False))
-        pieces.append(("or" if "or" in match.group().lower() else ",", True))
+        word = match.group().lower()
+        pieces.append(("or" if "or" in word else "and" if "and" in word else ",", True))
         last = match.end()
     pieces.append((words[last:], False))
     tokens: list[Token] = []
@@ -179,20 +191,31 @@ def _text_tokens(inner: str, spaced: bool, applied: bool) -> list[Token]:
     return tokens
 
 
-def _letter_tokens(run: str, spaced: bool) -> list[Token]:
-    """Returns letters outside `\\text` as a function, a word, or a product of variables."""
+def _letter_tokens(run: str, spaced: bool, before: Token | None) -> list[Token]:
+    """Returns letters outside `\\text` as a function, a word, or a product of variables.
+
+    Letters after a value are a unit if they name one, or if they look like a word and are spaced
+    like one; `24wxyz` and `2 ABC` are products.
+    """
     if len(run) == 1:
         return [Token("sym", run, spaced)]
     lowered = run.lower()
     if run in FUNCTIONS or run in ("pi", "infty", "infinity", "theta"):
         return [Token("cmd", "infty" if run == "infinity" else run, spaced)]
     if lowered in ("and", "or"):
-        return [Token("sep", "or" if lowered == "or" else ",", spaced)]
-    if lowered in SHORT_WORDS or lowered in NUMBER_WORDS:
+        return [Token("sep", lowered, spaced)]
+    if lowered in SHORT_WORDS or lowered in NUMBER_WORDS or lowered in SCALES:
         return [Token("text", run, spaced)]
     for name in ("arcsin", "arccos", "arctan", "sin", "cos", "tan", "sec", "csc", "cot", "sqrt"):
         if run.startswith(name) and len(run) == len(name) + 1:
             return [Token("cmd", name, spaced), Token("sym", run[-1])]
+    if before is not None and before.kind == "cmd" and before.value in _FIGURES and run.isupper():
+        return [Token("sym", run, spaced)]
+    follows = before is not None and (
+        before.kind in ("num", "sym") or (before.kind == "op" and before.value in ")]}")
+    )
+    if follows and not (spaced and (run.islower() or run.istitle())) and not names_unit(run):
+        return [Token("sym", letter, spaced and index == 0) for index, letter in enumerate(run)]
     if (len(run) >= 4 and _VOWEL.search(run)) or (len(run) >= 3 and run.isupper()):
         return [Token("text", run, spaced)]
     if len(run) >= 3 and run[0].isupper() and run[1:].islower():

@@ -20,15 +20,32 @@ _MASSES = {"mg": 1, "g": 1000, "gm": 1000, "gram": 1000, "kg": 10**6, "kilogram"
 _WEIGHTS = {"oz": 1, "ounce": 1, "lb": 16, "pound": 16}
 _MONEY = {"cent": 1, "¢": 1, "dollar": 100, "usd": 100}
 _EUROS = {"euro": 1}
+_CALENDAR = {"month": 1, "year": 12, "yr": 12, "decade": 120, "century": 1200, "centurie": 1200}
+_VOLUMES = {"teaspoon": 1, "tablespoon": 3, "cup": 48, "pint": 96, "quart": 192, "gallon": 768}
+_ANGLES = {"radian": 1, "rad": 1}
 _CLOCK = frozenset(("am", "pm"))
 _UNIT_TABLES = {
     "metric": _LENGTHS, "imperial": _FEET, "time": _TIMES, "mass": _MASSES, "weight": _WEIGHTS,
-    "money": _MONEY, "euros": _EUROS,
+    "money": _MONEY, "euros": _EUROS, "calendar": _CALENDAR, "volume": _VOLUMES, "angle": _ANGLES,
 }  # fmt: skip
+_DERIVED = {
+    "ml": ("metric", 3, 10**3), "milliliter": ("metric", 3, 10**3),
+    "millilitre": ("metric", 3, 10**3), "l": ("metric", 3, 10**6), "liter": ("metric", 3, 10**6),
+    "litre": ("metric", 3, 10**6), "hectare": ("metric", 2, 10**10),
+    "acre": ("imperial", 2, 43560 * 144), "ton": ("weight", 1, 32000), "tonne": ("mass", 1, 10**9),
+}  # fmt: skip
+"""Units that are powers of a table's unit: the table, the power and the size."""
+SCALES = {
+    "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12,
+    "dozen": 12, "hundreds": 100, "thousands": 10**3, "millions": 10**6, "billions": 10**9,
+    "trillions": 10**12, "dozens": 12,
+}  # fmt: skip
+"""Words that multiply the number before them."""
 _SHORT_WORDS = (
     "cm mm km ft yd mi mg kg gm lb lbs oz hr hrs sec min mph rpm usd deg sq cu am pm and or odd "
     "yes no one two six ten red all none feet men day days ways per pct mod"
 )
+_SIGNS = frozenset(("percent", "degree", "degrees"))
 SHORT_WORDS = frozenset(_SHORT_WORDS.split())
 """Words of two or three letters that, outside `\\text`, are not products of variables."""
 
@@ -48,8 +65,23 @@ def measure(words: str, power: int) -> tuple[str, int] | None:
     name = words.replace(" ", "")
     if name in _CLOCK:
         return ("clock:" + name, 1)
+    if derived := _DERIVED.get(name) or _DERIVED.get(name.removesuffix("s")):
+        dimension, exponent, size = derived
+        return (f"{dimension}^{exponent * power}", size**power)
     for dimension, table in _UNIT_TABLES.items():
         size = table.get(name) or table.get(name.removesuffix("s"))
         if size:
             return (f"{dimension}^{power}", size**power)
     return None
+
+
+def names_unit(word: str) -> bool:
+    """Returns whether letters right after a number name a unit: `5kg`, but not `5x` or `5M`."""
+    if len(word) == 1 and word.isupper():
+        return False
+    return word.lower() in SHORT_WORDS | _SIGNS or measure(word, 1) is not None
+
+
+def measures_nothing(words: str) -> bool:
+    """Returns whether no word is a unit: true of "apples", but not of "feet tall" or "units"."""
+    return not any("unit" in word or measure(word, 1) for word in words.casefold().split())

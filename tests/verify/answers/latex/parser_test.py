@@ -62,7 +62,10 @@ class ParserTest(parameterized.TestCase):
         (r"\mathbb{R} \cup \{2\}", Union((Reals(), Set((TWO,))))),
         ("1:2:3", Ratio((ONE, TWO, THREE))),
         (r"1\le x<3", Relation((ONE, X, THREE), ("<=", "<"))),
-        (r"x=2 \text{ or } x=3", List((Relation((X, TWO), ("=",)), Relation((X, THREE), ("=",))))),
+        (
+            r"x=2 \text{ or } x=3",
+            List((Relation((X, TWO), ("=",)), Relation((X, THREE), ("=",))), "or"),
+        ),
         (r"\begin{pmatrix}1&x\\2&y\end{pmatrix}", Matrix(((ONE, X), (TWO, Y)))),
         (r"\text{two lines}", Text("two lines")),
     )  # fmt: skip
