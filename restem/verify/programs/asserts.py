@@ -23,7 +23,7 @@ from restem.verify.sandbox.linux import syscalls
 
 
 class RemoteError(Exception):
-    """The program raised an exception whose class is not built in."""
+    """The program raised an exception whose class test code does not get; the text names it."""
 
 
 class ProgramGone(BaseException):
@@ -97,7 +97,7 @@ class Link:
         except (EOFError, OSError, ValueError, TypeError) as error:
             raise ProgramGone(f"the program answered no more ({error})") from None
         if kind == "raised":
-            raise _exception(*rest)
+            raise _exception(*rest, request[0])
         return tuple(rest)
 
     def _remote(self, number: int) -> Remote:
@@ -120,8 +120,16 @@ def _copy_into(target: Any, value: Any) -> None:
         target.update(value)
 
 
-def _exception(name: str, text: str) -> BaseException:
+def _exception(name: str, text: str, operation: str) -> BaseException:
+    """Returns what the test code sees of an exception that the program raised.
+
+    An exception that ends iteration keeps its class only as the reply to "next". Elsewhere it would
+    end an iterator of the test code itself: `all(map(f, values))` would hold without a value. PEP
+    479 has the same rule for generators.
+    """
     kind = getattr(builtins, name, None) if type(name) is str else None
+    if kind in (StopIteration, StopAsyncIteration) and operation != "next":
+        kind = None
     if isinstance(kind, type) and issubclass(kind, Exception):
         try:
             return kind(text)
