@@ -76,7 +76,11 @@ class FrameSink(Sink):
 
 
 class Execution:
-    """One program on one worker; a context manager that leaves no process behind."""
+    """One program on one worker; a context manager that leaves no process behind.
+
+    Any method, and the end of the context, may raise ChildProcessError if the machine refuses the
+    worker a process; that says nothing of the program.
+    """
 
     def __init__(self, worker: jails.Worker, limits: Limits, *, hangup_fd: int | None = None):
         self.worker = worker
@@ -208,8 +212,8 @@ class Execution:
             self._cpu_s[jail.number] = float(used)
 
     def _dead_jail(self, message: dict | None) -> Failure:
-        if message is not None:
-            return Failure("error", f"sandbox: {str(message['fatal'])[:200]}")
+        if message is not None:  # no program has been loaded yet, so the machine is at fault
+            raise ChildProcessError(f"no jail for a program ({str(message['fatal'])[:200]})")
         if self.worker.out_of_memory_kills() > self.oom_before:
             return Failure("memory", f"more than {self.limits.memory_mb} MiB in all processes")
         return Failure("error", "the program ended its jail")
@@ -242,9 +246,9 @@ class Execution:
 
     def check_ended_well(self, report: dict | None, errors: Sink) -> None:
         """Raises Failure unless the process ended with status 0."""
-        if report is None or "error" in report or not isinstance(report.get("status"), int):
-            raise Failure("error", str((report or {}).get("error", "no report"))[:200])
-        status = report["status"]
+        status = (report or {}).get("status")
+        if not isinstance(status, int):
+            raise Failure("error", "no report")
         if status == 0:
             return
         if self.worker.out_of_memory_kills() > self.oom_before:

@@ -23,6 +23,8 @@ from collections.abc import Callable, Mapping
 from restem.verify.sandbox import interpreter
 from restem.verify.sandbox.linux import syscalls
 
+FORK_REFUSED = 72
+"""Exit status of a jail that could not start a process, which is the machine's fault."""
 Body = Callable[[dict, list[int], types.CodeType | None], None]
 """Function that a forked child runs, given an order, its descriptors and the loaded program."""
 BODIES: Mapping[str, Body] = {"script": interpreter.script}
@@ -60,9 +62,8 @@ def serve(
             continue
         try:
             child = os.fork()
-        except OSError as error:
-            control.send(json.dumps({"error": str(error)}).encode())
-            continue
+        except OSError:
+            os._exit(FORK_REFUSED)
         if child == 0:
             try:
                 control.close()

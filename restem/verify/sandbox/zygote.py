@@ -192,17 +192,13 @@ class Zygote:
 
     def _fork(self, order: dict, fd: int, wake: tuple) -> None:
         number = order["jail"]
+        parent, pid, problem = os.getpid(), -1, ""
         try:
             if self.has("pid_namespace"):
                 syscalls.unshare(syscalls.CLONE_NEWPID)
-            parent = os.getpid()
             pid = os.fork()
         except OSError as error:
-            os.close(fd)
-            self.control.send(
-                json.dumps({"exit": number, "status": 0, "error": str(error)}).encode()
-            )
-            return
+            problem = str(error)
         if pid == 0:
             try:
                 signal.set_wakeup_fd(-1)
@@ -212,10 +208,14 @@ class Zygote:
                 self._become_jail(order, fd, parent)
             finally:
                 os._exit(71)
-        self.live[pid] = number
         os.close(fd)
         if self.has("pid_namespace"):
+            # Also after a fork that failed, because the next namespace could not be made otherwise.
             syscalls.setns(self.own_pid_fd, syscalls.CLONE_NEWPID)
+        if problem:
+            self.control.send(json.dumps({"exit": number, "error": problem}).encode())
+        else:
+            self.live[pid] = number
 
     # ---- in the jail ----
 

@@ -15,7 +15,7 @@ import restem
 from restem.errors import UserError
 from restem.verify.pool import bootstrap
 from restem.verify.programs.program_pool import ProgramPool
-from restem.verify.sandbox import layers, process_tree
+from restem.verify.sandbox import jails, layers, process_tree
 from restem.verify.sandbox.limits import Limits
 from restem.verify.sandbox.linux import cgroups
 
@@ -126,6 +126,48 @@ def _is(pid, module):
             return f"restem.verify import {module}" in file.read()
     except OSError:
         return False
+
+
+class ForkTest(parameterized.TestCase):
+    """The machine refuses processes for a while; no program is called wrong for it."""
+
+    @parameterized.named_parameters(
+        # Two processes are the zygote's, and the third one is the first of a jail.
+        ("of_the_jail", 2), ("in_the_jail", 3),
+    )  # fmt: skip
+    def test_a_refused_process_costs_no_verdict(self, most):
+        parent = dict(cgroups.hierarchies()).get("pids")
+        if parent is None:
+            self.skipTest("no hierarchy of version 1 for the number of processes")
+        with ProgramPool(workers=1, limits=_LIMITS) as pool:
+            first = pool.pool.pids[0]
+            (limit,) = glob.glob(f"{parent}/restem-{first}-*/pids.max")
+            with open(limit, "w") as file:
+                file.write(str(most))
+            for _ in range(3):
+                verdict = pool.submit("print(input())", _ECHO).result()
+                self.assertEqual(verdict.reward, 1.0, verdict.detail)
+            self.assertNotIn(first, pool.pool.pids)
+            counts = [pool.pool.counts[name] for name in ("deaths", "retried", "lost")]
+            self.assertEqual(counts, [1, 1, 0])
+
+    def test_a_worker_makes_jails_after_a_refusal(self):
+        worker = jails.Worker(slot=16 * os.getpid() + 14, limits=_LIMITS)
+        self.addCleanup(worker.close)
+        if "pids" not in dict(cgroups.hierarchies()) or not worker.cgroup.processes:
+            self.skipTest("no hierarchy of version 1 for the number of processes")
+        limit = os.path.join(worker.cgroup._folders["pids"], "pids.max")
+        for most, refused in (("2", True), ("24", False)):
+            with open(limit, "w") as file:
+                file.write(most)
+            jail = worker.fork(untrusted=True)
+            if refused:
+                with self.assertRaises(ChildProcessError):
+                    jail.close()
+            else:
+                jail.order({"do": "script", "cpu_s": 1}, [])
+                self.assertIsNotNone(jail.reply())
+                jail.close()
 
 
 class LeftBehindTest(absltest.TestCase):
