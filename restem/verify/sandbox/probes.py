@@ -36,7 +36,7 @@ _LAYERS: dict[str, tuple[str | None, tuple[str, ...], str]] = {
     "kill_at_end": (None, ("survivor",), "outlive the program"),
     "capabilities": (None, ("capabilities",), "look for capabilities"),
     "no_new_privs": (None, ("no_new_privs",), "ask whether privileges can be gained"),
-    "seccomp": ("seccomp", ("system_calls",), "ptrace, socket, unshare"),
+    "seccomp": ("seccomp", ("system_calls",), "ptrace, socket, datagrams, unshare"),
     "landlock": (
         "landlock",
         ("device_write", "outside_file", "outside_list", "outside_write"),

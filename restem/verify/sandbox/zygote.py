@@ -140,7 +140,7 @@ class Zygote:
         syscalls.bound_capabilities()
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
         if self.has("seccomp"):
-            self.group_filter = seccomp.program(pid_namespace=False)
+            self.fallback_filter = self._fallback_filter()
             seccomp.install(seccomp.program(pid_namespace=True))
         gc.collect()
         gc.freeze()
@@ -257,13 +257,22 @@ class Zygote:
             control,
             bodies=self.bodies,
             kill_others=jail.kill_namespace if in_namespace else jail.kill_group,
-            before_program=(lambda: None) if in_namespace else self._hold_in_group,
+            before_program=self._before_program,
         )
 
-    def _hold_in_group(self) -> None:
-        os.setpgid(0, 0)
-        if self.has("seccomp"):
-            seccomp.install(self.group_filter)
+    def _before_program(self) -> None:
+        if not self.has("pid_namespace"):
+            os.setpgid(0, 0)
+        if self.has("seccomp") and self.fallback_filter:
+            seccomp.install(self.fallback_filter)
+
+    def _fallback_filter(self) -> bytes:
+        """Returns the second filter of programs; empty if no layer that it replaces is missing."""
+        pid_namespace = self.has("pid_namespace")
+        owns_others = not self.has("own_user") and not self.has("read_only_root")
+        if pid_namespace and not owns_others:
+            return b""
+        return seccomp.program(pid_namespace=pid_namespace, owns_others=owns_others)
 
     def _limit_resources(self, order: dict) -> None:
         megabytes = self.config.memory_mb + (0 if order["untrusted"] else 512)

@@ -1,0 +1,140 @@
+"""Programs that attack what is left of the sandbox on a machine that refuses some of its layers."""
+
+# ruff: noqa: E501  (programs in tables)
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+
+from absl.testing import absltest, parameterized
+
+from restem.verify.programs.program_pool import ProgramPool
+from restem.verify.sandbox import layers
+from restem.verify.sandbox.limits import Limits
+
+_LIMITS = Limits(time_limit_s=4.0, program_limit_s=10.0, memory_mb=192, processes=16, file_mb=4,
+                 scratch_mb=8)  # fmt: skip
+_NAMESPACES = ("user_namespace", "mount_namespace", "pid_namespace", "network_namespace",
+                "ipc_namespace", "uts_namespace")  # fmt: skip
+_ECHO = {"inputs": ["7"], "outputs": ["7"]}
+
+
+class PoolTest(parameterized.TestCase):
+    def pool(self, *without):
+        pool = ProgramPool(workers=1, limits=_LIMITS, without=without)
+        self.addCleanup(pool.close)
+        return pool
+
+
+class SameUserTest(PoolTest):
+    """Without namespaces, and without a user of their own, programs meet the caller's processes."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.pool = ProgramPool(workers=1, limits=_LIMITS, without=(*_NAMESPACES, "own_user"))
+        cls.addClassCleanup(cls.pool.close)
+        cls.folder = tempfile.mkdtemp(prefix="restem-test-")
+        cls.addClassCleanup(shutil.rmtree, cls.folder)
+        os.chmod(cls.folder, 0o755)
+        cls.file = os.path.join(cls.folder, "file")
+        with open(cls.file, "w") as file:
+            file.write("precious")
+        cls.socket = os.path.join(cls.folder, "log")
+        cls.server = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        cls.addClassCleanup(cls.server.close)
+        cls.server.bind(cls.socket)
+        cls.server.setblocking(False)
+
+    def setUp(self):
+        super().setUp()
+        self.victim = subprocess.Popen(["sleep", "60"])
+        self.addCleanup(self.victim.wait)
+        self.addCleanup(self.victim.kill)
+
+    def state(self):
+        pid = self.victim.pid
+        with open(f"/proc/{pid}/limits") as file:
+            limits = file.read()
+        stat = os.stat(self.file)
+        return (self.victim.poll(), limits, os.getpriority(os.PRIO_PROCESS, pid),
+                os.sched_getaffinity(pid), os.sched_getscheduler(pid), stat.st_mode, stat.st_uid,
+                stat.st_mtime_ns, os.stat(self.folder).st_mode, os.listxattr(self.file))  # fmt: skip
+
+    @parameterized.named_parameters(
+        ("kill", "os.kill(PID, 9)"),
+        ("limit_its_time", "resource.prlimit(PID, resource.RLIMIT_CPU, (0, 0))"),
+        ("limit_its_files", "resource.prlimit(PID, resource.RLIMIT_NOFILE, (5, 5))"),
+        ("lower_its_priority", "os.setpriority(os.PRIO_PROCESS, PID, 19)"),
+        ("lower_its_priority_by_user", "os.setpriority(os.PRIO_USER, os.getuid(), 19)"),
+        ("lower_its_priority_of_io", "call(IOPRIO_SET, 1, PID, 3 << 13)"),
+        ("bind_it_to_a_core", "os.sched_setaffinity(PID, {0})"),
+        ("schedule_it_last", "os.sched_setscheduler(PID, os.SCHED_IDLE, os.sched_param(0))"),
+        ("signal_by_a_file", "signal_by_a_file()"),
+        ("send_a_datagram", "pair(socket.SOCK_DGRAM)[0].sendto(b'x', SOCKET)"),
+        ("send_a_raw_datagram", "pair(socket.SOCK_RAW)[0].sendto(b'x', SOCKET)"),
+        ("connect_a_stream", "pair(socket.SOCK_STREAM)[0].connect(SOCKET)"),
+        ("set_a_mode", "os.chmod(FILE, 0o777)"),
+        ("set_the_mode_of_a_folder", "os.chmod(os.path.dirname(FILE), 0)"),
+        ("set_an_owner", "os.chown(FILE, 65534, 65534)"),
+        ("set_times", "os.utime(FILE, (5, 5))"),
+        ("set_an_attribute", "os.setxattr(FILE, 'user.x', b'x')"),
+        ("set_the_mode_of_python", "os.fchmod(os.open(os.__file__, os.O_RDONLY), 0o644)"),
+        ("truncate", "os.truncate(FILE, 0)"),
+    )  # fmt: skip
+    def test_cannot(self, action):
+        program = f"""
+import ctypes, fcntl, os, platform, resource, socket
+FILE, SOCKET, PID = {self.file!r}, {self.socket!r}, {self.victim.pid}
+IOPRIO_SET = {{"x86_64": 251, "aarch64": 30}}[platform.machine()]
+def call(*arguments):
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(*arguments) < 0:
+        raise OSError(ctypes.get_errno(), "call")
+def pair(kind): return socket.socketpair(socket.AF_UNIX, kind)
+def signal_by_a_file():
+    near, far = pair(socket.SOCK_STREAM)
+    fcntl.fcntl(near, fcntl.F_SETOWN, PID)
+    fcntl.fcntl(near, 10, 9)  # F_SETSIG, SIGKILL
+    fcntl.fcntl(near, fcntl.F_SETFL, os.O_ASYNC)
+    far.send(b"x")
+    raise OSError  # whether it arrived shows in the victim
+try:
+    print("achieved", {action})
+except OSError:
+    print("held")
+"""
+        before = self.state()
+        verdict = self.pool.submit(program, {"inputs": [""], "outputs": ["held"]}).result()
+        self.assertEqual(verdict.reward, 1.0, verdict.detail)
+        self.assertEqual(self.state(), before)
+        with self.assertRaises(BlockingIOError):
+            self.server.recv(1)
+
+    @parameterized.named_parameters(
+        ("limits_of_its_own", "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))"),
+        ("stack", "import threading\nthreading.stack_size(1 << 26)\n"
+         "t = threading.Thread(target=int)\nt.start()\nt.join()"),
+        ("affinity_of_its_own", "import os\nos.sched_setaffinity(0, os.sched_getaffinity(0))"),
+        ("asyncio", "import asyncio\nasync def f(): pass\nasyncio.run(f())"),
+        ("numpy", "import numpy as np\nnp.ones((50, 50)) @ np.ones((50, 50))"),
+        ("temporary_folder",
+         "import os, tempfile\nwith tempfile.TemporaryDirectory() as d: os.mkdir(d + '/x')"),
+    )  # fmt: skip
+    def test_can(self, program):
+        verdict = self.pool.submit(f"{program}\nprint(7)", _ECHO).result()
+        self.assertEqual(verdict.reward, 1.0, verdict.detail)
+
+
+class ProbeTest(absltest.TestCase):
+    def test_attacks_at_the_start_find_what_a_missing_filter_leaves_open(self):
+        found = layers.layers(without=(*_NAMESPACES, "own_user", "seccomp"))
+        self.assertIn("set the mode of a file", found["landlock"].reason)
+        self.assertIn("may limit the supervisor", found["landlock_signals"].reason)
+        self.assertContainsSubset({"files", "network", "processes"}, layers.missing(found))
+
+
+if __name__ == "__main__":
+    absltest.main()
