@@ -2,8 +2,10 @@
 
 Unlike pickle, it cannot name classes or run code. A value is decoded to exactly the built-in type
 that its tag names, so an object with a crafted `__eq__`, a subclass of `int` or a patched method
-never leaves the process that made it. Anything else (an instance of one of the program's classes,
-a function, a generator) stays in its process and is sent as a numbered handle.
+never leaves the process that made it. NumPy's scalars are sent as the Python numbers that equal
+them, because programs return them in the place of numbers. Anything else (an instance of one of
+the program's classes, a function, a generator) stays in its process and is sent as a numbered
+handle.
 
 The wire form is JSON in ASCII. None, bool, str, lists and integers below 2^53 are encoded as
 themselves; every other type is an object with one key, its tag: `{"t": [1, 2]}` is the tuple
@@ -17,6 +19,7 @@ import datetime
 import decimal
 import fractions
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -118,7 +121,8 @@ def _pack(value: Any, handle: Callable[[Any], int] | None) -> Any:
 
 
 def _pack_subclass(value: Any, handle: Callable[[Any], int] | None) -> Any:
-    """Encodes sets and subclasses of built-in types, read by the built-in type's methods."""
+    """Encodes sets, NumPy's scalars, and subclasses of built-in types, read by the built-in type's
+    methods."""
     kind = type(value)
     base: Any
     for base, tag in ((set, "s"), (frozenset, "z")):
@@ -141,6 +145,11 @@ def _pack_subclass(value: Any, handle: Callable[[Any], int] | None) -> Any:
             plain = read(value)
             if type(plain) is not base:
                 plain = base.__new__(base, plain)
+            return _pack(plain, handle)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.generic):
+        plain = value.item()
+        if type(plain) is not kind:  # a long double has no built-in type
             return _pack(plain, handle)
     if handle is None:
         raise CodecError(f"{kind.__name__} is not data")

@@ -45,5 +45,16 @@ class ExceptionTest(PoolTest):
         self.assertEqual(self.grade(program, {"test_list": tests}).reward, 1.0)
 
 
+class ValueTest(PoolTest):
+    def test_scalars_of_numpy_are_numbers(self):
+        program = "import numpy as np\ndef f(x): return list(np.cumsum(x)), np.sum(x), np.all(x)"
+        tests = {"test_list": ["assert f([1, 2]) == ([1, 3], 3, True)"]}
+        calls = {"fn_name": "f", "inputs": [[[1, 2]]], "outputs": [[[1, 3], 3, True]]}
+        for given in (tests, calls):
+            verdict = self.grade(program, given)
+            self.assertEqual(verdict.reward, 1.0, verdict.detail)
+            self.assertEqual(self.grade(program.replace("sum(x)", "max(x)"), given).reward, 0.0)
+
+
 if __name__ == "__main__":
     absltest.main()

@@ -11,6 +11,7 @@ import json
 import math
 import random
 
+import numpy as np
 from absl.testing import absltest, parameterized
 
 from restem.verify.programs import codec
@@ -78,6 +79,19 @@ class CodecTest(parameterized.TestCase):
             found = round_trip(original)
             self.assertIs(type(found), type(plain))
             self.assertEqual(plain, found)
+
+    @parameterized.parameters(
+        (np.int64(-(2**60)), -(2**60)), (np.uint8(7), 7), (np.bool_(True), True), (np.float32(0.5), 0.5),
+        (np.float64(0.1), 0.1), (np.complex64(1 + 2j), 1 + 2j), (np.str_("a"), "a"),
+        ([np.int64(1), (np.True_,)], [1, (True,)]), ({np.int64(1): {np.int8(2)}}, {1: {2}}),
+    )  # fmt: skip
+    def test_scalars_of_numpy_become_numbers(self, original, plain):
+        self.assertEqual(repr(round_trip(original)), repr(plain))
+
+    def test_arrays_and_long_doubles_are_no_data(self):
+        for value in (np.zeros(2), np.longdouble(1)):
+            with self.assertRaisesRegex(codec.CodecError, "is not data"):
+                codec.encode(value)
 
     def test_objects_are_handles_or_errors(self):
         thing = object()
