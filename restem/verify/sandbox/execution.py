@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from restem.verify.pool.lines import one_line
 from restem.verify.pool.transport import FrameBuffer, FrameError
-from restem.verify.sandbox import jails, process_tree
+from restem.verify.sandbox import jails, process_tree, scratch
 from restem.verify.sandbox.limits import Limits
 
 STDERR_KEPT = 1 << 16
@@ -137,9 +137,18 @@ class Execution:
             self.close(fd)
         return jail
 
-    def order(self, jail: jails.Jail, what: str, fds: list[int], seconds: float) -> None:
+    def order(
+        self,
+        jail: jails.Jail,
+        what: str,
+        fds: list[int],
+        seconds: float,
+        *,
+        empties_scratch: bool = False,
+    ) -> None:
         """Starts a process in a jail; the descriptors are closed on this side."""
-        jail.order({"do": what, "cpu_s": math.ceil(seconds) + 1}, fds)
+        order = {"do": what, "cpu_s": math.ceil(seconds) + 1, "empties_scratch": empties_scratch}
+        jail.order(order, fds)
         self.close(*fds)
 
     # ---- waiting ----
@@ -174,13 +183,14 @@ class Execution:
         report: dict | None = None
         next_watch = start + 2 * _WATCH_S
         while True:
-            if done is not None and done():
-                return report
-            if control is None and not any(sink.open for sink in by_fd.values()):
+            ended = control is None and not any(sink.open for sink in by_fd.values())
+            if (done is not None and done()) or ended:
+                self._watch_scratch()
                 return report
             now = time.monotonic()
             if now >= next_watch:
                 self._watch_memory()
+                self._watch_scratch()
                 next_watch = now + _WATCH_S
             self._check_deadline(start, now, seconds)
             for fd, _ in poll.poll(1000 * min(_WATCH_S, max(0.001, start + seconds - now))):
@@ -227,6 +237,11 @@ class Execution:
         if process_tree.private_bytes(self.worker.pid) > allowed:
             raise Failure("memory", f"more than {self.limits.memory_mb} MiB in all processes")
 
+    def _watch_scratch(self) -> None:
+        if self.worker.scratch_is_full():
+            most = f"{self.limits.scratch_mb} MiB or {scratch.MOST_ENTRIES} files"
+            raise Failure("error", f"more than {most} in the scratch folder")
+
     def _check_deadline(self, start: float, now: float, seconds: float) -> None:
         over = now - start - seconds
         if over >= 0:
@@ -272,7 +287,8 @@ class Execution:
         out, err = self.pipe(), self.pipe()
         self.worker.give(out[1])
         self.worker.give(err[1])
-        self.order(jail, order, [self.file(given), out[1], err[1]], seconds)
+        fds = [self.file(given), out[1], err[1]]
+        self.order(jail, order, fds, seconds, empties_scratch=True)
         limit = self.limits.output_mb << 20
         output, errors = Sink(out[0], limit), Sink(err[0], limit, STDERR_KEPT)
         report = self.wait([output, errors], jail, seconds, None)

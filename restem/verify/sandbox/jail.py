@@ -20,7 +20,7 @@ import traceback
 import types
 from collections.abc import Callable, Mapping
 
-from restem.verify.sandbox import interpreter
+from restem.verify.sandbox import interpreter, scratch
 from restem.verify.sandbox.linux import syscalls
 
 FORK_REFUSED = 72
@@ -46,6 +46,7 @@ def serve(
     control: socket.socket,
     *,
     bodies: Mapping[str, Body],
+    scratch_folder: str,
     kill_others: Callable[[int], None],
     before_program: Callable[[], None],
 ) -> None:
@@ -60,6 +61,8 @@ def serve(
             os.close(fds[0])
             control.send(json.dumps({"loaded": problem}).encode())
             continue
+        if order["empties_scratch"]:
+            scratch.empty(scratch_folder)
         try:
             child = os.fork()
         except OSError:

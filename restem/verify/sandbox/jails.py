@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 
 from restem.verify.pool import bootstrap
-from restem.verify.sandbox import zygote
+from restem.verify.sandbox import scratch, zygote
 from restem.verify.sandbox.jail import FORK_REFUSED
 from restem.verify.sandbox.limits import Limits
 from restem.verify.sandbox.linux import cgroups, users
@@ -157,6 +157,16 @@ class Worker:
         if os.geteuid() == 0:
             with contextlib.suppress(OSError):
                 os.fchown(fd, users.outer(self.slot), -1)
+
+    def scratch_is_full(self) -> bool:
+        """Returns whether programs wrote too much to a scratch folder that the kernel leaves free.
+
+        With a root of its own, each jail has a file system of limited size for its folder.
+        """
+        if self.layers.get("read_only_root") == "":
+            return False
+        folder = zygote.shared_scratch(self.folder)
+        return scratch.is_full(folder, self.limits.scratch_mb << 20)
 
     def out_of_memory_kills(self) -> int:
         return self.cgroup.out_of_memory_kills() if self.cgroup else 0

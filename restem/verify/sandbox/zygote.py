@@ -19,13 +19,12 @@ import importlib
 import json
 import os
 import resource
-import shutil
 import signal
 import socket
 import sys
 from collections.abc import Callable, Container, Mapping
 
-from restem.verify.sandbox import jail, jail_root
+from restem.verify.sandbox import jail, jail_root, scratch
 from restem.verify.sandbox.linux import landlock, seccomp, syscalls, users
 
 PRELOADED = (
@@ -186,7 +185,8 @@ class Zygote:
                 number = self.live.pop(pid)
                 if not self.has("pid_namespace"):
                     _kill_strays(self.live)
-                    self._empty_scratch()
+                if not self.live and not self.has("read_only_root"):
+                    scratch.empty(self._shared_scratch())
                 notice = {"exit": number, "status": status, "peak_kb": usage.ru_maxrss}
                 self.control.send(json.dumps(notice).encode())
 
@@ -230,14 +230,14 @@ class Zygote:
             with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
                 file.write("1000" if order["untrusted"] else "900")
             uid = self.uid + (0 if order["untrusted"] or not self.root else 1)
-            scratch = self._make_scratch(uid)
+            folder = self._make_scratch(uid)
             self._limit_resources(order)
             if self.has("own_user"):
                 with contextlib.suppress(PermissionError):
                     os.setgroups([])
                 os.setresgid(uid, uid, uid)
                 os.setresuid(uid, uid, uid)
-            os.chdir(scratch if order["untrusted"] else "/")
+            os.chdir(folder if order["untrusted"] else "/")
             os.umask(0o077)
             syscalls.drop_capabilities()
             syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
@@ -251,11 +251,12 @@ class Zygote:
         except BaseException as error:
             control.send(json.dumps({"fatal": f"{type(error).__name__}: {error}"}).encode())
             os._exit(71)
-        os.environ.update(HOME=scratch, TMPDIR=scratch)
+        os.environ.update(HOME=folder, TMPDIR=folder)
         in_namespace = self.has("pid_namespace")
         jail.serve(
             control,
             bodies=self.bodies,
+            scratch_folder=folder,
             kill_others=jail.kill_namespace if in_namespace else jail.kill_group,
             before_program=self._before_program,
         )
@@ -308,20 +309,13 @@ class Zygote:
                 syscalls.mount("none", "/proc", "tmpfs", hardened | syscalls.MS_RDONLY, "size=4k")
         if not self.root and self.has("user_namespace"):
             uid = 0  # the one user that its map has: the caller's, seen from inside
-        options = f"size={self.config.scratch_mb}m,nr_inodes=4096,mode=700,uid={uid},gid={uid}"
+        size = f"size={self.config.scratch_mb}m,nr_inodes={scratch.MOST_ENTRIES}"
+        options = f"{size},mode=700,uid={uid},gid={uid}"
         syscalls.mount("scratch", jail_root.SCRATCH, "tmpfs", hardened, options)
         return "/tmp" if os.path.islink("/tmp") else jail_root.SCRATCH
 
     def _shared_scratch(self) -> str:
-        return os.path.join(self.config.folder, "scratch")
-
-    def _empty_scratch(self) -> None:
-        if not self.live and not self.has("read_only_root"):
-            for entry in os.scandir(self._shared_scratch()):
-                if entry.is_dir(follow_symlinks=False):
-                    shutil.rmtree(entry.path, ignore_errors=True)
-                else:
-                    os.unlink(entry.path)
+        return shared_scratch(self.config.folder)
 
     # ---- what the machine offers ----
 
@@ -358,6 +352,11 @@ class Zygote:
             writable=["/scratch" if own_root else self._shared_scratch()],
             devices=["/dev/null", "/dev/full"],
         )
+
+
+def shared_scratch(folder: str) -> str:
+    """Returns the scratch folder of all jails where they have no root of their own."""
+    return os.path.join(folder, "scratch")
 
 
 def _list_as(uid: int, folder: str) -> None:

@@ -128,6 +128,70 @@ except OSError:
         self.assertEqual(verdict.reward, 1.0, verdict.detail)
 
 
+class ScratchTest(PoolTest):
+    """The folder that a program may write to, with and without a file system of its own."""
+
+    _LAYERS = (
+        ("all_layers",), ("without_mount_namespace", "mount_namespace"),
+        ("without_read_only_root", "read_only_root"), ("without_namespaces", *_NAMESPACES),
+        ("without_pid_namespace", "pid_namespace"),
+    )  # fmt: skip
+
+    @parameterized.named_parameters((name, without) for name, *without in _LAYERS)
+    def test_nothing_is_left_for_the_next_start(self, without):
+        leave = """
+import os
+open("file", "w").write("secret")
+os.symlink("/", "link")
+os.mkfifo("pipe")
+os.makedirs("a/b/c")
+open("a/b/file", "w").close()
+for name in ("a/b/c", "a/b", "a"):
+    try: os.chmod(name, 0)
+    except PermissionError: pass
+os.mkdir("closed", 0)
+"""
+        deep = """
+import os
+for _ in range(1500):  # deeper than a path can be long
+    os.mkdir("below")
+    os.chdir("below")
+"""
+        look = "import os\nprint(*os.listdir())\n"
+        twice = {"inputs": ["", ""], "outputs": ["", ""]}
+        with self.pool(*without) as pool:
+            for program in (look + leave, look, deep, look):
+                verdict = pool.submit(program, twice).result()
+                if program != deep:  # which only a file system of its own bears
+                    self.assertEqual(verdict.reward, 1.0, verdict.detail)
+            state = "import os\ndef f(x):\n  open(str(x), 'w').close()\n  return len(os.listdir())"
+            calls = {"fn_name": "f", "inputs": [[1], [2]], "outputs": [1, 2]}
+            self.assertEqual(pool.submit(state, calls).result().reward, 1.0)
+            self.assertEqual(pool.submit(look, twice).result().reward, 1.0)
+            self.assertEqual(pool.pool.counts["deaths"], 0)
+
+    @parameterized.named_parameters((name, without) for name, *without in _LAYERS)
+    def test_its_size_is_bounded(self, without):
+        fill = "for n in range(%d): open(f'f{n}', 'wb').write(b'x' * (3 << 20))\nprint(7)"
+        many = "for n in range(5000): open(f'f{n}', 'w').close()\nprint(7)"
+        hide = "import os\nos.mkdir('d')\nos.chdir('d')\n" + fill
+        calls = {"fn_name": "f", "inputs": [[1]] * 4, "outputs": [1] * 4}
+        slow = "import os\ndef f(x):\n  open(os.urandom(4).hex(), 'wb').write(b'x' * (3 << 20))\n  return x"
+        with self.pool(*without) as pool:
+            self.assertEqual(pool.submit(fill % 2, _ECHO).result().reward, 1.0)
+            twice = {"inputs": ["7", "7"], "outputs": ["7", "7"]}
+            self.assertEqual(pool.submit(fill % 2, twice).result().reward, 1.0)
+            for program, tests in (
+                (fill % 3, _ECHO),
+                (hide % 3, _ECHO),
+                (many, _ECHO),
+                (slow, calls),
+            ):
+                verdict = pool.submit(program, tests).result()
+                self.assertEqual((verdict.reward, verdict.method), (0.0, "error"), verdict.detail)
+                self.assertRegex(verdict.detail, "scratch folder|No space left")
+
+
 class ProbeTest(absltest.TestCase):
     def test_attacks_at_the_start_find_what_a_missing_filter_leaves_open(self):
         found = layers.layers(without=(*_NAMESPACES, "own_user", "seccomp"))

@@ -165,7 +165,7 @@ class ForkTest(parameterized.TestCase):
                 with self.assertRaises(ChildProcessError):
                     jail.close()
             else:
-                jail.order({"do": "script", "cpu_s": 1}, [])
+                jail.order({"do": "script", "cpu_s": 1, "empties_scratch": True}, [])
                 self.assertIsNotNone(jail.reply())
                 jail.close()
 
