@@ -234,7 +234,7 @@ class Execution:
                 raise Failure("memory", f"more than {self.limits.memory_mb} MiB in all processes")
             return
         allowed = (self.limits.memory_mb + 64) << 20
-        if process_tree.private_bytes(self.worker.pid) > allowed:
+        if process_tree.memory_bytes(self.worker.pid) > allowed:
             raise Failure("memory", f"more than {self.limits.memory_mb} MiB in all processes")
 
     def _watch_scratch(self) -> None:

@@ -79,15 +79,25 @@ def _use(pid: int) -> Use | None:
     return Use(times[0] + times[1], times[2] + times[3], waited)
 
 
-def private_bytes(root: int) -> int:
-    """Returns the programs' resident bytes that neither files nor shared memory back."""
-    page = os.sysconf("SC_PAGE_SIZE")
-    total = 0
-    for pid in below_children(root):
-        try:
-            with open(f"/proc/{pid}/statm") as file:
-                _, resident, shared, *_ = map(int, file.read().split())
-            total += (resident - shared) * page
-        except (OSError, ValueError):
-            continue
-    return total
+def memory_bytes(root: int) -> int:
+    """Returns the resident bytes of all programs below `root` that no file backs.
+
+    Memory that several processes share counts for each of them.
+    """
+    return sum(map(resident_bytes, below_children(root)))
+
+
+def resident_bytes(pid: int) -> int:
+    """Returns the resident bytes of one process that no file backs; 0 if it ended."""
+    sizes = {}
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            for line in file:
+                name, _, size = line.partition(":")
+                if name in ("VmRSS", "RssAnon", "RssShmem"):
+                    sizes[name] = int(size.split()[0]) << 10
+    except (OSError, ValueError):
+        return 0
+    if "RssShmem" in sizes:
+        return sizes["RssAnon"] + sizes["RssShmem"]
+    return sizes.get("VmRSS", 0)  # a kernel that does not tell the kinds of memory apart

@@ -192,6 +192,30 @@ for _ in range(1500):  # deeper than a path can be long
                 self.assertRegex(verdict.detail, "scratch folder|No space left")
 
 
+class MemoryTest(PoolTest):
+    @parameterized.named_parameters(
+        ("private", "bytearray(SIZE)"), ("shared", "mmap.mmap(-1, SIZE)"),
+    )  # fmt: skip
+    def test_memory_of_all_processes_is_bounded_without_a_group(self, memory):
+        program = f"""
+import mmap, os, time
+SIZE = 90 << 20
+for _ in range(4):
+    if os.fork() == 0:
+        memory = {memory}
+        for n in range(0, SIZE, 4096): memory[n] = 1
+        time.sleep(2)
+        os._exit(0)
+for _ in range(4): os.wait()
+print(7)
+"""
+        with self.pool("cgroup") as pool:
+            verdict = pool.submit(program, _ECHO).result()
+            self.assertEqual((verdict.reward, verdict.method), (0.0, "memory"), verdict.detail)
+            small = pool.submit(program.replace("90 <<", "9 <<"), _ECHO).result()
+            self.assertEqual(small.reward, 1.0, small.detail)
+
+
 class ProbeTest(absltest.TestCase):
     def test_attacks_at_the_start_find_what_a_missing_filter_leaves_open(self):
         found = layers.layers(without=(*_NAMESPACES, "own_user", "seccomp"))
