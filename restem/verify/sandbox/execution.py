@@ -22,6 +22,7 @@ from restem.verify.sandbox.limits import Limits
 STDERR_KEPT = 1 << 16
 """Maximum bytes of standard error that are kept for the detail of a verdict."""
 _WATCH_S = 0.05
+"""Seconds between two looks at a program's memory, or at its time once its limit is over."""
 _MOST_PATIENCE = 3.0
 """Multiple of its time limit that a test may last while other programs keep the cores busy."""
 
@@ -73,6 +74,23 @@ class FrameSink(Sink):
             self.frames.feed(data)
         except FrameError:
             raise Failure("output", f"a value of more than {self.frames.limit} bytes") from None
+
+
+class Source:
+    """Bytes for one descriptor, written as its reader takes them."""
+
+    def __init__(self, fd: int, data: bytes):
+        self.fd = fd
+        self.rest = memoryview(data)
+        os.set_blocking(fd, False)
+
+    def write(self) -> None:
+        try:
+            self.rest = self.rest[os.write(self.fd, self.rest) :]
+        except BlockingIOError:
+            return
+        except BrokenPipeError:  # why the reader is gone is for its jail to say
+            self.rest = self.rest[:0]
 
 
 class Execution:
@@ -159,8 +177,12 @@ class Execution:
         jail: jails.Jail | None,
         seconds: float,
         done: Callable[[], bool] | None,
+        *,
+        source: Source | None = None,
     ) -> dict | None:
         """Reads until `done()`, or until the jail has reported and all sinks have ended.
+
+        Meanwhile, `source` is written.
 
         Returns:
           The jail's report; None if `done()` came first.
@@ -180,8 +202,10 @@ class Execution:
             poll.register(control, select.POLLIN)
         if self.hangup_fd is not None:
             poll.register(self.hangup_fd, 0)
+        if source is not None:
+            poll.register(source.fd, select.POLLOUT)
         report: dict | None = None
-        next_watch = start + 2 * _WATCH_S
+        next_watch, next_check = start + 2 * _WATCH_S, start
         while True:
             ended = control is None and not any(sink.open for sink in by_fd.values())
             if (done is not None and done()) or ended:
@@ -192,10 +216,18 @@ class Execution:
                 self._watch_memory()
                 self._watch_scratch()
                 next_watch = now + _WATCH_S
-            self._check_deadline(start, now, seconds)
-            for fd, _ in poll.poll(1000 * min(_WATCH_S, max(0.001, start + seconds - now))):
+            left = start + seconds - now
+            if left <= 0 and now >= next_check:
+                self._check_deadline(-left, seconds)
+                next_check = now + _WATCH_S
+            for fd, _ in poll.poll(1000 * (min(_WATCH_S, left) if left > 0 else _WATCH_S)):
                 if fd == self.hangup_fd:
                     raise EOFError("the caller is gone")
+                if source is not None and fd == source.fd:
+                    source.write()
+                    if not source.rest:
+                        poll.unregister(fd)
+                    continue
                 if fd == control:
                     message = jail.reply()
                     if message is None or "fatal" in message:
@@ -242,14 +274,16 @@ class Execution:
             most = f"{self.limits.scratch_mb} MiB or {scratch.MOST_ENTRIES} files"
             raise Failure("error", f"more than {most} in the scratch folder")
 
-    def _check_deadline(self, start: float, now: float, seconds: float) -> None:
-        over = now - start - seconds
-        if over >= 0:
-            before = sum(self._cpu_s.values())
-            waited = process_tree.wait_for_others_s(self.worker.pid, before)
-            if over >= min(waited, (_MOST_PATIENCE - 1) * seconds):
-                raise Failure("timeout", f"more than {seconds:g} s")
-        if now - self.started > self.limits.program_limit_s * _MOST_PATIENCE:
+    def _check_deadline(self, over: float, seconds: float) -> None:
+        """Raises Failure if a test that is `over` its limit by so much has had its time.
+
+        This looks at every process of the machine, so it costs the judge milliseconds.
+        """
+        before = sum(self._cpu_s.values())
+        waited = process_tree.wait_for_others_s(self.worker.pid, before)
+        if over >= min(waited, (_MOST_PATIENCE - 1) * seconds):
+            raise Failure("timeout", f"more than {seconds:g} s")
+        if time.monotonic() - self.started > self.limits.program_limit_s * _MOST_PATIENCE:
             raise Failure("timeout", f"more than {self.limits.program_limit_s:g} s for all tests")
 
     def seconds_left(self) -> float:
