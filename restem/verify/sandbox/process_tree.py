@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import os
-from collections.abc import Sequence
+import signal
+from collections.abc import Container, Sequence
 
 
 def parents() -> dict[int, int]:
@@ -18,6 +21,30 @@ def parents() -> dict[int, int]:
             except OSError:
                 continue  # it ended meanwhile
     return found
+
+
+def kill_children(processes: int, *, but: Container[int] = ()) -> None:
+    """Kills and reaps the children of this process, a subreaper, and what they leave to it.
+
+    Args:
+      processes: descriptor of /proc, of which a root of its own shows nothing.
+      but: children to keep.
+    """
+    opener = functools.partial(os.open, dir_fd=processes)
+    while True:
+        found = []
+        for entry in os.listdir(processes):
+            if entry.isdigit() and int(entry) not in but:
+                with contextlib.suppress(OSError), open(f"{entry}/stat", opener=opener) as file:
+                    if int(file.read().rpartition(")")[2].split()[1]) == os.getpid():
+                        found.append(int(entry))
+        if not found:
+            return
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
 
 
 def below_children(root: int) -> list[int]:

@@ -7,6 +7,7 @@ sees a test or an expected value.
 
 It consists of two processes. Stage 0 enters the namespaces and waits. Stage 1 is the first process
 of a PID namespace that contains all jails, so that every process of every program dies with it.
+Without that namespace, stage 0 kills what is left of programs when stage 1 has ended.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 
-from restem.verify.sandbox import jail, jail_root, scratch
+from restem.verify.sandbox import jail, jail_root, process_tree, scratch
 from restem.verify.sandbox.linux import landlock, seccomp, syscalls, users
 
 PRELOADED = (
@@ -68,7 +69,7 @@ class Zygote:
         self.control = control
         self.layers: dict[str, str] = {}
         self.root = os.geteuid() == 0
-        self.own_pid_fd = -1
+        self.own_pid_fd = self.processes = -1
         self.live: dict[int, int] = {}
         self.uid = users.outer(config.slot) if self.root else os.geteuid()
 
@@ -103,13 +104,22 @@ class Zygote:
         ):
             self.attempt(layer, functools.partial(syscalls.unshare, flag))
         parent = os.getpid()
+        if not self.has("pid_namespace"):
+            self.processes = os.open("/proc", os.O_RDONLY | os.O_CLOEXEC)
+            syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
         child = os.fork()
         if child == 0:
             # In a new PID namespace the parent has no number.
             syscalls.die_with_parent(None if self.has("pid_namespace") else parent)
             self.serve()
         self.control.close()
+        if not self.has("pid_namespace"):
+            # Programs may outlive stage 1, which ends when the supervisor is gone. So this process
+            # outlives both, and kills what they left.
+            syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 0)
         _, status = os.waitpid(child, 0)
+        if not self.has("pid_namespace"):
+            process_tree.kill_children(self.processes)
         os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
 
     # ---- stage 1 ----
@@ -184,7 +194,7 @@ class Zygote:
             if pid in self.live:
                 number = self.live.pop(pid)
                 if not self.has("pid_namespace"):
-                    _kill_strays(self.live)
+                    process_tree.kill_children(self.processes, but=self.live)
                 if not self.live and not self.has("read_only_root"):
                     scratch.empty(self._shared_scratch())
                 notice = {"exit": number, "status": status, "peak_kb": usage.ru_maxrss}
@@ -224,8 +234,9 @@ class Zygote:
         try:
             syscalls.die_with_parent(None if self.has("pid_namespace") else parent)
             self.control.close()
-            if self.own_pid_fd >= 0:
-                os.close(self.own_pid_fd)
+            for own in (self.own_pid_fd, self.processes):
+                if own >= 0:
+                    os.close(own)
             os.setsid()
             with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
                 file.write("1000" if order["untrusted"] else "900")
@@ -375,24 +386,6 @@ def _in_child(action: Callable[[], object], problem: str) -> None:
             os._exit(status)
     if os.waitpid(pid, 0)[1]:
         raise OSError(problem)
-
-
-def _kill_strays(live: Container[int]) -> None:
-    """Kills and reaps the children that are not jails: what a jail left to the subreaper."""
-    while True:
-        strays = []
-        for entry in os.listdir("/proc"):
-            if entry.isdigit() and int(entry) not in live:
-                with contextlib.suppress(OSError), open(f"/proc/{entry}/stat") as file:
-                    if int(file.read().rpartition(")")[2].split()[1]) == os.getpid():
-                        strays.append(int(entry))
-        if not strays:
-            return
-        for pid in strays:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, 0)
 
 
 def start(arguments: list[str]) -> None:

@@ -170,7 +170,7 @@ class ForkTest(parameterized.TestCase):
                 jail.close()
 
 
-class LeftBehindTest(absltest.TestCase):
+class LeftBehindTest(parameterized.TestCase):
     def test_nothing_is(self):
         layers.layers()
         before = (len(own_processes()), mounts())
@@ -192,21 +192,29 @@ class LeftBehindTest(absltest.TestCase):
         self.assertEqual((len(own_processes()), mounts()), before)
         self.assertEmpty(left_behind() - stale)
 
-    def test_nothing_is_when_the_caller_is_killed(self):
+    @parameterized.named_parameters(
+        ("all_layers", ()), ("without_pid_namespace", ("pid_namespace",)),
+        ("without_namespaces", _NAMESPACES),
+    )  # fmt: skip
+    def test_nothing_is_when_the_caller_is_killed(self, without):
         stale = left_behind()
+        program = (
+            "import os, time\nfor _ in range(2):\n"
+            "  if os.fork() == 0:\n    os.fork()\n    time.sleep(99)\nwhile True: pass"
+        )
         code = (
             "import sys, os\n"
             f"sys.path.insert(0, {os.path.dirname(os.path.dirname(restem.__file__))!r})\n"
             "from restem.verify.programs.program_pool import ProgramPool\n"
-            "pool = ProgramPool(workers=1)\n"
-            "pool.submit('while True: pass', {'inputs': [''], 'outputs': ['']})\n"
+            f"pool = ProgramPool(workers=1, without={without!r})\n"
+            f"pool.submit({program!r}, {_ECHO!r})\n"
             "import time\ntime.sleep(0.5)\nprint(pool.pool.pids[0], flush=True)\n"
             "time.sleep(99)\n"
         )
         caller = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
         supervisor = int(caller.stdout.readline())
         below = process_tree.below_children(supervisor)
-        self.assertNotEmpty(below)
+        self.assertLen(below, 7)  # stage 1, a jail, and the program's five
         caller.kill()
         caller.wait()
         caller.stdout.close()
