@@ -83,8 +83,9 @@ class Link:
 
     def call(self, function: Remote, arguments: Sequence[Any], keywords: dict) -> Any:
         result, changed = self._exchange(("call", function, list(arguments), keywords))
-        for n, value in changed.items():
-            _copy_into(arguments[n], value)
+        given = dict(enumerate(arguments)) | keywords
+        for place, value in changed.items():
+            _copy_into(given.get(place), value)
         return result
 
     def _exchange(self, request: tuple) -> tuple:
@@ -111,13 +112,14 @@ class Link:
 
 
 def _copy_into(target: Any, value: Any) -> None:
-    if type(target) not in MUTABLE or type(target) is not type(value):
+    kind = next((kind for kind in MUTABLE if isinstance(target, kind)), None)
+    if kind is None or not isinstance(value, kind):
         raise ProgramGone("the program changed an argument into something else")
-    if type(target) in (list, bytearray):
-        target[:] = value
-    else:
-        target.clear()
+    target.clear()
+    if kind in (dict, set):
         target.update(value)
+    else:
+        target.extend(value)
 
 
 def _exception(name: str, text: str, operation: str) -> BaseException:
@@ -141,8 +143,8 @@ def _exception(name: str, text: str, operation: str) -> BaseException:
 def run_asserts(job: dict, report_fd: int, channels: Sequence[int]) -> None:
     """Runs the test code of `job` and reports to the supervisor.
 
-    Each passed statement is reported by its number. The nonce, which exists nowhere else, is sent
-    only after the last statement has returned.
+    Each passed statement is reported by its number; the call of `check` belongs to the last one.
+    The nonce, which exists nowhere else, is sent only after the last statement has returned.
 
     Args:
       job: statements, entry_point, calls_check, program_names, helper_names, module_names, nonce.
@@ -175,10 +177,10 @@ def run_asserts(job: dict, report_fd: int, channels: Sequence[int]) -> None:
             names.setdefault("candidate", names[job["entry_point"]])
         for statement in job["statements"]:
             exec(_compiled(statement, f"test{done}.py"), names)
+            if job["calls_check"] and done == len(job["statements"]) - 1:
+                names["check"](names[job["entry_point"]])
             done += 1
             report.send_message({"passed": done})
-        if job["calls_check"]:
-            names["check"](names[job["entry_point"]])
         report.send_message({"nonce": job["nonce"]})
     except BaseException as error:
         report.send_message({"failed": done, "detail": _where(error)})

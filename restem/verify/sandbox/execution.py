@@ -52,6 +52,11 @@ class Sink:
             self.parts.append(data)
         self.size += len(data)
 
+    def renew(self) -> None:
+        """Forgets the output so far, so that the next test has the whole limit."""
+        self.parts.clear()
+        self.size = 0
+
     @property
     def text(self) -> str:
         return b"".join(self.parts).decode("utf-8", "surrogateescape")

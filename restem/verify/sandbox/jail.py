@@ -18,6 +18,7 @@ import struct
 import time
 import traceback
 import types
+import warnings
 from collections.abc import Callable, Mapping
 
 from restem.verify.sandbox import interpreter, scratch
@@ -124,7 +125,9 @@ def kill_group(child: int) -> None:
 
 def _compile(source: str) -> tuple[types.CodeType | None, str]:
     try:
-        return compile(source, "main.py", "exec", dont_inherit=True), ""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # this process has the caller's standard error
+            return compile(source, "main.py", "exec", dont_inherit=True), ""
     except BaseException as error:
         return None, _last_line(error)
 

@@ -1,5 +1,7 @@
 """Test code sees a program's values and exceptions, and no program ends a test by them."""
 
+# ruff: noqa: E501  (programs in tables)
+
 from absl.testing import absltest, parameterized
 
 from restem.verify.programs.program_pool import ProgramPool
@@ -54,6 +56,43 @@ class ValueTest(PoolTest):
             verdict = self.grade(program, given)
             self.assertEqual(verdict.reward, 1.0, verdict.detail)
             self.assertEqual(self.grade(program.replace("sum(x)", "max(x)"), given).reward, 0.0)
+
+    def test_named_tuples_of_the_program_return_to_it(self):
+        program = (
+            "import collections\nPair = collections.namedtuple('Pair', 'a b')\n"
+            "def f(pairs): return max(p.b for p in pairs)\ndef g(): return Pair(3, 4)"
+        )
+        tests = [
+            "assert f([Pair(1, 2), Pair(3, 4)]) == 4",
+            "assert g() == (3, 4) == Pair(3, 4) and g() != (3, 5)",
+            "assert (g().a, g().b, g()[1], len(g())) == (3, 4, 4, 2)",
+        ]
+        verdict = self.grade(program, {"test_list": tests})
+        self.assertEqual(verdict.reward, 1.0, verdict.detail)
+        forged = "class Pair(tuple):\n  _fields = 'ab'\n  __eq__ = lambda *_: True\ndef g(): return Pair((5, 5))"
+        self.assertEqual(self.grade(forged, {"test_list": ["assert g() == (3, 4)"]}).reward, 0.0)
+
+    @parameterized.named_parameters(
+        ("dictionary", "{'a': 1, 'b': 2}", "x.pop('a')", "{'b': 2}"),
+        ("default_dictionary", "collections.defaultdict(int, a=1, b=2)", "x.pop('a')", "{'b': 2}"),
+        ("ordered_dictionary", "collections.OrderedDict(a=1, b=2)", "x.move_to_end('a')",
+         "collections.OrderedDict(b=2, a=1)"),
+        ("counter", "collections.Counter('aab')", "x.update('b')", "collections.Counter('aabb')"),
+        ("deque", "collections.deque([1, 2], maxlen=3)", "x.rotate()", "collections.deque([2, 1])"),
+        ("list", "[2, 1]", "x.sort()", "[1, 2]"),
+        ("bytes", "bytearray(b'ab')", "x.reverse()", "b'ba'"),
+        ("set", "{1, 2}", "x.discard(1)", "{2}"),
+    )  # fmt: skip
+    def test_changes_in_place(self, given, change, expected):
+        test = (
+            "def check(candidate):\n    import collections\n    for call in (lambda x: candidate(x),"
+            f" lambda x: candidate(x=x)):\n        value = {given}\n        kind = type(value)\n"
+            f"        call(value)\n        assert value == {expected} and type(value) is kind, value"
+        )
+        tests = {"entry_point": "f", "test": test}
+        verdict = self.grade(f"def f(x): {change}", tests)
+        self.assertEqual(verdict.reward, 1.0, verdict.detail)
+        self.assertEqual(self.grade("def f(x): x", tests).reward, 0.0)
 
 
 if __name__ == "__main__":
