@@ -1,7 +1,9 @@
 """The worker pool by itself: starts that fail, a bounded queue, jobs that cannot be sent."""
 
+import errno
 import os
 import select
+import subprocess
 import sys
 import tempfile
 import threading
@@ -50,6 +52,32 @@ class StartTest(parameterized.TestCase):
         bad = Launch(("/no/such/file",), {}, {}, time_limit_s=1.0, cpu_s=1.0)
         with pool.WorkerPool(lambda _: bad, workers=1) as workers, self.assertRaises(OSError):
             workers.start()
+
+    @parameterized.parameters(
+        (errno.EAGAIN, 1), (errno.ENOMEM, 2), (errno.EMFILE, 3), (errno.EIO, 3)
+    )  # fmt: skip
+    def test_a_machine_that_refuses_a_process(self, number, times):
+        problem = Problem("p", "", "", answer="5")
+        started, refused = subprocess.Popen, []
+
+        def refuse(*arguments, **settings):
+            if len(refused) < times:
+                refused.append(number)
+                raise OSError(number, os.strerror(number))
+            return started(*arguments, **settings)
+
+        with (
+            mock.patch.object(pool, "RETRY_S", 0.01),
+            mock.patch.object(process.subprocess, "Popen", refuse),
+            Verifier(grader=MATH, workers=1) as verifier,
+        ):
+            future = verifier.submit(problem, "5")
+            if times < pool.START_ATTEMPTS:
+                self.assertEqual(future.result().reward, 1.0)
+            else:
+                with self.assertRaisesRegex(WorkersLostError, os.strerror(number)):
+                    future.result()
+            self.assertLen(refused, times)
 
 
 class GroupTest(parameterized.TestCase):
