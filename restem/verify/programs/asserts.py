@@ -98,7 +98,8 @@ class Link:
         except (EOFError, OSError, ValueError, TypeError) as error:
             raise ProgramGone(f"the program answered no more ({error})") from None
         if kind == "raised":
-            raise _exception(*rest, request[0])
+            name, text = rest
+            raise _exception(name, text, request[0])
         return tuple(rest)
 
     def _remote(self, number: int) -> Remote:

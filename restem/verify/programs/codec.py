@@ -147,9 +147,6 @@ def _pack_subclass(value: Any, handle: Callable[[Any], int] | None) -> Any:
     """Encodes sets, NumPy's scalars, and subclasses of built-in types, read by the built-in type's
     methods."""
     kind = type(value)
-    if kind is Record and handle is not None:
-        with contextlib.suppress(CodecError):  # it is not the other side's
-            return {"h": handle(value._object)}
     base: Any
     for base, tag in ((set, "s"), (frozenset, "z")):
         if issubclass(kind, base):
@@ -162,6 +159,13 @@ def _pack_subclass(value: Any, handle: Callable[[Any], int] | None) -> Any:
         return {tag: [[_pack(k, handle), _pack(v, handle)] for k, v in items]}
     if kind is collections.deque:
         return {"q": [_pack(item, handle) for item in value]}
+    if issubclass(kind, tuple) and handle is not None:
+        with contextlib.suppress(CodecError):  # test code's own, and another program's, are data
+            if kind is Record:
+                return {"h": handle(value._object)}
+            if hasattr(kind, "_fields"):
+                number = handle(value)
+                return {"n": [number, *(_pack(item, handle) for item in tuple.__iter__(value))]}
     for base, read in (
         (int, lambda v: int.__add__(v, 0)),
         (str, lambda v: str.__str__(v)[:]),
@@ -171,14 +175,12 @@ def _pack_subclass(value: Any, handle: Callable[[Any], int] | None) -> Any:
         (bytes, lambda v: bytes.__getitem__(v, slice(None))),
     ):
         if issubclass(kind, base):
-            if base is tuple and kind is not Record and handle and hasattr(kind, "_fields"):
-                return {"n": [handle(value), *(_pack(item, handle) for item in read(value))]}
             plain = read(value)
             if type(plain) is not base:
                 plain = base.__new__(base, plain)
             return _pack(plain, handle)
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(value, numpy.generic):
+    scalars: Any = getattr(sys.modules.get("numpy"), "generic", ())
+    if isinstance(value, scalars):
         plain = value.item()
         if type(plain) is not kind:  # a long double has no built-in type
             return _pack(plain, handle)

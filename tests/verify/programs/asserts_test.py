@@ -60,12 +60,15 @@ class ValueTest(PoolTest):
     def test_named_tuples_of_the_program_return_to_it(self):
         program = (
             "import collections\nPair = collections.namedtuple('Pair', 'a b')\n"
-            "def f(pairs): return max(p.b for p in pairs)\ndef g(): return Pair(3, 4)"
+            "def f(pairs): return max(p.b for p in pairs)\ndef g(): return Pair(3, 4)\n"
+            "def h(x): return (type(x) is tuple) and x"
         )
         tests = [
             "assert f([Pair(1, 2), Pair(3, 4)]) == 4",
             "assert g() == (3, 4) == Pair(3, 4) and g() != (3, 5)",
             "assert (g().a, g().b, g()[1], len(g())) == (3, 4, 4, 2)",
+            # Those of the test code itself are tuples for the program.
+            "import collections\nOwn = collections.namedtuple('Own', 'b')\nassert h(Own(5)) == (5,)",
         ]
         verdict = self.grade(program, {"test_list": tests})
         self.assertEqual(verdict.reward, 1.0, verdict.detail)
