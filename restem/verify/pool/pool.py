@@ -23,6 +23,8 @@ from restem.verify.pool.process import Event, Job, Launch, WorkerProcess
 
 START_ATTEMPTS = 3
 """Number of consecutive failed starts, on one thread, after which the pool gives up."""
+RETRY_S = 0.5
+"""Seconds to the next attempt when the machine refuses a process."""
 MOST_WAITING = 4096
 """Maximum number of jobs that wait for a worker; `submit` blocks at this number."""
 
@@ -153,7 +155,14 @@ class WorkerPool:
         try:
             while eager or self._wait(worker):
                 if worker is None:
-                    worker = WorkerProcess(self._launch(number))
+                    try:
+                        worker = WorkerProcess(self._launch(number))
+                    except (FileNotFoundError, PermissionError):
+                        raise  # the command is wrong, and stays so
+                    except OSError as error:
+                        failures += 1
+                        eager = self._pause(str(error), failures) and eager
+                        continue
                     self._live[number] = worker.pid
                 while batch := self._take(worker):
                     try:
@@ -287,10 +296,22 @@ class WorkerPool:
             self._decide(undecided, Verdict(0.0, method=method, detail=event.detail), {})
         if event.kind == "refused":
             self._break(UserError(event.detail))
-        elif failures >= START_ATTEMPTS:
+        else:
+            self._give_up(event.detail, failures)
+
+    def _pause(self, detail: str, failures: int) -> bool:
+        """Waits after a process that the machine refused; returns whether to try again."""
+        self._give_up(detail, failures)
+        with self._changed:
+            ended = lambda: self._closed or self._broken is not None
+            return not self._changed.wait_for(ended, RETRY_S)
+
+    def _give_up(self, detail: str, failures: int) -> None:
+        """Breaks the pool if no worker has started in so many attempts."""
+        if failures >= START_ATTEMPTS:
             self._break(
                 WorkersLostError(
-                    f"no verification worker can be started ({event.detail}, {failures} times);"
+                    f"no verification worker can be started ({detail}, {failures} times);"
                     " the messages above say why; run the same command again to continue"
                 )
             )

@@ -194,9 +194,9 @@ class WorkerProcess:
         return Event("replies", replies=tuple(replies)) if replies else None
 
     def _death(self) -> Event:
-        try:
-            code = self._process.wait(GRACE_S)
-        except subprocess.TimeoutExpired:
+        self._wait(GRACE_S)
+        code = self._status()
+        if code is None:
             return Event("died", detail="the verifier closed its output")
         if code == -signal.SIGXCPU:
             return Event("timeout", detail=f"used more than {self.launch.cpu_s:g} s of CPU time")
@@ -206,28 +206,37 @@ class WorkerProcess:
         """Closes the worker's input, then SIGTERM, then SIGKILL to its whole group."""
         with contextlib.suppress(OSError):
             self._process.stdin.close()
-        if self._process.returncode is None:
-            idle = self.ready and not self.pending
-            self._wait(max(self.launch.close_s, GRACE_S if idle else 0.0))
-            self._signal(signal.SIGTERM)
-            self._wait(GRACE_S)
-            self._signal(signal.SIGKILL)
-            self._process.wait()
+        idle = self.ready and not self.pending
+        self._wait(max(self.launch.close_s, GRACE_S if idle else 0.0))
+        # Also if the worker has ended: processes that it started may be left.
+        self._signal(signal.SIGTERM)
+        self._wait(GRACE_S)
+        self._signal(signal.SIGKILL)
+        self._process.wait()
         with contextlib.suppress(OSError):
             self._process.stdout.close()
 
     def _wait(self, seconds: float) -> None:
-        # Not reaped until the group is killed, so that its number cannot be reused before then.
         end = time.monotonic() + seconds
-        while time.monotonic() < end and not self._exited():
+        while time.monotonic() < end and self._status() is None:
             time.sleep(0.005)
 
-    def _exited(self) -> bool:
+    def _status(self) -> int | None:
+        """Returns the worker's exit status, negative for a signal; None while it runs.
+
+        The worker is not reaped until its group is killed, so that no other process can have its
+        number before then.
+        """
         if not hasattr(os, "waitid"):
-            return self._process.poll() is not None
+            return self._process.poll()
         flags = os.WEXITED | os.WNOWAIT | os.WNOHANG
-        return os.waitid(os.P_PID, self._process.pid, flags) is not None
+        found = os.waitid(os.P_PID, self._process.pid, flags)
+        if found is None:
+            return None
+        return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
 
     def _signal(self, number: int) -> None:
+        if self._process.returncode is not None:
+            return  # reaped, on a system without waitid
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)

@@ -23,7 +23,7 @@ from restem.verify.sandbox.linux import syscalls
 
 
 class RemoteError(Exception):
-    """The program raised an exception whose class is not built in."""
+    """The program raised an exception whose class test code does not get; the text names it."""
 
 
 class ProgramGone(BaseException):
@@ -83,8 +83,9 @@ class Link:
 
     def call(self, function: Remote, arguments: Sequence[Any], keywords: dict) -> Any:
         result, changed = self._exchange(("call", function, list(arguments), keywords))
-        for n, value in changed.items():
-            _copy_into(arguments[n], value)
+        given = dict(enumerate(arguments)) | keywords
+        for place, value in changed.items():
+            _copy_into(given.get(place), value)
         return result
 
     def _exchange(self, request: tuple) -> tuple:
@@ -97,7 +98,8 @@ class Link:
         except (EOFError, OSError, ValueError, TypeError) as error:
             raise ProgramGone(f"the program answered no more ({error})") from None
         if kind == "raised":
-            raise _exception(*rest)
+            name, text = rest
+            raise _exception(name, text, request[0])
         return tuple(rest)
 
     def _remote(self, number: int) -> Remote:
@@ -111,17 +113,26 @@ class Link:
 
 
 def _copy_into(target: Any, value: Any) -> None:
-    if type(target) not in MUTABLE or type(target) is not type(value):
+    kind = next((kind for kind in MUTABLE if isinstance(target, kind)), None)
+    if kind is None or not isinstance(value, kind):
         raise ProgramGone("the program changed an argument into something else")
-    if type(target) in (list, bytearray):
-        target[:] = value
-    else:
-        target.clear()
+    target.clear()
+    if kind in (dict, set):
         target.update(value)
+    else:
+        target.extend(value)
 
 
-def _exception(name: str, text: str) -> BaseException:
+def _exception(name: str, text: str, operation: str) -> BaseException:
+    """Returns what the test code sees of an exception that the program raised.
+
+    An exception that ends iteration keeps its class only as the reply to "next". Elsewhere it would
+    end an iterator of the test code itself: `all(map(f, values))` would hold without a value. PEP
+    479 has the same rule for generators.
+    """
     kind = getattr(builtins, name, None) if type(name) is str else None
+    if kind in (StopIteration, StopAsyncIteration) and operation != "next":
+        kind = None
     if isinstance(kind, type) and issubclass(kind, Exception):
         try:
             return kind(text)
@@ -133,8 +144,8 @@ def _exception(name: str, text: str) -> BaseException:
 def run_asserts(job: dict, report_fd: int, channels: Sequence[int]) -> None:
     """Runs the test code of `job` and reports to the supervisor.
 
-    Each passed statement is reported by its number. The nonce, which exists nowhere else, is sent
-    only after the last statement has returned.
+    Each passed statement is reported by its number; the call of `check` belongs to the last one.
+    The nonce, which exists nowhere else, is sent only after the last statement has returned.
 
     Args:
       job: statements, entry_point, calls_check, program_names, helper_names, module_names, nonce.
@@ -167,10 +178,10 @@ def run_asserts(job: dict, report_fd: int, channels: Sequence[int]) -> None:
             names.setdefault("candidate", names[job["entry_point"]])
         for statement in job["statements"]:
             exec(_compiled(statement, f"test{done}.py"), names)
+            if job["calls_check"] and done == len(job["statements"]) - 1:
+                names["check"](names[job["entry_point"]])
             done += 1
             report.send_message({"passed": done})
-        if job["calls_check"]:
-            names["check"](names[job["entry_point"]])
         report.send_message({"nonce": job["nonce"]})
     except BaseException as error:
         report.send_message({"failed": done, "detail": _where(error)})

@@ -10,6 +10,7 @@ cannot know a token before its request, so it cannot reply in advance.
 
 from __future__ import annotations
 
+import collections
 import secrets
 import sys
 import types
@@ -20,8 +21,8 @@ from restem.verify.pool.transport import Channel
 from restem.verify.programs import codec
 from restem.verify.sandbox.interpreter import SOLUTION
 
-MUTABLE = (list, dict, set, bytearray)
-"""Types of arguments that a call may change in place."""
+MUTABLE = (list, dict, set, bytearray, collections.deque)
+"""Types of arguments that a call may change in place, with their subclasses."""
 _NOT_BOUND = frozenset({*vars(types.ModuleType("")), "__builtins__", "__file__"})
 """Names in a program's namespace that the program did not bind."""
 
@@ -103,13 +104,14 @@ def _perform(request: list, names: dict[str, Any], objects: _Objects) -> tuple:
         return (_bound(names, request[1]),)
     if operation == "call":
         _, function, arguments, keywords = request
-        before = _images(arguments)
+        given = dict(enumerate(arguments)) | keywords
+        before = _images(given)
         result = function(*arguments, **keywords)
-        after = _images(arguments)
+        after = _images(given)
         changed = {
-            n: arguments[n]
-            for n, image in after.items()
-            if image is not None and image != before[n]
+            place: given[place]
+            for place, image in after.items()
+            if image is not None and image != before[place]
         }
         return result, changed
     if operation == "get":
@@ -128,15 +130,15 @@ def _perform(request: list, names: dict[str, Any], objects: _Objects) -> tuple:
     raise ValueError(f"unknown operation {operation!r}")
 
 
-def _images(arguments: list) -> dict[int, bytes | None]:
+def _images(given: dict[int | str, Any]) -> dict[int | str, bytes | None]:
     """Returns images of the mutable arguments, which show what a call changed in place."""
-    images: dict[int, bytes | None] = {}
-    for n, argument in enumerate(arguments):
-        if type(argument) in MUTABLE:
+    images: dict[int | str, bytes | None] = {}
+    for place, argument in given.items():
+        if isinstance(argument, MUTABLE):
             try:
-                images[n] = codec.encode(argument)
+                images[place] = codec.encode(argument)
             except codec.CodecError:
-                images[n] = None
+                images[place] = None
     return images
 
 

@@ -2,8 +2,10 @@
 
 Unlike pickle, it cannot name classes or run code. A value is decoded to exactly the built-in type
 that its tag names, so an object with a crafted `__eq__`, a subclass of `int` or a patched method
-never leaves the process that made it. Anything else (an instance of one of the program's classes,
-a function, a generator) stays in its process and is sent as a numbered handle.
+never leaves the process that made it. NumPy's scalars are sent as the Python numbers that equal
+them, because programs return them in the place of numbers. Anything else (an instance of one of
+the program's classes, a function, a generator) stays in its process and is sent as a numbered
+handle. A named tuple is sent as both, its items and a handle.
 
 The wire form is JSON in ASCII. None, bool, str, lists and integers below 2^53 are encoded as
 themselves; every other type is an object with one key, its tag: `{"t": [1, 2]}` is the tuple
@@ -13,11 +15,13 @@ themselves; every other type is an object with one key, its tag: `{"t": [1, 2]}`
 from __future__ import annotations
 
 import collections
+import contextlib
 import datetime
 import decimal
 import fractions
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from typing import Any
 
 MAX_VALUE = 64 << 20
@@ -29,6 +33,28 @@ reducing a fraction and rounding a decimal take more than linear time. Integers 
 of a value."""
 _TYPES = (int, float, complex, bool, str, bytes, list, tuple, dict, set, frozenset, type(None))
 """Built-in types that are sent by name, because tests pass them to programs as filters."""
+
+
+class Record(tuple):
+    """A named tuple of the program: a tuple of data, which returns to the program as the object.
+
+    It compares as its items do. Test code may read the fields by name.
+    """
+
+    _object: Any
+
+    def __new__(cls, items: Iterable[Any], source: Any) -> Record:
+        record = super().__new__(cls, items)
+        record._object = source
+        return record
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._object, name)
+
+    def __reduce__(self) -> tuple:
+        return tuple, (tuple(self),)
 
 
 class CodecError(ValueError):
@@ -118,7 +144,8 @@ def _pack(value: Any, handle: Callable[[Any], int] | None) -> Any:
 
 
 def _pack_subclass(value: Any, handle: Callable[[Any], int] | None) -> Any:
-    """Encodes sets and subclasses of built-in types, read by the built-in type's methods."""
+    """Encodes sets, NumPy's scalars, and subclasses of built-in types, read by the built-in type's
+    methods."""
     kind = type(value)
     base: Any
     for base, tag in ((set, "s"), (frozenset, "z")):
@@ -126,9 +153,19 @@ def _pack_subclass(value: Any, handle: Callable[[Any], int] | None) -> Any:
             return {tag: [_pack(item, handle) for item in base.__iter__(value)]}
     if issubclass(kind, dict):
         tag = {collections.OrderedDict: "o", collections.Counter: "c"}.get(kind, "d")
-        return {tag: [[_pack(k, handle), _pack(v, handle)] for k, v in dict.items(value)]}
+        # An ordered dictionary keeps an order of its own, which `move_to_end` changes.
+        ordered = issubclass(kind, collections.OrderedDict)
+        items = (collections.OrderedDict if ordered else dict).items(value)
+        return {tag: [[_pack(k, handle), _pack(v, handle)] for k, v in items]}
     if kind is collections.deque:
         return {"q": [_pack(item, handle) for item in value]}
+    if issubclass(kind, tuple) and handle is not None:
+        with contextlib.suppress(CodecError):  # test code's own, and another program's, are data
+            if kind is Record:
+                return {"h": handle(value._object)}
+            if hasattr(kind, "_fields"):
+                number = handle(value)
+                return {"n": [number, *(_pack(item, handle) for item in tuple.__iter__(value))]}
     for base, read in (
         (int, lambda v: int.__add__(v, 0)),
         (str, lambda v: str.__str__(v)[:]),
@@ -141,6 +178,11 @@ def _pack_subclass(value: Any, handle: Callable[[Any], int] | None) -> Any:
             plain = read(value)
             if type(plain) is not base:
                 plain = base.__new__(base, plain)
+            return _pack(plain, handle)
+    scalars: Any = getattr(sys.modules.get("numpy"), "generic", ())
+    if isinstance(value, scalars):
+        plain = value.item()
+        if type(plain) is not kind:  # a long double has no built-in type
             return _pack(plain, handle)
     if handle is None:
         raise CodecError(f"{kind.__name__} is not data")
@@ -197,6 +239,8 @@ def _unpack(node: Any, handle: Callable[[int], Any] | None) -> Any:
         return range(*[_unpack(n, handle) for n in inner])
     if tag == "h" and handle is not None:
         return handle(int(inner))
+    if tag == "n" and handle is not None:
+        return Record([_unpack(item, handle) for item in inner[1:]], handle(int(inner[0])))
     raise CodecError(f"unknown tag {tag[:20]!r}")
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import secrets
 import signal
 from collections.abc import Callable, Iterator
@@ -21,7 +20,14 @@ from restem.verify.programs import calls, codec
 from restem.verify.programs.outputs import output_matches, returned_value_matches, short
 from restem.verify.programs.tests import Asserts, Calls, StandardInput, Tests
 from restem.verify.programs.text import compiles, preamble
-from restem.verify.sandbox.execution import STDERR_KEPT, Execution, Failure, FrameSink, Sink
+from restem.verify.sandbox.execution import (
+    STDERR_KEPT,
+    Execution,
+    Failure,
+    FrameSink,
+    Sink,
+    Source,
+)
 from restem.verify.sandbox.jails import Jail
 
 MAX_REPORT = 1 << 16
@@ -128,7 +134,6 @@ def _calls(run: Execution, program: str, tests: Calls) -> Iterator[int]:
     jail = run.jail(source=program)
     request, reply, err = run.pipe(), run.pipe(), run.pipe()
     run.order(jail, "calls", [request[0], reply[1], err[1]], run.limits.program_limit_s)
-    os.set_blocking(request[1], False)
     answers = FrameSink(reply[0], codec.MAX_VALUE)
     errors = Sink(err[0], run.limits.output_mb << 20, STDERR_KEPT)
     for n, (arguments, expected) in enumerate(zip(tests.inputs, tests.outputs, strict=True), 1):
@@ -137,38 +142,30 @@ def _calls(run: Execution, program: str, tests: Calls) -> Iterator[int]:
         call = frame(codec.encode([mark, "solve", tests.fn_name, arguments]))
         size = _size(expected)
         answers.frames.limit = min(codec.MAX_VALUE, _SPARE_REPLY + _LONGEST_ITEM * size)
-        data = _exchange(run, jail, request[1], call, answers, errors, seconds)
+        data = _exchange(run, jail, Source(request[1], call), answers, errors, seconds)
         with _own_work(size):
             _compare(data, mark, expected, wrapped=tests.wrapped)
+        errors.renew()
         yield n
 
 
 def _exchange(
     run: Execution,
     jail: Jail,
-    request_fd: int,
-    request: bytes,
+    request: Source,
     answers: FrameSink,
     errors: Sink,
     seconds: float,
 ) -> bytes:
     """Makes one call; returns the bytes of the reply."""
-    rest = memoryview(request)
     answer: bytes | None = None
 
     def done() -> bool:
-        nonlocal rest, answer
-        if rest:
-            try:
-                rest = rest[os.write(request_fd, rest) :]
-            except BlockingIOError:
-                pass
-            except BrokenPipeError:
-                rest = memoryview(b"")
+        nonlocal answer
         answer = answers.frames.take()
         return answer is not None
 
-    report = run.wait([answers, errors], jail, seconds, done)
+    report = run.wait([answers, errors], jail, seconds, done, source=request)
     if answer is None:
         run.check_ended_well(report, errors)
         raise Failure("error", "the program ended before it returned")
@@ -232,6 +229,8 @@ def _asserts(run: Execution, program: str, tests: Asserts) -> Iterator[int]:
         message = json.loads(report)
         if "passed" in message:
             passed += 1
+            for sink in errors:
+                sink.renew()
             yield passed
         elif secrets.compare_digest(str(message.get("nonce", "")), nonce):
             return

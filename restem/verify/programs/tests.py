@@ -47,7 +47,7 @@ class Asserts:
     """Programs judged by test code that calls into them (HumanEval, MBPP)."""
 
     statements: tuple[str, ...]
-    """Test code, run in order in one namespace; each is timed and reported separately."""
+    """Tests, run in order in one namespace; each is timed and reported separately."""
     entry_point: str | None
     """Function under test (HumanEval); None if the test code calls by name (MBPP)."""
     program_names: tuple[str, ...]
@@ -57,7 +57,7 @@ class Asserts:
     module_names: tuple[str, ...]
     """Modules of the standard library that the test code uses without importing them."""
     calls_check: bool = False
-    """Whether `check(entry_point)` is called after the statements."""
+    """Whether `check(entry_point)` is called at the end of the last statement."""
     prompt: str = ""
     """Beginning of the program; empty if programs are whole."""
 
@@ -91,8 +91,8 @@ def parse_tests(tests: Mapping | str, *, where: str = "tests") -> Tests:
         return _asserts([tests["test"]], entry_point, str(tests.get("prompt") or ""), where)
     if isinstance(tests.get("test_list"), Sequence) and tests["test_list"]:
         setup = str(tests.get("test_setup_code") or "")
-        statements = [*([setup] if setup.strip() else []), *map(str, tests["test_list"])]
-        return _asserts(statements, None, "", where)
+        first, *rest = map(str, tests["test_list"])  # the set-up is no test of its own
+        return _asserts([f"{setup}\n{first}" if setup.strip() else first, *rest], None, "", where)
     raise UserError(
         f"{where}: neither APPS's inputs and outputs, nor HumanEval's test and entry_point, nor"
         " MBPP's test_list"

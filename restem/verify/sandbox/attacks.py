@@ -34,6 +34,17 @@ def refused(call, *arguments):
     return call(*arguments) == -1 and ctypes.get_errno() in (errno.EPERM, errno.EACCES)
 
 
+def first_that_works(*attempts):
+    """Returns the name of the first call that the kernel does not refuse; empty if it does all."""
+    for name, call in attempts:
+        try:
+            call()
+            return name
+        except OSError:
+            continue
+    return ""
+
+
 def same_namespace(kind):
     def run():
         if os.readlink(f"/proc/self/ns/{kind}") == FACTS["namespaces"][kind]:
@@ -77,7 +88,13 @@ def outside_write():
             return f"wrote to {folder}"
         except OSError:
             continue
-    return ""
+    # An owner may change a file without opening it. Each call would leave the file as it is.
+    file, now = FACTS["file"], os.stat(FACTS["file"])
+    return first_that_works(
+        ("set the mode of a file", lambda: os.chmod(file, now.st_mode & 0o777)),
+        ("set the times of a file", lambda: os.utime(file, ns=(now.st_atime_ns, now.st_mtime_ns))),
+        ("set the length of a file", lambda: os.truncate(file, now.st_size)),
+    )
 
 
 @attack("device_write")
@@ -115,6 +132,8 @@ def system_calls():
         return "may trace"
     if not refused(LIBC.socket, 2, 1, 0):
         return "may open sockets"
+    if not refused(LIBC.socketpair, 1, 2, 0, (ctypes.c_int * 2)()):
+        return "may send datagrams"
     if not refused(LIBC.unshare, 0x10000000):
         return "may make namespaces"
     return ""
@@ -122,8 +141,15 @@ def system_calls():
 
 @attack("signal")
 def signal_supervisor():
-    os.kill(FACTS["supervisor"], 0)
-    return "may send signals to the supervisor"
+    """Reaches the supervisor by each call that names a process; none would change it."""
+    pid = FACTS["supervisor"]
+    nice, cores = os.getpriority(os.PRIO_PROCESS, pid), os.sched_getaffinity(pid)
+    return first_that_works(
+        ("may send signals to the supervisor", lambda: os.kill(pid, 0)),
+        ("may limit the supervisor", lambda: resource.prlimit(pid, resource.RLIMIT_CORE)),
+        ("may slow the supervisor", lambda: os.setpriority(os.PRIO_PROCESS, pid, nice)),
+        ("may bind the supervisor to a core", lambda: os.sched_setaffinity(pid, cores)),
+    )
 
 
 @attack("parent_death")

@@ -16,12 +16,13 @@ from collections.abc import Callable
 
 from restem.verify.pool.lines import one_line
 from restem.verify.pool.transport import FrameBuffer, FrameError
-from restem.verify.sandbox import jails, process_tree
+from restem.verify.sandbox import jails, process_tree, scratch
 from restem.verify.sandbox.limits import Limits
 
 STDERR_KEPT = 1 << 16
 """Maximum bytes of standard error that are kept for the detail of a verdict."""
 _WATCH_S = 0.05
+"""Seconds between two looks at a program's memory, or at its time once its limit is over."""
 _MOST_PATIENCE = 3.0
 """Multiple of its time limit that a test may last while other programs keep the cores busy."""
 
@@ -51,6 +52,11 @@ class Sink:
             self.parts.append(data)
         self.size += len(data)
 
+    def renew(self) -> None:
+        """Forgets the output so far, so that the next test has the whole limit."""
+        self.parts.clear()
+        self.size = 0
+
     @property
     def text(self) -> str:
         return b"".join(self.parts).decode("utf-8", "surrogateescape")
@@ -75,8 +81,29 @@ class FrameSink(Sink):
             raise Failure("output", f"a value of more than {self.frames.limit} bytes") from None
 
 
+class Source:
+    """Bytes for one descriptor, written as its reader takes them."""
+
+    def __init__(self, fd: int, data: bytes):
+        self.fd = fd
+        self.rest = memoryview(data)
+        os.set_blocking(fd, False)
+
+    def write(self) -> None:
+        try:
+            self.rest = self.rest[os.write(self.fd, self.rest) :]
+        except BlockingIOError:
+            return
+        except BrokenPipeError:  # why the reader is gone is for its jail to say
+            self.rest = self.rest[:0]
+
+
 class Execution:
-    """One program on one worker; a context manager that leaves no process behind."""
+    """One program on one worker; a context manager that leaves no process behind.
+
+    Any method, and the end of the context, may raise ChildProcessError if the machine refuses the
+    worker a process; that says nothing of the program.
+    """
 
     def __init__(self, worker: jails.Worker, limits: Limits, *, hangup_fd: int | None = None):
         self.worker = worker
@@ -133,9 +160,18 @@ class Execution:
             self.close(fd)
         return jail
 
-    def order(self, jail: jails.Jail, what: str, fds: list[int], seconds: float) -> None:
+    def order(
+        self,
+        jail: jails.Jail,
+        what: str,
+        fds: list[int],
+        seconds: float,
+        *,
+        empties_scratch: bool = False,
+    ) -> None:
         """Starts a process in a jail; the descriptors are closed on this side."""
-        jail.order({"do": what, "cpu_s": math.ceil(seconds) + 1}, fds)
+        order = {"do": what, "cpu_s": math.ceil(seconds) + 1, "empties_scratch": empties_scratch}
+        jail.order(order, fds)
         self.close(*fds)
 
     # ---- waiting ----
@@ -146,8 +182,12 @@ class Execution:
         jail: jails.Jail | None,
         seconds: float,
         done: Callable[[], bool] | None,
+        *,
+        source: Source | None = None,
     ) -> dict | None:
         """Reads until `done()`, or until the jail has reported and all sinks have ended.
+
+        Meanwhile, `source` is written.
 
         Returns:
           The jail's report; None if `done()` came first.
@@ -167,21 +207,32 @@ class Execution:
             poll.register(control, select.POLLIN)
         if self.hangup_fd is not None:
             poll.register(self.hangup_fd, 0)
+        if source is not None:
+            poll.register(source.fd, select.POLLOUT)
         report: dict | None = None
-        next_watch = start + 2 * _WATCH_S
+        next_watch, next_check = start + 2 * _WATCH_S, start
         while True:
-            if done is not None and done():
-                return report
-            if control is None and not any(sink.open for sink in by_fd.values()):
+            ended = control is None and not any(sink.open for sink in by_fd.values())
+            if (done is not None and done()) or ended:
+                self._watch_scratch()
                 return report
             now = time.monotonic()
             if now >= next_watch:
                 self._watch_memory()
+                self._watch_scratch()
                 next_watch = now + _WATCH_S
-            self._check_deadline(start, now, seconds)
-            for fd, _ in poll.poll(1000 * min(_WATCH_S, max(0.001, start + seconds - now))):
+            left = start + seconds - now
+            if left <= 0 and now >= next_check:
+                self._check_deadline(-left, seconds)
+                next_check = now + _WATCH_S
+            for fd, _ in poll.poll(1000 * (min(_WATCH_S, left) if left > 0 else _WATCH_S)):
                 if fd == self.hangup_fd:
                     raise EOFError("the caller is gone")
+                if source is not None and fd == source.fd:
+                    source.write()
+                    if not source.rest:
+                        poll.unregister(fd)
+                    continue
                 if fd == control:
                     message = jail.reply()
                     if message is None or "fatal" in message:
@@ -208,8 +259,8 @@ class Execution:
             self._cpu_s[jail.number] = float(used)
 
     def _dead_jail(self, message: dict | None) -> Failure:
-        if message is not None:
-            return Failure("error", f"sandbox: {str(message['fatal'])[:200]}")
+        if message is not None:  # no program has been loaded yet, so the machine is at fault
+            raise ChildProcessError(f"no jail for a program ({str(message['fatal'])[:200]})")
         if self.worker.out_of_memory_kills() > self.oom_before:
             return Failure("memory", f"more than {self.limits.memory_mb} MiB in all processes")
         return Failure("error", "the program ended its jail")
@@ -220,17 +271,24 @@ class Execution:
                 raise Failure("memory", f"more than {self.limits.memory_mb} MiB in all processes")
             return
         allowed = (self.limits.memory_mb + 64) << 20
-        if process_tree.private_bytes(self.worker.pid) > allowed:
+        if process_tree.memory_bytes(self.worker.pid) > allowed:
             raise Failure("memory", f"more than {self.limits.memory_mb} MiB in all processes")
 
-    def _check_deadline(self, start: float, now: float, seconds: float) -> None:
-        over = now - start - seconds
-        if over >= 0:
-            before = sum(self._cpu_s.values())
-            waited = process_tree.wait_for_others_s(self.worker.pid, before)
-            if over >= min(waited, (_MOST_PATIENCE - 1) * seconds):
-                raise Failure("timeout", f"more than {seconds:g} s")
-        if now - self.started > self.limits.program_limit_s * _MOST_PATIENCE:
+    def _watch_scratch(self) -> None:
+        if self.worker.scratch_is_full():
+            most = f"{self.limits.scratch_mb} MiB or {scratch.MOST_ENTRIES} files"
+            raise Failure("error", f"more than {most} in the scratch folder")
+
+    def _check_deadline(self, over: float, seconds: float) -> None:
+        """Raises Failure if a test that is `over` its limit by so much has had its time.
+
+        This looks at every process of the machine, so it costs the judge milliseconds.
+        """
+        before = sum(self._cpu_s.values())
+        waited = process_tree.wait_for_others_s(self.worker.pid, before)
+        if over >= min(waited, (_MOST_PATIENCE - 1) * seconds):
+            raise Failure("timeout", f"more than {seconds:g} s")
+        if time.monotonic() - self.started > self.limits.program_limit_s * _MOST_PATIENCE:
             raise Failure("timeout", f"more than {self.limits.program_limit_s:g} s for all tests")
 
     def seconds_left(self) -> float:
@@ -242,9 +300,9 @@ class Execution:
 
     def check_ended_well(self, report: dict | None, errors: Sink) -> None:
         """Raises Failure unless the process ended with status 0."""
-        if report is None or "error" in report or not isinstance(report.get("status"), int):
-            raise Failure("error", str((report or {}).get("error", "no report"))[:200])
-        status = report["status"]
+        status = (report or {}).get("status")
+        if not isinstance(status, int):
+            raise Failure("error", "no report")
         if status == 0:
             return
         if self.worker.out_of_memory_kills() > self.oom_before:
@@ -268,7 +326,8 @@ class Execution:
         out, err = self.pipe(), self.pipe()
         self.worker.give(out[1])
         self.worker.give(err[1])
-        self.order(jail, order, [self.file(given), out[1], err[1]], seconds)
+        fds = [self.file(given), out[1], err[1]]
+        self.order(jail, order, fds, seconds, empties_scratch=True)
         limit = self.limits.output_mb << 20
         output, errors = Sink(out[0], limit), Sink(err[0], limit, STDERR_KEPT)
         report = self.wait([output, errors], jail, seconds, None)

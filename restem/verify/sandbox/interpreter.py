@@ -13,6 +13,7 @@ import threading
 import traceback
 import types
 from collections.abc import Callable
+from typing import Any
 
 CRASHED = 1
 """Exit status of a program that ended with an exception."""
@@ -87,7 +88,8 @@ def leave_after(body: Callable[[], None]) -> None:
     if not _try(shutdown) or not _try(atexit._run_exitfuncs):
         status = status or CRASHED
     for stream in _open_streams():
-        if not _try(stream.flush) and stream is sys.stdout:
+        flushed = _is_closed(stream) or _try(functools.partial(_flush, stream))
+        if not flushed and stream is sys.stdout:
             status = status or 120
     os._exit(status)
 
@@ -99,7 +101,18 @@ def _open_streams() -> list:
         module = sys.modules.get(name)
         if isinstance(module, types.ModuleType):
             streams += [v for v in list(vars(module).values()) if isinstance(v, io.IOBase)]
-    return [stream for stream in dict.fromkeys(streams) if stream is not None]
+    return list({id(stream): stream for stream in streams if stream is not None}.values())
+
+
+def _is_closed(stream: Any) -> bool:
+    try:
+        return bool(stream.closed)
+    except BaseException:  # as for Python itself, an object without the attribute is open
+        return False
+
+
+def _flush(stream: Any) -> None:
+    stream.flush()
 
 
 def _try(action: Callable[[], object]) -> bool:

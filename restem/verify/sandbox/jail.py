@@ -18,11 +18,14 @@ import struct
 import time
 import traceback
 import types
+import warnings
 from collections.abc import Callable, Mapping
 
-from restem.verify.sandbox import interpreter
+from restem.verify.sandbox import interpreter, scratch
 from restem.verify.sandbox.linux import syscalls
 
+FORK_REFUSED = 72
+"""Exit status of a jail that could not start a process, which is the machine's fault."""
 Body = Callable[[dict, list[int], types.CodeType | None], None]
 """Function that a forked child runs, given an order, its descriptors and the loaded program."""
 BODIES: Mapping[str, Body] = {"script": interpreter.script}
@@ -44,6 +47,7 @@ def serve(
     control: socket.socket,
     *,
     bodies: Mapping[str, Body],
+    scratch_folder: str,
     kill_others: Callable[[int], None],
     before_program: Callable[[], None],
 ) -> None:
@@ -58,11 +62,12 @@ def serve(
             os.close(fds[0])
             control.send(json.dumps({"loaded": problem}).encode())
             continue
+        if order["empties_scratch"]:
+            scratch.empty(scratch_folder)
         try:
             child = os.fork()
-        except OSError as error:
-            control.send(json.dumps({"error": str(error)}).encode())
-            continue
+        except OSError:
+            os._exit(FORK_REFUSED)
         if child == 0:
             try:
                 control.close()
@@ -120,7 +125,9 @@ def kill_group(child: int) -> None:
 
 def _compile(source: str) -> tuple[types.CodeType | None, str]:
     try:
-        return compile(source, "main.py", "exec", dont_inherit=True), ""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # this process has the caller's standard error
+            return compile(source, "main.py", "exec", dont_inherit=True), ""
     except BaseException as error:
         return None, _last_line(error)
 

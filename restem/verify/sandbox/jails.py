@@ -15,7 +15,8 @@ import time
 from collections.abc import Sequence
 
 from restem.verify.pool import bootstrap
-from restem.verify.sandbox import zygote
+from restem.verify.sandbox import scratch, zygote
+from restem.verify.sandbox.jail import FORK_REFUSED
 from restem.verify.sandbox.limits import Limits
 from restem.verify.sandbox.linux import cgroups, users
 
@@ -135,19 +136,37 @@ class Worker:
         return Jail(self, self._next_jail, ours)
 
     def kill(self, jail: int) -> dict:
-        """Kills a jail with all its processes; returns once they are gone."""
+        """Kills a jail with all its processes; returns once they are gone.
+
+        Raises:
+          ChildProcessError: if the machine refused the jail a process, so that this worker's
+            verdict on the program would be worth nothing.
+        """
         if jail not in self._exits:
             self._control.send(json.dumps({"do": "kill", "jail": jail}).encode())
         while jail not in self._exits:
             notice = self._receive()
             self._exits[notice["exit"]] = notice
-        return self._exits.pop(jail)
+        notice = self._exits.pop(jail)
+        if "error" in notice or os.waitstatus_to_exitcode(notice["status"]) == FORK_REFUSED:
+            raise ChildProcessError(f"no process for a program ({notice.get('error', 'no fork')})")
+        return notice
 
     def give(self, fd: int) -> None:
         """Gives a pipe to the user that programs run as, so that /dev/stdout opens."""
         if os.geteuid() == 0:
             with contextlib.suppress(OSError):
                 os.fchown(fd, users.outer(self.slot), -1)
+
+    def scratch_is_full(self) -> bool:
+        """Returns whether programs wrote too much to a scratch folder that the kernel leaves free.
+
+        With a root of its own, each jail has a file system of limited size for its folder.
+        """
+        if self.layers.get("read_only_root") == "":
+            return False
+        folder = zygote.shared_scratch(self.folder)
+        return scratch.is_full(folder, self.limits.scratch_mb << 20)
 
     def out_of_memory_kills(self) -> int:
         return self.cgroup.out_of_memory_kills() if self.cgroup else 0

@@ -4,9 +4,11 @@ A worker enters every layer that the machine allows, then attacks it from inside
 (`verify.sandbox.probes`); a layer is in force only if its attack failed. Unreviewed programs
 require five properties, each provided by at least one layer:
 
-    files       nothing outside the scratch folder and Python's own files is read or written
-    network     no socket
-    processes   no signal to others, and nothing outlives the program
+    files       nothing outside the scratch folder and Python's own files is read, and nothing
+                outside the scratch folder is written or given another mode, owner or time
+    network     no socket, except streams between a program's own processes
+    processes   no signal to others, no change of their limits and priorities, and nothing
+                outlives the program
     memory      a bound for all processes of the program together
     fork bombs  a bound on their number
 

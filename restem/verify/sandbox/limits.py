@@ -22,4 +22,4 @@ class Limits:
     file_mb: int = 16
     """Size of one file in MiB."""
     scratch_mb: int = 64
-    """Size in MiB of the program's private writable folder, which is removed afterwards."""
+    """Size in MiB of the program's private writable folder, which is empty when it starts."""

@@ -8,6 +8,7 @@ counts by what distinguishes it (a namespace by its identity).
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import time
 from typing import Any
@@ -36,7 +37,7 @@ _LAYERS: dict[str, tuple[str | None, tuple[str, ...], str]] = {
     "kill_at_end": (None, ("survivor",), "outlive the program"),
     "capabilities": (None, ("capabilities",), "look for capabilities"),
     "no_new_privs": (None, ("no_new_privs",), "ask whether privileges can be gained"),
-    "seccomp": ("seccomp", ("system_calls",), "ptrace, socket, unshare"),
+    "seccomp": ("seccomp", ("system_calls",), "ptrace, socket, datagrams, unshare"),
     "landlock": (
         "landlock",
         ("device_write", "outside_file", "outside_list", "outside_write"),
@@ -49,7 +50,7 @@ _LAYERS: dict[str, tuple[str | None, tuple[str, ...], str]] = {
         ("control_group",),
         "look for the group",
     ),
-    "memory_watch": ("memory_watch", (), "measure the tree's memory from outside"),
+    "memory_watch": ("memory_watch", (), "measure private and shared memory"),
     "address_space": (None, ("address_space",), "map twice the memory limit"),
     "process_limit": (None, ("processes",), "start more processes than allowed"),
     "file_limits": (None, ("file_size", "core_file"), "make a file over the limit"),
@@ -72,8 +73,7 @@ def probe(worker: jails.Worker) -> dict[str, dict[str, Any]]:
     noted["landlock_signals"] = noted["landlock"] or (
         "" if landlock.abi() >= 6 else f"Landlock ABI {landlock.abi()} has no signal scope"
     )
-    measured = process_tree.private_bytes(os.getpid())
-    noted["memory_watch"] = "" if measured > 0 else "/proc does not tell the memory of others"
+    noted["memory_watch"] = _unseen_memory()
     results = _attack(worker)
     statuses = {}
     for name, (note, attacks, what) in _LAYERS.items():
@@ -83,6 +83,22 @@ def probe(worker: jails.Worker) -> dict[str, dict[str, Any]]:
             reason = "; ".join(filter(None, found))
         statuses[name] = {"in_force": not reason, "probe": what, "reason": reason}
     return statuses
+
+
+def _unseen_memory() -> str:
+    """Returns the kind of memory that the watch over programs does not see; empty if none."""
+    if process_tree.memory_bytes(os.getpid()) <= 0:
+        return "/proc does not tell the memory of others"
+    size = 16 << 20
+    for kind, flags in (("private", mmap.MAP_PRIVATE), ("shared", mmap.MAP_SHARED)):
+        before = process_tree.resident_bytes(os.getpid())
+        with mmap.mmap(-1, size, flags | mmap.MAP_ANONYMOUS) as memory:
+            for place in range(0, size, mmap.PAGESIZE):
+                memory[place] = 1
+            # The kernel may count a part of the pages later.
+            if process_tree.resident_bytes(os.getpid()) - before < size // 2:
+                return f"/proc does not tell {kind} memory"
+    return ""
 
 
 def _attack(worker: jails.Worker) -> dict[str, str]:

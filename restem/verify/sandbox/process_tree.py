@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import os
-from collections.abc import Sequence
+import signal
+from collections.abc import Container, Sequence
 
 
 def parents() -> dict[int, int]:
@@ -18,6 +21,30 @@ def parents() -> dict[int, int]:
             except OSError:
                 continue  # it ended meanwhile
     return found
+
+
+def kill_children(processes: int, *, but: Container[int] = ()) -> None:
+    """Kills and reaps the children of this process, a subreaper, and what they leave to it.
+
+    Args:
+      processes: descriptor of /proc, of which a root of its own shows nothing.
+      but: children to keep.
+    """
+    opener = functools.partial(os.open, dir_fd=processes)
+    while True:
+        found = []
+        for entry in os.listdir(processes):
+            if entry.isdigit() and int(entry) not in but:
+                with contextlib.suppress(OSError), open(f"{entry}/stat", opener=opener) as file:
+                    if int(file.read().rpartition(")")[2].split()[1]) == os.getpid():
+                        found.append(int(entry))
+        if not found:
+            return
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
 
 
 def below_children(root: int) -> list[int]:
@@ -79,15 +106,25 @@ def _use(pid: int) -> Use | None:
     return Use(times[0] + times[1], times[2] + times[3], waited)
 
 
-def private_bytes(root: int) -> int:
-    """Returns the programs' resident bytes that neither files nor shared memory back."""
-    page = os.sysconf("SC_PAGE_SIZE")
-    total = 0
-    for pid in below_children(root):
-        try:
-            with open(f"/proc/{pid}/statm") as file:
-                _, resident, shared, *_ = map(int, file.read().split())
-            total += (resident - shared) * page
-        except (OSError, ValueError):
-            continue
-    return total
+def memory_bytes(root: int) -> int:
+    """Returns the resident bytes of all programs below `root` that no file backs.
+
+    Memory that several processes share counts for each of them.
+    """
+    return sum(map(resident_bytes, below_children(root)))
+
+
+def resident_bytes(pid: int) -> int:
+    """Returns the resident bytes of one process that no file backs; 0 if it ended."""
+    sizes = {}
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            for line in file:
+                name, _, size = line.partition(":")
+                if name in ("VmRSS", "RssAnon", "RssShmem"):
+                    sizes[name] = int(size.split()[0]) << 10
+    except (OSError, ValueError):
+        return 0
+    if "RssShmem" in sizes:
+        return sizes["RssAnon"] + sizes["RssShmem"]
+    return sizes.get("VmRSS", 0)  # a kernel that does not tell the kinds of memory apart

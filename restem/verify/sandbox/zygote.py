@@ -7,6 +7,7 @@ sees a test or an expected value.
 
 It consists of two processes. Stage 0 enters the namespaces and waits. Stage 1 is the first process
 of a PID namespace that contains all jails, so that every process of every program dies with it.
+Without that namespace, stage 0 kills what is left of programs when stage 1 has ended.
 """
 
 from __future__ import annotations
@@ -19,13 +20,12 @@ import importlib
 import json
 import os
 import resource
-import shutil
 import signal
 import socket
 import sys
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 
-from restem.verify.sandbox import jail, jail_root
+from restem.verify.sandbox import jail, jail_root, process_tree, scratch
 from restem.verify.sandbox.linux import landlock, seccomp, syscalls, users
 
 PRELOADED = (
@@ -69,7 +69,7 @@ class Zygote:
         self.control = control
         self.layers: dict[str, str] = {}
         self.root = os.geteuid() == 0
-        self.own_pid_fd = -1
+        self.own_pid_fd = self.processes = -1
         self.live: dict[int, int] = {}
         self.uid = users.outer(config.slot) if self.root else os.geteuid()
 
@@ -104,13 +104,22 @@ class Zygote:
         ):
             self.attempt(layer, functools.partial(syscalls.unshare, flag))
         parent = os.getpid()
+        if not self.has("pid_namespace"):
+            self.processes = os.open("/proc", os.O_RDONLY | os.O_CLOEXEC)
+            syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
         child = os.fork()
         if child == 0:
             # In a new PID namespace the parent has no number.
             syscalls.die_with_parent(None if self.has("pid_namespace") else parent)
             self.serve()
         self.control.close()
+        if not self.has("pid_namespace"):
+            # Programs may outlive stage 1, which ends when the supervisor is gone. So this process
+            # outlives both, and kills what they left.
+            syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 0)
         _, status = os.waitpid(child, 0)
+        if not self.has("pid_namespace"):
+            process_tree.kill_children(self.processes)
         os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
 
     # ---- stage 1 ----
@@ -140,7 +149,7 @@ class Zygote:
         syscalls.bound_capabilities()
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
         if self.has("seccomp"):
-            self.group_filter = seccomp.program(pid_namespace=False)
+            self.fallback_filter = self._fallback_filter()
             seccomp.install(seccomp.program(pid_namespace=True))
         gc.collect()
         gc.freeze()
@@ -185,24 +194,21 @@ class Zygote:
             if pid in self.live:
                 number = self.live.pop(pid)
                 if not self.has("pid_namespace"):
-                    _kill_strays(self.live)
-                    self._empty_scratch()
+                    process_tree.kill_children(self.processes, but=self.live)
+                if not self.live and not self.has("read_only_root"):
+                    scratch.empty(self._shared_scratch())
                 notice = {"exit": number, "status": status, "peak_kb": usage.ru_maxrss}
                 self.control.send(json.dumps(notice).encode())
 
     def _fork(self, order: dict, fd: int, wake: tuple) -> None:
         number = order["jail"]
+        parent, pid, problem = os.getpid(), -1, ""
         try:
             if self.has("pid_namespace"):
                 syscalls.unshare(syscalls.CLONE_NEWPID)
-            parent = os.getpid()
             pid = os.fork()
         except OSError as error:
-            os.close(fd)
-            self.control.send(
-                json.dumps({"exit": number, "status": 0, "error": str(error)}).encode()
-            )
-            return
+            problem = str(error)
         if pid == 0:
             try:
                 signal.set_wakeup_fd(-1)
@@ -212,10 +218,14 @@ class Zygote:
                 self._become_jail(order, fd, parent)
             finally:
                 os._exit(71)
-        self.live[pid] = number
         os.close(fd)
         if self.has("pid_namespace"):
+            # Also after a fork that failed, because the next namespace could not be made otherwise.
             syscalls.setns(self.own_pid_fd, syscalls.CLONE_NEWPID)
+        if problem:
+            self.control.send(json.dumps({"exit": number, "error": problem}).encode())
+        else:
+            self.live[pid] = number
 
     # ---- in the jail ----
 
@@ -224,20 +234,21 @@ class Zygote:
         try:
             syscalls.die_with_parent(None if self.has("pid_namespace") else parent)
             self.control.close()
-            if self.own_pid_fd >= 0:
-                os.close(self.own_pid_fd)
+            for own in (self.own_pid_fd, self.processes):
+                if own >= 0:
+                    os.close(own)
             os.setsid()
             with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
                 file.write("1000" if order["untrusted"] else "900")
             uid = self.uid + (0 if order["untrusted"] or not self.root else 1)
-            scratch = self._make_scratch(uid)
+            folder = self._make_scratch(uid)
             self._limit_resources(order)
             if self.has("own_user"):
                 with contextlib.suppress(PermissionError):
                     os.setgroups([])
                 os.setresgid(uid, uid, uid)
                 os.setresuid(uid, uid, uid)
-            os.chdir(scratch if order["untrusted"] else "/")
+            os.chdir(folder if order["untrusted"] else "/")
             os.umask(0o077)
             syscalls.drop_capabilities()
             syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
@@ -251,19 +262,29 @@ class Zygote:
         except BaseException as error:
             control.send(json.dumps({"fatal": f"{type(error).__name__}: {error}"}).encode())
             os._exit(71)
-        os.environ.update(HOME=scratch, TMPDIR=scratch)
+        os.environ.update(HOME=folder, TMPDIR=folder)
         in_namespace = self.has("pid_namespace")
         jail.serve(
             control,
             bodies=self.bodies,
+            scratch_folder=folder,
             kill_others=jail.kill_namespace if in_namespace else jail.kill_group,
-            before_program=(lambda: None) if in_namespace else self._hold_in_group,
+            before_program=self._before_program,
         )
 
-    def _hold_in_group(self) -> None:
-        os.setpgid(0, 0)
-        if self.has("seccomp"):
-            seccomp.install(self.group_filter)
+    def _before_program(self) -> None:
+        if not self.has("pid_namespace"):
+            os.setpgid(0, 0)
+        if self.has("seccomp") and self.fallback_filter:
+            seccomp.install(self.fallback_filter)
+
+    def _fallback_filter(self) -> bytes:
+        """Returns the second filter of programs; empty if no layer that it replaces is missing."""
+        pid_namespace = self.has("pid_namespace")
+        owns_others = not self.has("own_user") and not self.has("read_only_root")
+        if pid_namespace and not owns_others:
+            return b""
+        return seccomp.program(pid_namespace=pid_namespace, owns_others=owns_others)
 
     def _limit_resources(self, order: dict) -> None:
         megabytes = self.config.memory_mb + (0 if order["untrusted"] else 512)
@@ -299,20 +320,13 @@ class Zygote:
                 syscalls.mount("none", "/proc", "tmpfs", hardened | syscalls.MS_RDONLY, "size=4k")
         if not self.root and self.has("user_namespace"):
             uid = 0  # the one user that its map has: the caller's, seen from inside
-        options = f"size={self.config.scratch_mb}m,nr_inodes=4096,mode=700,uid={uid},gid={uid}"
+        size = f"size={self.config.scratch_mb}m,nr_inodes={scratch.MOST_ENTRIES}"
+        options = f"{size},mode=700,uid={uid},gid={uid}"
         syscalls.mount("scratch", jail_root.SCRATCH, "tmpfs", hardened, options)
         return "/tmp" if os.path.islink("/tmp") else jail_root.SCRATCH
 
     def _shared_scratch(self) -> str:
-        return os.path.join(self.config.folder, "scratch")
-
-    def _empty_scratch(self) -> None:
-        if not self.live and not self.has("read_only_root"):
-            for entry in os.scandir(self._shared_scratch()):
-                if entry.is_dir(follow_symlinks=False):
-                    shutil.rmtree(entry.path, ignore_errors=True)
-                else:
-                    os.unlink(entry.path)
+        return shared_scratch(self.config.folder)
 
     # ---- what the machine offers ----
 
@@ -351,6 +365,11 @@ class Zygote:
         )
 
 
+def shared_scratch(folder: str) -> str:
+    """Returns the scratch folder of all jails where they have no root of their own."""
+    return os.path.join(folder, "scratch")
+
+
 def _list_as(uid: int, folder: str) -> None:
     os.setresuid(uid, uid, uid)
     os.listdir(folder)
@@ -367,24 +386,6 @@ def _in_child(action: Callable[[], object], problem: str) -> None:
             os._exit(status)
     if os.waitpid(pid, 0)[1]:
         raise OSError(problem)
-
-
-def _kill_strays(live: Container[int]) -> None:
-    """Kills and reaps the children that are not jails: what a jail left to the subreaper."""
-    while True:
-        strays = []
-        for entry in os.listdir("/proc"):
-            if entry.isdigit() and int(entry) not in live:
-                with contextlib.suppress(OSError), open(f"/proc/{entry}/stat") as file:
-                    if int(file.read().rpartition(")")[2].split()[1]) == os.getpid():
-                        strays.append(int(entry))
-        if not strays:
-            return
-        for pid in strays:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, 0)
 
 
 def start(arguments: list[str]) -> None:

@@ -1,7 +1,11 @@
 """The worker pool by itself: starts that fail, a bounded queue, jobs that cannot be sent."""
 
+import errno
 import os
+import select
+import subprocess
 import sys
+import tempfile
 import threading
 from unittest import mock
 
@@ -10,7 +14,7 @@ from absl.testing import absltest, parameterized
 from restem.errors import UserError
 from restem.records import Problem
 from restem.verify import Verifier, WorkersLostError
-from restem.verify.pool import pool
+from restem.verify.pool import pool, process
 from restem.verify.pool.process import Launch
 
 MATH = {"kind": "math", "extraction": "any"}
@@ -48,6 +52,55 @@ class StartTest(parameterized.TestCase):
         bad = Launch(("/no/such/file",), {}, {}, time_limit_s=1.0, cpu_s=1.0)
         with pool.WorkerPool(lambda _: bad, workers=1) as workers, self.assertRaises(OSError):
             workers.start()
+
+    @parameterized.parameters(
+        (errno.EAGAIN, 1), (errno.ENOMEM, 2), (errno.EMFILE, 3), (errno.EIO, 3)
+    )  # fmt: skip
+    def test_a_machine_that_refuses_a_process(self, number, times):
+        problem = Problem("p", "", "", answer="5")
+        started, refused = subprocess.Popen, []
+
+        def refuse(*arguments, **settings):
+            if len(refused) < times:
+                refused.append(number)
+                raise OSError(number, os.strerror(number))
+            return started(*arguments, **settings)
+
+        with (
+            mock.patch.object(pool, "RETRY_S", 0.01),
+            mock.patch.object(process.subprocess, "Popen", refuse),
+            Verifier(grader=MATH, workers=1) as verifier,
+        ):
+            future = verifier.submit(problem, "5")
+            if times < pool.START_ATTEMPTS:
+                self.assertEqual(future.result().reward, 1.0)
+            else:
+                with self.assertRaisesRegex(WorkersLostError, os.strerror(number)):
+                    future.result()
+            self.assertLen(refused, times)
+
+
+class GroupTest(parameterized.TestCase):
+    @parameterized.named_parameters(
+        ("exits", "sys.exit(3)"), ("is_killed", "os.kill(os.getpid(), 9)"),
+        ("closes_its_output", "os.close(1); time.sleep(99)"),
+    )  # fmt: skip
+    def test_nothing_that_a_worker_started_outlives_it(self, end):
+        pipe = os.path.join(self.enterContext(tempfile.TemporaryDirectory()), "pipe")
+        os.mkfifo(pipe)
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        self.addCleanup(os.close, reader)
+        code = (
+            f"import os, sys, time\nos.open({pipe!r}, os.O_WRONLY)\n"
+            f"if os.fork() == 0:\n  os.closerange(0, 3)\n  time.sleep(99)\n{end}"
+        )
+        worker = process.WorkerProcess(launch(code))
+        self.assertEqual(worker.step(lambda: False).kind, "died")
+        self.assertEmpty(select.select([reader], [], [], 0.0)[0])
+        worker.stop()
+        # The other end of the pipe closes with the last process that holds it.
+        self.assertEqual(select.select([reader], [], [], 30.0)[0], [reader])
+        self.assertEqual(os.read(reader, 1), b"")
 
 
 class QueueTest(absltest.TestCase):

@@ -3,6 +3,7 @@
 # ruff: noqa: E501  (tables)
 
 import collections
+import copy
 import datetime
 import decimal
 import enum
@@ -10,7 +11,9 @@ import fractions
 import json
 import math
 import random
+import types
 
+import numpy as np
 from absl.testing import absltest, parameterized
 
 from restem.verify.programs import codec
@@ -78,6 +81,53 @@ class CodecTest(parameterized.TestCase):
             found = round_trip(original)
             self.assertIs(type(found), type(plain))
             self.assertEqual(plain, found)
+
+    @parameterized.parameters(
+        (np.int64(-(2**60)), -(2**60)), (np.uint8(7), 7), (np.bool_(True), True), (np.float32(0.5), 0.5),
+        (np.float64(0.1), 0.1), (np.complex64(1 + 2j), 1 + 2j), (np.str_("a"), "a"),
+        ([np.int64(1), (np.True_,)], [1, (True,)]), ({np.int64(1): {np.int8(2)}}, {1: {2}}),
+    )  # fmt: skip
+    def test_scalars_of_numpy_become_numbers(self, original, plain):
+        self.assertEqual(repr(round_trip(original)), repr(plain))
+
+    def test_order_of_an_ordered_dictionary(self):
+        value = collections.OrderedDict(a=1, b=2)
+        value.move_to_end("a")
+        self.assertEqual(list(round_trip(value).items()), [("b", 2), ("a", 1)])
+
+    def test_named_tuples_are_data_and_a_handle(self):
+        pair, objects = Pair(1, [2]), []
+
+        def number(value):
+            objects.append(value)
+            return len(objects) - 1
+
+        data = codec.encode([pair], number)
+        self.assertIs(objects[0], pair)
+        source = types.SimpleNamespace(x=1, sort=len)
+        (found,) = codec.decode(data, lambda _: source)
+        self.assertIs(type(found), codec.Record)
+        self.assertEqual((found, repr(found), found.x), ((1, [2]), "(1, [2])", 1))
+        self.assertIs(type(copy.deepcopy(found)), tuple)
+        self.assertEqual(copy.deepcopy(found), (1, [2]))
+        with self.assertRaises(AttributeError):
+            found.__array__  # noqa: B018
+        # It returns as the object, or as a plain tuple where that is not known.
+        back = codec.encode(found, lambda value: 7 if value is source else 8)
+        self.assertEqual(json.loads(back), {"h": 7})
+
+        def refuse(value):
+            raise codec.CodecError("not of this program")
+
+        for handle in (None, refuse):
+            self.assertIs(type(codec.decode(codec.encode(found, handle))), tuple)
+        with self.assertRaises(codec.CodecError):
+            codec.decode(data)
+
+    def test_arrays_and_long_doubles_are_no_data(self):
+        for value in (np.zeros(2), np.longdouble(1)):
+            with self.assertRaisesRegex(codec.CodecError, "is not data"):
+                codec.encode(value)
 
     def test_objects_are_handles_or_errors(self):
         thing = object()

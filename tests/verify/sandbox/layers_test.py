@@ -4,6 +4,7 @@ import glob
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,7 @@ import restem
 from restem.errors import UserError
 from restem.verify.pool import bootstrap
 from restem.verify.programs.program_pool import ProgramPool
-from restem.verify.sandbox import layers, process_tree
+from restem.verify.sandbox import jails, layers, process_tree
 from restem.verify.sandbox.limits import Limits
 from restem.verify.sandbox.linux import cgroups
 
@@ -128,7 +129,49 @@ def _is(pid, module):
         return False
 
 
-class LeftBehindTest(absltest.TestCase):
+class ForkTest(parameterized.TestCase):
+    """The machine refuses processes for a while; no program is called wrong for it."""
+
+    @parameterized.named_parameters(
+        # Two processes are the zygote's, and the third one is the first of a jail.
+        ("of_the_jail", 2), ("in_the_jail", 3),
+    )  # fmt: skip
+    def test_a_refused_process_costs_no_verdict(self, most):
+        parent = dict(cgroups.hierarchies()).get("pids")
+        if parent is None:
+            self.skipTest("no hierarchy of version 1 for the number of processes")
+        with ProgramPool(workers=1, limits=_LIMITS) as pool:
+            first = pool.pool.pids[0]
+            (limit,) = glob.glob(f"{parent}/restem-{first}-*/pids.max")
+            with open(limit, "w") as file:
+                file.write(str(most))
+            for _ in range(3):
+                verdict = pool.submit("print(input())", _ECHO).result()
+                self.assertEqual(verdict.reward, 1.0, verdict.detail)
+            self.assertNotIn(first, pool.pool.pids)
+            counts = [pool.pool.counts[name] for name in ("deaths", "retried", "lost")]
+            self.assertEqual(counts, [1, 1, 0])
+
+    def test_a_worker_makes_jails_after_a_refusal(self):
+        worker = jails.Worker(slot=16 * os.getpid() + 14, limits=_LIMITS)
+        self.addCleanup(worker.close)
+        if "pids" not in dict(cgroups.hierarchies()) or not worker.cgroup.processes:
+            self.skipTest("no hierarchy of version 1 for the number of processes")
+        limit = os.path.join(worker.cgroup._folders["pids"], "pids.max")
+        for most, refused in (("2", True), ("24", False)):
+            with open(limit, "w") as file:
+                file.write(most)
+            jail = worker.fork(untrusted=True)
+            if refused:
+                with self.assertRaises(ChildProcessError):
+                    jail.close()
+            else:
+                jail.order({"do": "script", "cpu_s": 1, "empties_scratch": True}, [])
+                self.assertIsNotNone(jail.reply())
+                jail.close()
+
+
+class LeftBehindTest(parameterized.TestCase):
     def test_nothing_is(self):
         layers.layers()
         before = (len(own_processes()), mounts())
@@ -150,21 +193,33 @@ class LeftBehindTest(absltest.TestCase):
         self.assertEqual((len(own_processes()), mounts()), before)
         self.assertEmpty(left_behind() - stale)
 
-    def test_nothing_is_when_the_caller_is_killed(self):
+    @parameterized.product(
+        without=((), ("pid_namespace",), _NAMESPACES), supervisor_too=(False, True)
+    )
+    def test_nothing_is_when_the_caller_is_killed(self, without, supervisor_too):
         stale = left_behind()
+        program = (
+            "import os, time\nfor _ in range(2):\n"
+            "  if os.fork() == 0:\n    os.fork()\n    time.sleep(99)\nwhile True: pass"
+        )
         code = (
             "import sys, os\n"
             f"sys.path.insert(0, {os.path.dirname(os.path.dirname(restem.__file__))!r})\n"
             "from restem.verify.programs.program_pool import ProgramPool\n"
-            "pool = ProgramPool(workers=1)\n"
-            "pool.submit('while True: pass', {'inputs': [''], 'outputs': ['']})\n"
-            "import time\ntime.sleep(0.5)\nprint(pool.pool.pids[0], flush=True)\n"
-            "time.sleep(99)\n"
+            f"pool = ProgramPool(workers=1, without={without!r})\n"
+            f"pool.submit({program!r}, {_ECHO!r})\n"
+            "import time\nprint(pool.pool.pids[0], flush=True)\ntime.sleep(99)\n"
         )
         caller = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
         supervisor = int(caller.stdout.readline())
-        below = process_tree.below_children(supervisor)
-        self.assertNotEmpty(below)
+        below: list[int] = []
+        for _ in range(100):
+            if len(below) < 7:  # stage 1, a jail, and the program's five
+                time.sleep(0.1)
+                below = process_tree.below_children(supervisor)
+        self.assertLen(below, 7)
+        if supervisor_too:
+            os.kill(supervisor, signal.SIGKILL)
         caller.kill()
         caller.wait()
         caller.stdout.close()
@@ -174,7 +229,8 @@ class LeftBehindTest(absltest.TestCase):
             waited += 1
         for pid in (supervisor, *below):
             self.assertFalse(os.path.exists(f"/proc/{pid}"))
-        self.assertEmpty(left_behind() - stale)
+        if not supervisor_too:  # else the next pool removes its folders
+            self.assertEmpty(left_behind() - stale)
 
 
 class UnprivilegedTest(absltest.TestCase):

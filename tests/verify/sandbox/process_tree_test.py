@@ -35,7 +35,7 @@ class ForeignWaitTest(parameterized.TestCase):
         self.assertAlmostEqual(process_tree.foreign_wait_s(uses, before), expected)
 
 
-class ProcTest(absltest.TestCase):
+class ProcTest(parameterized.TestCase):
     def test_a_tree_of_processes(self):
         code = "import os, sys\nos.fork()\nos.write(1, b'%d\\n' % os.getpid())\nsys.stdin.read()"
         with subprocess.Popen(
@@ -48,6 +48,26 @@ class ProcTest(absltest.TestCase):
             self.assertGreaterEqual(min(use.cpu_s, use.children_s, use.waited_s), 0.0)
             self.assertGreaterEqual(process_tree.wait_for_others_s(os.getpid(), 0.0), 0.0)
         self.assertIsNone(process_tree._use(child.pid))
+
+    @parameterized.parameters("bytearray(SIZE)", "mmap.mmap(-1, SIZE)")
+    def test_private_and_shared_memory(self, memory):
+        size = 32 << 20
+        wait = "print(flush=True)\nsys.stdin.readline()\n"
+        code = (
+            f"import mmap, sys\nSIZE = {size}\n{wait}memory = {memory}\n"
+            f"for n in range(0, SIZE, 4096): memory[n] = 1\n{wait}"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as child:
+            found = []
+            for _ in range(2):
+                child.stdout.readline()
+                found.append(process_tree.resident_bytes(child.pid))
+                child.stdin.write("\n")
+                child.stdin.flush()
+        self.assertAlmostEqual(found[1] - found[0], size, delta=8 << 20)
+        self.assertEqual(process_tree.resident_bytes(child.pid), 0)
 
 
 if __name__ == "__main__":

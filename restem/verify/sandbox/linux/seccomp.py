@@ -8,6 +8,10 @@ A filtered call fails with EPERM; a call through a foreign architecture's table 
 The filter is installed once, in the zygote, and inherited: loading one costs more than forking. So
 it allows the three calls with which the zygote makes a jail (mount, unshare of anything but a user
 namespace, setns to a PID namespace); a program has none of the capabilities that they require.
+Where layers are missing, each program adds a second filter, which takes their place.
+
+A pair of stream sockets, which `multiprocessing` and `asyncio` use, reaches only its other end. A
+pair of datagram sockets could send to any other socket, so it is refused.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import platform
+import socket
 import struct
 
 from restem.verify.sandbox.linux import syscalls
@@ -52,23 +57,40 @@ _DENIED = {
     "sysfs": (139, None), "nfsservctl": (180, 42), "lookup_dcookie": (212, 18),
 }  # fmt: skip
 
-# Also denied where no PID namespace holds the processes together: signals to others, and leaving
-# the process group that is killed at the end.
+# Also denied where no PID namespace holds the processes together: signals to others, their
+# priorities, and leaving the process group that is killed at the end.
 _DENIED_WITHOUT_PID_NAMESPACE = {
     "kill": (62, 129), "tkill": (200, 130), "tgkill": (234, 131), "pidfd_send_signal": (424, 424),
     "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240), "setsid": (112, 157),
-    "setpgid": (109, 154),
+    "setpgid": (109, 154), "setpriority": (141, 140), "ioprio_set": (251, 30),
+}  # fmt: skip
+# There, these may name only process 0, the caller: their first argument is a process.
+_OWN_WITHOUT_PID_NAMESPACE = {
+    "prlimit64": (302, 261), "sched_setparam": (142, 118), "sched_setscheduler": (144, 119),
+    "sched_setaffinity": (203, 122), "sched_setattr": (314, 274),
+}  # fmt: skip
+# Denied where a program is the owner of files outside its folder: Landlock does not restrict what
+# an owner may do to a file without opening it.
+_DENIED_TO_OWNERS = {
+    "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452),
+    "chown": (92, None), "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54),
+    "utime": (132, None), "utimes": (235, None), "futimesat": (261, None), "utimensat": (280, 88),
+    "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7), "setxattrat": (463, 463),
+    "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
+    "removexattrat": (466, 466), "file_setattr": (469, 469),
 }  # fmt: skip
 _CLONE = (56, 220)
 _UNSHARE = (272, 97)
 _SETNS = (308, 268)
+_SOCKETPAIR = (53, 199)
 _CLONE3 = 435
 
 _FIRST_ARGUMENT, _SECOND_ARGUMENT = 16, 24
 _ZYGOTE_FLAGS = syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC
 _ALLOW = 0x7FFF0000
 _KILL = 0x80000000
-_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
+_SOCKET_TYPE = 0xF
 
 
 def _error(number: int) -> int:
@@ -79,12 +101,34 @@ def supported() -> bool:
     return platform.machine() in _ARCHITECTURES
 
 
-def program(*, pid_namespace: bool) -> bytes:
-    """Returns the filter as BPF instructions of 8 bytes each (`struct sock_filter`)."""
+_Line = tuple[int, int, int, int]
+
+
+def _guarded(number: int, *checks: _Line) -> list[_Line]:
+    """Returns the lines for one system call, whose arguments `checks` look at.
+
+    After the checks comes a line that denies the call, then one that allows it.
+    """
+    lines = [*checks, (_RETURN, 0, 0, _error(errno.EPERM)), (_RETURN, 0, 0, _ALLOW)]
+    return [(_EQUAL, 0, len(lines), number), *lines]
+
+
+def program(*, pid_namespace: bool, owns_others: bool = False) -> bytes:
+    """Returns the filter as BPF instructions of 8 bytes each (`struct sock_filter`).
+
+    Args:
+      pid_namespace: whether a PID namespace keeps programs from other processes.
+      owns_others: whether programs run as the owner of files that are not theirs.
+    """
     column = list(_ARCHITECTURES).index(platform.machine())
-    names = dict(_DENIED, **({} if pid_namespace else _DENIED_WITHOUT_PID_NAMESPACE))
+    names = dict(
+        _DENIED,
+        **({} if pid_namespace else _DENIED_WITHOUT_PID_NAMESPACE),
+        **(_DENIED_TO_OWNERS if owns_others else {}),
+    )
     numbers = [row[column] for row in names.values() if row[column] is not None]
-    # Layout: checks, then ALLOW, DENY, ENOSYS, KILL at the end; jumps count from the next line.
+    own = [] if pid_namespace else [row[column] for row in _OWN_WITHOUT_PID_NAMESPACE.values()]
+    first, second = ((_LOAD, 0, 0, argument) for argument in (_FIRST_ARGUMENT, _SECOND_ARGUMENT))
     head = [
         (_LOAD, 0, 0, 4),  # architecture
         (_EQUAL, 1, 0, _ARCHITECTURES[platform.machine()]),
@@ -95,21 +139,19 @@ def program(*, pid_namespace: bool) -> bytes:
         (_EQUAL, 0, 1, _CLONE3),
         # glibc then falls back to clone, whose flags are in a register and can be checked.
         (_RETURN, 0, 0, _error(errno.ENOSYS)),
-        (_EQUAL, 0, 4, _CLONE[column]),
-        (_LOAD, 0, 0, _FIRST_ARGUMENT),
-        (_ANY_BIT, 0, 1, _NAMESPACE_FLAGS),
-        (_RETURN, 0, 0, _error(errno.EPERM)),
-        (_RETURN, 0, 0, _ALLOW),
-        (_EQUAL, 0, 4, _UNSHARE[column]),
-        (_LOAD, 0, 0, _FIRST_ARGUMENT),
-        (_ANY_BIT, 0, 1, _NAMESPACE_FLAGS & ~_ZYGOTE_FLAGS),
-        (_RETURN, 0, 0, _error(errno.EPERM)),
-        (_RETURN, 0, 0, _ALLOW),
-        (_EQUAL, 0, 4, _SETNS[column]),
-        (_LOAD, 0, 0, _SECOND_ARGUMENT),
-        (_EQUAL, 1, 0, syscalls.CLONE_NEWPID),
-        (_RETURN, 0, 0, _error(errno.EPERM)),
-        (_RETURN, 0, 0, _ALLOW),
+        *_guarded(_CLONE[column], first, (_ANY_BIT, 0, 1, _NAMESPACE_FLAGS)),
+        *_guarded(_UNSHARE[column], first, (_ANY_BIT, 0, 1, _NAMESPACE_FLAGS & ~_ZYGOTE_FLAGS)),
+        *_guarded(_SETNS[column], second, (_EQUAL, 1, 0, syscalls.CLONE_NEWPID)),
+        *_guarded(
+            _SOCKETPAIR[column],
+            first,
+            (_EQUAL, 0, 4, socket.AF_UNIX),
+            second,
+            (_AND, 0, 0, _SOCKET_TYPE),
+            (_EQUAL, 2, 0, socket.SOCK_STREAM),
+            (_EQUAL, 1, 0, socket.SOCK_SEQPACKET),
+        ),
+        *(line for number in own for line in _guarded(number, first, (_EQUAL, 1, 0, 0))),
     ]
     checks = [
         (_EQUAL, len(numbers) - position, 0, number) for position, number in enumerate(numbers)
