@@ -127,7 +127,7 @@ def _attack(worker: jails.Worker) -> dict[str, str]:
             with Execution(worker, worker.limits) as run:
                 output = run.script(run.jail(source=source), json.dumps(facts), 10.0)
             results = json.loads(output)
-        except (Failure, ValueError) as error:
+        except (Failure, ChildProcessError, ValueError) as error:
             return {"": f"the probe failed ({': '.join(map(str, error.args))})"}
         results["survivor"] = _survivors(worker)
         return results | {"": "the probe gave no result"}

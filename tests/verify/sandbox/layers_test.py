@@ -9,6 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
+from unittest import mock
 
 from absl.testing import absltest, parameterized
 
@@ -16,7 +18,7 @@ import restem
 from restem.errors import UserError
 from restem.verify.pool import bootstrap
 from restem.verify.programs.program_pool import ProgramPool
-from restem.verify.sandbox import jails, layers, process_tree
+from restem.verify.sandbox import jails, layers, probes, process_tree
 from restem.verify.sandbox.limits import Limits
 from restem.verify.sandbox.linux import cgroups
 
@@ -75,6 +77,16 @@ class LayersTest(parameterized.TestCase):
             self.assertFalse(found[name].in_force)
         for name in ("seccomp", "landlock", "kill_at_end", "capabilities", "no_new_privs"):
             self.assertTrue(found[name].in_force, (name, found[name].reason))
+
+    def test_a_machine_that_makes_no_jail_is_too_weak(self):
+        noted = {note: "" for note, _, _ in probes._LAYERS.values() if note}
+        folder = os.path.join(self.create_tempdir().full_path, "jail")
+        worker = types.SimpleNamespace(folder=folder, limits=_LIMITS, layers=noted, cgroup=None)
+        with mock.patch.object(probes, "Execution", side_effect=ChildProcessError("no jail")):
+            found = layers.read(probes.probe(worker))
+        self.assertEmpty(layers.in_force(found))
+        with self.assertRaisesRegex(UserError, r"does not protect .*the probe failed \(no jail\)"):
+            layers.check(found, allow_weak_sandbox=False)
 
     def test_too_weak_is_refused(self):
         with self.assertRaisesRegex(UserError, "allow_weak_sandbox") as caught:
