@@ -185,7 +185,7 @@ def _bound(condition: str, computations: Mapping[str, list[str]]) -> int | None:
         for called in re.findall(r"calls=%?([\w.\-]+)", line):
             lines.extend(computations.get(called, ()))
     constants = [
-        int(n) for line in lines for n in re.findall(r"s32\[\]\S* constant\((\d+)\)", line)
+        int(n) for line in lines for n in re.findall(r"[su]32\[\]\S* constant\((\d+)\)", line)
     ]
     return max(constants, default=None)
 

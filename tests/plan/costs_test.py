@@ -37,7 +37,18 @@ HloModule jit_step
   %again = bf16[16,8]{1,0} all-gather(%x), channel_id=3, replica_groups=[2,4]<=[8], dimensions={0}
 }
 
+%cond_window (p: (u32[], f32[8])) -> pred[] {
+  %p.2 = (u32[], f32[8]{0}) parameter(0)
+  %n.2 = u32[]{:T(128)} constant(4)
+  ROOT %lt.2 = pred[]{:T(512)} compare(%i.2, %n.2), direction=LT
+}
+
+%body_window (p: (u32[], f32[8])) -> (u32[], f32[8]) {
+  %shard = bf16[50]{0} collective-permute(%z), channel_id=6, source_target_pairs={{0,1},{1,0}}
+}
+
 %body_dynamic (p: (s32[], s32[])) -> (s32[], s32[]) {
+  %window = (u32[], f32[8]{0}) while(%u), condition=%cond_window, body=%body_window
   %cp = f32[100]{0} collective-permute(%z), channel_id=5, source_target_pairs={{0,1},{1,0}}
 }
 
@@ -80,11 +91,12 @@ class CostsTest(parameterized.TestCase):
         self.assertEqual(costs.flops(jaxpr), expected)
 
     def test_collectives_count_loops_and_each_channel_once(self):
+        # A product whose operand goes around in shards is a loop of its own, with unsigned numbers.
         self.assertEqual(
             costs.bytes_by_kind(costs.collectives(HLO, (6,))),
             {
                 "all-gather": 30 * 0.75 * 16 * 8 * 2,
-                "collective-permute": 6 * 100 * 4,
+                "collective-permute": 6 * (100 * 4 + 4 * 50 * 2),
                 "all-reduce": 2 * 0.75 * 10 * 4,
                 "reduce-scatter": 0.5 * 2 * 5 * 4,
             },
