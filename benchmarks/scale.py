@@ -142,6 +142,7 @@ def step(name: str, folder: pathlib.Path) -> None:
     from restem.report import report
     from restem.run import layout, reader, shards, summary
     from restem.run.problems import ProblemFile
+    from restem.run.settings import RunSettings
     from restem.steps import generate
     from restem.steps.settings import Settings
 
@@ -151,6 +152,7 @@ def step(name: str, folder: pathlib.Path) -> None:
 
     class Run:
         seed = 0
+        settings = RunSettings()
 
         def directory(self, iteration):
             return files.iteration(iteration)
