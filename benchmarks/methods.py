@@ -57,7 +57,7 @@ def settings(problems: int, samples: int, iterations: int) -> dict[str, list[str
         "self_improve": loop(1, samples),
         "trice": [
             *loop(samples, 1), f"em.problems_per_iteration={problems}",
-            f"em.evaluate_every={samples}",
+            f"em.evaluate_every={samples}", "improve.batch_examples=256",  # all, in one step
         ],
         "sft": ["em.iterations=1"],
         "distill": [*loop(1, samples), "select.cap=2"],
