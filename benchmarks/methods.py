@@ -87,7 +87,7 @@ def run(name: str, bindings: list[str], arguments, seed: int) -> None:
         if name == "rest" and arguments.iterations == 1:
             parts += ["iteration_001/samples", "iteration_001/generation.json"]
         _copy(first, folder, parts)
-    if not (folder / "run.json").exists():
+    if folder.exists() and not (folder / "run.json").exists():
         flags.append("--repair")  # writes it beside the copies
     print(f"{name}: restem run {' '.join(flags)}", flush=True)
     subprocess.run([sys.executable, "-m", "restem", "run", *flags], check=True)

@@ -4,18 +4,7 @@
 
 from absl.testing import absltest, parameterized
 
-from restem.verify.programs.program_pool import ProgramPool
-
-
-class PoolTest(parameterized.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.pool = ProgramPool(workers=1, time_limit_s=4.0)
-        cls.addClassCleanup(cls.pool.close)
-
-    def grade(self, text, tests):
-        return self.pool.submit(text, tests).result()
+from tests.helpers.program_pools import PoolTest
 
 
 class ExceptionTest(PoolTest):

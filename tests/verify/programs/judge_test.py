@@ -3,20 +3,9 @@
 import subprocess
 import sys
 
-from absl.testing import absltest, parameterized
+from absl.testing import absltest
 
-from restem.verify.programs.program_pool import ProgramPool
-
-
-class PoolTest(parameterized.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.pool = ProgramPool(workers=1)
-        cls.addClassCleanup(cls.pool.close)
-
-    def grade(self, text, tests):
-        return self.pool.submit(text, tests).result()
+from tests.helpers.program_pools import PoolTest
 
 
 class CallTest(PoolTest):

@@ -16,6 +16,7 @@ from restem.errors import UserError
 from restem.records import Verdict
 from restem.verify.programs.program_pool import ProgramPool, run_programs
 from restem.verify.sandbox.limits import Limits
+from tests.helpers import program_pools
 
 _DATA = os.environ.get("RESTEM_DATA_DIR")
 
@@ -25,16 +26,7 @@ def rows(name):
         return [json.loads(line) for line in lines]
 
 
-class PoolTest(parameterized.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.pool = ProgramPool(workers=1, time_limit_s=4.0)
-        cls.addClassCleanup(cls.pool.close)
-
-    def grade(self, text, tests):
-        return self.pool.submit(text, tests).result()
-
+class PoolTest(program_pools.PoolTest):
     def assert_right(self, text, tests):
         verdict = self.grade(text, tests)
         self.assertEqual((verdict.reward, verdict.method), (1.0, "tests"), verdict.detail)

@@ -7,16 +7,10 @@ import sys
 
 from absl.testing import absltest, parameterized
 
-from restem.verify.programs.program_pool import ProgramPool
+from tests.helpers.program_pools import PoolTest
 
 
-class EndTest(parameterized.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.pool = ProgramPool(workers=1)
-        cls.addClassCleanup(cls.pool.close)
-
+class EndTest(PoolTest):
     @parameterized.named_parameters(
         ("closed", "import sys\nsys.stdout.write('7')\nsys.stdout.close()", 0),
         ("closed_by_with", "import sys\nwith sys.stdout as out: out.write('7')", 0),
@@ -32,7 +26,7 @@ class EndTest(parameterized.TestCase):
     def test_status(self, program, status):
         python = subprocess.run([sys.executable, "-c", program], capture_output=True)
         self.assertEqual(python.returncode, status, python.stderr)
-        verdict = self.pool.submit(program, {"inputs": [""], "outputs": ["7"]}).result()
+        verdict = self.grade(program, {"inputs": [""], "outputs": ["7"]})
         self.assertEqual(verdict.reward, float(status == 0), verdict.detail)
         if status:
             self.assertIn(f"exit status {status}", verdict.detail)
