@@ -86,6 +86,10 @@ class Scheduler:
             for k in range(request.num_samples)
         )
         self._unplaced = [request.num_samples for request in requests]
+        # The same samples by the class of their question.
+        self._waiting_by_class = np.zeros(len(classes.sizes), np.int64)
+        for request, of_class in zip(requests, request_classes, strict=True):
+            self._waiting_by_class[of_class] += request.num_samples
         # In order, as a dict is, and quick to remove from.
         self._unread = {i: None for i, request in enumerate(requests) if request.num_samples}
         # Batch and first chunk of every prefilled question, by request.
@@ -117,6 +121,15 @@ class Scheduler:
     def nothing_waits(self) -> bool:
         """Whether every sample has, or has had, a slot."""
         return not self._waiting
+
+    def needs_more_than(self, classes: WidthClasses) -> bool:
+        """Returns whether a waiting sample may get one of the slots that `classes` lacks.
+
+        The samples of one long question wait for each other if only one slot is wide enough; the
+        narrow slots are of no use to them.
+        """
+        now, then = (np.cumsum(c.sizes[::-1])[::-1] for c in (self.classes, classes))
+        return bool((self._waiting_by_class[then < now] > 0).any())
 
     @property
     def oldest(self) -> int:
@@ -184,6 +197,7 @@ class Scheduler:
         for slot, (request_index, sample_index) in assigned:
             questions, source = self._prefilled[request_index]
             self._unplaced[request_index] -= 1
+            self._waiting_by_class[self._request_classes[request_index]] -= 1
             if not self._unplaced[request_index]:
                 del self._prefilled[request_index]
             self.rows[slot] = Row(request_index, sample_index, StopScanner(self._stops))

@@ -105,6 +105,7 @@ class Session:
             stops=options.stops,
             limits=self.limits,
         )
+        self._began_small = self.scheduler.classes.slots < self._most.slots
         self.visits: collections.deque[_Visit] = collections.deque()
         if self.scheduler.done:
             return
@@ -152,7 +153,7 @@ class Session:
         self.stats.samples += len(completions)
         self.stats.tokens += sum(len(c.token_ids) for c in completions)
         if not self.scheduler.done:
-            if completions and self.scheduler.nothing_waits:
+            if completions and self._next_smaller() is not None:
                 self._prepare_end()
             self._fill()
             if not self.visits:
@@ -170,6 +171,7 @@ class Session:
         """Inserts samples into the free slots, and resizes the batch."""
         with self.stats.timed("prefill_seconds"):
             has_grown = not self.visits and self._should_grow and self._move(self._most)
+            self._began_small &= not has_grown
             while (question := self._next_question()) is not None:
                 self._prefill_questions(question)
                 if has_grown:  # compiled beside the prefill
@@ -306,21 +308,23 @@ class Session:
     @property
     def _is_small(self) -> bool:
         """Whether the batch began small and has not grown yet."""
-        scheduler = self.scheduler
-        return scheduler.classes.slots < self._most.slots and not scheduler.nothing_waits
+        return self._began_small and not self.scheduler.nothing_waits
 
     @property
     def _should_grow(self) -> bool:
         """Whether the batch began small and has been so for long enough."""
         return self._is_small and self._visited >= self._grows_after
 
-    def _smaller(self) -> WidthClasses | None:
-        """Returns the next smaller batch, if it has a slot wide enough for every sample."""
-        if not self.scheduler.nothing_waits:
-            return None
-        left = max(1, int(self.scheduler.in_use().sum()))
+    def _next_smaller(self) -> WidthClasses | None:
+        """Returns the next smaller batch, unless samples wait for the slots that it lacks."""
         smaller = (self.classes.shrunk(level) for level in widths.LEVELS)
         found = next((c for c in smaller if c.slots < self.scheduler.classes.slots), None)
+        return None if found is None or self.scheduler.needs_more_than(found) else found
+
+    def _smaller(self) -> WidthClasses | None:
+        """Returns the next smaller batch, if it has a slot wide enough for every sample."""
+        found = self._next_smaller()
+        left = max(1, int(self.scheduler.in_use().sum()))
         if found is None or left > found.slots or not self.scheduler.fits(found):
             return None
         return found

@@ -46,6 +46,24 @@ class SessionTest(parameterized.TestCase):
             # Without shrinking these would be 16 slots for each token of the longest sample.
             self.assertLess(engine.stats.slot_steps, 0.4 * 16 * len(got.token_ids))
 
+    @parameterized.parameters(True, False)
+    def test_the_batch_shrinks_while_samples_wait_for_the_only_wide_slot(self, unstacked):
+        # 4 samples of 40 tokens of a long question, one after another, and 60 short ones of 2.
+        requests = [Request(tuple(prefix_of(20)), 4, problem_key=0, max_new_tokens=40)]
+        requests += [
+            Request(tuple(prefix_of(3)), 1, problem_key=i, max_new_tokens=2) for i in range(1, 61)
+        ]
+        given = dict(sampling=Sampling(temperature=1.0), max_new_tokens=40)
+        expected = collect(engine_of(slots=1, **given), prefix_of(5), requests)
+        engine = engine_of(slots=16, unstacked=unstacked, **given)
+        found = collect(engine, prefix_of(5), requests)
+        for key, completion in expected.items():
+            self.assertEqual(found[key].token_ids, completion.token_ids)
+        long = sum(len(found[0, k].token_ids) for k in range(4))
+        self.assertGreater(long, 80)
+        # 15 slots make the short ones in 8 steps; then the batch has 2 narrow slots and the wide.
+        self.assertLess(engine.stats.slot_steps, 16 * 16 + 3 * long)
+
     def test_the_device_is_kept_busy_where_wide_samples_do_not_fit_fewer_slots(self):
         # 6 wide samples of 40 tokens among 10 narrow ones of 2: half the slots would do for them,
         # but not half of the wide slots.
