@@ -17,6 +17,7 @@ from absl import flags
 from restem import __version__
 from restem.cli import refusals
 from restem.errors import MachineError, UserError
+from restem.runtime import host_memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -357,6 +358,7 @@ def console() -> None:
     # collections, each of which also runs JAX's, a warm start spends 0.8 s on 900 of them
     # (benchmarks/end_to_end.md).
     gc.set_threshold(20_000, 10, 10)
+    host_memory.keep_freed()
     code = main()
     if distributed := sys.modules.get("restem.runtime.distributed"):  # not imported for --help
         code = distributed.end(code)

@@ -2,6 +2,9 @@
 
 import os
 import pathlib
+import subprocess
+import sys
+import textwrap
 
 import numpy as np
 from absl.testing import absltest
@@ -23,6 +26,39 @@ class GiveBackTest(absltest.TestCase):
         host_memory.give_back()
         self.assertLess(resident_mb(), before - 80)  # of 122 MB
         self.assertLen(pieces, 2000)
+
+
+class KeepFreedTest(absltest.TestCase):
+    def faults(self, **environment):
+        """Returns page faults of a thread that allocates 100 and 20 MB ten times more."""
+        program = """
+            import resource, sys, threading
+            from restem.runtime import host_memory
+            assert "numpy" not in sys.modules, "threads of NumPy have heaps of their own"
+            host_memory.keep_freed()
+
+            def work():
+                def use():
+                    return b"x" * (100 << 20), b"x" * (20 << 20)
+                use()
+                before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+                for _ in range(10):
+                    use()
+                print(resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before)
+
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join()
+        """
+        found = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(program)],
+            env={**os.environ, **environment}, check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        return int(found.stdout)
+
+    def test_freed_memory_is_used_again(self):
+        kept, given_back = (self.faults(JAX_PLATFORMS=name) for name in ("cpu", "tpu"))
+        self.assertLess(kept, given_back / 10)
 
 
 class TotalTest(absltest.TestCase):
