@@ -14,6 +14,8 @@ _ACCELERATORS = ("/dev/nvidia0", "/dev/kfd", "/dev/accel*", "/dev/vfio/[0-9]*")
 """Devices of GPUs and TPUs."""
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 """Parameters of glibc's mallopt(3)."""
+_ENOUGH = 15 * 2**30
+"""Bytes of memory from which on freed memory is kept: a machine said to have 16 GB."""
 
 
 def total(root: str = "/sys/fs/cgroup") -> int:
@@ -32,19 +34,20 @@ def total(root: str = "/sys/fs/cgroup") -> int:
 
 
 def keep_freed() -> None:
-    """Keeps memory that is freed for later use, where the CPU is the device.
+    """Keeps memory that is freed for later use, where the CPU is the device and has enough of it.
 
     XLA allocates the temporaries of a CPU program anew in each call. By default, glibc returns
     large pieces to the system when they are freed, and the system clears them, page by page, when
     they are used again: up to 30% of a training step's time (benchmarks/training.md). One heap
     for all threads, because those of the other threads are given back even without the first two
-    settings.
+    settings. The price is memory: pieces in between stay unused, so small machines go without.
 
     Call this before libraries start threads, which get heaps of their own. An accelerator's host
     has many threads and no such programs, so nothing happens there.
     """
     platforms = os.environ.get("JAX_PLATFORMS")
-    if platforms != "cpu" and (platforms or any(map(glob.glob, _ACCELERATORS))):
+    on_cpu = platforms == "cpu" or not (platforms or any(map(glob.glob, _ACCELERATORS)))
+    if not on_cpu or total() < _ENOUGH:
         return
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is not None:
