@@ -317,12 +317,12 @@ class Session:
 
     def _next_smaller(self) -> WidthClasses | None:
         """Returns the next smaller batch, unless samples wait for the slots that it lacks."""
+        # Where `memory` counts what is held, it counts no prefilled questions beside two batches.
+        if not self.scheduler.nothing_waits and not sharding.on_one_cpu():
+            return None
         smaller = (self.classes.shrunk(level) for level in widths.LEVELS)
         found = next((c for c in smaller if c.slots < self.scheduler.classes.slots), None)
-        if found is None or self.scheduler.needs_more_than(found):
-            return None
-        # Where `memory` counts what is held, it counts no prefilled questions beside two batches.
-        return found if self.scheduler.nothing_waits or sharding.on_one_cpu() else None
+        return None if found is None or self.scheduler.needs_more_than(found) else found
 
     def _smaller(self) -> WidthClasses | None:
         """Returns the next smaller batch, if it has a slot wide enough for every sample."""
