@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import datetime
 import threading
 import time
@@ -45,15 +46,14 @@ class Rate:
     """
 
     def __init__(self):
-        self._units = 0
-        self._seconds = 0.0
+        self._units, self._seconds = [0], [0.0]  # of each call of `add`, with all before it
         self._last: float | None = None
 
     def add(self, units: int, now: float) -> None:
         """Counts units that were finished at the time `now`, in seconds."""
         if self._last is not None:
-            self._units += units
-            self._seconds += now - self._last
+            self._units.append(self._units[-1] + units)
+            self._seconds.append(self._seconds[-1] + now - self._last)
         self._last = now
 
     def pause(self) -> None:
@@ -63,7 +63,22 @@ class Rate:
     @property
     def per_second(self) -> float | None:
         """Units per second; None before the second unit."""
-        return self._units / self._seconds if self._units and self._seconds else None
+        units, seconds = self._units[-1], self._seconds[-1]
+        return units / seconds if units and seconds else None
+
+    def seconds_for(self, units: int) -> float | None:
+        """Returns the seconds that so many further units will take; None before the second unit.
+
+        The last samples are the long ones and come slower than those before. They are expected
+        to take as long as the same number before them did, if that is longer than the average.
+        """
+        average = self.per_second
+        if average is None:
+            return None
+        done = self._units[-1]
+        start = bisect.bisect_right(self._units, max(0, done - units)) - 1
+        recent = (self._seconds[-1] - self._seconds[start]) / max(1, done - self._units[start])
+        return units * max(recent, 1 / average)
 
 
 class Progress:
@@ -104,8 +119,8 @@ class Progress:
 
     def _seconds_left(self) -> float | None:
         """Returns the expected seconds until the total; None if unknown or done."""
-        rate, left = self._rate.per_second, self._total - self._done
-        return left / rate if rate and left > 0 else None
+        left = self._total - self._done
+        return self._rate.seconds_for(left) if left > 0 else None
 
     def _log(self, note: str) -> None:
         rate, left = self._rate.per_second, self._seconds_left()

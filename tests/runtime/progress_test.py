@@ -24,6 +24,26 @@ class RateTest(absltest.TestCase):
         rate.add(2, 101.0)
         self.assertEqual(rate.per_second, 2.0)
 
+    def test_the_last_units_are_slow(self):
+        rate = progress.Rate()
+        self.assertIsNone(rate.seconds_for(10))
+        for second in range(101):
+            rate.add(10, float(second))
+        self.assertEqual(rate.seconds_for(5000), 500.0)  # more than were counted
+        self.assertEqual(rate.seconds_for(50), 5.0)
+        rate.add(0, 160.0)
+        self.assertEqual(rate.seconds_for(10), 61.0)  # the last 10 took a second and the wait
+        for second in range(170, 250, 10):
+            rate.add(1, float(second))
+        self.assertEqual(rate.seconds_for(2), 20.0)
+
+    def test_units_that_come_together(self):
+        """Nothing passed between the last two, so the average counts."""
+        rate = progress.Rate()
+        for second in (0.0, 10.0, 10.0, 10.0):
+            rate.add(5, second)
+        self.assertAlmostEqual(rate.seconds_for(5), 5 * 10 / 15)
+
 
 class ProgressTest(absltest.TestCase):
     def lines(self, *, every: float) -> list[str]:
