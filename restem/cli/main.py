@@ -119,7 +119,7 @@ def _compare(p: argparse.ArgumentParser) -> None:
     p.add_argument("first", metavar="A.parquet", help="answers of an evaluation")
     p.add_argument("second", metavar="B.parquet", help="answers of another to the same problems")
     p.add_argument(
-        "--by", action="append", default=[], metavar="TRAIT", help="also count the greedy answers"
+        "--by", action="append", default=[], metavar="TRAIT", help="also count the answers"
         " that are truncated, unformatted, or matched by a regular expression; may be given again",
     )  # fmt: skip
 

@@ -35,6 +35,7 @@ B = [
     answer(0, " import os"),
     Sample("8", 0, "import re", (), 0.0, "eos"),  # not verified
 ]
+SAMPLES = [answer(0, "import os", True, index=1), answer(0, "f", index=2)]
 
 
 class BreakdownTest(parameterized.TestCase):
@@ -50,6 +51,17 @@ class BreakdownTest(parameterized.TestCase):
         found = breakdown.breakdown(A, B, breakdown.trait(name))
         self.assertEqual([tuple(cell) for cell in found.values()], expected)
         self.assertEqual(tuple(found), breakdown.PLACES)
+
+    def test_samples(self):
+        """Greedy answers, other problems' samples and those not verified do not count."""
+        has = breakdown.trait("^python")
+        a = [answer(0, "python", True, index=1), answer(0, "f", index=2), answer(1, "f", index=1)]
+        b = [answer(0, "f", True, index=1), answer(0, "python", index=2), answer(2, "f", index=1)]
+        b += [answer(0, "python", index=3), answer(0, "python"), answer(0, "g", True, index=4)]
+        b += [Sample("0", 5, "f", (), 0.0, "eos")]
+        found = breakdown.sample_counts(a, b, has)
+        self.assertEqual([tuple(count) for count in found], [(1, 1, 1, 0), (2, 0, 2, 2)])
+        self.assertIsNone(breakdown.sample_counts(a, B, has))
 
     def test_a_pattern_that_is_none(self):
         with self.assertRaisesRegex(UserError, r"--by=\(: neither truncated nor unformatted nor"):
@@ -67,6 +79,18 @@ class BreakdownTest(parameterized.TestCase):
         self.assertRegex(lines[2], "^  only A +1 problems: A solves 0, B solves 1$")
         self.assertEqual(lines[5], "greedy answers that match ^import:")
         self.assertEqual(main(["compare", *files, "--by=("]), 2)
+        storage.write_table(epath.Path(files[1]), records.samples_to_table([*B, *SAMPLES]))
+        lines = breakdown.lines(*files, ["^import"])
+        self.assertEqual(
+            lines[5:],
+            [
+                "samples that match ^import:",
+                "  A      0 of 1, 0 of them correct; of the others, 0",
+                "  B      1 of 2, 1 of them correct; of the others, 0",
+            ],
+        )
+        storage.write_table(epath.Path(files[0]), records.samples_to_table(SAMPLES))
+        self.assertLen(breakdown.lines(*files, ["^import"]), 3)
         self.assertEqual(breakdown.lines("none", "none", []), [])
 
 
