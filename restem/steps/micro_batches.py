@@ -46,6 +46,7 @@ def micro_batches(
         sizes, config=config, batch_examples=settings.batch_examples, prefix_length=prefix_length,
         max_tokens=tokens, mesh=mesh, row_length=settings.row_length,
         rows_per_batch=settings.rows_per_batch,
+        on_one_cpu=mesh is None and jax.default_backend() == "cpu",
     )  # fmt: skip
     remat: str | None = settings.remat
     if remat is None:

@@ -30,6 +30,11 @@ TFLOP/s and sends 200 GB/s along an axis, v5e 197 and 100; a training step does 
 _BYTES_PER_WEIGHT = 8
 """Sent per micro-batch and weight split over fsdp: gathered in bfloat16 for the forward pass and
 the backward pass, and its gradient in float32."""
+_SCORE_ON_CPU = 5
+"""How many times as long as a product a score takes on a CPU, whose caches do not hold the scores
+of all heads (benchmarks/training.md)."""
+_MICRO_BATCH_ON_CPU = 50
+"""Positions in whose time a CPU reads all weights, and adds all gradients, once more (the same)."""
 _BYTES_PER_KEY = 6
 """Sent per micro-batch and number of a key or value whose row is split: gathered in bfloat16 for
 the forward pass and the backward pass, and its gradient."""
@@ -47,6 +52,56 @@ class Shape:
     """Parts of the mesh that share a row; see `row_splits`."""
 
 
+@dataclasses.dataclass(frozen=True)
+class LayerCosts:
+    """What the forward pass of a layer costs, in products."""
+
+    position: int
+    """With weights, of a position."""
+    score: int
+    """Of a position and a key."""
+    micro_batch: float
+    """Of a micro-batch, beside its positions."""
+    gathered_key: int
+    """Of a position whose row is split, for sending its key and value."""
+
+    @classmethod
+    def of(
+        cls, config: ModelConfig, *, mesh: Mapping[str, int] | None, on_one_cpu: bool
+    ) -> LayerCosts:
+        """Returns the costs for a decoder; see `choose_shape`."""
+        layer = config.embed_dim * (
+            2 * config.head_dim * (config.num_heads + config.num_kv_heads)
+            + (3 if config.gated_mlp else 2) * config.mlp_dim
+        )
+        is_gathered = mesh is not None and mesh["fsdp"] > 1
+        sent = _BYTES_PER_WEIGHT * _MACS_PER_BYTE * is_gathered
+        keys = 2 * config.num_kv_heads * config.head_dim
+        return cls(
+            position=layer,
+            score=2 * config.num_heads * config.head_dim * (_SCORE_ON_CPU if on_one_cpu else 1),
+            micro_batch=layer * (_MICRO_BATCH_ON_CPU if on_one_cpu else sent),
+            gathered_key=keys * _BYTES_PER_KEY * _MACS_PER_BYTE,
+        )
+
+    def total(self, shape: Shape, rows: Sequence[int], *, prefix_length: int, parts: int) -> float:
+        """Returns the cost of some steps on a device.
+
+        Args:
+          shape: shape of the micro-batches.
+          rows: rows that each step needs.
+          prefix_length: tokens of the shared prefix.
+          parts: parts of the mesh that have rows or pieces of rows of their own.
+        """
+        batches = sum(-(-count // shape.rows_per_batch) for count in rows)
+        positions = batches * shape.rows_per_batch * shape.row_length / parts
+        cost = positions * (self.position + self.score * (prefix_length + shape.row_length))
+        cost += batches * self.micro_batch
+        if shape.length_parts > 1:
+            cost += positions * shape.length_parts * self.gathered_key
+        return cost
+
+
 def choose_shape(
     sizes: Sequence[int],
     *,
@@ -58,13 +113,16 @@ def choose_shape(
     mesh: Mapping[str, int] | None = None,
     row_length: int | None = None,
     rows_per_batch: int | None = None,
+    on_one_cpu: bool = False,
 ) -> Shape:
     """Chooses the shape of packed rows that costs the fewest products for these examples.
 
     Every row length from that of the longest example on is tried on some steps of epoch 0: short
     rows leave gaps, and in long rows queries score keys of other segments. The rows of a step are
     spread evenly over as few micro-batches as `max_tokens` allows. On a mesh the ways to split rows
-    are compared as well, with what crosses between chips counted as products.
+    are compared as well, with what crosses between chips counted as products. A CPU is as fast with
+    few rows as with many, so every number of rows is tried there: few rows leave fewer of them
+    empty, and many read the weights less often.
 
     Args:
       sizes: tokens of each training example; see `TokenExample.length`.
@@ -78,6 +136,7 @@ def choose_shape(
       row_length: tokens per row if that is given; longer examples are left out. If all are longer,
         the shape is a valid one all the same.
       rows_per_batch: rows per micro-batch if that is given.
+      on_one_cpu: whether there is no mesh, and the device is a CPU.
 
     Raises:
       UserError: no example has a target.
@@ -85,14 +144,7 @@ def choose_shape(
     if not len(sizes):
         raise UserError("there are no training examples with targets to choose a row length for")
     groups = _some_steps(sizes, batch_examples, row_length)
-    layer = config.embed_dim * (
-        2 * config.head_dim * (config.num_heads + config.num_kv_heads)
-        + (3 if config.gated_mlp else 2) * config.mlp_dim
-    )
-    key = 2 * config.num_heads * config.head_dim
-    of_gathered_keys = 2 * config.num_kv_heads * config.head_dim * _BYTES_PER_KEY * _MACS_PER_BYTE
-    is_gathered = mesh is not None and mesh["fsdp"] > 1
-    of_gathered_weights = layer * _BYTES_PER_WEIGHT * _MACS_PER_BYTE * is_gathered
+    costs = LayerCosts.of(config, mesh=mesh, on_one_cpu=on_one_cpu)
     best: tuple[float, Shape] | None = None
     for row_parts, length_parts in row_splits(mesh or {}):
         step = math.lcm(multiple, length_parts)
@@ -105,17 +157,15 @@ def choose_shape(
             most = max_tokens * row_parts * length_parts // length // row_parts * row_parts
             needed = max(1, *counts)  # 0 if no example fits, which packing reports
             micro = -(-needed // max(row_parts, most))
-            rows = rows_per_batch or _round_up(-(-needed // micro), row_parts)
-            if rows % row_parts or length % length_parts:
-                continue
-            batches = sum(-(-count // rows) for count in counts)
-            positions = batches * rows * length / (row_parts * length_parts)
-            cost = positions * (layer + key * (prefix_length + length))
-            cost += batches * of_gathered_weights
-            if length_parts > 1:
-                cost += positions * length_parts * of_gathered_keys
-            if best is None or cost < best[0]:
-                best = cost, Shape(length, rows, length_parts)
+            evenly = _round_up(-(-needed // micro), row_parts)
+            candidates = range(1, max(2, min(most, needed) + 1)) if on_one_cpu else (evenly,)
+            for rows in (rows_per_batch,) if rows_per_batch else candidates:
+                if rows % row_parts or length % length_parts:
+                    continue
+                shape, parts = Shape(length, rows, length_parts), row_parts * length_parts
+                cost = costs.total(shape, counts, prefix_length=prefix_length, parts=parts)
+                if best is None or cost < best[0]:
+                    best = cost, shape
     if best is None:  # the trainer says what does not divide
         return Shape(row_length or _round_up(max(sizes), multiple), rows_per_batch or 1)
     return best[1]
