@@ -90,7 +90,7 @@ def main() -> None:
     shapes = [Shape(*map(int, text.split("x"))) for text in arguments.shapes]
     steps = [Step(arguments, config, params, examples, shape) for shape in shapes]
     times = [[step() for step in steps] for _ in range(arguments.rounds + 2)][2:]
-    costs = LayerCosts.of(config, mesh=None, on_one_cpu=True)
+    costs = LayerCosts.of(config, mesh=None, adapter_on_cpu=True)
     expected = []
     for shape in shapes:
         rows = len(first_fit_decreasing(sizes_of(examples), shape.row_length))

@@ -39,6 +39,7 @@ def micro_batches(
       prefix_length: tokens of the shared prefix.
       mesh: sizes of the mesh axes; None without a mesh.
     """
+    is_cpu = jax.default_backend() == "cpu"
     tokens = settings.micro_batch_tokens
     if tokens is None:
         tokens = CPU_TOKENS if room is None else max(1, room.tokens(settings.remat or "full"))
@@ -46,7 +47,7 @@ def micro_batches(
         sizes, config=config, batch_examples=settings.batch_examples, prefix_length=prefix_length,
         max_tokens=tokens, mesh=mesh, row_length=settings.row_length,
         rows_per_batch=settings.rows_per_batch,
-        on_one_cpu=mesh is None and jax.default_backend() == "cpu",
+        adapter_on_cpu=settings.adapter is not None and mesh is None and is_cpu,
     )  # fmt: skip
     remat: str | None = settings.remat
     if remat is None:
@@ -57,7 +58,7 @@ def micro_batches(
             fits = positions <= room.tokens("dots")
         else:
             saved = (positions + prefix_length) * bytes_saved(config, "dots")
-            memory = host_memory.total() if jax.default_backend() == "cpu" else 0
+            memory = host_memory.total() if is_cpu else 0
             fits = saved <= _SAVED_ON_CPU * memory
         remat = "dots" if fits else "full"
     return shape, remat

@@ -34,7 +34,7 @@ _SCORE_ON_CPU = 5
 """How many times as long as a product a score takes on a CPU, whose caches do not hold the scores
 of all heads (benchmarks/training.md)."""
 _MICRO_BATCH_ON_CPU = 50
-"""Positions in whose time a CPU reads all weights, and adds all gradients, once more (the same)."""
+"""Positions in whose time a CPU reads all weights for a further micro-batch (the same page)."""
 _BYTES_PER_KEY = 6
 """Sent per micro-batch and number of a key or value whose row is split: gathered in bfloat16 for
 the forward pass and the backward pass, and its gradient."""
@@ -67,7 +67,7 @@ class LayerCosts:
 
     @classmethod
     def of(
-        cls, config: ModelConfig, *, mesh: Mapping[str, int] | None, on_one_cpu: bool
+        cls, config: ModelConfig, *, mesh: Mapping[str, int] | None, adapter_on_cpu: bool
     ) -> LayerCosts:
         """Returns the costs for a decoder; see `choose_shape`."""
         layer = config.embed_dim * (
@@ -79,8 +79,8 @@ class LayerCosts:
         keys = 2 * config.num_kv_heads * config.head_dim
         return cls(
             position=layer,
-            score=2 * config.num_heads * config.head_dim * (_SCORE_ON_CPU if on_one_cpu else 1),
-            micro_batch=layer * (_MICRO_BATCH_ON_CPU if on_one_cpu else sent),
+            score=2 * config.num_heads * config.head_dim * (_SCORE_ON_CPU if adapter_on_cpu else 1),
+            micro_batch=layer * (_MICRO_BATCH_ON_CPU if adapter_on_cpu else sent),
             gathered_key=keys * _BYTES_PER_KEY * _MACS_PER_BYTE,
         )
 
@@ -113,7 +113,7 @@ def choose_shape(
     mesh: Mapping[str, int] | None = None,
     row_length: int | None = None,
     rows_per_batch: int | None = None,
-    on_one_cpu: bool = False,
+    adapter_on_cpu: bool = False,
 ) -> Shape:
     """Chooses the shape of packed rows that costs the fewest products for these examples.
 
@@ -121,8 +121,8 @@ def choose_shape(
     rows leave gaps, and in long rows queries score keys of other segments. The rows of a step are
     spread evenly over as few micro-batches as `max_tokens` allows. On a mesh the ways to split rows
     are compared as well, with what crosses between chips counted as products. A CPU is as fast with
-    few rows as with many, so every number of rows is tried there: few rows leave fewer of them
-    empty, and many read the weights less often.
+    few rows as with many. Where it trains an adapter, a further micro-batch reads the weights but
+    adds no gradients of them, so every number of rows is tried: few rows leave fewer of them empty.
 
     Args:
       sizes: tokens of each training example; see `TokenExample.length`.
@@ -136,7 +136,7 @@ def choose_shape(
       row_length: tokens per row if that is given; longer examples are left out. If all are longer,
         the shape is a valid one all the same.
       rows_per_batch: rows per micro-batch if that is given.
-      on_one_cpu: whether there is no mesh, and the device is a CPU.
+      adapter_on_cpu: whether an adapter is trained on a CPU without a mesh.
 
     Raises:
       UserError: no example has a target.
@@ -144,7 +144,7 @@ def choose_shape(
     if not len(sizes):
         raise UserError("there are no training examples with targets to choose a row length for")
     groups = _some_steps(sizes, batch_examples, row_length)
-    costs = LayerCosts.of(config, mesh=mesh, on_one_cpu=on_one_cpu)
+    costs = LayerCosts.of(config, mesh=mesh, adapter_on_cpu=adapter_on_cpu)
     best: tuple[float, Shape] | None = None
     for row_parts, length_parts in row_splits(mesh or {}):
         step = math.lcm(multiple, length_parts)
@@ -158,7 +158,7 @@ def choose_shape(
             needed = max(1, *counts)  # 0 if no example fits, which packing reports
             micro = -(-needed // max(row_parts, most))
             evenly = _round_up(-(-needed // micro), row_parts)
-            candidates = range(1, max(2, min(most, needed) + 1)) if on_one_cpu else (evenly,)
+            candidates = range(1, max(2, min(most, needed) + 1)) if adapter_on_cpu else (evenly,)
             for rows in (rows_per_batch,) if rows_per_batch else candidates:
                 if rows % row_parts or length % length_parts:
                     continue

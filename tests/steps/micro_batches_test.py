@@ -41,12 +41,25 @@ class MicroBatchesTest(absltest.TestCase):
 
     def test_a_cpu_keeps_products_where_they_are_a_small_part_of_its_memory(self):
         config = LARGE.replace(num_layers=4, embed_dim=512, head_dim=16, mlp_dim=1024)
-        for memory, expected in ((4 * GIB, "dots"), (GIB // 4, "full")):
+        for memory, expected in ((4 * GIB, "dots"), (GIB, "full")):
             with mock.patch.object(host_memory, "total", return_value=memory):
                 _, remat = micro_batches(
                     SIZES, config, SETTINGS, room=None, prefix_length=768, mesh=None
                 )
             self.assertEqual(remat, expected)
+
+    def test_on_a_cpu_micro_batches_of_an_adapter_have_few_rows(self):
+        config = LARGE.replace(num_layers=4, embed_dim=512, head_dim=16, mlp_dim=1024)
+        rows = {}
+        for adapter in (None, Lora()):
+            settings = dataclasses.replace(SETTINGS, adapter=adapter, batch_examples=16)
+            shape, _ = micro_batches(
+                SIZES, config, settings, room=None, prefix_length=768, mesh=None
+            )
+            rows[adapter] = shape.rows_per_batch * shape.row_length
+        full, few = rows.values()
+        self.assertGreater(full, 2048)
+        self.assertLess(few, 1024)
 
     def test_an_adapter_leaves_more_room_than_full_training(self):
         held = {}

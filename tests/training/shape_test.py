@@ -97,23 +97,23 @@ class ChooseShapeTest(parameterized.TestCase):
             embed_dim=896, num_heads=14, num_kv_heads=2, head_dim=64, mlp_dim=4864
         )
         given = dict(config=qwen, batch_examples=16, prefix_length=420)
-        other, cpu = (choose_shape(sizes, on_one_cpu=one, **given) for one in (False, True))
+        other, cpu = (choose_shape(sizes, adapter_on_cpu=one, **given) for one in (False, True))
         self.assertEqual(cpu.rows_per_batch, 1)
         self.assertLessEqual(cpu.row_length, 448)
         self.assertGreater(other.row_length * other.rows_per_batch, 2048)
         full = packed(examples, cpu, 16).efficiency()
         self.assertGreater(full, packed(examples, other, 16).efficiency() + 0.05)
         # Where rows are full and short, all of them are computed at once.
-        self.assertEqual(choose_shape([32] * 64, on_one_cpu=True, **given).rows_per_batch, 16)
+        self.assertEqual(choose_shape([32] * 64, adapter_on_cpu=True, **given).rows_per_batch, 16)
         # What is given, and rows longer than `max_tokens`, are kept.
         self.assertEqual(
-            choose_shape(sizes, on_one_cpu=True, rows_per_batch=5, **given).rows_per_batch, 5
+            choose_shape(sizes, adapter_on_cpu=True, rows_per_batch=5, **given).rows_per_batch, 5
         )
         self.assertEqual(
-            choose_shape(sizes, on_one_cpu=True, max_tokens=64, **given), Shape(416, 1)
+            choose_shape(sizes, adapter_on_cpu=True, max_tokens=64, **given), Shape(416, 1)
         )
         self.assertEqual(
-            choose_shape(sizes, on_one_cpu=True, row_length=64, **given).row_length, 64
+            choose_shape(sizes, adapter_on_cpu=True, row_length=64, **given).row_length, 64
         )
 
     def test_given_sizes_are_kept(self):
