@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import bisect
 import datetime
 import threading
@@ -46,7 +47,8 @@ class Rate:
     """
 
     def __init__(self):
-        self._units, self._seconds = [0], [0.0]  # of each call of `add`, with all before it
+        # At each call of `add`, with all before it.
+        self._units, self._seconds = array.array("q", [0]), array.array("d", [0.0])
         self._last: float | None = None
 
     def add(self, units: int, now: float) -> None:

@@ -78,14 +78,16 @@ class ComparisonTest(parameterized.TestCase):
         # Rates 1, 0, 0 against 1/2, 1, 1.
         self.assertEqual((test.method, test.n, test.only_a, test.only_b), ("sign-flip", 3, 1, 2))
         self.assertAlmostEqual(test.difference, 1.5 / 3)
-        with self.assertRaisesRegex(UserError, "a.parquet: has no greedy answers"):
-            breakdown.lines(first, second, ["truncated"])
+        lines = breakdown.lines(first, second, ["truncated"])
+        self.assertEqual(lines[0], "samples that are truncated:")
+        self.assertStartsWith(lines[2], "  B      0 of 6, 0 of them correct; of the others, 5")
         single = self.write("c", outputs("110"))
         found = comparisons.compare_files(self.write("d", answers("001")), single)
         self.assertEqual((list(found), found["greedy"].only_a), (["greedy"], 1))
         self.assertLen(breakdown.lines(single, single, ["truncated"]), 5)
         with self.assertRaisesRegex(UserError, "of the same kind .a single one, or several"):
             comparisons.compare_files(first, single)
+        self.assertEmpty(breakdown.lines(first, single, ["truncated"]))
 
     def test_by_the_command_line(self):
         first, second = self.write("a", answers("10")), self.write("b", answers("11"))
