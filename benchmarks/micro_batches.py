@@ -6,8 +6,8 @@
 
 Each shape is the length of a row and the rows of a micro-batch. All steps have the same examples,
 weights and tokens, which are random, and take turns, so that a machine whose speed changes is as
-fast for one as for another. Beside its time each shape has the cost that `training.shape` expects,
-relative to the first one.
+fast for one as for another. With an adapter, each shape has the cost beside its time that
+`training.shape` expects, relative to the first one.
 """
 
 from __future__ import annotations
@@ -98,11 +98,11 @@ def main() -> None:
     print(f"{len(examples)} examples of {min(lengths)} to {max(lengths)} tokens")
     for i, (shape, step) in enumerate(zip(shapes, steps, strict=True)):
         own = [of_round[i] for of_round in times]
+        share = "" if arguments.full else f"; expected {expected[i] / expected[0]:.2f} of the first"
         print(
             f"{shape.row_length} x {shape.rows_per_batch}: {int(step.batch.num_micro)}"
             f" micro-batches, {step.efficiency:.0%} full, best {min(own):.2f} s, median"
-            f" {statistics.median(own):.2f} s; expected {expected[i] / expected[0]:.2f} of the"
-            " first"
+            f" {statistics.median(own):.2f} s{share}"
         )
 
 

@@ -127,8 +127,9 @@ def _greedy(answers: Sequence[Sample]) -> dict[str, Sample]:
 
 
 def lines(first: str, second: str, names: Iterable[str]) -> list[str]:
-    """Returns the breakdown of two files `evals/TASK.parquet`: for each trait, a table of the
-    greedy answers and one of the samples, if both files have them.
+    """Returns the breakdown of two files `evals/TASK.parquet` by each trait.
+
+    Greedy answers have a table, and so have samples, if both files have them.
 
     Raises:
       UserError: a trait is not a regular expression, or a file is missing or damaged.

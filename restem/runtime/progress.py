@@ -79,7 +79,7 @@ class Rate:
             return None
         done = self._units[-1]
         start = bisect.bisect_right(self._units, max(0, done - units)) - 1
-        recent = (self._seconds[-1] - self._seconds[start]) / max(1, done - self._units[start])
+        recent = (self._seconds[-1] - self._seconds[start]) / (done - self._units[start])
         return units * max(recent, 1 / average)
 
 

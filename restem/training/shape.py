@@ -157,9 +157,12 @@ def choose_shape(
             most = max_tokens * row_parts * length_parts // length // row_parts * row_parts
             needed = max(1, *counts)  # 0 if no example fits, which packing reports
             micro = -(-needed // max(row_parts, most))
-            evenly = _round_up(-(-needed // micro), row_parts)
-            candidates = range(1, max(2, min(most, needed) + 1)) if adapter_on_cpu else (evenly,)
-            for rows in (rows_per_batch,) if rows_per_batch else candidates:
+            candidates = [_round_up(-(-needed // micro), row_parts)]
+            if rows_per_batch:
+                candidates = [rows_per_batch]
+            elif adapter_on_cpu:
+                candidates = [*range(1, candidates[0] + 1)]
+            for rows in candidates:
                 if rows % row_parts or length % length_parts:
                     continue
                 shape, parts = Shape(length, rows, length_parts), row_parts * length_parts
