@@ -7,6 +7,7 @@
     python benchmarks/verify_math.py distinct
     python benchmarks/verify_math.py algebra
     python benchmarks/verify_math.py rewrites
+    python benchmarks/verify_math.py questions
     python benchmarks/verify_math.py compare --math_verify_python=/path/to/venv/bin/python
     python benchmarks/verify_math.py forms --math_verify_python=/path/to/venv/bin/python
     python benchmarks/verify_math.py hostile
@@ -213,6 +214,48 @@ def run_rewrites(_: argparse.Namespace) -> None:
         print("rewrites" if equal else "near misses", total, "judged wrongly:", wrong)
 
 
+_FORMULA = re.compile(r"(?<!\\)\$\$?(.+?)(?<!\\)\$\$?|\\\[(.+?)\\\]", re.DOTALL)
+_ASKED = re.compile(
+    r"(?:[Ff]ind|[Cc]ompute|[Dd]etermine|[Ee]valuate|[Cc]alculate|[Ww]hat is)(?: the value of)?"
+    r" \$([^$=<>]*[a-z][^$=<>]*)\$"
+)
+
+
+def run_questions(_: argparse.Namespace) -> None:
+    """What the text of the question changes: answers copied from it, and names in front of them."""
+    rows = answered(golds())
+    copied = collections.Counter()
+    named = collections.Counter()
+    for row in rows:
+        formulas = {(m[1] or m[2]).strip().rstrip(".,? ") for m in _FORMULA.finditer(row.problem)}
+        formulas = {f for f in formulas if len(f) <= 150}
+        if not any(squeeze(clean(f)) == squeeze(clean(row.answer)) for f in formulas):
+            paid = [f for f in sorted(formulas) if compare(f, row.answer).reward]
+            left = [f for f in paid if compare(f, row.answer, question=row.problem).reward]
+            copied.update(problems=1, without=bool(paid), known=bool(left))
+            for formula in left:
+                print("   equal though copied:", formula, "for", row.answer)
+        asked = _ASKED.search(row.problem)
+        if asked and _simple(squeeze(clean(row.answer))) is not None:
+            answer = f"{asked[1].rstrip(' .,?')} = {row.answer}"
+            named.update(
+                problems=1,
+                without=int(compare(answer, row.answer).reward),
+                known=int(compare(answer, row.answer, question=row.problem).reward),
+            )
+    print("a formula of the question is accepted:", dict(copied))
+    print("`E = answer` to a question for E is accepted:", dict(named))
+    changed = collections.Counter()
+    for row in rows:
+        for pair in derived_pairs([row], row.place):
+            if compare(pair.answer, pair.gold).reward != pair.equal:
+                continue
+            if compare(pair.answer, pair.gold, question=row.problem).reward != pair.equal:
+                changed[pair.equal] += 1
+                print("   judged wrongly with the question:", row.place, pair)
+    print("rewrites, near misses judged wrongly with the question:", changed[True], changed[False])
+
+
 def run_compare(arguments: argparse.Namespace) -> None:
     rows = answered(golds())
     numbers = random.Random(0)
@@ -357,6 +400,7 @@ def main() -> None:
         ("distinct", run_distinct),
         ("algebra", run_algebra),
         ("rewrites", run_rewrites),
+        ("questions", run_questions),
         ("compare", run_compare),
         ("forms", run_forms),
         ("hostile", run_hostile),

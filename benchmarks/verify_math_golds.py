@@ -21,6 +21,7 @@ class Gold(NamedTuple):
 
     place: str
     type: str
+    problem: str
     solution: str
     answer: str
 
@@ -46,7 +47,8 @@ def golds() -> list[Gold]:
                 row = json.loads(line)
                 answer = extract_gold(row["solution"])
                 place = f"{split}/{row['idx']}"
-                found.append(Gold(place, row["type"], row["solution"], answer or ""))
+                texts = row["problem"], row["solution"], answer or ""
+                found.append(Gold(place, row["type"], *texts))
     return found
 
 

@@ -68,6 +68,7 @@ def grade_answers(
     predictions: Sequence[str],
     golds: Sequence[str],
     *,
+    questions: Sequence[str] | None = None,
     extraction: str = "any",
     workers: int | None = None,
     **options: Any,
@@ -77,6 +78,8 @@ def grade_answers(
     Args:
       predictions: solutions or final answers, one per gold answer.
       golds: gold final answers; `answers.extract.extract_gold` finds that of a MATH solution.
+      questions: text of each problem, if known: an answer that only repeats one of its formulas is
+        refused.
       extraction: a mode of `extract_answer`. "any" takes the Minerva sentence if there is one,
         else the last box, else the whole text as a final answer.
       workers: child processes; None takes one per usable core.
@@ -87,14 +90,15 @@ def grade_answers(
 
     Raises:
       UserError: if the extraction or an option is unknown.
-      ValueError: if the two sequences differ in length.
+      ValueError: if the sequences differ in length.
     """
     from restem.records import Problem
     from restem.verify.verifier import Verifier
 
+    asked = [""] * len(golds) if questions is None else questions
     problems = [
-        Problem(problem_id=str(index), split="", inputs="", answer=gold)
-        for index, gold in enumerate(golds)
+        Problem(problem_id=str(index), split="", inputs=question, answer=gold)
+        for index, (gold, question) in enumerate(zip(golds, asked, strict=True))
     ]
     grader = {"kind": "math", "extraction": extraction, **options}
     with Verifier(grader=grader, workers=workers) as verifier:

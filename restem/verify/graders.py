@@ -118,7 +118,7 @@ def _math(*, extraction: str = "minerva", **options: Any) -> Grader:
         answer = extract(text, mode=extraction)
         if answer is None:
             return Verdict(0.0, method="none", detail=NO_ANSWER)
-        return compare(answer, gold, options=chosen)
+        return compare(answer, gold, options=chosen, question=problem.inputs)
 
     return grade
 
@@ -134,8 +134,14 @@ _MINUS = re.compile(r"\b(?:minus|negative) (?=[\d.])", re.IGNORECASE)
 _EMPHASIS = re.compile(r"(\*{1,3}|`)([^*`]+)\1")
 _OPEN = re.compile(r"[a-zA-Z]$|[-+*/^] ?$")
 """What, right before a number, makes it a part of an expression."""
-_CONTINUED = re.compile(r"[!^]| ?[+*/] ?(?:[a-zA-Z](?![a-zA-Z])|\()")
+_MINUEND = re.compile(r"(?:(?<![a-zA-Z])[b-zB-HJ-Z]|[\d)\]}]) ?$")
+"""What makes the sign after it a subtraction; `a` and `I` are words."""
+_CONTINUED = re.compile(r"[!^]| ?[-+*/] ?(?:[b-zB-HJ-Z](?![a-zA-Z])|\()")
 """What, right after a number, makes it a part of an expression."""
+_FACTOR = re.compile(r" [knwxyz](?![a-zA-Z.'])")
+"""A variable after a number, which it multiplies."""
+_NO_VALUE = re.compile(r"(?<![-=<>])[<>](?![<>])|!=|[≤≥≠]|\bnot\b")
+"""What says that an answer is another number, or any of several."""
 _ATTACHED = re.compile(r"[a-zA-Z]+")
 _ORDINALS = frozenset(("st", "nd", "rd", "th"))
 
@@ -151,7 +157,10 @@ def _one_number(text: str) -> str | None:
     if len(found) != 1 or "\\" in cleaned:
         return None
     start, end = found[0].span()
-    if _OPEN.search(cleaned[:start]) or _CONTINUED.match(cleaned, end):
+    before = cleaned[:start]
+    if any(part.match(cleaned, end) for part in (_CONTINUED, _FACTOR)) or _OPEN.search(before):
+        return None
+    if found[0].group().startswith(("-", "+")) and _MINUEND.search(before):
         return None
     attached = _ATTACHED.match(cleaned, end)
     if attached and attached[0] not in _ORDINALS and not names_unit(attached[0]):
@@ -174,7 +183,9 @@ def _numeric(*, extraction: str = "answer_is") -> Grader:
         answer = extract(text, mode=extraction)
         if answer is None:
             return Verdict(0.0, method="none", detail=NO_ANSWER)
-        number = _one_number(answer.rpartition("=")[2])
+        number = None
+        if not _NO_VALUE.search(answer):
+            number = _one_number(answer.rpartition("=")[2])
         if number is None:
             return Verdict(0.0, "none", answer[:SHOWN], detail="the answer is not one number")
         value = Fraction(number)

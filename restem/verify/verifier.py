@@ -142,7 +142,7 @@ class Verifier:
             fields = {
                 "problem_id": problem.problem_id,
                 "split": problem.split,
-                "inputs": "",
+                "inputs": problem.inputs if self._kind == "math" else "",
                 "answer": problem.answer,
                 "solutions": (),
             }

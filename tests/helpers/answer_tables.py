@@ -97,6 +97,11 @@ list joined by or ;; x=1 \text{ or } x=2 ;; 1,2
 list in braces ;; \{1,2\} ;; 1,2
 plus-minus ;; 1+\sqrt2, 1-\sqrt2 ;; 1\pm\sqrt2
 plus-minus in a set ;; \{-2, 1-\sqrt5, 1+\sqrt{5}\} ;; \{1\pm\sqrt{5},-2\}
+named values without names ;; 1,2 ;; x=1, y=2
+named values, the other first ;; y=2, x=1 ;; x=1, y=2
+named values as a point ;; x=1, y=2 ;; (1,2)
+point of named values ;; (1,2) ;; x=1, y=2
+roots named apart ;; x_1=2, x_2=1 ;; 1,2
 list of points ;; (2,15), (-4,27) ;; (-4, 27);(2, 15)
 matrix brackets ;; \begin{bmatrix}1\\2\end{bmatrix} ;; \begin{pmatrix}1\\2\end{pmatrix}
 matrix entries ;; \begin{pmatrix} 0.5 & 0 \end{pmatrix} ;; \begin{pmatrix}1/2&0\end{pmatrix}
@@ -243,6 +248,13 @@ powers that are both nearly zero ;; 1/2^{99} ;; 1/2^{98}
 base ;; 101_2 ;; 101_3
 number in place of its conversion ;; 5 ;; 101_2
 base added ;; 10_6 ;; 10
+base not converted ;; 3206_7 ;; 1133
+base not converted to base ten ;; 3206_7 ;; 1133_{10}
+bases not converted in a difference ;; 43210_{6}-3210_{7} ;; 4776
+named values in another order ;; 2,1 ;; x=1, y=2
+named values joined by and in another order ;; 2,1 ;; x=1 \text{ and } y=2
+named values as another point ;; x=1, y=2 ;; (2,1)
+named values that are not alphabetical as a point ;; y=1, x=2 ;; (1,2)
 rounded ;; 0.333333 ;; \frac13
 rounded to double precision ;; 0.333333333333333314829616256247 ;; \frac13
 pi rounded ;; 3.14 ;; \pi

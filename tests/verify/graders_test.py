@@ -66,10 +66,16 @@ class KindsTest(parameterized.TestCase):
     @parameterized.parameters(
         "2x", "x2", "x-2", "x + 2", "--2", "2!", "2^x", "x^2", "2 * x", "2/x", "x/2",
         r"\sqrt{2}", r"\sqrt2", "\u221a2", r"2\pi", r"\pm 2", "\u00b12", r"2 \times x", "2K", "2M",
-        "2 \u2013 3", "2\u00bd", "2\u00b2",
+        "2 \u2013 3", "2\u00bd", "2\u00b2", "2 - x", "2-x", "2 x", "2 - (x)", "x>=2", "<= 2", "> 2",
+        "\u2265 2", "3!=2", "three, not 2",
     )  # fmt: skip
     def test_numeric_in_an_expression(self, answer):
         verdict = graders.build({"kind": "numeric"})(problem("2"), f"The answer is {answer}.")
+        self.assertEqual((verdict.reward, verdict.method), (0.0, "none"), verdict)
+
+    @parameterized.parameters(("x - 5", "-5"), ("(x) - 5", "-5"), ("x -5", "-5"))
+    def test_numeric_difference(self, answer, gold):
+        verdict = graders.build({"kind": "numeric"})(problem(gold), f"The answer is {answer}.")
         self.assertEqual((verdict.reward, verdict.method), (0.0, "none"), verdict)
 
     @parameterized.parameters(
@@ -78,7 +84,7 @@ class KindsTest(parameterized.TestCase):
         "**5**", "*5*", "`5`", "**$5**", "(5)", "x = 5", r"\boxed{5}", r"$\boxed{5}$", r"\(5\)",
         r"5 \text{ cm}", r"5\text{cm}", r"\textbf{5}", r"\mathbf{5}", r"\approx 5", "~5",
         r"5^\circ", r"5^{\circ}", "5\u00b0", r"5\,\text{kg}", "a total of 5 apples", "Anna: 5",
-        "5 dozen", "5 million dollars",
+        "5 dozen", "5 million dollars", "10 / 2 => 5", "so -> 5", "nothing but 5", "5 - a lot",
         "5cm\u00b3", "5 m\u00b2", r"5 \text{ cm}^2",
     )  # fmt: skip
     def test_numeric_with_what_leaves_it_the_same(self, answer):

@@ -340,6 +340,13 @@ class GradeAnswersTest(absltest.TestCase):
         verdicts = verify.grade_answers(texts, [r"\frac12"] * 4, workers=1)
         self.assertEqual([v.reward for v in verdicts], [1.0, 1.0, 1.0, 0.0])
 
+    def test_questions(self):
+        given = (["7*8", "7*8"], ["56", "56"])
+        verdicts = verify.grade_answers(*given, questions=["What is 7*8?", "4*14?"], workers=1)
+        self.assertEqual([v.reward for v in verdicts], [0.0, 1.0])
+        with self.assertRaises(ValueError):
+            verify.grade_answers(*given, questions=["What is 7*8?"], workers=1)
+
     def test_options(self):
         verdicts = verify.grade_answers(["x=5"], ["5"], workers=1, labels=False)
         self.assertEqual(verdicts[0].reward, 0.0)

@@ -22,6 +22,7 @@ from restem.verify.answers.latex.notation import MAX_CHARS, ROW, clean, squeeze,
 from restem.verify.answers.latex.parser import parse
 from restem.verify.answers.latex.tokens import ParseError
 from restem.verify.answers.options import Options
+from restem.verify.answers.question import Question
 
 _SIMPLE = re.compile(
     r"([+-]?)(?:\\frac ?(\d|\{[+-]?\d{1,400}\}) ?(\d|\{[+-]?\d{1,400}\})"
@@ -38,6 +39,7 @@ _ANOTHER_CHOICE = re.compile(r"[^\w(]*(?:or|and)\b|.*(?<![a-zA-Z])\(\s*[A-Z]\s*\
 _SAME_STRING = Comparison(True, "string")
 _SAME_NUMBER = Comparison(True, "numeric")
 _OTHER_NUMBER = Comparison(False, "numeric", "another number")
+_REPEATED = Comparison(False, "none", "a formula of the question, as it stands there")
 _TOO_LONG = Comparison(False, "none", "the answer is too long")
 
 DEFAULT = Options()
@@ -51,13 +53,17 @@ def is_equivalent(prediction: str, gold: str) -> bool:
     return compare(prediction, gold).reward > 0
 
 
-def compare(prediction: str, gold: str, *, options: Options = DEFAULT) -> Verdict:
+def compare(
+    prediction: str, gold: str, *, options: Options = DEFAULT, question: str = ""
+) -> Verdict:
     """Compares a final answer with the gold answer.
 
     Args:
       prediction: a model's final answer, untrusted, of any length and content.
       gold: the reference answer.
       options: what MATH's conventions leave open.
+      question: the text of the problem, if known: an answer that only repeats one of its formulas
+        is refused, and one may stand before the value (`a+b+c = 23`).
 
     Returns:
       A verdict with reward 1.0 or 0.0. `method` names the rule that decided: "string", "numeric",
@@ -79,13 +85,17 @@ def compare(prediction: str, gold: str, *, options: Options = DEFAULT) -> Verdic
         return _verdict(prediction, shown, _SAME_STRING)
     if len(cleaned) > MAX_CHARS:
         return _verdict(prediction[:100], shown[:100], _TOO_LONG)
+    asked = Question(question)
     if a is not None and b is not None:
         same = a == b
         if not same and options.relative_tolerance:
             same = abs(a - b) <= Fraction(repr(float(options.relative_tolerance))) * abs(b)
-        return _verdict(prediction, shown, _SAME_NUMBER if same else _OTHER_NUMBER)
+        result = _SAME_NUMBER if same else _OTHER_NUMBER
+        if same and _is_fraction(left) and asked.is_repeated_by(parse(cleaned), parse(target)):
+            result = _REPEATED
+        return _verdict(prediction, shown, result)
     try:
-        result = _decide(cleaned, target, options)
+        result = _decide(cleaned, target, options, asked)
     except (Refused, Undefined, Undecided) as reason:
         result = Comparison(False, "none", str(reason))
     except RecursionError:
@@ -127,7 +137,11 @@ def _simple(text: str) -> Fraction | None:
     return -value if sign == "-" else value
 
 
-def _decide(cleaned: str, target: str, options: Options) -> Comparison:
+def _is_fraction(text: str) -> bool:
+    return "/" in text or "\\frac" in text
+
+
+def _decide(cleaned: str, target: str, options: Options, question: Question) -> Comparison:
     choice = _CHOICE.fullmatch(target)
     if choice:
         given = _CHOICE.fullmatch(cleaned) or _CHOICE_START.match(cleaned)
@@ -148,11 +162,13 @@ def _decide(cleaned: str, target: str, options: Options) -> Comparison:
         answer = parse(cleaned, thousands=not several)
     except ParseError as reason:
         return Comparison(False, "none", f"cannot be read: {reason}")
-    matcher = Matcher(options)
+    matcher = Matcher(options, question)
     result = matcher.match(answer, gold)
-    if result.equal or not matcher.undecided:
-        return result
-    return Matcher(options, Oracle(log_base=options.log_base)).match(answer, gold)
+    if not result.equal and matcher.undecided:
+        result = Matcher(options, question, Oracle(log_base=options.log_base)).match(answer, gold)
+    if result.equal and question.is_repeated_by(answer, gold):
+        return _REPEATED
+    return result
 
 
 def _parsed(target: str) -> Node | None:

@@ -71,6 +71,64 @@ class VerdictTest(parameterized.TestCase):
         self.assertEqual(compare(r"\sqrt{8}", r"2\sqrt{2}").detail, "")
 
 
+class QuestionTest(parameterized.TestCase):
+    """A formula of the question is no answer to it, but may stand before the answer."""
+
+    @parameterized.parameters(
+        (r"Compute $\dbinom{16}{5}$.", r"\binom{16}{5}", "4368"),
+        (r"Compute $\dbinom{16}{5}$.", r"x = \binom{16}{5}", "4368"),
+        (r"Simplify $\frac{6!+7!}{5!}.$", r"\dfrac{6!+7!}{5!}", "48"),
+        (r"Factor $t^2-49$.", "t^2-49", "(t-7)(t+7)"),
+        (r"Let $a = \sqrt{180}$. Simplify a.", r"\sqrt{180}", r"6\sqrt{5}"),
+        (r"Write \[y = 2x + 1\] in standard form.", "y=2x+1", "2x-y=-1"),
+        (r"Express $0.1\overline{6}$ as a fraction.", r"0.1\overline{6}", r"\frac16"),
+        (r"Simplify $\frac{16}{20}$.", r"\frac{16}{20}", r"\frac{4}{5}"),
+        (r"If $g(2) = 3$ and $g(3) = 5$, what is $g(g(2)) - 2$?", "g(2)=3", "3"),
+        ("What is 12*34 + 1?", r"12 \cdot 34+1", "409"),
+        (r"Compute \(7 \cdot 8\)?", r"7\cdot8", "56"),
+    )
+    def test_a_formula_of_the_question_is_no_answer(self, question, prediction, gold):
+        self.assertEqual(compare(prediction, gold).reward, 1.0)
+        verdict = compare(prediction, gold, question=question)
+        self.assertEqual((verdict.reward, verdict.method), (0.0, "none"), verdict)
+        self.assertEqual(compare(gold, gold, question=question).reward, 1.0)
+
+    @parameterized.named_parameters(
+        ("another formula", r"Compute $\binom{16}{5}$.", r"\binom{16}{11}", "4368"),
+        ("the gold answer is in the question", "Which equals 4, $1+2$ or $2^2$?", "2^2", "2^{2}"),
+        ("copying is the task", r"Is it $\frac{1+x}{2}$ or $x$?", r"\frac{1+x}{2}", r"\frac{1+x}2"),
+        ("a number by chance", r"A square has side $\frac15$.", r"\frac15", "0.20"),
+        ("a quantity by chance", r"A coat costs $\$60$.", r"\$60", "60"),
+        ("a point by chance", "From $(1, 2)$ to $(2, 1)$.", "(1,2)", "(1, 2.0)"),
+        ("a variable's value by chance", "Where is $x = 3$?", "x=3", "3"),
+        ("no question", "", r"\binom{16}{5}", "4368"),
+        ("a question that is no LaTeX", r"Compute $\frac{$.", r"\binom{16}{5}", "4368"),
+    )
+    def test_others_are(self, question, prediction, gold):
+        verdict = compare(prediction, gold, question=question)
+        self.assertEqual(verdict.reward, 1.0, verdict)
+
+    @parameterized.parameters(
+        ("Find $a+b+c$.", "a+b+c = 23", "23"),
+        ("What is $P(5)$?", "P(5)=15", "15"),
+        (r"Compute $\cos \theta.$", r"\cos\theta = \frac{3}{8}", r"\frac38"),
+        ("Find $|m-n|$.", "|m-n| = 6", "6"),
+        ("Find $f^{-1}(2)$.", "f^{-1}(2)=5", "5"),
+    )
+    def test_what_is_asked_may_stand_before_the_answer(self, question, prediction, gold):
+        self.assertEqual(compare(prediction, gold).reward, 0.0)
+        self.assertEqual(compare(prediction, gold, question=question).reward, 1.0)
+        self.assertEqual(compare(prediction, gold + "1", question=question).reward, 0.0)
+        unlabelled = Options(labels=False)
+        self.assertEqual(
+            compare(prediction, gold, options=unlabelled, question=question).reward, 0.0
+        )
+
+    def test_an_equation_of_the_question_is_no_label(self):
+        question = "If $a+b = 6$, how many pairs are there, and what is $ab$?"
+        self.assertEqual(compare("a+b = 6", "6", question=question).reward, 0.0)
+
+
 class OptionsTest(parameterized.TestCase):
     @parameterized.parameters(
         ({}, "0.5", r"50\%", True),

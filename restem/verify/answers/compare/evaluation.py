@@ -40,7 +40,7 @@ from restem.verify.answers.latex.nodes import (
     Symbol,
     Tuple,
 )
-from restem.verify.answers.latex.walks import mentions
+from restem.verify.answers.latex.walks import mentions, walk
 
 MAX_FACTORIAL = 6000
 """Largest number whose factorial is computed."""
@@ -314,6 +314,11 @@ def numeral_value(node: Numeral) -> Fraction:
         return Fraction(int(whole + part, base), base ** len(part))
     except ValueError:
         raise Undefined("a digit outside its base") from None
+
+
+def has_base(node: Node) -> bool:
+    """Returns whether a node has a number that is written in another base than ten."""
+    return any(isinstance(part, Numeral) and part.base != 10 for part in walk(node))
 
 
 def _factorial(value: Value, step: int) -> Fraction:

@@ -6,11 +6,10 @@ import dataclasses
 from collections.abc import Sequence
 from fractions import Fraction
 
-from restem.verify.answers.compare import sets
+from restem.verify.answers.compare import relations, sets
 from restem.verify.answers.compare.algebra import Oracle
 from restem.verify.answers.compare.comparison import Comparison
-from restem.verify.answers.compare.evaluation import numeral_value
-from restem.verify.answers.compare.relations import Relations, is_label
+from restem.verify.answers.compare.evaluation import has_base, numeral_value
 from restem.verify.answers.compare.signs import (
     SIGNS,
     choose_signs,
@@ -56,8 +55,9 @@ from restem.verify.answers.latex.nodes import (
 )
 from restem.verify.answers.latex.notation import text_key
 from restem.verify.answers.latex.units import measure, measures_nothing
-from restem.verify.answers.latex.walks import mentions, mentions_kind, replace, variables
+from restem.verify.answers.latex.walks import mentions, mentions_kind, variables, with_parameter_of
 from restem.verify.answers.options import Options
+from restem.verify.answers.question import Question
 
 MAX_LIST = 60
 """Number of elements of the longest list that is compared; all pairs are tried."""
@@ -78,14 +78,16 @@ _SCALARS = {
 class Matcher:
     """Compares two parsed answers under the given options."""
 
-    def __init__(self, options: Options, oracle: Oracle | None = None):
+    def __init__(self, options: Options, question: Question, oracle: Oracle | None = None):
         """Args:
         options: what MATH's conventions leave open.
+        question: the question that is answered.
         oracle: compares scalars that `compare_values` leaves undecided.
         """
         self.options = options
         self.undecided = False
         """Whether any comparison of scalars was left undecided."""
+        self._question = question
         self._oracle = oracle
 
     def match(self, answer: Node, gold: Node) -> Comparison:
@@ -98,8 +100,9 @@ class Matcher:
             return self.match_scalars(answer, gold)
         if Relation in kinds:
             # Before quantities: in `x = 5 \\text{ m}` the unit belongs to the right side.
-            relations = Relations(self.options, match=self.match, match_rows=self.match_rows)
-            return relations.match(answer, gold)
+            return relations.Relations(
+                self.options, self._question, match=self.match, match_rows=self.match_rows
+            ).match(answer, gold)
         if Quantity in kinds:
             return self.match_quantities(answer, gold)
         if Residue in kinds:
@@ -128,6 +131,8 @@ class Matcher:
     # Scalars.
 
     def match_scalars(self, answer: Node, gold: Node) -> Comparison:
+        if self.options.bases != "value" and has_base(answer) and not has_base(gold):
+            return Comparison(False, "base", "another base")
         given = [kind for kind in SIGNS if has_sign(answer, kind)]
         wanted = [kind for kind in SIGNS if has_sign(gold, kind)]
         if given and wanted and given != wanted:
@@ -289,9 +294,15 @@ class Matcher:
                 and len(variables(answer) | variables(gold)) == 1
             ):
                 return self.match_sets(answer, gold)
+            case (Tuple("(", items, ")"), List(named)) | (List(named), Tuple("(", items, ")")) if (
+                relations.are_coordinates(named)
+            ):
+                values = [item.sides[-1] for item in named]
+                pair = (items, values) if isinstance(answer, Tuple) else (values, items)
+                return self.match_rows(*pair, "tuple")
             case (Tuple(), _) | (_, Tuple()):
                 return Comparison(False, "list", "one is a list, the other a point")
-        answer = _with_parameter_of(answer, gold)
+        answer = with_parameter_of(answer, gold)
         method = "set" if isinstance(answer, Set) or isinstance(gold, Set) else "list"
         answers, golds = _elements(answer), _elements(gold)
         if max(len(answers), len(golds)) > MAX_LIST:
@@ -313,6 +324,8 @@ class Matcher:
         """Compares lists in which repeated elements count."""
         if len(answers) != len(golds):
             return Comparison(False, "list", "another number of parts")
+        if relations.has_names(golds) and not relations.has_names(answers):
+            return self.match_rows(answers, golds, "list")
         # Equality is transitive, so taking the first partner that fits loses nothing.
         free = list(golds)
         for a in answers:
@@ -390,7 +403,9 @@ def _spread(node: Node) -> Node:
         Sum | Product | PlusMinus | Negation | Power | Function | Relation | Tuple | Matrix,
     ) or not mentions_kind(inner, PlusMinus):
         return node
-    if isinstance(inner, Relation) and (inner.operators != ("=",) or not is_label(inner.sides[0])):
+    if isinstance(inner, Relation) and (
+        inner.operators != ("=",) or not relations.is_label(inner.sides[0])
+    ):
         return node
     return List((choose_signs(node, 1), choose_signs(node, -1)))
 
@@ -410,24 +425,6 @@ def _without_letter_unit(node: Node, units: tuple[tuple[str, int], ...]) -> Node
         return node
     rest = node.factors[:-1]
     return rest[0] if len(rest) == 1 else Product(rest)
-
-
-def _parameter(node: Node) -> Node | None:
-    """Returns the n of `2\\pi n, n \\in \\mathbb{Z}`."""
-    if isinstance(node, List):
-        for item in node.items:
-            match item:
-                case Relation((Symbol() as name, NumberSet()), ("in",)):
-                    return name
-    return None
-
-
-def _with_parameter_of(answer: Node, gold: Node) -> Node:
-    """Returns a family of solutions with its integer parameter renamed as in the gold answer."""
-    given, wanted = _parameter(answer), _parameter(gold)
-    if given is None or wanted is None or given == wanted or mentions(answer, wanted):
-        return answer
-    return replace(answer, given, wanted)
 
 
 def _entries(node: Node) -> tuple[Node, ...] | None:

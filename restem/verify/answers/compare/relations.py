@@ -32,6 +32,7 @@ from restem.verify.answers.latex.nodes import (
 )
 from restem.verify.answers.latex.walks import substitute, variables
 from restem.verify.answers.options import Options
+from restem.verify.answers.question import Question
 
 _MIRRORED = {">": "<", ">=": "<="}
 
@@ -42,16 +43,19 @@ class Relations:
     def __init__(
         self,
         options: Options,
+        question: Question,
         *,
         match: Callable[[Node, Node], Comparison],
         match_rows: Callable[[Sequence[Node], Sequence[Node], str], Comparison],
     ):
         """Args:
         options: the conventions in force.
+        question: the question that is answered.
         match: compares two answers or parts of answers.
         match_rows: compares two sequences part by part; the string names their kind.
         """
         self._options = options
+        self._question = question
         self._match = match
         self._match_rows = match_rows
 
@@ -83,6 +87,9 @@ class Relations:
         if relation.operators[-1] == "in":
             return last if isinstance(first, Symbol) else None
         if is_label(first.value if isinstance(first, Quantity) else first):
+            return last
+        # What the question asks for may be any expression, as in `a+b+c = 23`.
+        if self._question.states(first) and not self._question.states(relation):
             return last
         if (
             not variables(first)
@@ -201,6 +208,24 @@ def is_label(node: Node) -> bool:
         case Constant():
             return node != PI
     return False
+
+
+def has_names(items: Sequence[Node]) -> bool:
+    """Returns whether each item names its value, and each by another name: `x = 1, y = 2`."""
+    names = {
+        item.sides[0]
+        for item in items
+        if isinstance(item, Relation) and item.operators == ("=",) and is_label(item.sides[0])
+    }
+    return len(names) == len(items) > 1
+
+
+def are_coordinates(items: Sequence[Node]) -> bool:
+    """Returns whether the items are a point's coordinates by name, as in `x = 1, y = 2`."""
+    if not has_names(items):
+        return False
+    names = [item.sides[0].name for item in items if isinstance(item.sides[0], Symbol)]
+    return len(names) == len(items) and names == sorted(names) and all(len(n) == 1 for n in names)
 
 
 def _is_scalar(node: Node) -> bool:

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 
 from restem.verify.answers.latex.nodes import (
     BigOperator,
+    List,
     Negation,
     Node,
     Number,
+    NumberSet,
     Numeral,
+    Relation,
     SetBuilder,
     Symbol,
 )
@@ -82,3 +85,21 @@ def substitute(node: Node, values: Mapping[str, Node]) -> Node:
         case BigOperator(index=bound) | SetBuilder(variable=bound):
             values = {name: value for name, value in values.items() if name != bound.name}
     return node.transform(lambda part: substitute(part, values))
+
+
+def with_parameter_of(answer: Node, gold: Node) -> Node:
+    """Returns a family of solutions with its integer parameter renamed as in the gold answer."""
+    given, wanted = _parameter(answer), _parameter(gold)
+    if given is None or wanted is None or given == wanted or mentions(answer, wanted):
+        return answer
+    return replace(answer, given, wanted)
+
+
+def _parameter(node: Node) -> Node | None:
+    """Returns the n of `2\\pi n, n \\in \\mathbb{Z}`."""
+    if isinstance(node, List):
+        for item in node.items:
+            match item:
+                case Relation((Symbol() as name, NumberSet()), ("in",)):
+                    return name
+    return None
