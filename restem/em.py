@@ -25,11 +25,11 @@ from restem.evaluation import comparisons
 from restem.records import Problem
 from restem.rollout import Rollout
 from restem.rollout.completions import Completed
-from restem.run import shards, summary, trackers
+from restem.run import reader, shards, summary, trackers
 from restem.run.problems import at
 from restem.run.run import Run
 from restem.runtime import distributed, storage
-from restem.steps import space
+from restem.steps import moments, space
 from restem.steps.evaluate import evaluate
 from restem.steps.generate import generate
 from restem.steps.improve import improve
@@ -105,8 +105,9 @@ def generate_samples(
 
 def asked_problems(run: Run, settings: Settings, iteration: int) -> Sequence[Problem]:
     """Returns the training problems that the E-step of an iteration samples."""
-    size = settings.loop.problems_per_iteration
-    return minibatch(run.problems("train"), iteration, size, run.seed)
+    loop = settings.loop
+    step = (iteration - 1) // loop.generate_every + 1
+    return minibatch(run.problems("train"), step, loop.problems_per_iteration, run.seed)
 
 
 def select_examples(*, run: Run, settings: Settings, iteration: int) -> None:
@@ -149,6 +150,8 @@ def improve_policy(*, run: Run, settings: Settings, iteration: int) -> None:
     def finished() -> bool:
         if directory.improvement.exists():
             directory.discard_training()
+            if settings.improve.keep_optimizer:
+                moments.discard(reader.policy_reference(run.files, iteration - 1), directory)
         return directory.improvement.exists()
 
     if distributed.run_on_primary("start of the M-step", finished):
@@ -212,9 +215,10 @@ def evaluate_policy(*, run: Run, settings: Settings, iteration: int) -> None:
         if distributed.run_on_primary(f"is {name} evaluated", directory.evaluation(name).exists):
             continue
         base = run.directory(0).answers(name)
-        of_base = None
-        if iteration and base.exists():
-            of_base = comparisons.success(comparisons.read(base), is_greedy=False) or None
+        of_base: dict[str, float] | None = None
+        if iteration:
+            answers = comparisons.read(base) if base.exists() else []
+            of_base = comparisons.success(answers, is_greedy=False)
         evaluate(
             rollout=Rollout(
                 policy=run.policy(iteration),
@@ -232,9 +236,9 @@ def evaluate_policy(*, run: Run, settings: Settings, iteration: int) -> None:
 
 
 def minibatch(
-    problems: Sequence[Problem], iteration: int, size: int | None, seed: int
+    problems: Sequence[Problem], step: int, size: int | None, seed: int
 ) -> Sequence[Problem]:
-    """Returns the problems of one iteration: all of them, or the next `size` in a seeded shuffle.
+    """Returns the problems of one E-step: all of them, or the next `size` in a seeded shuffle.
 
     Each epoch has a shuffle of its own, and a mini-batch may span two epochs. The problems of a
     mini-batch are in their original order.
@@ -242,7 +246,7 @@ def minibatch(
     if size is None or size >= len(problems):
         return problems
     chosen: set[int] = set()
-    position, stop = (iteration - 1) * size, iteration * size
+    position, stop = (step - 1) * size, step * size
     while position < stop:
         epoch, index = divmod(position, len(problems))
         order = array.array("q", range(len(problems)))

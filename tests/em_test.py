@@ -1,6 +1,7 @@
 """The loop end to end on a tiny policy: it improves, it resumes wherever it is killed."""
 
 import contextlib
+import dataclasses
 import io
 import logging
 import os
@@ -361,6 +362,19 @@ class MinibatchTest(parameterized.TestCase):
         self.assertNotEqual(epoch, [em.minibatch(problems, i, 5, seed=2) for i in (1, 2)])
         self.assertEqual(em.minibatch(problems, 7, None, seed=1), problems)
         self.assertLen(em.minibatch(problems, 3, 4, seed=1), 4)
+
+    def test_every_e_step_has_problems_of_its_own(self):
+        """ReST's Improve steps share the samples of one E-step, and its mini-batch."""
+        problems = [Problem(str(i), "train", "?") for i in range(10)]
+        this = mock.Mock(seed=1)
+        this.problems.return_value = problems
+        loop = LoopSettings(iterations=6, generate_every=3, problems_per_iteration=5)
+        asked = [
+            em.asked_problems(this, dataclasses.replace(Settings(), loop=loop), i)
+            for i in range(1, 7)
+        ]
+        self.assertEqual(asked[0], asked[2])
+        self.assertCountEqual(asked[0] + asked[3], problems)
 
     def test_problems_are_shuffled_anew_in_each_epoch(self):
         problems = [Problem(str(i), "train", "?") for i in range(10)]

@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
 
 def generate(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     this, settings = open_run(arguments, bindings)
-    iteration = _next_iteration(this, arguments, finished="generation")
+    iteration = _next_iteration(this, arguments, finished="generation", settings=settings)
     if arguments.dry_run:
         return _dry_run(this, settings)
     if arguments.completions and this.directory(iteration).generation.exists():
@@ -128,6 +128,11 @@ def verify(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
         this.directory(iteration),
         this.problems("train"),
         grading(this.verifier()),
+        read_by=[
+            this.directory(i)
+            for i in this.files.iterations()
+            if i and em.generated_at(i, settings) == iteration
+        ],
         is_dry=arguments.dry_run,
     )
     for line in changes.lines[:SHOWN_CHANGES]:
@@ -142,7 +147,7 @@ def verify(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
 
 def select(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     this, settings = open_run(arguments, bindings)
-    iteration = _next_iteration(this, arguments, finished="selection")
+    iteration = _next_iteration(this, arguments, finished="selection", settings=settings)
     if arguments.dry_run:
         return _dry_run(this, settings)
     this.open(settings)
@@ -153,7 +158,7 @@ def select(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
 
 def improve(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     this, settings = open_run(arguments, bindings)
-    iteration = _next_iteration(this, arguments, finished="improvement")
+    iteration = _next_iteration(this, arguments, finished="improvement", settings=settings)
     if arguments.dry_run:
         return _dry_run(this, settings)
     this.open(settings)
@@ -197,13 +202,25 @@ def _evaluate_reference(arguments: argparse.Namespace, bindings: Sequence[str]) 
     return 0
 
 
-def _next_iteration(this: Run, arguments: argparse.Namespace, *, finished: str) -> int:
-    """Returns the iteration of a single step: the flag's, or the first with the step to do."""
-    if arguments.iteration is not None:
-        return arguments.iteration
-    i = 1
-    while getattr(this.directory(i), finished).exists():
-        i += 1
+def _next_iteration(
+    this: Run, arguments: argparse.Namespace, *, finished: str, settings: Settings
+) -> int:
+    """Returns the iteration of a single step: the flag's, or the first with the step to do.
+
+    Raises:
+      UserError: the flag asks for an E-step in an iteration that trains on earlier samples.
+    """
+    every = settings.loop.generate_every if finished == "generation" else 1
+    i = arguments.iteration
+    if i is None:
+        i = 1
+        while getattr(this.directory(i), finished).exists():
+            i += every
+    if (i - 1) % every:
+        raise UserError(
+            f"--iteration={i}: with em.generate_every = {every}, it trains on the samples of"
+            f" iteration {em.generated_at(i, settings)}; there is nothing to generate"
+        )
     return i
 
 

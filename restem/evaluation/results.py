@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from absl import logging
 from etils import epath
 
 from restem import records
@@ -39,7 +40,7 @@ def write(
       greedy: answer of each problem with sample index 0, scored for pass@1.
       sampled: further samples, the same number for each problem, for pass@k and maj@k.
       of_base: share of correct samples of the base policy by problem, for the difficulty buckets;
-        None: that of `sampled` itself.
+        None: that of `sampled` itself; empty: not known, and there are no buckets.
       policy: reference of the policy.
       timing: `seconds` and number of `tokens` of sampling.
 
@@ -52,7 +53,16 @@ def write(
     if attempts := scores.attempts(_rows(sampled)):
         report |= scores.sampled_report(attempts, kind=card.grader["kind"])
         success = {problem_id: group.success for problem_id, group in attempts.items()}
-        report["difficulty"] = scores.difficulty_report(success, of_base or success)
+        if of_base is None:
+            of_base = success
+        if of_base:
+            report["difficulty"] = scores.difficulty_report(success, of_base)
+        else:
+            logging.warning(
+                "%s: success by difficulty is left out, because the base policy was not evaluated"
+                " with samples before; `restem evaluate --iteration=0` does so",
+                stem.name,
+            )
     seconds = timing.get("seconds", 0.0)
     report |= {
         "task": card.task,

@@ -126,11 +126,18 @@ def _with_any(directory: IterationDir, problem_ids: set[str]) -> Iterator[epath.
             yield paths[index]
 
 
+def _all_shards(folder: epath.Path) -> list[epath.Path]:
+    """Returns the shards of a finished E-step, of which a network file system may list a part."""
+    listed = layout.shard_paths(folder)
+    number = layout.number_of_shards(listed[0]) if listed else 0
+    return [layout.shard_path(folder, i, number) for i in range(number)]
+
+
 @functools.lru_cache(maxsize=8)
 def _bounds(folder: str) -> tuple[list[epath.Path], np.ndarray, np.ndarray]:
     """Returns the shards of a finished E-step, and the first and last problem of each, [shards]."""
     found = []
-    for path in layout.shard_paths(epath.Path(folder)):
+    for path in _all_shards(epath.Path(folder)):
         ids = storage.read_columns(path, ["problem_id"]).column("problem_id")
         if len(ids):
             found.append((path, ids[0].as_py(), ids[-1].as_py()))

@@ -33,6 +33,11 @@ def is_remote(path: epath.PathLike) -> bool:
     return "://" in os.fspath(path)
 
 
+def absolute(path: epath.PathLike) -> epath.Path:
+    """Returns an absolute path; a bucket's name is one already."""
+    return epath.Path(path) if is_remote(path) else epath.Path(path).absolute()
+
+
 def write_bytes(path: epath.Path, data: bytes) -> None:
     """Writes a file that appears whole or not at all.
 

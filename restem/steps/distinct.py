@@ -14,6 +14,9 @@ def exact_text(sample: Sample) -> str:
     return " ".join(sample.text.split())
 
 
+_CURRENCY = re.compile(r"\\?\$(?=[\d.])")
+"""A dollar sign before an amount; where it opens a formula, nothing before the digit is lost."""
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _MATH_CHARACTERS = re.compile(r"[^0-9a-zA-Z+\-*/^().,\\{}=<>|!%]")
 
 
@@ -26,7 +29,7 @@ def equation_set(sample: Sample) -> str:
     """
     equations = set()
     for line in sample.text.splitlines():
-        parts = line.split("=")
+        parts = _THOUSANDS.sub("", _CURRENCY.sub("", line)).split("=")
         for left, right in itertools.pairwise(parts):
             left = _side(left, last=True)
             right = _side(right, last=False)

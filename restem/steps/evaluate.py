@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from restem.evaluation import results
 from restem.records import Problem
@@ -13,6 +13,9 @@ from restem.rollout.shards import sample_shards
 from restem.run import layout, trackers
 from restem.runtime import distributed, storage
 from restem.steps.settings import EvaluateSettings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def evaluate(
@@ -33,7 +36,7 @@ def evaluate(
       directory: directory of the iteration that produced the policy.
       name: name of the evaluation's files: the task, and the split if it is not the test split.
       of_base: share of correct samples of the base policy by problem, for the difficulty buckets
-        (section 5.3); None if `rollout` is the base policy itself.
+        (section 5.3); None if `rollout` is the base policy itself, empty if it is not known.
       settings: whether pass@k and maj@k are measured, and from which samples.
 
     Returns:
@@ -61,13 +64,18 @@ def evaluate(
             **shards,
         )
 
+    def tables(part: str) -> list[pa.Table]:
+        # By name: a network file system may list another host's files late.
+        names = layout.Shards(len(problems), per_shard)
+        return [storage.read_table(names.path(parts / part, i)) for i in range(len(names))]
+
     def merge() -> dict[str, Any]:
         report = results.write(
             path.parent / name,
             card=rollout.card,
             problems=problems,
-            greedy=[storage.read_table(p) for p in layout.shard_paths(parts / "greedy")],
-            sampled=[storage.read_table(p) for p in layout.shard_paths(parts / "sampled")],
+            greedy=tables("greedy"),
+            sampled=tables("sampled") if settings.num_samples else [],
             of_base=of_base,
             policy=rollout.policy.reference,
             timing=dataclasses.asdict(rollout.costs),

@@ -114,7 +114,7 @@ def improve(
     )
     made = finish(directory, made)
     if settings.keep_optimizer:
-        moments.discard(rollout.policy, directory)
+        moments.discard(rollout.policy.reference, directory)
     return made
 
 

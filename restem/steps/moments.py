@@ -17,7 +17,7 @@ from etils import epath
 from restem.checkpoints import orbax
 from restem.checkpoints.policy import Policy
 from restem.run.layout import IterationDir
-from restem.runtime import distributed
+from restem.runtime import distributed, storage
 from restem.training import Trainer, TrainState
 
 
@@ -35,7 +35,7 @@ def continued(
       start: policy that training starts from.
       directory: directory of this iteration.
     """
-    path = _of(start, directory)
+    path = _of(start.reference, directory)
     if not distributed.run_on_primary(
         "are there moments", lambda: path is not None and path.exists()
     ):
@@ -59,15 +59,21 @@ def keep(state: TrainState, directory: IterationDir) -> None:
     orbax.save_tree(directory.optimizer, state.opt_state, overwrite=True)
 
 
-def discard(start: Policy, directory: IterationDir) -> None:
-    """Deletes the moments that an M-step started with, once it is finished."""
+def discard(start: str, directory: IterationDir) -> None:
+    """Deletes the moments that a finished M-step started with, if it made another policy.
+
+    Args:
+      start: reference of the policy that it started from.
+      directory: directory of its iteration.
+    """
     path = _of(start, directory)
-    if path is not None and distributed.is_primary():
+    if path is not None and directory.checkpoint.exists() and distributed.is_primary():
         path.rmtree(missing_ok=True)
 
 
-def _of(start: Policy, directory: IterationDir) -> epath.Path | None:
+def _of(start: str, directory: IterationDir) -> epath.Path | None:
     """Returns where the moments of a policy of the same run are; None for other policies."""
-    folder = epath.Path(start.reference.removeprefix("orbax:")).parent
-    is_of_run = folder.parent == directory.path.parent
+    # References of loaded policies are absolute, and the run's folder is as the user wrote it.
+    folder = storage.absolute(start.removeprefix("orbax:")).parent
+    is_of_run = folder.parent == storage.absolute(directory.path).parent
     return IterationDir(folder).optimizer if is_of_run else None

@@ -42,6 +42,7 @@ def regrade(
     problems: Sequence[Problem],
     verifier: Verifier,
     *,
+    read_by: Sequence[layout.IterationDir] = (),
     is_dry: bool = False,
 ) -> Changes:
     """Grades the samples of an iteration again.
@@ -52,6 +53,8 @@ def regrade(
       directory: directory of the iteration.
       problems: the problems that were sampled.
       verifier: verifier with the task's grader.
+      read_by: iterations that train on these samples. An unfinished selection of theirs begins
+        again, because it would mix old and new rewards.
       is_dry: if True, changes no file.
 
     Raises:
@@ -64,6 +67,9 @@ def regrade(
     paths = layout.shard_paths(directory.samples) + layout.unfinished_paths(directory.samples)
     if not paths:
         raise UserError(f"{directory.samples}: no samples to verify; run `restem generate` first")
+    for reader in () if is_dry else read_by:
+        if not reader.selection.exists():
+            reader.dataset.rmtree(missing_ok=True)
     for path in paths:
         samples, rows = shards.read(path)
         by_id = {p.problem_id: p for p in shards.problems_of(samples, rows, problems)}

@@ -35,6 +35,14 @@ class KeepByStep(Keep, Protocol):
         """Returns the strategy for Improve step `step`, counted from 0."""
 
 
+def exceeds(reward: float, threshold: float) -> bool:
+    """Returns whether a reward is above a threshold.
+
+    Files store rewards as float32, in which 0.6 is more than the 0.6 of a gin file.
+    """
+    return bool(np.float32(reward) > np.float32(threshold))
+
+
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
 class RewardAbove:
@@ -44,7 +52,7 @@ class RewardAbove:
     """Threshold tau of ReST (Gulcehre et al. 2023); section 3, remark."""
 
     def __call__(self, problem: Problem, samples: Sequence[Sample]) -> list[Sample]:
-        return [s for s in samples if s.reward > self.threshold]
+        return [s for s in samples if exceeds(s.reward, self.threshold)]
 
 
 @gin.configurable
@@ -69,7 +77,7 @@ class BestOfN:
         # Another engine may not tell the log-probability.
         likely = lambda s: -math.inf if math.isnan(s.logprob) else s.logprob
         best = max(samples, key=lambda s: (s.reward, likely(s), -s.sample_index))
-        return [best] if best.reward > self.above else []
+        return [best] if exceeds(best.reward, self.above) else []
 
 
 @gin.configurable

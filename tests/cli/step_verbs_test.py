@@ -60,6 +60,20 @@ class StepVerbsTest(parameterized.TestCase):
         report = storage.read_json(self.files.iteration(2).selection)
         self.assertEqual((report["iteration"], report["kept"]), (2, 2))
 
+    def test_generate_takes_the_next_iteration_that_has_an_e_step(self):
+        every = "--gin.em.generate_every=3"
+        asked = []
+
+        def generate(*, run, iteration, **_):
+            asked.append(iteration)
+            storage.write_json(run.directory(iteration).generation, {"samples": 2, "correct": 1})
+
+        with mock.patch.object(em, "generate_samples", generate):
+            for _ in range(3):
+                self.restem("generate", every)
+            self.restem("generate", every, "--iteration=2", code=2)
+        self.assertEqual(asked, [1, 4, 7])
+
     @parameterized.parameters(("%START", 1), ("last", 1), ("base", 0))
     def test_improve_starts_from_the_policy_that_the_loop_would(self, start, iteration):
         flags = (f"--gin.em.start_from={start}", "--iteration=2")

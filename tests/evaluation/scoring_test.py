@@ -143,6 +143,25 @@ class ScoreTest(parameterized.TestCase):
         self.assertEqual("maj@k" in report, voted)
         self.assertEqual(report["pass@k"], {"1": 1.0, "2": 1.0})
 
+    @parameterized.parameters(
+        (None, {"easy": 1, "very hard": 1}),
+        ({"a": 0.5, "b": 0.3}, {"medium": 1, "hard": 1}),
+        ({}, None),
+    )
+    def test_difficulty_is_that_for_the_base_policy(self, of_base, buckets):
+        rewards = {"a": 1.0, "b": 0.0}
+        samples = [Sample(p, i, "", (), 0.0, "eos", rewards[p]) for p in "ab" for i in range(3)]
+        table = records.samples_to_table(samples)
+        report = results.write(
+            epath.Path(self.folder) / "mine", card=TaskCard("mine", grader={"kind": "program"}),
+            problems=[ask("a", "a?"), ask("b", "b?")], greedy=[table.take([0, 3])],
+            sampled=[table.take([1, 2, 4, 5])], of_base=of_base, policy="p", timing={},
+        )  # fmt: skip
+        found = report.get("difficulty")
+        if found is not None:
+            found = {name: bucket["n"] for name, bucket in found.items() if bucket["n"]}
+        self.assertEqual(found, buckets)
+
     def test_an_ungraded_task_gives_a_sheet(self):
         self.tasks["hungarian"] = (card_of("hungarian"), [ask("hungarian-01", "Problem:\nGive 2.")])
         report = self.score([{"problem": "Give 2.", "output": "2"}], "hungarian")["hungarian"]

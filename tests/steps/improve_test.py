@@ -1,5 +1,6 @@
 """Training stops when validation no longer improves, and the best policy is kept, not the last."""
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -20,6 +21,7 @@ from restem.models.lora import Lora
 from restem.records import Example, Problem, TaskCard
 from restem.rollout import Rollout
 from restem.run import layout
+from restem.steps import moments
 from restem.steps.improve import improve
 from restem.steps.settings import ImproveSettings
 from restem.training import optimizers
@@ -152,6 +154,30 @@ class ImproveTest(ImproveTestCase):
             self.assertFalse(layout.IterationDir(first).optimizer.exists())
             difference = np.abs(self.kept() - whole).max()
             (self.assertLess if same else self.assertGreater)(difference, 1e-6)
+
+    def test_moments_are_found_in_a_folder_with_a_relative_name(self):
+        one, two = (layout.IterationDir(epath.Path(f"run/iteration_00{i}")) for i in (1, 2))
+        kept = dict(epochs=1, keep_optimizer=True, validation=[], start_reward=None)
+        with contextlib.chdir(self.create_tempdir().full_path):
+            self.directory = one
+            self.improve(self.rollout(), **kept)
+            last = checkpoints.load(f"orbax:{one.checkpoint}")
+            self.directory = two
+            with self.assertLogs(level="INFO") as logs:
+                self.improve(self.rollout().replace(policy=last), **kept)
+            self.assertIn("continues with the moments of", "".join(logs.output))
+            self.assertEqual((one.optimizer.exists(), two.optimizer.exists()), (False, True))
+
+    def test_moments_stay_while_their_policy_is_the_last(self):
+        one, two = (self.directory.path.parent / f"iteration_00{i}" for i in (1, 2))
+        moments_of_one = layout.IterationDir(one).optimizer
+        moments_of_one.mkdir(parents=True)
+        start = f"orbax:{layout.IterationDir(one).checkpoint}"
+        moments.discard(start, layout.IterationDir(two))
+        self.assertTrue(moments_of_one.exists())
+        layout.IterationDir(two).checkpoint.mkdir(parents=True)
+        moments.discard(start, layout.IterationDir(two))
+        self.assertFalse(moments_of_one.exists())
 
     def test_a_resumed_one_continues_the_history(self):
         first = self.rollout(0.9, 0.6, None)

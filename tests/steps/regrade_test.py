@@ -74,6 +74,19 @@ class RegradeTest(absltest.TestCase):
         samples = records.samples_from_table(storage.read_table(left))
         self.assertEqual([s.reward for s in samples], [1.0] * 4)
 
+    def test_an_interrupted_selection_begins_again(self):
+        self.write(0)
+        finished = layout.Workdir(self.directory.path.parent).iteration(2)
+        for directory in (self.directory, finished):
+            storage.write_bytes(layout.shard_path(directory.dataset, 0, 3), b"examples")
+        storage.write_json(finished.selection, {})
+        both = [self.directory, finished]
+        regrade(self.directory, PROBLEMS, Grader(), read_by=both, is_dry=True)
+        self.assertTrue(self.directory.dataset.exists())
+        regrade(self.directory, PROBLEMS, Grader(), read_by=both)
+        self.assertFalse(self.directory.dataset.exists())
+        self.assertTrue(finished.dataset.exists())
+
     def test_a_step_that_ends_meanwhile_keeps_its_own_report(self):
         self.write(0)
         self.write(1)

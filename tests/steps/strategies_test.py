@@ -4,6 +4,7 @@ import math
 
 from absl.testing import absltest, parameterized
 
+from restem import records
 from restem.errors import UserError
 from restem.records import Problem, Sample, Verdict
 from restem.steps import strategies
@@ -23,6 +24,17 @@ class StrategiesTest(parameterized.TestCase):
         samples = [_sample("a", i, i / 10) for i in range(10)]
         kept = strategies.RewardAbove(0.5)(PROBLEM, samples)
         self.assertEqual([s.sample_index for s in kept], [6, 7, 8, 9])
+
+    def test_a_threshold_is_exceeded_in_a_file_as_in_memory(self):
+        samples = [_sample("a", i, i / 10) for i in range(1, 10)]
+        stored = records.samples_from_table(records.samples_to_table(samples))
+        for sample, read in zip(samples, stored, strict=True):
+            tau = sample.reward
+            for keep in (strategies.RewardAbove(tau), strategies.BestOfN(above=tau)):
+                self.assertEmpty(keep(PROBLEM, [sample]))
+                self.assertEmpty(keep(PROBLEM, [read]))
+            below = strategies.RewardAbove(tau - 0.01)
+            self.assertLen(below(PROBLEM, [sample]) + below(PROBLEM, [read]), 2)
 
     def test_best_of_n_takes_the_likeliest_of_equals_and_nothing_where_all_fail(self):
         samples = [_sample("a", 0, 1.0, logprob=-5.0), _sample("a", 1, 1.0, logprob=-2.0)]

@@ -294,12 +294,10 @@ class Matcher:
                 and len(variables(answer) | variables(gold)) == 1
             ):
                 return self.match_sets(answer, gold)
-            case (Tuple("(", items, ")"), List(named)) | (List(named), Tuple("(", items, ")")) if (
-                relations.are_coordinates(named)
-            ):
-                values = [item.sides[-1] for item in named]
-                pair = (items, values) if isinstance(answer, Tuple) else (values, items)
-                return self.match_rows(*pair, "tuple")
+            case Tuple("(", items, ")"), List(named) if values := relations.coordinates(named):
+                return self.match_rows(items, values, "tuple")
+            case List(named), Tuple("(", items, ")") if values := relations.coordinates(named):
+                return self.match_rows(values, items, "tuple")
             case (Tuple(), _) | (_, Tuple()):
                 return Comparison(False, "list", "one is a list, the other a point")
         answer = with_parameter_of(answer, gold)

@@ -212,20 +212,25 @@ def is_label(node: Node) -> bool:
 
 def has_names(items: Sequence[Node]) -> bool:
     """Returns whether each item names its value, and each by another name: `x = 1, y = 2`."""
-    names = {
-        item.sides[0]
+    return len(_names(items)) == len(items) > 1
+
+
+def coordinates(items: Sequence[Node]) -> list[Node] | None:
+    """Returns the values of `x = 1, y = 2`, which is the point (1, 2); None for other items."""
+    names = _names(items)
+    letters = [name.name for name in names if isinstance(name, Symbol) and len(name.name) == 1]
+    if not has_names(items) or len(letters) < len(items) or letters != sorted(letters):
+        return None
+    return list(names.values())
+
+
+def _names(items: Sequence[Node]) -> dict[Node, Node]:
+    """Returns the values of the items that name theirs, by name."""
+    return {
+        item.sides[0]: item.sides[1]
         for item in items
         if isinstance(item, Relation) and item.operators == ("=",) and is_label(item.sides[0])
     }
-    return len(names) == len(items) > 1
-
-
-def are_coordinates(items: Sequence[Node]) -> bool:
-    """Returns whether the items are a point's coordinates by name, as in `x = 1, y = 2`."""
-    if not has_names(items):
-        return False
-    names = [item.sides[0].name for item in items if isinstance(item.sides[0], Symbol)]
-    return len(names) == len(items) and names == sorted(names) and all(len(n) == 1 for n in names)
 
 
 def _is_scalar(node: Node) -> bool:
