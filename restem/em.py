@@ -215,7 +215,7 @@ def evaluate_policy(*, run: Run, settings: Settings, iteration: int) -> None:
         if distributed.run_on_primary(f"is {name} evaluated", directory.evaluation(name).exists):
             continue
         base = run.directory(0).answers(name)
-        of_base = {} if iteration else None
+        of_base: dict[str, float] | None = {} if iteration else None
         if iteration and base.exists():
             of_base = comparisons.success(comparisons.read(base), is_greedy=False)
         evaluate(
