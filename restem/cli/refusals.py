@@ -60,7 +60,14 @@ def score(arguments: argparse.Namespace) -> None:
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    _exist([arguments.first, arguments.second])
+    files = [arguments.first, arguments.second]
+    for file in files:
+        beside = f"{file.removesuffix('.json')}.parquet"
+        if file.endswith(".json") and os.path.exists(beside):
+            raise UserError(f"{file} holds only scores; the answers to compare are in {beside}")
+        if os.path.isdir(file):
+            raise UserError(f"{file} is a folder; name the evals/TASK.parquet of an iteration")
+    _exist(files)
 
 
 def report(arguments: argparse.Namespace) -> None:

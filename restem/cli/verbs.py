@@ -16,7 +16,7 @@ from etils import epath
 from restem import checkpoints, em
 from restem.checkpoints.export import check_target
 from restem.checkpoints.export import export as write_policy
-from restem.cli import reference
+from restem.cli import dry_run, reference
 from restem.cli.gin_files import parse_gin
 from restem.cli.session import log_traceback, open_run, save_operative_config
 from restem.errors import MachineError, UserError
@@ -26,7 +26,7 @@ from restem.plan.settings import PlanSettings
 from restem.report import report as pages
 from restem.rollout import Rollout
 from restem.run import bindings as bindings_lib
-from restem.run import identity, layout, lease, model_card, reader, summary, trackers
+from restem.run import layout, lease, model_card, reader, summary, trackers
 from restem.run.run import Run, versions
 from restem.run.settings import from_gin
 from restem.runtime import compilation, distributed, machine_errors, storage
@@ -49,7 +49,7 @@ SHOWN_CHANGES = 20
 def run(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     this, settings = open_run(arguments, bindings)
     if arguments.dry_run:
-        return _dry_run(this, settings)
+        return dry_run.show(this, settings)
     this.open(settings)
     _check_contamination(this)
     result = em.em(run=this, settings=settings)
@@ -68,7 +68,7 @@ def generate(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     this, settings = open_run(arguments, bindings)
     iteration = _next_iteration(this, arguments, finished="generation", settings=settings)
     if arguments.dry_run:
-        return _dry_run(this, settings)
+        return dry_run.show(this, settings)
     if arguments.completions and this.directory(iteration).generation.exists():
         raise UserError(
             f"{this.directory(iteration).samples}: iteration {iteration} has samples already, so"
@@ -149,7 +149,7 @@ def select(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     this, settings = open_run(arguments, bindings)
     iteration = _next_iteration(this, arguments, finished="selection", settings=settings)
     if arguments.dry_run:
-        return _dry_run(this, settings)
+        return dry_run.show(this, settings)
     this.open(settings)
     em.select_examples(run=this, settings=settings, iteration=iteration)
     CONSOLE.print_json(data=storage.read_json(this.directory(iteration).selection))
@@ -160,7 +160,7 @@ def improve(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     this, settings = open_run(arguments, bindings)
     iteration = _next_iteration(this, arguments, finished="improvement", settings=settings)
     if arguments.dry_run:
-        return _dry_run(this, settings)
+        return dry_run.show(this, settings)
     this.open(settings)
     em.improve_policy(run=this, settings=settings, iteration=iteration)
     result = storage.read_json(this.directory(iteration).improvement)
@@ -174,7 +174,7 @@ def evaluate(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
         return _evaluate_reference(arguments, bindings)
     this, settings = open_run(arguments, bindings)
     if arguments.dry_run:
-        return _dry_run(this, settings)
+        return dry_run.show(this, settings)
     this.open(settings)
     iteration = arguments.iteration
     if iteration is None:
@@ -194,7 +194,7 @@ def _evaluate_reference(arguments: argparse.Namespace, bindings: Sequence[str]) 
         arguments, bindings, workdir=str(folder), base=arguments.policy, evaluate_train=0, **tasks
     )
     if arguments.dry_run:
-        return _dry_run(this, settings)
+        return dry_run.show(this, settings)
     this.open_evaluation(settings)
     em.evaluate_policy(run=this, settings=settings, iteration=0)
     _show(summary.table(summary.write(this.files)))
@@ -246,19 +246,6 @@ def _check_contamination(this: Run) -> None:
 def _show(table: Any) -> None:
     """Prints a table; without a terminal, cells are not wrapped."""
     CONSOLE.print(table, width=None if CONSOLE.is_terminal else 160, crop=False)
-
-
-def _dry_run(this: Run, settings: Settings) -> int:
-    """Shows the steps of a run and which are done; loads no model and samples nothing."""
-    say(f"base policy   {this.base}")
-    say(f"task          {this.task}; evaluated on {', '.join(this.evaluations)}")
-    say(f"folder        {this.files.path}")
-    say(f"done          iterations {reader.finished(this.files) or 'none'}")
-    shown = identity.settings_of(settings) | identity.other_bindings()
-    for name, value in sorted(shown.items()):
-        say(f"  {name} = {value}")
-    say("dry run: nothing was written")
-    return 0
 
 
 def score(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:

@@ -23,8 +23,12 @@ MACRO = "gin.macro"
 
 FLAG = "flag"
 """Origin of a binding that comes from the command line."""
+UNKNOWN = "gin"
+"""Origin of a binding that a program made itself, by `gin.parse_config` and the like."""
 
 _origins: dict[tuple[str, str, str], str] = {}
+_replaced: dict[tuple[str, str, str], set[str]] = {}
+"""Macros that a later binding of the same parameter took the place of."""
 _reading: list[str] = [FLAG]
 
 
@@ -45,9 +49,13 @@ def recorded_origins() -> Iterator[None]:
     bind = gin_config.bind_parameter
 
     def bind_and_record(key, value):
-        bind(key, value)
         parsed = gin_config.ParsedBindingKey.parse(key)
-        _origins[(*parsed.config_key, parsed.arg_name)] = _reading[-1]
+        place = (*parsed.config_key, parsed.arg_name)
+        before = repr(gin_config._CONFIG.get(parsed.config_key, {}).get(parsed.arg_name))
+        bind(key, value)
+        _origins[place] = _reading[-1]
+        if before.startswith("%"):
+            _replaced.setdefault(place, set()).add(before[1:])
 
     gin_config.bind_parameter = bind_and_record
     try:
@@ -71,7 +79,9 @@ class Binding:
     target: Any
     """Function or class; None for a macro."""
     origin: str
-    """Gin file with the binding, or `FLAG`."""
+    """Gin file with the binding, `FLAG` or `UNKNOWN`."""
+    replaced: frozenset[str] = frozenset()
+    """Macros that were the value before, in a file that this binding comes after."""
 
     @property
     def name(self) -> str:
@@ -106,11 +116,14 @@ def all_bindings() -> Iterator[Binding]:
     for (scope, selector), parameters in gin_config._CONFIG.items():
         target = gin_config._REGISTRY[selector].wrapped
         for parameter, raw in parameters.items():
-            origin = _origins.get((scope, selector, parameter), FLAG)
+            place = (scope, selector, parameter)
+            origin = _origins.get(place, UNKNOWN)
+            replaced = frozenset(_replaced.get(place, ()))
             if selector == MACRO:
                 yield Binding("", "", scope, raw, None, origin)
             else:
-                yield Binding(scope, selector.rpartition(".")[2], parameter, raw, target, origin)
+                name = selector.rpartition(".")[2]
+                yield Binding(scope, name, parameter, raw, target, origin, replaced)
 
 
 def arguments_of(configurable: str) -> dict[str, Any]:

@@ -39,12 +39,15 @@ _ELSEWHERE = {"make_mesh", "local_mesh", "initialize", "plan", "report"}
 """Configurables that affect where and how fast a run executes, but not its identity."""
 
 
-def settings_of(all_settings: Any, *, only: Sequence[str] = ()) -> dict[str, Any]:
+def settings_of(
+    all_settings: Any, *, only: Sequence[str] = (), changeable: bool = False
+) -> dict[str, Any]:
     """Returns the settings that a resume may not change, by name.
 
     Args:
       all_settings: a dataclass whose fields are registered settings.
       only: names of groups to include, such as "Run"; empty: all groups.
+      changeable: whether to return the other ones instead, which a resume may change.
     """
     found = {}
     for group in dataclasses.fields(all_settings):
@@ -54,7 +57,7 @@ def settings_of(all_settings: Any, *, only: Sequence[str] = ()) -> dict[str, Any
             continue
         hints = checks.hints(settings.REGISTERED[name])
         for field in dataclasses.fields(of_group):
-            if not checks.may_change(hints[field.name]):
+            if checks.may_change(hints[field.name]) == changeable:
                 found[f"{name}.{field.name}"] = plain(getattr(of_group, field.name))
     return found
 

@@ -16,7 +16,7 @@ import optax
 from restem.errors import UserError
 from restem.models.lora import Lora
 from restem.rollout.verification import Verifier
-from restem.run import bindings, settings
+from restem.run import bindings, ignored, settings
 from restem.run.settings import RunSettings, register
 from restem.runtime.checks import MAY_CHANGE, at_least
 from restem.sampling import Sampling
@@ -207,6 +207,7 @@ class Settings:
             allowed.
         """
         bindings.check()
+        ignored.check()
         made = cls(
             run=settings.from_gin(RunSettings),
             loop=settings.from_gin(LoopSettings),

@@ -103,6 +103,16 @@ BAD = (
     ("gin.select.cap=%NOT_BOUND", "the macro %NOT_BOUND has no value; add --gin.NOT_BOUND=VALUE"),
     ("gin.Run.base=%NOT_BOUND", "the macro %NOT_BOUND has no value"),
     ("gin.improve.optimizer=@adamw()", "improve.optimizer = @adamw"),
+    # Flags that would change nothing.
+    ("gin.seed=1", "--gin.seed=1 would change nothing: nothing refers to %seed; is it SEED"),
+    ("gin.rate=1", "nothing refers to %rate; `restem config` prints all settings"),
+    ("gin_file=methods/iml.gin --gin.ITERATIONS=5", "em.iterations is bound by .*methods/iml.gin; "
+     "write --gin.em.iterations=5"),
+    ("gin.Sampling.top_k=7", "write --gin.sampling/Sampling.top_k=7"),
+    ("gin.smpling/Sampling.top_k=7", "no reference has scope smpling/"),
+    ("gin.Lora.rank=32", "no setting refers to @Lora"),
+    ("gin.adafactor.clip=1.0", "no setting refers to @adafactor"),
+    ("gin.adamw.clip=1.0 --gin.improve.optimizer=@adafactor", "no setting refers to @adamw"),
     # Values of the strategies themselves.
     ("gin_file=methods/rest.gin --gin.RisingThreshold.thresholds=(0.5,0.1)", "select.keep.*falls"),
     ("gin_file=methods/rest.gin --gin.RisingThreshold.thresholds=()", "select.keep.*is empty"),
@@ -167,6 +177,8 @@ COMMANDS = (
     ("score --grades={file}", "not a grading sheet"),
     ("compare {new} {file}", "no such file"),
     ("compare {file} {file}", "not a Parquet file"),
+    ("compare {folder} {file}", "is a folder; name the evals/TASK.parquet of an iteration"),
+    ("compare {scores} {file}", "scores.json holds only scores; .* are in .*scores.parquet"),
     ("compare {file}", "the following arguments are required: B.parquet"),
     ("compare {file} {file} --gin.SEED=1", "reads no gin settings"),
     ("report", "which run?"),
@@ -209,6 +221,8 @@ class BadSettingsTest(parameterized.TestCase):
         (folder / "given").mkdir()
         self.file = folder / "given" / "file.txt"
         self.file.write_text("text\n")
+        for name in ("scores.json", "scores.parquet"):
+            (folder / "given" / name).touch()
         self.lines = folder / "given" / "outputs.jsonl"
         self.lines.write_text('{"problem_id": "a", "output": "1"}\n')
 
@@ -265,6 +279,7 @@ class BadSettingsTest(parameterized.TestCase):
         places = {
             "new": self.workdir, "file": self.file, "folder": self.file.parent,
             "lines": self.lines, "demo": "--gin_file=restem_demo.gin",
+            "scores": self.file.parent / "scores.json",
         }  # fmt: skip
         self.assertRegex(self.refused(*command.format(**places).split()), message)
 

@@ -19,7 +19,8 @@ from restem.runtime import storage
 from restem.runtime.progress import CONSOLE
 from tests.helpers import run_files, tiny
 
-SETTINGS = ("Run.base='orbax:/base'", "Run.task='sums'", "EVERY=2", "START='last'")
+SETTINGS = ("Run.base='orbax:/base'", "Run.task='sums'")
+MACROS = {"%EVERY": "EVERY=2", "%START": "START='last'"}
 
 
 class StepVerbsTest(parameterized.TestCase):
@@ -41,7 +42,8 @@ class StepVerbsTest(parameterized.TestCase):
     def restem(self, verb, *flags, code=0):
         gin.clear_config()
         errors = io.StringIO()
-        bindings = [f"--gin.{binding}" for binding in SETTINGS]
+        used = [binding for macro, binding in MACROS.items() if macro in " ".join(flags)]
+        bindings = [f"--gin.{binding}" for binding in (*SETTINGS, *used)]
         with contextlib.redirect_stderr(errors), CONSOLE.capture():
             found = main([verb, f"--workdir={self.files.path}", *bindings, *flags])
         self.assertEqual(found, code, errors.getvalue())
