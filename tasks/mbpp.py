@@ -7,10 +7,13 @@ The prompt has 3 shots in the published form, written for this project.
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Annotated, Any
+
+import gin
 
 from restem.data import folder, registry
 from restem.data.task_spec import ZeroShot
+from restem.runtime.checks import at_least
 from restem.tasks import shots
 
 LAYOUTS = (
@@ -21,12 +24,26 @@ SOURCE = "https://github.com/google-research/google-research (mbpp/mbpp.jsonl)"
 SPLITS = {"test": range(11, 511), "validation": range(511, 601), "train": range(601, 975)}
 
 
-def mbpp(split: str, *, data_dir: str | None = None) -> registry.Records:
-    """Returns the problems of an official split."""
+@gin.configurable(module="restem.tasks")
+def mbpp(
+    split: str,
+    *,
+    data_dir: str | None = None,
+    shown_tests: Annotated[int | None, at_least(1)] = None,
+) -> registry.Records:
+    """Returns the problems of an official split.
+
+    Args:
+      split: "train", "validation" or "test".
+      data_dir: data folder.
+      shown_tests: tests in the query of a training problem; None shows all. All of them are run,
+        so with 1, a program that lists the values of the tests it sees earns no reward.
+    """
     layout, files = folder.find(data_dir, task="mbpp", layouts=LAYOUTS, source=SOURCE)
     required = ("text", "code", "task_id", "test_list")
     rows = [record for _, record in folder.read_jsonl(files["all"][0], required=required)]
-    records = [_record(row) for row in rows if int(row["task_id"]) in SPLITS[split]]
+    shown = shown_tests if split == "train" else None
+    records = [_record(row, shown) for row in rows if int(row["task_id"]) in SPLITS[split]]
     return registry.Records(records, {"layout": layout.name, "rows": len(rows)})
 
 
@@ -38,7 +55,7 @@ def query(text: str, tests: list[str]) -> str:
     )
 
 
-def _record(row: dict[str, Any]) -> dict[str, Any]:
+def _record(row: dict[str, Any], shown: int | None) -> dict[str, Any]:
     code = row["code"].replace("\r\n", "\n").strip()
     tests = {
         "test_list": row["test_list"],
@@ -46,7 +63,7 @@ def _record(row: dict[str, Any]) -> dict[str, Any]:
     }
     return {
         "problem_id": f"mbpp-{int(row['task_id']):03d}",
-        "inputs": query(row["text"], row["test_list"]),
+        "inputs": query(row["text"], row["test_list"][:shown]),
         "tests": json.dumps(tests),
         "solutions": (f"\n{code}\n",),
         "metadata": {"task_id": int(row["task_id"])},

@@ -40,7 +40,7 @@ GROUPS: dict[str, Sequence[str]] = {
         "ControlVariate", "RisingThreshold", "WithoutGold", "many_shot",
     ),
     "Devices and hosts": ("make_mesh", "local_mesh", "initialize"),
-    "Tasks": ("file_task", "chat", "math", "gsm8k", "apps", "arithmetic"),
+    "Tasks": ("file_task", "chat", "math", "gsm8k", "apps", "mbpp", "arithmetic"),
     "Plans": ("plan", "ModelConfig", "RopeScaling", "local_layers"),
     "Reports": ("report",),
 }  # fmt: skip
