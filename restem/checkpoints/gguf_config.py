@@ -31,6 +31,14 @@ _ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
 _WIDTH_SCALED = {("gemma2", 46), ("gemma3", 62)}
 
 
+# What llama.cpp takes for keys that the first files of Gemma 2 lack.
+_GEMMA2_KEYS: Mapping[str, Any] = {
+    "attn_logit_softcapping": 50.0,
+    "final_logit_softcapping": 30.0,
+    "attention.sliding_window": 4096,
+}
+
+
 def config(file: GGUFFile) -> ModelConfig:
     """Returns the `ModelConfig` that the metadata and shapes of a GGUF file describe.
 
@@ -44,8 +52,10 @@ def config(file: GGUFFile) -> ModelConfig:
             f"{', '.join(_ARCHITECTURES)}"
         )
 
+    defaults = _GEMMA2_KEYS if architecture == "gemma2" else {}
+
     def get(key: str, default: Any = None) -> Any:
-        return file.metadata.get(f"{architecture}.{key}", default)
+        return file.metadata.get(f"{architecture}.{key}", defaults.get(key, default))
 
     needed = ("embedding_length", "block_count", "attention.head_count", "feed_forward_length")
     for key in needed:
@@ -82,8 +92,8 @@ def config(file: GGUFFile) -> ModelConfig:
         rope_scaling=_rope_scaling(file, get),
         window=window,
         local_layers=local_layers,
-        attention_softcap=get("attn_logit_softcapping"),
-        final_softcap=get("final_logit_softcapping"),
+        attention_softcap=get("attn_logit_softcapping") or None,
+        final_softcap=get("final_logit_softcapping") or None,
         **fields,
     )
 

@@ -35,12 +35,23 @@ _GEMMA2_DEFAULTS = {
 }
 _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "llama": _LLAMA_DEFAULTS,
-    "mistral": {**_LLAMA_DEFAULTS, "num_key_value_heads": 8, "max_position_embeddings": 131_072},
-    "qwen2": {**_LLAMA_DEFAULTS, "max_position_embeddings": 32_768, "max_window_layers": 28},
+    "mistral": {
+        **_LLAMA_DEFAULTS,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 131_072,
+        "sliding_window": 4096,
+    },
+    "qwen2": {
+        **_LLAMA_DEFAULTS,
+        "max_position_embeddings": 32_768,
+        "sliding_window": 4096,
+        "max_window_layers": 28,
+    },
     "qwen3": {
         **_LLAMA_DEFAULTS,
         "head_dim": 128,
         "max_position_embeddings": 32_768,
+        "sliding_window": 4096,
         "max_window_layers": 28,
     },
     "smollm3": {
@@ -82,6 +93,10 @@ _REQUIRED = (
 )  # fmt: skip
 _WINDOW_SWITCH = ("qwen2", "qwen3", "smollm3")
 """Families whose config.json says whether the sliding window is used."""
+_NULLABLE = (
+    "sliding_window", "attn_logit_softcapping", "final_logit_softcapping", "num_key_value_heads",
+)  # fmt: skip
+"""Fields whose null differs from their default: no window, no cap, as many key heads as heads."""
 _REFUSED = {
     "mlp_bias": "biases in the feed-forward block",
     "use_bidirectional_attention": "bidirectional attention",
@@ -119,7 +134,7 @@ def config(folder: HFFolder) -> ModelConfig:
         num_layers=num_layers,
         embed_dim=raw["hidden_size"],
         num_heads=heads,
-        num_kv_heads=raw.get("num_key_value_heads", heads),
+        num_kv_heads=raw.get("num_key_value_heads") or heads,
         head_dim=head_dim,
         mlp_dim=raw["intermediate_size"],
         family=family,
@@ -159,7 +174,8 @@ def _with_defaults(raw: Mapping[str, Any], where: Any) -> tuple[str, dict[str, A
     for key, what in _REFUSED.items():
         if raw.get(key):
             raise UserError(f"{where}: {key} is set, and {what} are not supported")
-    raw = {**_DEFAULTS[family], **{k: v for k, v in raw.items() if v is not None}}
+    stated = {k: v for k, v in raw.items() if v is not None or k in _NULLABLE}
+    raw = {**_DEFAULTS[family], **stated}
     for key in _REQUIRED:
         if key not in raw:
             raise UserError(f"{where} lacks {key}")

@@ -8,8 +8,7 @@ A policy's folder is complete in itself, except for the base of an adapter:
     PATH/adapter.json        form, base and hash of the base, where `params` is an adapter
 
 `params` is written last, and Orbax makes it appear whole or not at all: a folder with `params` is
-finished, whatever happened while it was written. PATH may be in a bucket. Orbax stores no checksum
-of array data, so restem saves one with every array and compares it on reading.
+finished, whatever happened while it was written. PATH may be in a bucket.
 """
 
 from __future__ import annotations
@@ -22,17 +21,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from restem import models, partitioning
+from restem.checkpoints import damage
 from restem.checkpoints.policy import AdapterOrigin, Policy
-from restem.errors import UserError
+from restem.errors import MachineError, UserError
 from restem.models import lora
 from restem.models.config import ModelConfig
-from restem.runtime import distributed, storage
+from restem.runtime import distributed, machine_errors, storage
 from restem.tokenizers import hub_config, saved
 from restem.tokenizers.hub_config import HubConfig
 from restem.tokenizers.vocabulary import Vocabulary
@@ -70,7 +68,7 @@ def save(
     Raises:
       UserError: `path` holds a finished checkpoint and `overwrite` is false.
     """
-    path = _absolute(path)
+    path = storage.absolute(path)
 
     def prepare() -> None:
         if is_saved(path):
@@ -90,7 +88,7 @@ def save(
 
     distributed.run_on_primary(f"saving {path.name}", prepare, may_leave=False)
     if not wait:
-        record = _checksum_record(params)
+        record = damage.checksum_record(params)
         with _context():
             return ocp.save_async(path / _PARAMS, params, custom_metadata=record)
     save_tree(path / _PARAMS, params)
@@ -98,16 +96,18 @@ def save(
     return None
 
 
-def _absolute(path: epath.PathLike) -> epath.Path:
-    """Returns an absolute path, as Orbax demands; a bucket's name is one already."""
-    path = epath.Path(path)
-    return path if "://" in str(path) else path.absolute()
-
-
 def is_saved(path: epath.PathLike) -> bool:
     """Returns whether `path` holds a policy that was written completely."""
     params = epath.Path(path) / _PARAMS
-    return params.exists() and ocp.is_orbax_checkpoint(params)
+    if not params.exists() or ocp.is_orbax_checkpoint(params):
+        return params.exists()
+    try:  # Orbax says no if it could not look, too.
+        ocp.metadata(params)
+    except Exception as error:
+        if fault := machine_errors.reading_fault(error, str(params)):
+            raise fault from error
+        return False
+    return True
 
 
 def load_policy(
@@ -123,7 +123,7 @@ def load_policy(
     Raises:
       UserError: `path` holds no finished checkpoint, or it cannot be read.
     """
-    path = _absolute(path)
+    path = storage.absolute(path)
     policy = load_header(path)
     shapes = models.param_shapes(policy.config, dtype)
     if callable(shardings):
@@ -137,7 +137,7 @@ def load_header(path: epath.PathLike) -> Policy:
     Raises:
       UserError: `path` holds no finished checkpoint.
     """
-    path = _absolute(path)
+    path = storage.absolute(path)
     return Policy(
         config=read_config(path),
         params={},
@@ -149,7 +149,7 @@ def load_header(path: epath.PathLike) -> Policy:
 
 def adapter_origin(path: epath.PathLike) -> AdapterOrigin | None:
     """Returns the form and base of the adapter at `path`; None where whole parameters are saved."""
-    path = _absolute(path) / _ADAPTER
+    path = storage.absolute(path) / _ADAPTER
     if not path.exists():
         return None
     fields = storage.read_json(path, "form", "base")
@@ -167,7 +167,7 @@ def load_adapter(path: epath.PathLike, base: Policy) -> Policy:
       UserError: `path` holds no finished adapter, or `base` has other weights than it was trained
         on.
     """
-    path = _absolute(path)
+    path = storage.absolute(path)
     origin = adapter_origin(path)
     if origin is None:
         raise UserError(f"{path} holds no adapter")
@@ -197,7 +197,7 @@ def load_adapter(path: epath.PathLike, base: Policy) -> Policy:
 
 def fingerprint(params: models.Params) -> str:
     """Returns a SHA-256 of the parameters, computed where they are; all hosts call it."""
-    record = json.dumps(_checksum_record(params)["checksums"], sort_keys=True)
+    record = json.dumps(damage.checksum_record(params)["checksums"], sort_keys=True)
     return hashlib.sha256(record.encode()).hexdigest()
 
 
@@ -212,7 +212,7 @@ def read_config(path: epath.PathLike) -> ModelConfig:
     Raises:
       UserError: `path` holds no finished checkpoint.
     """
-    path = _absolute(path)
+    path = storage.absolute(path)
     if not (path / _CONFIG).exists():
         raise UserError(f"{path / _CONFIG} does not exist: {path} is not a restem checkpoint")
     if not is_saved(path):
@@ -226,10 +226,10 @@ def read_config(path: epath.PathLike) -> ModelConfig:
 
 def save_tree(path: epath.PathLike, tree: Any, *, overwrite: bool = False) -> None:
     """Writes any tree of arrays and numbers to `path`, whole or not at all."""
-    metadata = _checksum_record(tree)
+    metadata = damage.checksum_record(tree)
     with _context():
-        ocp.save(_absolute(path), tree, overwrite=overwrite, custom_metadata=metadata)
-    storage.sync_folder(_absolute(path))
+        ocp.save(storage.absolute(path), tree, overwrite=overwrite, custom_metadata=metadata)
+    storage.sync_folder(storage.absolute(path))
 
 
 def restore_tree(path: epath.PathLike, abstract: Any, *, shardings: Any = None) -> Any:
@@ -242,20 +242,55 @@ def restore_tree(path: epath.PathLike, abstract: Any, *, shardings: Any = None) 
       shardings: one sharding for all leaves or a tree of them; overrides those of `abstract`.
 
     Raises:
-      UserError: `path` does not exist, or cannot be read as such a tree.
+      UserError: `path` does not exist.
+      DamagedError: what is at `path` is not such a tree.
+      MachineError: the machine could not read it, whatever it is.
     """
-    path = _absolute(path)
+    path = storage.absolute(path)
     if not path.exists():
         raise UserError(f"{path} does not exist; no checkpoint was written there")
+    targets = _targets(abstract, shardings)
     try:
-        tree = ocp.load(path, _targets(abstract, shardings))
-        _compare_checksums(tree, ocp.metadata(path).custom_metadata)
+        tree = ocp.load(path, targets)
+        damage.compare_checksums(tree, ocp.metadata(path).custom_metadata)
         return tree
     except Exception as error:
-        raise UserError(
+        if fault := machine_errors.reading_fault(error, str(path)):
+            raise fault from error
+        raise damage.DamagedError(
             f"{path} cannot be read as a checkpoint of this model ({_first_line(error)}); it is "
             "damaged or belongs to another configuration"
         ) from error
+
+
+def check(path: epath.PathLike) -> None:
+    """Reads the arrays of a policy that `save` wrote, without an adapter's base or a run's mesh.
+
+    Raises:
+      DamagedError: they are not those that were saved.
+      UserError, MachineError: as in `read_config` and `restore_tree`.
+    """
+    path = storage.absolute(path)
+    shapes: Any = models.param_shapes(read_config(path))
+    origin = adapter_origin(path)
+    if origin is not None:
+        shapes = lora.shapes(shapes, origin.form)
+    saved = damage.saved_checksums(path)
+
+    def as_saved(where, leaf):
+        dtype, _ = saved.get(jax.tree_util.keystr(where), (leaf.dtype, None))
+        return jax.ShapeDtypeStruct(leaf.shape, dtype)
+
+    shapes = jax.tree_util.tree_map_with_path(as_saved, shapes)
+    # A large policy may fit only into all devices together.
+    mesh = partitioning.local_mesh(data=1, fsdp=-1)
+
+    def spread(leaf):
+        divides = [size % mesh.size == 0 for size in leaf.shape]
+        axes = [*[None] * divides.index(True), "fsdp"] if any(divides) else []
+        return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
+
+    restore_tree(path / _PARAMS, shapes, shardings=jax.tree.map(spread, shapes))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,13 +308,13 @@ class Restored:
 class TrainingCheckpoints:
     """The last few states of a training run, written in the background.
 
-    A state that cannot be read (the disk was full, a file was lost) does not end the run:
-    `restore` logs an error and returns the state before it.
+    A damaged state (the disk was full, a file was lost) does not end the run: `restore` logs an
+    error and returns the state before it. A fault of the machine does, as the state may be whole.
     """
 
     def __init__(self, folder: epath.PathLike, *, keep: int = 2):
         """`keep` is how many states stay in `folder`; 1 leaves nothing to fall back to."""
-        self.folder = _absolute(folder)
+        self.folder = storage.absolute(folder)
         self._unreadable: set[int] = set()
         self._checkpointer = ocp.training.Checkpointer(
             self.folder,
@@ -312,7 +347,7 @@ class TrainingCheckpoints:
             self._unreadable.discard(step)
         if step in self.steps():
             return
-        record = {**_checksum_record(tree), "metadata": dict(metadata or {})}
+        record = {**damage.checksum_record(tree), "metadata": dict(metadata or {})}
         self._checkpointer.save_async(step, tree, custom_metadata=record)
         if wait:
             self.wait()
@@ -327,7 +362,8 @@ class TrainingCheckpoints:
           shardings: as in `restore_tree`.
 
         Raises:
-          UserError: states were saved, but none can be read.
+          UserError: states were saved, but all are damaged.
+          MachineError: the machine could not read a state, here or on another host.
         """
         self._checkpointer.wait()
         error = None
@@ -348,23 +384,25 @@ class TrainingCheckpoints:
         )
 
     def _try(self, step: int, abstract: Any, shardings: Any) -> tuple[Any, Any, str | None]:
-        tree, metadata, error = None, None, None
+        tree, metadata, error, fault = None, None, None, None
         try:
             saved = self._checkpointer.metadata(step).custom_metadata
             metadata = saved["metadata"]
             shapes = abstract(metadata) if callable(abstract) else abstract
             targets = _targets(shapes, shardings)
             tree = jax.block_until_ready(self._checkpointer.load(step, targets))
-            _compare_checksums(tree, saved)
+            damage.compare_checksums(tree, saved)
         except Exception as caught:
             error = _first_line(caught)
-        if jax.process_count() > 1:
-            # All processes must continue from the same step.
-            from jax.experimental import multihost_utils
-
-            failures = multihost_utils.process_allgather(np.asarray(error is not None))
-            if failures.any() and error is None:
-                error = f"processes {np.flatnonzero(failures).tolist()} could not read it"
+            fault = machine_errors.reading_fault(caught, str(self.folder / str(step)))
+        # All hosts must continue from the same step, or none.
+        told = distributed.gather("restoring a state", [error, fault and str(fault)])
+        for host, (_, its_fault) in enumerate(told):
+            if its_fault is not None:
+                raise fault or MachineError(f"host {host}: {its_fault}")
+        for host, (its_error, _) in enumerate(told):
+            if its_error is not None:
+                error = error or f"host {host}: {its_error}"
         return tree, metadata, error
 
     def wait(self) -> None:
@@ -402,47 +440,6 @@ def _targets(abstract: Any, shardings: Any) -> Any:
     if shardings is None or isinstance(shardings, jax.sharding.Sharding):
         return jax.tree.map(lambda leaf: target(leaf, shardings), abstract)
     return jax.tree.map(target, abstract, shardings)
-
-
-def _checksum_record(tree: Any) -> dict[str, Any]:
-    """Returns what is saved beside `tree` to verify it: dtype and checksum of every array."""
-    record = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if _has_bits(leaf):
-            value = int(_checksum(leaf))
-            record[jax.tree_util.keystr(path)] = [str(leaf.dtype), value]
-    return {"checksums": record}
-
-
-def _compare_checksums(tree: Any, saved: Mapping[str, Any] | None) -> None:
-    if not saved or "checksums" not in saved:
-        raise ValueError("its checksums are missing")
-    found = _checksum_record(tree)["checksums"]
-    for path, (dtype, value) in saved["checksums"].items():
-        # A leaf that is read as another dtype rightly has other bits.
-        if path in found and found[path][0] == dtype and found[path][1] != value:
-            raise ValueError(f"the bytes of {path} are not those that were saved")
-
-
-def _has_bits(leaf: Any) -> bool:
-    return isinstance(leaf, (jax.Array, np.ndarray)) and not jax.dtypes.issubdtype(
-        leaf.dtype, jax.dtypes.extended
-    )
-
-
-@jax.jit
-def _checksum(x: jax.Array) -> jax.Array:
-    """Returns sum_i bits_i (2 h i + 1) mod 2^32, which any change of one element changes.
-
-    Integer sums do not depend on their order, so the checksum is the same whatever the sharding,
-    and is computed on the devices that hold the array.
-    """
-    bits = x if x.dtype == jnp.bool_ else x.view(f"uint{8 * x.dtype.itemsize}")
-    index = jnp.zeros(x.shape, jnp.uint32)
-    for axis, length in enumerate(x.shape):
-        index = index * np.uint32(length) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
-    odd = index * np.uint32(2 * 1_327_217_885 % 2**32) + np.uint32(1)
-    return jnp.sum(bits.astype(jnp.uint32) * odd, dtype=jnp.uint32)
 
 
 def _first_line(error: Exception) -> str:

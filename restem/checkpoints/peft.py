@@ -30,6 +30,8 @@ from restem.runtime import storage
 
 _CONFIG, _TENSORS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
+_TEXT, _TEXT_IN_WRAPPER = "model.", "model.language_model."
+"""Where transformers 5 has the text model: alone, and within a multimodal wrapper."""
 # Fields of adapter_config.json that restem reads, and those that do not change what an adapter
 # computes: they are about training, initialisation and housekeeping. Any other field may change it.
 _READ = (
@@ -74,9 +76,14 @@ def write(policy: Policy, folder: Path) -> None:
     from safetensors.numpy import save_file
 
     form = origin.form
+    modules = {_module(policy.config, name).rpartition(".")[2] for name in form.targets}
     tensors = dict(_stored(lora.detach(policy.params)[1], policy.config))
+    if _is_wrapped(origin.base):
+        text, wrapped = _PREFIX + _TEXT, _PREFIX + _TEXT_IN_WRAPPER
+        tensors = {wrapped + name.removeprefix(text): array for name, array in tensors.items()}
+        # Whole paths, because modules of the vision tower have the same last names.
+        modules = {name.removeprefix(text).partition(".lora_")[0] for name in tensors}
     save_file(tensors, folder / _TENSORS, metadata={"format": "pt"})
-    modules = [_module(policy.config, name) for name in form.targets]
     settings = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -84,7 +91,7 @@ def write(policy: Policy, folder: Path) -> None:
         "r": form.rank,
         "lora_alpha": form.alpha,
         "use_rslora": form.rank_stabilised,
-        "target_modules": sorted(module.rpartition(".")[2] for module in modules),
+        "target_modules": sorted(modules),
         "lora_dropout": 0.0,
         "inference_mode": True,
         "bias": "none",
@@ -129,8 +136,7 @@ def load(folder: epath.PathLike, base: Policy) -> Policy:
     params = base.params
     if base.adapter is not None:
         params = lora.merge(lora.dequantize_base(params))
-    # PEFT leaves the adapter's own name out of a file, but older versions did not.
-    stored = {name.replace(".default.", "."): name for name in file.shapes}
+    stored = {canonical: name for name in file.shapes if (canonical := _canonical(name))}
     shapes = lora.shapes(models.param_shapes(base.config), form)
     expected = {
         _name(base.config, path, layer, side)
@@ -173,6 +179,27 @@ def load(folder: epath.PathLike, base: Policy) -> Policy:
     )
     params = lora.attach(params, adapter, form)
     return base.replace(params=params, reference=f"hf:{folder}", adapter=origin)
+
+
+def _is_wrapped(reference: str) -> bool:
+    """Returns whether transformers loads a base as a multimodal model around its text part."""
+    scheme, _, path = reference.partition(":")
+    if scheme != "hf":
+        return False
+    if is_adapter(path):
+        return _is_wrapped(base_of(path))
+    config = storage.read_json(epath.Path(path) / "config.json", remedy=storage.COPY)
+    return bool(config.get("text_config"))
+
+
+def _canonical(name: str) -> str | None:
+    """Returns the name of a tensor for a text model alone; None for one of the vision tower."""
+    # PEFT leaves the adapter's own name out of a file, but older versions did not.
+    name = name.replace(".default.", ".")
+    if not name.startswith(_PREFIX):
+        return name
+    canonical = names.canonical_hf(name.removeprefix(_PREFIX))
+    return canonical and _PREFIX + canonical
 
 
 def _settings(folder: epath.Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from restem import models
+from restem.errors import UserError
 from restem.models.config import ModelConfig
 from restem.models.lora import Lora
 from restem.sampling import Engine, Request, Sampling
@@ -58,8 +59,18 @@ class Policy:
 
         Returns:
           [batch, length, vocab] float32.
+
+        Raises:
+          UserError: the rows are so long that the model's rotary frequencies would be others.
         """
-        return _logits(self.params, self.config, jnp.asarray(tokens, jnp.int32))
+        tokens = jnp.asarray(tokens, jnp.int32)
+        length, scaling = tokens.shape[1], self.config.rope_scaling
+        if scaling is not None and scaling.kind == "longrope" and length > self.config.max_length:
+            raise UserError(
+                f"{self.reference}: {length} tokens exceed the {self.config.max_length} up to which"
+                " restem supports LongRoPE; shorten the rows"
+            )
+        return _logits(self.params, self.config, tokens)
 
     def sample(
         self,

@@ -28,6 +28,7 @@ from etils import epath
 
 from restem import models
 from restem.checkpoints import tensors
+from restem.checkpoints.damage import DamagedError
 from restem.errors import UserError
 from restem.models.config import ModelConfig
 from restem.runtime import storage
@@ -44,10 +45,6 @@ _UNFINISHED = "unfinished-"
 """Beginning of the names of folders that are being written."""
 _ABANDONED_AFTER = 24 * 3600
 """Seconds after which such a folder is one of a process that was killed."""
-
-
-class DamagedError(UserError):
-    """A file of an entry is missing or cannot be read."""
 
 
 class Entry:

@@ -47,13 +47,13 @@ def open_run(
     run = Run(workdir or arguments.workdir, settings.run, rebuild=arguments.repair)
     if arguments.dry_run:
         if arguments.repair:
-            _repair(run, is_dry=True)
+            repair_run(run, is_dry=True)
         return run, settings
     distributed.initialize()
     lease.hold(run.files)
     _start_logging(run)
     if arguments.repair:
-        distributed.run_on_primary("repair", lambda: _repair(run))
+        distributed.run_on_primary("repair", lambda: repair_run(run))
     if getattr(arguments, "profile", False):
         PROFILE.folder = run.files.path / "profile"
     # The cache is in the folder named by the flag, even if the run's files go to a subfolder.
@@ -62,11 +62,10 @@ def open_run(
     return run, settings
 
 
-def _repair(run: Run, *, is_dry: bool = False) -> None:
+def repair_run(run: Run, *, is_dry: bool = False) -> None:
     """Removes the damaged files of a run, and says how the run makes them again."""
-    # A policy that spans hosts cannot be loaded by one of them.
-    load = None if distributed.several() or is_dry else run.load
-    damage = repair.find(run.files, load)
+    # Orbax reads arrays with all hosts, and only this one looks for damage.
+    damage = repair.find(run.files, reads_arrays=not (distributed.several() or is_dry))
     if not is_dry:
         repair.apply(damage)
     for line in repair.report(damage, is_dry=is_dry):

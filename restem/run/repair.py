@@ -7,6 +7,7 @@ the lost one up to rounding. Later steps therefore stay as they are.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -15,8 +16,7 @@ from etils import epath
 
 from restem import records
 from restem.checkpoints import orbax
-from restem.checkpoints.fingerprint import saved_checksums
-from restem.errors import MachineError
+from restem.checkpoints.damage import DamagedError, saved_checksums
 from restem.run import layout
 from restem.run.layout import IterationDir, Workdir
 from restem.runtime import machine_errors, storage
@@ -58,19 +58,22 @@ class Damage:
         return f"{self.path}{beside}: {self.remedy}; it was damaged: {self.fault}"
 
 
-def find(files: Workdir, load: Callable[[str], Any] | None = None) -> list[Damage]:
+def find(files: Workdir, *, reads_arrays: bool = False) -> list[Damage]:
     """Returns all damage in a run's folder.
 
     Args:
       files: the run's folder.
-      load: loads a policy by its reference, to find damage inside of checkpoints; None: only their
-        structure is checked.
+      reads_arrays: whether to look for damage inside of checkpoints; otherwise only their structure
+        is checked.
+
+    Raises:
+      UserError, MachineError: a file could not be read, so nobody knows whether it is damaged.
     """
     if not files.path.exists():
         return []
     found = [*_of_run(files)]
     for i in files.iterations():
-        found += _of_iteration(files.iteration(i), load)
+        found += _of_iteration(files.iteration(i), reads_arrays)
     return found
 
 
@@ -97,7 +100,7 @@ def _of_run(files: Workdir) -> Iterator[Damage]:
         yield Damage(path, "it is not whole", [path], UNFINISHED)
 
 
-def _of_iteration(files: IterationDir, load: Callable[[str], Any] | None) -> Iterator[Damage]:
+def _of_iteration(files: IterationDir, reads_arrays: bool) -> Iterator[Damage]:
     for path in _listed(files.samples, "*-of-*.parquet"):
         if fault := _table_fault(path, records.samples_from_table):
             # An E-step that counts as finished would not look for the shard.
@@ -115,7 +118,7 @@ def _of_iteration(files: IterationDir, load: Callable[[str], Any] | None) -> Ite
         yield Damage(files.prefix, fault, [files.prefix, files.improvement], TRAINED)
     if fault := _json_fault(files.improvement, "improved", "start", "best_validation"):
         yield Damage(files.improvement, fault, [files.improvement], TRAINED)
-    elif _is_improved(files) and (fault := _policy_fault(files.checkpoint, load)):
+    elif _is_improved(files) and (fault := _policy_fault(files.checkpoint, reads_arrays)):
         yield Damage(files.checkpoint, fault, [files.checkpoint, files.improvement], TRAINED)
     yield from _of_evaluations(files)
 
@@ -163,28 +166,41 @@ def _table_fault(path: epath.Path, from_table: Callable[[Any], Any]) -> str | No
     return _fault(path, lambda: storage.read_records(path, from_table)) if path.exists() else None
 
 
-def _policy_fault(path: epath.Path, load: Callable[[str], Any] | None) -> str | None:
+def _policy_fault(path: epath.Path, reads_arrays: bool) -> str | None:
     """Returns what is wrong with a checkpoint; None if it is whole."""
 
     def read() -> None:
+        for folder in (path, path / "params"):
+            with contextlib.suppress(FileNotFoundError):
+                list(folder.iterdir())  # `exists` is also false where a disk fails
         orbax.read_config(path)
+        orbax.adapter_origin(path)
         saved.load(path / "vocabulary")
         saved_checksums(path)
-        if load is not None:
-            load(f"orbax:{path}")
 
-    return _fault(path, read)
+    fault = _fault(path, read)
+    if fault or not reads_arrays:
+        return fault
+    try:
+        orbax.check(path)
+    except DamagedError as e:
+        return _reason(path, e)
+    return None
 
 
 def _fault(path: epath.Path, read: Callable[[], Any]) -> str | None:
     try:
         read()
     except Exception as e:  # a tokenizer's library raises what it likes
-        if isinstance(machine_errors.explain(e), MachineError):
-            raise
-        text = str(e).removeprefix(f"{path}: ").removesuffix(f"; {storage.REPAIR}")
-        return text.partition("\n")[0] or type(e).__name__
+        if fault := machine_errors.reading_fault(e, str(path)):
+            raise fault from e
+        return _reason(path, e)
     return None
+
+
+def _reason(path: epath.Path, error: Exception) -> str:
+    text = str(error).removeprefix(f"{path}: ").removesuffix(f"; {storage.REPAIR}")
+    return text.partition("\n")[0] or type(error).__name__
 
 
 def contradictions(files: Workdir, identity: Mapping[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from restem.errors import MachineError, UserError
 
 _FULL = "free some space; the same command then continues"
-_DEVICE = "look after the disk or the mount; the same command then continues"
+_DEVICE = "check the disk or the mount; the same command then continues"
 _PATH = "name a path that can be used"
 _WRITABLE = "name a folder that can be written, or change its permissions"
 
@@ -57,6 +57,12 @@ _BY_TEXT = {
     "read-only file system": errno.EROFS,
 }
 _QUOTED_PATH = re.compile(r"""["'](/[^"']+)["']""")
+_DENIED = (errno.EACCES, errno.EPERM)
+_UNREACHED = re.compile(
+    "(UNAVAILABLE|DEADLINE_EXCEEDED|PERMISSION_DENIED|UNAUTHENTICATED|RESOURCE_EXHAUSTED|ABORTED"
+    "|CANCELLED): "
+)
+"""Statuses of storage and devices that say nothing about the bytes of a file."""
 _DEVICE_MEMORY = re.compile(r"RESOURCE_EXHAUSTED.*?([Oo]ut of memory[^\n]*)", re.S)
 
 
@@ -77,12 +83,31 @@ def explain(error: BaseException, folder: str | None = None) -> MachineError | U
     for part in _chain(error, contexts=True):
         if isinstance(fault := _fault(part, folder), MachineError):
             return fault
-    if memory := _DEVICE_MEMORY.search(str(error)):
-        return MachineError(
-            f"the device is {memory[1].rstrip('.')[:120].lower()}; use fewer slots"
-            " (Run.e_step_slots, Run.m_step_slots), smaller micro-batches"
-            " (improve.micro_batch_tokens) or a larger mesh; the same command then continues"
-        )
+    return _device_memory(error)
+
+
+def reading_fault(error: BaseException, path: str) -> MachineError | UserError | None:
+    """Returns why a file could not be read, as opposed to understood; None if its bytes are wrong.
+
+    What is made of the difference may be the removal of the file, so the whole chain is searched:
+    readers report whatever they meet as an error of the file.
+
+    Args:
+      error: what a reader of the file raised.
+      path: the file or folder, for errors that name none.
+    """
+    for part in _chain(error, contexts=True):
+        fault = part if isinstance(part, MachineError) else _fault(part, path)
+        if isinstance(fault, MachineError):
+            return fault
+        if (_os_error(part) or (None,))[0] in _DENIED:
+            return fault or UserError(f"{path}: {part}; {_WRITABLE}")
+    for part in _chain(error, contexts=True):
+        if memory := _device_memory(part):
+            return memory
+        if isinstance(part, (TimeoutError, ConnectionError)) or _UNREACHED.search(str(part)):
+            text = " ".join(str(part).split())[:200] or type(part).__name__
+            return MachineError(f"{path}: cannot be read now ({text}); run the command again later")
     return None
 
 
@@ -112,6 +137,16 @@ def _fault(error: BaseException, folder: str | None) -> MachineError | UserError
         return None
     fault, remedy = faults[number]
     return kind(f"{path or folder or 'restem'}: {fault}; {remedy}")
+
+
+def _device_memory(error: BaseException) -> MachineError | None:
+    """Returns XLA's error of a device without memory as one with remedies; None for others."""
+    memory = _DEVICE_MEMORY.search(str(error))
+    return memory and MachineError(
+        f"the device is {memory[1].rstrip('.')[:120].lower()}; use fewer slots"
+        " (Run.e_step_slots, Run.m_step_slots), smaller micro-batches"
+        " (improve.micro_batch_tokens) or a larger mesh; the same command then continues"
+    )
 
 
 def _os_error(error: BaseException) -> tuple[int, str | None] | None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from typing import Any
+
 from restem.errors import UserError
 from restem.tokenizers.sentencepiece import SentencePieceVocabulary, parse_model
 from restem.tokenizers.vocabulary import SPACE, Vocabulary
 
+_ADDS_SPECIALS = ("TemplateProcessing", "BertProcessing", "RobertaProcessing")
+"""Types of post-processors that put special tokens around a text."""
+
 
 def to_tokenizer_json(vocabulary: Vocabulary) -> bytes:
-    """Returns a tokenizer.json that tokenises as `vocabulary` does, and adds BOS where it does.
+    """Returns a tokenizer.json whose ids of a text are the vocabulary's `prompt_ids`.
 
     Raises:
       UserError: `vocabulary` is a SentencePiece model that is not BPE.
@@ -20,6 +27,11 @@ def to_tokenizer_json(vocabulary: Vocabulary) -> bytes:
         tokenizer = _from_sentencepiece(vocabulary)
     else:
         tokenizer = tokenizers.Tokenizer.from_str(vocabulary.model.decode())
+    if tuple(tokenizer.encode("").ids) != vocabulary.start_ids:
+        # The settings beside a tokenizer.json may say otherwise than its template does.
+        spec = json.loads(tokenizer.to_str())
+        spec["post_processor"] = _without_specials(spec["post_processor"])
+        tokenizer = tokenizers.Tokenizer.from_str(json.dumps(spec))
     bos_id = vocabulary.bos_id
     if vocabulary.start_ids and bos_id is not None and not tokenizer.encode("").ids:
         bos = vocabulary.token(bos_id)
@@ -34,6 +46,16 @@ def to_tokenizer_json(vocabulary: Vocabulary) -> bytes:
             ]
         )
     return tokenizer.to_str().encode()
+
+
+def _without_specials(part: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Returns a post-processor of a tokenizer.json without the stages that add special tokens."""
+    if part is None or part["type"] in _ADDS_SPECIALS:
+        return None
+    if part["type"] != "Sequence":
+        return part
+    kept = [stage for old in part["processors"] if (stage := _without_specials(old))]
+    return {**part, "processors": kept} if kept else None
 
 
 def _from_sentencepiece(vocabulary: SentencePieceVocabulary):

@@ -25,9 +25,10 @@ class TokenizersVocabulary(Vocabulary):
         same = continuing == self._spec
         self._continuing = self._opening if same else new_tokenizer(json.dumps(continuing).encode())
 
-    @property
+    @functools.cached_property
     def size(self) -> int:
-        return self._opening.get_vocab_size(with_added_tokens=True)
+        # Ids may have gaps: o200k's end-of-text and Phi-4-mini's turns lie beyond the merges.
+        return 1 + max(self._opening.get_vocab(with_added_tokens=True).values(), default=-1)
 
     def token(self, token_id: int) -> str:
         return self._opening.id_to_token(token_id)

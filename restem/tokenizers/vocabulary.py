@@ -90,7 +90,7 @@ class Vocabulary(abc.ABC):
     @property
     @abc.abstractmethod
     def size(self) -> int:
-        """Number of ids; the embedding table may have more rows."""
+        """One more than the largest id; the embedding table may have more rows."""
 
     @abc.abstractmethod
     def token(self, token_id: int) -> str:

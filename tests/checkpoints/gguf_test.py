@@ -73,6 +73,23 @@ class ArchitectureTest(parameterized.TestCase):
         scale = gguf_config.config(file).query_scale
         self.assertEqual(scale, None if width is None else width**-0.5)
 
+    def test_the_first_gemma2_files_lack_what_all_gemma2_have(self):
+        raw = small_models.config("gemma2")
+        tensors = small_models.tensors(raw, "gemma2")
+        names = ("attn_logit_softcapping", "final_logit_softcapping", "attention.sliding_window")
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "m.gguf"
+            gguf_files.write(path, raw, tensors, "gemma2")
+            file = reader.GGUFFile(path)
+        given = {f"gemma2.{name}": file.metadata.pop(f"gemma2.{name}") for name in names}
+        found = gguf_config.config(file)
+        self.assertEqual((found.attention_softcap, found.final_softcap), (50.0, 30.0))
+        self.assertEqual((found.window, found.local_layers), (4096, (True, False, True)))
+        file.metadata.update(dict.fromkeys(given, 0))
+        found = gguf_config.config(file)
+        self.assertEqual((found.attention_softcap, found.final_softcap), (None, None))
+        self.assertIsNone(found.window)
+
 
 class TensorTypeTest(parameterized.TestCase):
     @parameterized.parameters(

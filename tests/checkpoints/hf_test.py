@@ -134,6 +134,44 @@ class FolderTest(parameterized.TestCase):
         self.assertTrue(found.tied_head)
         self.assertAlmostEqual(found.query_scale, 1 / 16)
 
+    @parameterized.parameters(
+        ("gemma2", {"attn_logit_softcapping": None, "final_logit_softcapping": None},
+         {"attention_softcap": None, "final_softcap": None}),
+        ("gemma2", {"attn_logit_softcapping": ..., "final_logit_softcapping": ...},
+         {"attention_softcap": 50.0, "final_softcap": 30.0}),
+        ("gemma2", {"sliding_window": None}, {"window": None, "local_layers": ()}),
+        ("gemma2", {"sliding_window": ...}, {"window": 4096}),
+        ("gemma2", {"num_key_value_heads": None}, {"num_kv_heads": 4}),
+        ("gemma3", {"sliding_window": None}, {"window": None, "local_layers": ()}),
+        ("mistral_windows", {"sliding_window": None}, {"window": None, "local_layers": ()}),
+        ("mistral_windows", {"sliding_window": ...},
+         {"window": 4096, "local_layers": (True,) * 3}),
+        ("mistral", {"num_key_value_heads": None}, {"num_kv_heads": 4}),
+        ("qwen2_windows", {"sliding_window": None}, {"window": None, "local_layers": ()}),
+        ("qwen2_windows", {"sliding_window": ...}, {"window": 4096}),
+        ("qwen2_windows", {"use_sliding_window": None, "sliding_window": ...}, {"window": None}),
+        ("smollm3", {"num_key_value_heads": None}, {"num_kv_heads": 4}),
+        ("phi3", {"sliding_window": ...}, {"window": None}),
+    )  # fmt: skip
+    def test_null_is_a_value_and_an_absent_field_has_a_default(self, name, changes, expected):
+        small_models.write_folder(name, self.folder)
+        edit_config(self.folder, **changes)
+        found = hf_config.config(hf.HFFolder(self.folder))
+        self.assertEqual({key: getattr(found, key) for key in expected}, expected)
+        # An export states what the folder leaves out.
+        (self.folder / "config.json").write_text(json.dumps(hf_config.to_hf_config(found)))
+        self.assertEqual(hf_config.config(hf.HFFolder(self.folder)), found)
+
+    def test_defaults_are_those_of_transformers(self):
+        require_transformers(self)
+        from transformers import CONFIG_MAPPING
+
+        for family, defaults in hf_config._DEFAULTS.items():
+            kind = CONFIG_MAPPING[{"gemma3": "gemma3_text"}.get(family, family)]
+            for key in ("sliding_window", "attn_logit_softcapping", "final_logit_softcapping"):
+                with self.subTest(family, key=key):
+                    self.assertEqual(defaults.get(key), getattr(kind, key, None))
+
     def test_streaming_to_one_accelerator_equals_the_short_way_of_a_cpu(self):
         small_models.write_folder("qwen2", self.folder)
         expected = checkpoints.load(f"hf:{self.folder}")
@@ -264,6 +302,23 @@ class ExportTest(parameterized.TestCase):
         golden = np.load(pathlib.Path(__file__).parents[1] / "golden" / "small_models.npz")[name]
         np.testing.assert_allclose(reference, golden, atol=1e-5)
         np.testing.assert_allclose(policy.logits(tokens), reference, atol=2e-4)
+
+    @parameterized.parameters(
+        ("gemma2", {"attn_logit_softcapping": None, "final_logit_softcapping": None}),
+        ("gemma2", {"attn_logit_softcapping": None}),
+        ("mistral_windows", {"sliding_window": None}),
+    )
+    def test_transformers_reads_null_alike(self, name, changes):
+        require_transformers(self)
+        from tests.golden.make_small_models import reference_logits
+
+        folder = small_models.write_folder(name, self.folder / "a")
+        edit_config(folder, **changes)
+        policy = checkpoints.load(f"hf:{folder}")
+        tokens = small_models.tokens(name)
+        logits = policy.logits(tokens)
+        for place in (folder, export(policy, self.folder / "b")):
+            np.testing.assert_allclose(logits, reference_logits(str(place), tokens), atol=2e-4)
 
     def test_what_transformers_keeps_beside_the_weights(self):
         """The chat template and the special tokens of the original, also after training."""

@@ -1,11 +1,13 @@
 """restem's own checkpoints: they load by themselves, and a damaged one does not end a run."""
 
 import contextlib
+import errno
 import json
 import logging
 import pathlib
 import shutil
 import tempfile
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +16,9 @@ from absl.testing import absltest, parameterized
 
 from restem import checkpoints
 from restem.checkpoints import orbax
-from restem.errors import UserError
-from tests.helpers import small_models
+from restem.checkpoints.damage import DamagedError
+from restem.errors import MachineError, UserError
+from tests.helpers import orbax_damage, small_models
 
 
 class PolicyTest(absltest.TestCase):
@@ -76,7 +79,7 @@ class PolicyTest(absltest.TestCase):
         with self.assertRaisesRegex(UserError, "is an unfinished checkpoint"):
             checkpoints.load(f"orbax:{path}")
         shutil.copytree(self.folder / "copy", params)
-        flip_data(params)
+        orbax_damage.flip_data(params)
         with self.assertRaisesRegex(UserError, "cannot be read as a checkpoint of this model"):
             checkpoints.load(f"orbax:{path}")
         shutil.rmtree(params)
@@ -98,57 +101,6 @@ def state(step: int):
 
 
 ABSTRACT = jax.eval_shape(lambda: state(0))
-
-
-def data_files(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Files that hold arrays' bytes."""
-    return [p for p in folder.rglob("d/*") if p.is_file() and p.stat().st_size > 10_000]
-
-
-def lose_data(folder):
-    for path in data_files(folder):
-        path.unlink()
-
-
-def truncate_data(folder):
-    for path in data_files(folder):
-        path.write_bytes(path.read_bytes()[:-1000])
-
-
-def empty_data(folder):
-    for path in data_files(folder):
-        path.write_bytes(b"")
-
-
-def flip_data(folder):
-    for path in data_files(folder):
-        data = bytearray(path.read_bytes())
-        middle = len(data) // 2
-        data[middle : middle + 64] = bytes(b ^ 0xFF for b in data[middle : middle + 64])
-        path.write_bytes(data)
-
-
-def lose_manifest(folder):
-    (folder / "state" / "manifest.ocdbt").unlink()
-
-
-def lose_metadata(folder):
-    (folder / "state" / "_METADATA").unlink()
-
-
-def lose_checksums(folder):
-    (folder / "_CHECKPOINT_METADATA").unlink()
-
-
-DAMAGES = (
-    lose_data,
-    truncate_data,
-    empty_data,
-    flip_data,
-    lose_manifest,
-    lose_metadata,
-    lose_checksums,
-)
 
 
 class TrainingCheckpointsTest(parameterized.TestCase):
@@ -191,7 +143,7 @@ class TrainingCheckpointsTest(parameterized.TestCase):
         with orbax.TrainingCheckpoints(self.folder) as manager:
             self.assert_state(manager.restore(ABSTRACT), 7)
 
-    @parameterized.parameters(*DAMAGES)
+    @parameterized.parameters(*orbax_damage.DAMAGES)
     def test_a_damaged_newest_gives_way_to_the_one_before(self, damage):
         self.fill(10, 20)
         damage(self.folder / "20")
@@ -205,14 +157,50 @@ class TrainingCheckpointsTest(parameterized.TestCase):
 
     def test_none_readable(self):
         self.fill(10, 20)
-        lose_manifest(self.folder / "10")
-        lose_data(self.folder / "20")
+        orbax_damage.lose_manifest(self.folder / "10")
+        orbax_damage.lose_data(self.folder / "20")
         with (
             orbax.TrainingCheckpoints(self.folder) as manager,
             self.assertRaisesRegex(UserError, "none of the checkpoints in .* can be read"),
             self.assertLogs(level=logging.ERROR),
         ):
             manager.restore(ABSTRACT)
+
+    @parameterized.parameters(
+        (OSError(errno.EIO, "Input/output error", "/mnt/x"), "/mnt/x: the disk cannot be read"),
+        (OSError(errno.EMFILE, "Too many open files"), "train/20: too many open files"),
+        (MemoryError(), "train/20: out of memory"),
+    )
+    def test_a_state_that_the_machine_cannot_read_is_kept(self, fault, message):
+        self.fill(10, 20)
+        with orbax.TrainingCheckpoints(self.folder) as manager:
+            with (
+                mock.patch.object(manager._checkpointer, "load", side_effect=fault),
+                self.assertRaisesRegex(MachineError, message),
+            ):
+                manager.restore(ABSTRACT)
+            manager.save(20, state(99), wait=True)
+            self.assert_state(manager.restore(ABSTRACT), 20)
+
+    def test_all_hosts_continue_from_the_same_step_or_none(self):
+        self.fill(10, 20)
+        told = lambda *other: mock.patch.object(
+            orbax.distributed, "gather", lambda what, own: [own, other]
+        )
+        with orbax.TrainingCheckpoints(self.folder) as manager:
+            with (
+                told("OSError: x", "/mnt/x: the disk"),
+                self.assertRaisesRegex(MachineError, "^host 1: /mnt/x: the disk"),
+            ):
+                manager.restore(ABSTRACT)
+            self.assert_state(manager.restore(ABSTRACT), 20)
+            with (
+                told("ValueError: x", None),
+                self.assertLogs(level=logging.ERROR) as logs,
+                self.assertRaisesRegex(UserError, "none of the checkpoints"),
+            ):
+                manager.restore(ABSTRACT)
+            self.assertIn("(host 1: ValueError: x)", logs.output[0])
 
     def test_an_unfinished_one_does_not_count(self):
         """A save that was killed leaves Orbax's temporary folder."""
@@ -231,11 +219,16 @@ class TreeTest(absltest.TestCase):
             with self.assertRaisesRegex(UserError, "does not exist; no checkpoint"):
                 orbax.restore_tree(path, ABSTRACT)
             orbax.save_tree(path, state(3))
+            with (
+                mock.patch.object(orbax.ocp, "load", side_effect=MemoryError),
+                self.assertRaisesRegex(MachineError, "tree: out of memory"),
+            ):
+                orbax.restore_tree(path, ABSTRACT)
             found = orbax.restore_tree(path, ABSTRACT)
             self.assertEqual(jax.tree.structure(found), jax.tree.structure(state(3)))
             jax.tree.map(np.testing.assert_array_equal, found, state(3))
             other = {**ABSTRACT, "params": {"w": ABSTRACT["params"]["w"]}, "new": ABSTRACT["step"]}
-            with self.assertRaisesRegex(UserError, "damaged or belongs to another"):
+            with self.assertRaisesRegex(DamagedError, "damaged or belongs to another"):
                 orbax.restore_tree(path, other)
 
 

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import pathlib
 import tempfile
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,41 @@ from restem.models.lora import Lora
 from tests.helpers import compilation, small_models
 
 FAMILIES = ("llama", "mistral_windows", "qwen2", "qwen3", "gemma", "gemma2", "gemma3")
+
+
+FORM = Lora(rank=3, alpha=1.5, targets=("query", "out", "down"), rank_stabilised=True)
+
+
+def load_transformers(folder: pathlib.Path):
+    """The model of a folder, as transformers computes it most exactly."""
+    import torch
+    import transformers
+
+    return transformers.AutoModelForCausalLM.from_pretrained(
+        str(folder), dtype=torch.float32, attn_implementation="eager"
+    )
+
+
+def write_multimodal(folder: pathlib.Path) -> pathlib.Path:
+    """A Gemma 3 with a vision tower, as transformers writes it."""
+    import torch
+    import transformers
+
+    text = {k: v for k, v in small_models.config("gemma3").items() if k != "rope_scaling"}
+    vision = {
+        "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "image_size": 28, "patch_size": 14,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    model = transformers.Gemma3ForConditionalGeneration(
+        transformers.Gemma3Config(
+            text_config=text, vision_config=vision, mm_tokens_per_image=1, image_token_index=90,
+            boi_token_index=91, eoi_token_index=92,
+        )
+    )  # fmt: skip
+    model.float().save_pretrained(folder)
+    (folder / "tokenizer.json").write_bytes(small_models.byte_tokenizer())
+    return folder
 
 
 def setUpModule():
@@ -127,37 +163,81 @@ class FolderTest(AdapterTestCase):
         self.assertIsNone(merged.adapter)
         self.assert_same_logits(merged, policy, name, 2e-4)
 
-    @parameterized.parameters(*FAMILIES)
-    def test_peft_computes_the_same(self, name):
+    def require_peft(self):
         for package in ("torch", "transformers", "peft"):
             if importlib.util.find_spec(package) is None:
                 self.skipTest(f"{package} is not installed (pip install 'restem[parity]')")
-        import torch
-        import transformers
-        from peft import PeftModel
 
-        form = Lora(rank=3, alpha=1.5, targets=("query", "out", "down"), rank_stabilised=True)
-        policy = adapted(self.load(name), form)
-        folder = export(policy, self.folder / "adapter", adapter=True)
+    @parameterized.parameters(*FAMILIES)
+    def test_peft_computes_the_same(self, name):
+        self.require_peft()
+        policy = adapted(self.load(name), FORM)
         # In the form in which transformers loads the base.
         base = export(self.load(name), self.folder / "exported")
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            str(base), dtype=torch.float32, attn_implementation="eager"
+        self.assert_peft_agrees(policy, base, small_models.tokens(name))
+
+    def test_peft_finds_the_text_part_of_a_multimodal_base(self):
+        self.require_peft()
+        base = write_multimodal(self.folder / "base")
+        policy = adapted(checkpoints.load(f"hf:{base}"), FORM)
+        tokens = small_models.tokens("gemma3") % 80
+        self.assert_peft_agrees(policy, base, tokens)
+        # Alone, the text part has other names.
+        merged = export(policy, self.folder / "merged")
+        alone = adapted(checkpoints.load(f"hf:{merged}"), FORM)
+        folder = export(alone, self.folder / "alone", adapter=True)
+        settings = json.loads((folder / "adapter_config.json").read_text())
+        self.assertEqual(settings["target_modules"], ["down_proj", "o_proj", "q_proj"])
+
+    def test_an_adapter_of_peft_to_a_multimodal_base(self):
+        """Its vision part is left out, as that of the base is."""
+        self.require_peft()
+        from peft import LoraConfig, get_peft_model
+
+        base = write_multimodal(self.folder / "base")
+        model = get_peft_model(
+            load_transformers(base), LoraConfig(r=2, target_modules=["q_proj", "v_proj"])
         )
-        model = PeftModel.from_pretrained(model, str(folder)).eval()
-        tokens = small_models.tokens(name)
+        for name, tensor in model.named_parameters():
+            if "lora_B" in name:
+                tensor.data.normal_(0, 0.5)
+        reference = self.save_peft(model, base)
+        policy = checkpoints.load(reference)
+        self.assertEqual(policy.adapter.form.targets, ("query", "value"))
+        tokens = small_models.tokens("gemma3") % 80
+        self.assert_close(policy, model.eval(), tokens)
+
+    def assert_peft_agrees(self, policy, base, tokens):
+        """peft computes what the policy does, from the policy's adapter and the folder `base`."""
+        from peft import PeftModel
+
+        folder = export(policy, self.folder / "adapter", adapter=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            model = PeftModel.from_pretrained(load_transformers(base), str(folder)).eval()
+        self.assert_close(policy, model, tokens)
+        # And what peft writes is read.
+        again = checkpoints.load(self.save_peft(model, base))
+        found, expected = again.logits(tokens), policy.logits(tokens)
+        np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+    def assert_close(self, policy, model, tokens):
+        import torch
+
         with torch.no_grad():
             reference = model(torch.tensor(tokens, dtype=torch.long)).logits.numpy()
         found = np.asarray(policy.logits(tokens))
         self.assertLess(np.abs(found - reference).max(), 2e-4 * np.abs(reference).max())
-        # And what peft writes is read.
-        model.save_pretrained(str(self.folder / "again"))
-        settings = self.folder / "again" / "adapter_config.json"
+
+    def save_peft(self, model, base) -> str:
+        """Saves a model of peft whose base is a folder; returns its reference."""
+        folder = self.folder / "again"
+        model.save_pretrained(str(folder))
+        settings = folder / "adapter_config.json"
         settings.write_text(
             json.dumps(json.loads(settings.read_text()) | {"base_model_name_or_path": str(base)})
         )
-        again = checkpoints.load(f"hf:{self.folder / 'again'}")
-        self.assert_same_logits(again, policy, name, 1e-5)
+        return f"hf:{folder}"
 
     def test_a_base_that_pip_brings_keeps_its_reference(self):
         policy = adapted(self.load("llama"), Lora(rank=2))

@@ -38,6 +38,16 @@ class PolicyTest(absltest.TestCase):
         # The tokens after a position do not change its logits.
         np.testing.assert_allclose(self.policy.logits(tokens[:, :9]), logits[:, :9], atol=1e-5)
 
+    def test_longrope_has_other_frequencies_in_longer_texts(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = small_models.write_folder("phi4_mini", pathlib.Path(folder))
+            policy = checkpoints.load(f"hf:{path}")
+        self.assertEqual(policy.logits(np.ones((1, 32), np.int32)).shape, (1, 32, 97))
+        with self.assertRaisesRegex(UserError, "33 tokens exceed the 32 up to which restem"):
+            policy.logits(np.ones((1, 33), np.int32))
+        # Other models extrapolate.
+        self.assertEqual(self.policy.logits(np.ones((1, 65), np.int32)).shape, (1, 65, 97))
+
     def test_greedy_samples_take_the_most_likely_token(self):
         texts = ["Problem: 1+1", "ab"]
         found = self.policy.sample(texts, temperature=0, max_new_tokens=6)

@@ -1,15 +1,27 @@
 """`--repair` removes exactly what is damaged and made again, and what depends on it being there."""
 
+import errno
+import json
 import pathlib
 import shutil
+from unittest import mock
 
+import jax
 from absl.testing import absltest, parameterized
 from etils import epath
 
-from restem.errors import UserError
+from restem import checkpoints
+from restem.checkpoints import orbax
+from restem.checkpoints.damage import DamagedError
+from restem.checkpoints.policy import AdapterOrigin
+from restem.cli import session
+from restem.errors import MachineError, UserError
+from restem.models import lora
 from restem.run import identity, layout, repair
+from restem.run.run import Run
+from restem.run.settings import MeshSettings, RunSettings
 from restem.runtime import storage
-from tests.helpers import synthetic_run, tiny
+from tests.helpers import orbax_damage, synthetic_run, tiny
 
 ONE = "iteration_001"
 EVALS = f"{ONE}/evals/arithmetic"
@@ -91,16 +103,106 @@ class RepairTest(parameterized.TestCase):
         repair.apply([found])
         self.assertFalse(leftover.exists())
 
-    def test_damage_inside_of_a_checkpoint_is_found_by_loading_it(self):
-        def load(reference):
-            raise UserError(f"{reference}: the bytes are not those that were saved")
+    def test_damage_inside_of_a_checkpoint_is_found_by_reading_it(self):
+        path = self.folder / ONE / "checkpoint"
+        self.assertEqual(repair.find(self.files, reads_arrays=True), [])
+        for damage in (orbax_damage.flip_data, orbax_damage.truncate_data):
+            with self.subTest(damage.__name__):
+                shutil.rmtree(path)
+                tiny.save_policy(path)
+                damage(path / "params")
+                self.assertEqual(repair.find(self.files), [])
+                [found] = repair.find(self.files, reads_arrays=True)
+                self.assertEqual(found.path.name, "checkpoint")
+                self.assertLen(found.removed, 2)
 
-        [found] = repair.find(self.files, load)
-        self.assertEqual(found.path.name, "checkpoint")
-        self.assertLen(found.removed, 2)
-        loaded = []
-        self.assertEqual(repair.find(self.files, loaded.append), [])
-        self.assertEqual(loaded, [f"orbax:{self.folder}/{ONE}/checkpoint"])
+    def test_a_config_of_another_policy_is_damage(self):
+        path = self.folder / ONE / "checkpoint" / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "mlp_dim": 50}))
+        [found] = repair.find(self.files, reads_arrays=True)
+        self.assertIn("belongs to another configuration", found.line)
+
+
+class HealthyTest(parameterized.TestCase):
+    """What a checkpoint does not hold, and what this machine cannot do, is not its damage."""
+
+    def setUp(self):
+        super().setUp()
+        self.folder = pathlib.Path(self.create_tempdir().full_path)
+        self.files = layout.Workdir(epath.Path(self.folder / "run"))
+        self.directory = self.files.iteration(1)
+        tiny.save_policy(self.folder / "base")
+        improvement = {"improved": True, "start": "base", "best_validation": 1.0}
+        storage.write_json(self.directory.improvement, improvement)
+
+    def run_with(self, **settings):
+        settings = RunSettings(base=f"orbax:{self.folder / 'base'}", task="arithmetic", **settings)
+        return Run(str(self.files.path), settings)
+
+    def test_an_adapter_whose_base_is_away(self):
+        base = checkpoints.load(f"orbax:{self.folder / 'base'}")
+        form = lora.Lora(rank=2)
+        origin = AdapterOrigin(form, base.reference, "float32", orbax.fingerprint(base.params))
+        adapter = lora.init(base.params, form, jax.random.key(0))
+        path = self.directory.checkpoint
+        orbax.save(path, adapter, base.config, base.vocabulary, adapter=origin)
+        (self.folder / "base").rename(self.folder / "moved")
+        with self.assertRaises(UserError):
+            checkpoints.load(f"orbax:{path}")
+        session.repair_run(self.run_with())
+        self.assertTrue(orbax.is_saved(path))
+        orbax_damage.flip_data(pathlib.Path(path) / "params", least=100)
+        session.repair_run(self.run_with())
+        self.assertFalse(path.exists())
+
+    def test_a_mesh_that_does_not_fit_this_machine(self):
+        path = self.directory.checkpoint
+        tiny.save_policy(path)
+        run = self.run_with(e_step_mesh=MeshSettings(tensor=8))
+        with self.assertRaisesRegex(UserError, "not a multiple of 8"):
+            run.load(f"orbax:{path}")
+        session.repair_run(run)
+        self.assertTrue(orbax.is_saved(path))
+
+    @parameterized.parameters(
+        (OSError(errno.EMFILE, "Too many open files"), MachineError, "too many open files"),
+        (OSError(errno.EIO, "Input/output error", "/mnt/x"), MachineError, "/mnt/x: the disk"),
+        (ValueError("DATA_LOSS: [OS error 5: EIO Input/output error]"), MachineError, "the disk"),
+        (MemoryError(), MachineError, "out of memory"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory on device"), MachineError, "the device"),
+        (ValueError("UNAVAILABLE: storage.googleapis.com"), MachineError, "cannot be read now"),
+        (TimeoutError("no answer"), MachineError, "cannot be read now"),
+        (PermissionError(errno.EACCES, "Permission denied", "/mnt/x"), UserError, "permission"),
+    )  # fmt: skip
+    def test_a_machine_that_cannot_read(self, fault, kind, message):
+        path = self.directory.checkpoint
+        tiny.save_policy(path)
+        readers = (
+            (orbax.ocp, "load"), (orbax.ocp, "metadata"), (orbax.saved, "load"),
+            (storage, "read_json"),
+        )  # fmt: skip
+        for reader in readers:
+            for error in (fault, wrapped(fault)):
+                with (
+                    self.subTest(f"{reader} {error!r}"),
+                    mock.patch.object(*reader, side_effect=error),
+                    self.assertRaisesRegex(kind, message) as raised,
+                ):
+                    session.repair_run(self.run_with())
+                self.assertNotIsInstance(raised.exception, DamagedError)
+        self.assertTrue(orbax.is_saved(path))
+        self.assertTrue(self.directory.improvement.exists())
+
+
+def wrapped(fault: Exception) -> Exception:
+    """The fault as a reader reports it that takes every error for one of its file."""
+    try:
+        try:
+            raise fault
+        except Exception:
+            raise UserError("not a tokenizer; copy or download it again") from None
+    except UserError as error:
+        return error
 
 
 class LostIdentityTest(absltest.TestCase):

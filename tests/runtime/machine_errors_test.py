@@ -36,7 +36,7 @@ class ExplainTest(parameterized.TestCase):
     @parameterized.parameters(
         (errno.ENOSPC, "/runs/a/x: the disk is full; free some space"),
         (errno.EDQUOT, "/runs/a/x: the disk quota is used up; free some space"),
-        (errno.EIO, "/runs/a/x: the disk cannot be read or written; look after"),
+        (errno.EIO, "/runs/a/x: the disk cannot be read or written; check the disk"),
         (errno.ESTALE, "/runs/a/x: the network file system has lost the file"),
         (errno.EMFILE, "/runs/a/x: too many open files; raise the limit"),
     )
@@ -107,6 +107,36 @@ class ExplainTest(parameterized.TestCase):
             OSError(errno.ENOENT, "no path"), RuntimeError("UNAVAILABLE: gone"),
         ):  # fmt: skip
             self.assertIsNone(machine_errors.explain(error))
+
+
+class ReadingFaultTest(parameterized.TestCase):
+    @parameterized.parameters(
+        (os_error(errno.EIO), "/runs/a/x: the disk cannot be read"),
+        (OSError(errno.EMFILE, "Too many open files"), "/runs/b: too many open files"),
+        (os_error(errno.EACCES), "/runs/a/x: permission denied"),
+        (os_error(errno.EPERM, None), "/runs/b: "),
+        (MemoryError(), "/runs/b: out of memory"),
+        (RuntimeError(MEMORY), "the device is out of memory"),
+        (RuntimeError("UNAVAILABLE: gone"), r"/runs/b: cannot be read now \(UNAVAILABLE: gone"),
+        (TimeoutError(), r"/runs/b: cannot be read now \(TimeoutError"),
+        (MachineError("a: b; c"), "a: b; c"),
+    )
+    def test_the_file_was_not_read(self, error, message):
+        try:
+            raise UserError("not JSON") from wrapped(error)
+        except UserError as caught:
+            reader = caught
+        for whole in (error, wrapped(error), reader):
+            found = machine_errors.reading_fault(whole, "/runs/b")
+            self.assertRegex(str(found), f"^{message}")
+            self.assertLen(str(found).splitlines(), 1)
+
+    def test_the_file_was_read(self):
+        for error in (
+            UserError("/runs/a/x: not JSON"), ValueError("DATA_LOSS: checksum"), KeyError("x"),
+            os_error(errno.ENOENT), os_error(errno.EISDIR), OSError("no thrift"),
+        ):  # fmt: skip
+            self.assertIsNone(machine_errors.reading_fault(wrapped(error), "/runs/b"))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """An exported tokenizer.json tokenises as its vocabulary does."""
 
 import importlib.util
+import json
 import pathlib
 import tempfile
 
 import tokenizers
 from absl.testing import absltest, parameterized
+from tokenizers import processors
 
 from restem.checkpoints import pypi
 from restem.tokenizers.conversion import to_tokenizer_json
@@ -57,6 +59,37 @@ class ConversionTest(parameterized.TestCase):
                 self.assertEqual(reference.decode(opening), text)
         spaces = converted.encode("a  b")[1]
         self.assertEqual(converted.token_bytes(spaces), b"  ")
+
+    @parameterized.product(
+        template=("none", "bos", "bos_eos", "sequence"), add_bos=(None, True, False)
+    )
+    def test_the_start_of_a_text_is_that_of_prompts(self, template, add_bos):
+        """Whatever tokenizer_config.json says, and whatever tokenizer.json does by itself."""
+        tokenizer = tokenizers.Tokenizer.from_str(vocabularies.llama3_tokenizer().decode())
+        bos, eos = "<|begin_of_text|>", "<|end_of_text|>"
+        byte_level = processors.ByteLevel(trim_offsets=False)
+        stages = {
+            "none": [],
+            "bos": [processors.TemplateProcessing(f"{bos} $A", special_tokens=[(bos, 0)])],
+            "bos_eos": [
+                processors.TemplateProcessing(
+                    f"{bos} $A {eos}", special_tokens=[(bos, 0), (eos, 1)]
+                )
+            ],
+        }
+        stages["sequence"] = [processors.Sequence([byte_level, *stages["bos"]])]
+        tokenizer.post_processor = stages[template][0] if stages[template] else byte_level
+        settings = {"bos_token": bos} | ({} if add_bos is None else {"add_bos_token": add_bos})
+        model = tokenizer.to_str().encode()
+        with tempfile.TemporaryDirectory() as folder:
+            vocabulary = vocabularies.write_hf(folder, "tokenizer.json", model, **settings)
+        self.assertEqual(vocabulary.add_bos, template != "none" if add_bos is None else add_bos)
+        exported = to_tokenizer_json(vocabulary)
+        reference = tokenizers.Tokenizer.from_str(exported.decode())
+        for text in ("", "the answer is four", "  a\n"):
+            self.assertEqual(tuple(reference.encode(text).ids), vocabulary.prompt_ids(text))
+        if template == "sequence":
+            self.assertIn("ByteLevel", json.dumps(json.loads(exported)["post_processor"]))
 
     @parameterized.parameters(*pypi.MODELS)
     def test_transformers_reads_the_exported_tokenizer(self, package):

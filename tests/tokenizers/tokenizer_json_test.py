@@ -28,6 +28,28 @@ class ByteExactTest(parameterized.TestCase):
             )
         self.assertEqual(vocabulary.decode(vocabulary.encode("a<\u2581>")), "a<\u2581>")
 
+    def test_ids_with_gaps(self):
+        """As in o200k and Phi-4-mini, whose special tokens lie beyond unused ids."""
+        spec = json.loads(vocabularies.llama3_tokenizer())
+        last = max(spec["model"]["vocab"].values())
+        tokens = {"<|endoftext|>": last + 10, "<|end|>": last + 31, "<|tool|>": last + 40}
+        spec["model"]["vocab"] |= tokens
+        spec["added_tokens"] += [
+            {"id": i, "content": token, "single_word": False, "lstrip": False, "rstrip": False,
+             "normalized": False, "special": token != "<|tool|>"}
+            for token, i in tokens.items()
+        ]  # fmt: skip
+        with tempfile.TemporaryDirectory() as folder:
+            vocabulary = vocabularies.write_hf(folder, "tokenizer.json", json.dumps(spec).encode())
+        self.assertEqual(vocabulary.size, last + 41)
+        ids = vocabulary.encode("a<|tool|>b<|end|>")
+        self.assertEqual((ids[1], ids[-1]), (last + 40, last + 31))
+        self.assertEqual(vocabulary.decode(ids), "a<|tool|>b")
+        self.assertEqual(vocabulary.shown(last + 31), "<|end|>")
+        for unused in (last + 5, last + 41):
+            self.assertEqual(vocabulary.token_bytes(unused), b"")
+            self.assertEqual(vocabulary.shown(unused), "''")
+
     @parameterized.parameters("first", "always")
     def test_metaspace_tokenizer_json(self, prepend_scheme):
         """The newer form of Llama's and Mistral's files: a pre-tokenizer adds the space."""
