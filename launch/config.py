@@ -70,12 +70,12 @@ class Config:
             if value is not None and value not in known:
                 raise UserError(f"{name} {value!r}: choose one of {', '.join(known)}")
         if self.zone is not None and not _ZONE.fullmatch(self.zone):
-            raise UserError(f"zone {self.zone!r} is no zone of Google Cloud, such as us-west4-a")
+            raise UserError(f"zone {self.zone!r} is not a zone of Google Cloud, such as us-west4-a")
         for name in ("bucket", "data"):
             value = getattr(self, name)
             if value is not None and not _BUCKET.fullmatch(value):
                 raise UserError(
-                    f"{name} {value!r} is no folder in a bucket, such as gs://mine/runs"
+                    f"{name} {value!r} is not a folder in a bucket, such as gs://mine/runs"
                 )
 
     @property

@@ -299,7 +299,7 @@ class TpuVm:
                 commands.show(self.start())
                 starts += 1
             time.sleep(poll_s)
-        print(f"{self._job.name}: given up: started {starts} times, none to the end", flush=True)
+        print(f"{self._job.name}: giving up: none of {starts} starts finished the run", flush=True)
         return code or 1
 
     def _stopped(self) -> _EndedError:
@@ -330,7 +330,7 @@ class TpuVm:
             code = self.follow(poll_s)
             if code is not None:
                 break
-            print(f"{self._job.name}: the slice is lost; another one is asked for", flush=True)
+            print(f"{self._job.name}: the slice is lost; requesting another one", flush=True)
         if not keep:
             commands.run(self.delete())
         return 1 if code is None else code

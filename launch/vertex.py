@@ -55,7 +55,7 @@ def check(job: Job, config: Config) -> None:
         )
     if where and where.hosts > 1 and config.capacity == "spot":
         raise UserError(
-            f"--capacity=spot: Vertex AI gives no spot slices of several hosts, and {where.name}"
+            f"--capacity=spot: Vertex AI has no spot slices of several hosts, and {where.name}"
             f" has {where.hosts}; use --executor=tpu_vm or --executor=gke"
         )
     _api()

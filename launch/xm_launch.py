@@ -87,7 +87,8 @@ def set_up(config: Config) -> None:
         print(f"dry run: {config_lib.path()} was not written")
         return
     config_lib.write(config_lib.path(), config)
-    print(f"kept in {config_lib.path()}; start: launch/xm_launch.py --gin_file=restem_math.gin")
+    print(f"saved in {config_lib.path()}")
+    print("to start a run: launch/xm_launch.py --gin_file=restem_math.gin")
 
 
 def name_and_workdir(config: Config, now: datetime.datetime) -> tuple[str, str]:

@@ -7,16 +7,24 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import tempfile
 import unittest
 import warnings
 from unittest import mock
 
+import jax
 import matplotlib
+import numpy as np
 from absl.testing import absltest, parameterized
 
+from restem import checkpoints
+from restem.checkpoints import orbax
+from restem.models import lora
+from restem.models.lora import Lora
 from restem.run import layout
 from restem.runtime import storage
+from restem.steps import adaptation
 from tests.helpers import synthetic_run, tiny
 
 COLAB = pathlib.Path(__file__).parents[1] / "colab"
@@ -123,6 +131,27 @@ class NotebookRunTest(absltest.TestCase):
         for i in (0, 1):
             self.assertIn(f"-- iteration {i}, sample 0", output)
         self.assertIn("examples of", output)
+
+    def test_inspect_the_checkpoint_of_an_adapter(self):
+        form = Lora(rank=2, base_dtype="int8")  # both forms of a matrix that is no array
+        folder = pathlib.Path(self.create_tempdir().full_path, "run")
+        shutil.copytree(self.run_folder, folder)
+        files = layout.Workdir(folder)
+        base = checkpoints.load(storage.read_json(files.identity)["base"])
+        start = adaptation.starting_policy(base, form)
+        adapter = lora.init(start.params, form, jax.random.key(0))
+        adapter = jax.tree.map(lambda x: x + 0.1, adapter)  # b begins at zero
+        checkpoint = files.iteration(1).checkpoint
+        checkpoint.rmtree()
+        orbax.save(checkpoint, adapter, start.config, start.vocabulary, adapter=start.adapter)
+        names, output = execute("inspect_checkpoint.ipynb", RESTEM_WORKDIR=str(folder))
+        change = names["change"]
+        self.assertTrue((change["attention/query"] > 0.1).all())
+        self.assertTrue((change["mlp_norm"] == 0).all())
+        self.assertEqual(names["tree"].loc["layers/attention/query", "dtype"], "float32")
+        adapted = checkpoints.load(f"orbax:{checkpoint}").logits(names["tokens"])
+        np.testing.assert_allclose(names["after"].logits(names["tokens"]), adapted, atol=1e-4)
+        self.assertIn("-- iteration 1, sample 0", output)
 
 
 if __name__ == "__main__":

@@ -46,12 +46,13 @@ def plot_points(
       line: (iteration, evaluation) of each point.
       label: name in the legend.
       style: keyword arguments of `Axes.plot`.
-      shift: moves the line sideways, so that the intervals of several lines do not overlap.
+      shift: moves the line and its intervals sideways, so that those of several lines do not
+        overlap.
     """
     xs = [x + shift for x, _ in line]
     ys = [e.pass1 for _, e in line]
     axis.plot(xs, ys, label=label, clip_on=False, zorder=3, **style)
-    bars = [(x, e.pass1, e.interval) for x, e in line if e.interval is not None]
+    bars = [(x + shift, e.pass1, e.interval) for x, e in line if e.interval is not None]
     if bars:
         below = [max(0.0, y - low) for _, y, (low, _) in bars]
         above = [max(0.0, high - y) for _, y, (_, high) in bars]

@@ -51,6 +51,7 @@ def pass1_over_iterations(
 
     def draw(narrow: bool) -> Figure:
         figure, axes = plotting.panels(narrow, len(shown))
+        apart = min(0.05, 0.4 / len(curves))  # so that many curves stay near their iteration
         for axis, task in zip(axes, shown, strict=True):
             own = any(run.task == task for run in runs)
             axis.set_title(task if own else f"Transfer to {task}")
@@ -58,7 +59,7 @@ def pass1_over_iterations(
             for index, run in enumerate(curves):
                 line = points(run, task)
                 if line:
-                    shift = 0.05 * (index - (len(curves) - 1) / 2)
+                    shift = apart * (index - (len(curves) - 1) / 2)
                     plot_points(axis, line, run.label, plotting.series(index), shift)
                     ticks += [x for x, _ in line]
             if len(curves) == 1 and not baselines:

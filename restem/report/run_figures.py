@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from restem.report import plotting, sample_figures
 from restem.report.plotting import BLUE, GREEN, PAPER, SKY, Chart, Missing
@@ -112,9 +113,11 @@ def m_step(run: StoredRun, suffix: str) -> Chart | Missing:
                               markeredgecolor=style["color"], clip_on=False)  # fmt: skip
             axis.set_title(name)
             axis.set_xlabel("training step")
+            axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
             if which == 1:
                 axis.set_ylabel("nats per token")
-                axis.set_ylim(bottom=0)
+                if axis.dataLim.y0 >= 0:  # below with negative weights, as in TRICE
+                    axis.set_ylim(bottom=0)
             else:
                 plotting.percent_axis(axis, "mean greedy reward")
         plotting.legend_above(figure, axes[0], narrow)

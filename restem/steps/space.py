@@ -96,7 +96,9 @@ def check(settings: Settings, files: Workdir) -> None:
     wanted = need(settings, files)
     if wanted is None or there >= wanted.total:
         return
-    remedy = "free some space, use another --workdir, or set improve.save_every = 0"
+    remedy = "free some space or use another --workdir"
+    if settings.improve.save_every:
+        remedy = "free some space, use another --workdir, or set improve.save_every = 0"
     if there < wanted.m_step:
         raise MachineError(
             f"{files.path}: {size(there)} are free, but the checkpoints of an M-step take up to"

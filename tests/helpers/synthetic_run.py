@@ -110,7 +110,7 @@ def evaluate(directory, name, task, problems, skill, base, n, seed) -> dict:
         problems=problems,
         greedy=[records.samples_to_table(greedy)],
         sampled=[records.samples_to_table(sampled)],
-        of_base={p: a.success for p, a in scores.attempts(base).items()},
+        of_base={p: a.success for p, a in scores.attempts(base).items()} or None,
         policy=f"skill {skill:.2f}",
         timing={"seconds": seconds, "tokens": 410.0 * seconds},
     )

@@ -34,9 +34,9 @@ class ConfigTest(parameterized.TestCase):
         ("gpu_count = true", "gpu_count = True is no int"),
         ('executor = "borg"', "executor 'borg': choose one of local"),
         ('capacity = "cheap"', "choose one of on_demand"),
-        ('zone = "us-west4"', "no zone"),
-        ('bucket = "s3://x"', "no folder in a bucket"),
-        ('data = "/data"', "no folder in a bucket"),
+        ('zone = "us-west4"', "is not a zone"),
+        ('bucket = "s3://x"', "is not a folder in a bucket"),
+        ('data = "/data"', "is not a folder in a bucket"),
     )
     def test_a_wrong_file_is_one_line_that_names_it(self, text, message):
         self.file.parent.mkdir()

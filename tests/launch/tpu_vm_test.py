@@ -178,7 +178,7 @@ class LifeTest(parameterized.TestCase):
         with absltest.mock.patch.object(tpu_vm, "MOST_STARTS", 2):
             code, output = self.run_job("died died died")
         self.assertEqual(code, 1)
-        self.assertIn("given up: started 2 times", output)
+        self.assertIn("giving up: none of 2 starts finished the run", output)
 
     def test_a_kept_slice_stays_and_the_installer_ran(self):
         self.run_job("0", keep=True, models=True)

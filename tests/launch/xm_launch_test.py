@@ -157,7 +157,7 @@ class ExactLineTest(Case):
         (("--topology=4x5",), "no such slice"),
         (("--gin_file=no.gin",), "--gin_file=no.gin: no such file"),
         (("--gin.generate.num_sample=3",), "gin: "),
-        (("--bucket=mine",), "no folder in a bucket"),
+        (("--bucket=mine",), "is not a folder in a bucket"),
         (("--workdir=runs/x",), "all hosts must see it"),
         (("--workdir=gs://a/b", "--resume=x"), "leave --workdir out"),
         (("--model=hf:/models/x",), "gcloud storage cp"),

@@ -13,7 +13,13 @@ from absl.testing import absltest, parameterized
 from matplotlib.figure import Figure
 
 from restem.evaluation import groups
-from restem.report import paper_figures, plotting, sample_figures, transfer_figures
+from restem.report import (
+    paper_figures,
+    plotting,
+    run_figures,
+    sample_figures,
+    transfer_figures,
+)
 from restem.report.headline import headline
 from restem.report.marks import policy
 from restem.report.report import distinguish
@@ -170,6 +176,43 @@ class FigureDataTest(parameterized.TestCase):
         level = read_run(str(ROOT / "sft")).result.evaluation("arithmetic").pass1
         flat = [line for line in axes[0].lines if line.get_label() == "sft"]
         self.assertEqual(list(flat[0].get_ydata()), [level, level])
+
+    @parameterized.parameters(1, 2, 13)
+    def test_curves_stay_inside_and_their_intervals_on_their_points(self, count):
+        runs = distinguish([self.run_] * count)
+        with plotting.style():
+            figure = paper_figures.pass1_over_iterations(runs, ["arithmetic"]).draw(False)
+        (axis,) = figure.axes
+        labels = {run.label for run in runs}
+        lines = [line.get_xdata() for line in axis.lines if line.get_label() in labels]
+        bars = [c[2][0].get_segments() for c in axis.containers]
+        self.assertLen(lines, count)
+        self.assertLen({line[0] for line in lines}, count)
+        left, right = axis.get_xlim()
+        for xs, segments in zip(lines, bars, strict=True):
+            np.testing.assert_allclose([low[0] for low, _ in segments], xs)
+            self.assertGreater(min(xs), left)
+            self.assertLess(max(xs), right)
+
+    @parameterized.parameters(0.3, -0.3)
+    def test_every_loss_is_shown_at_whole_steps(self, last):
+        """A step with more wrong than right samples of a method with negative weights."""
+        folder = pathlib.Path(self.create_tempdir().full_path) / "copy"
+        shutil.copytree(ROOT / "restem", folder)
+        for iteration in read_run(str(folder)).iterations[1:]:
+            report = {"loss": [[1, 0.2], [2, 0.6], [3, last]]}
+            iteration.files.improvement.write_text(json.dumps(report))
+        run = read_run(str(folder))
+        with plotting.style():
+            figure = run_figures.m_step(run, "").draw(False)
+            figure.draw_without_rendering()
+        (axis,) = figure.axes
+        bottom, _ = axis.get_ylim()
+        if last > 0:
+            self.assertEqual(bottom, 0)
+        else:
+            self.assertLess(bottom, last)
+        self.assertTrue(all(tick == round(tick) for tick in axis.get_xticks()))
 
     def test_data_set_size_counts_problems(self):
         chart = charts_of("restem", "more")[4]

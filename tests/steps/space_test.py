@@ -84,6 +84,13 @@ class SpaceTest(absltest.TestCase):
             with self.assertNoLogs(level="WARNING"):
                 space.check(self.settings(), self.files)
 
+    def test_the_remedy_is_one_that_is_not_in_force(self):
+        self.enter_context(mock.patch.object(space, "free", return_value=1))
+        with self.assertRaisesRegex(MachineError, "or set improve.save_every = 0$"):
+            space.check(self.settings(), self.files)
+        with self.assertRaisesRegex(MachineError, "; free some space or use another --workdir$"):
+            space.check(self.settings(save_every=0), self.files)
+
     def test_where_the_folder_will_be(self):
         self.assertGreater(space.free(layout.Workdir(self.folder / "not" / "yet")), 0)
         self.assertIsNone(space.free(layout.Workdir("gs://bucket/run")))
