@@ -35,9 +35,11 @@ SETTINGS = (
     "improve.epochs = 1",
     "improve.row_length = 64",
     "improve.rows_per_batch = 2",
-    "many_shot.num_shots = 2",
-    "TEACHER = 'orbax:/nowhere'",
 )
+OF_METHODS = {
+    "distill": ("TEACHER = 'orbax:/nowhere'",),
+    "reinforced_icl": ("many_shot.num_shots = 2",),
+}
 
 
 def setUpModule():
@@ -89,7 +91,9 @@ class LoraTest(parameterized.TestCase):
 
     def settings(self, method):
         gin.clear_config()
-        parse_gin([f"methods/{method}.gin"], [f"Run.base = '{self.base}'", *SETTINGS])
+        of_method = OF_METHODS.get(method, ())
+        bindings = [f"Run.base = '{self.base}'", *SETTINGS, *of_method]
+        parse_gin([f"methods/{method}.gin"], bindings)
         return Settings.from_gin()
 
     @parameterized.parameters(*METHODS)
