@@ -124,6 +124,16 @@ class QuestionTest(parameterized.TestCase):
             compare(prediction, gold, options=unlabelled, question=question).reward, 0.0
         )
 
+    @parameterized.parameters(
+        ("What is $2+3$?", "2+3 = 7 = 5", 0.0),
+        ("What is $2+3$?", "2+3 = 5", 1.0),
+        ("Find $f(2)+f(3)$.", "f(2)+f(3) = 5", 1.0),
+        ("Find $f(2)+f(3)$.", "f(2) = 5", 1.0),
+        ("Find $f(2)+f(3)$.", "f(2)-f(3) = 5", 0.0),
+    )
+    def test_a_sum_of_numbers_is_no_name(self, question, prediction, reward):
+        self.assertEqual(compare(prediction, "5", question=question).reward, reward)
+
     def test_an_equation_of_the_question_is_no_label(self):
         question = "If $a+b = 6$, how many pairs are there, and what is $ab$?"
         self.assertEqual(compare("a+b = 6", "6", question=question).reward, 0.0)

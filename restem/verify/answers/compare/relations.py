@@ -30,7 +30,7 @@ from restem.verify.answers.latex.nodes import (
     Union,
     number,
 )
-from restem.verify.answers.latex.walks import substitute, variables
+from restem.verify.answers.latex.walks import mentions_kind, substitute, variables
 from restem.verify.answers.options import Options
 from restem.verify.answers.question import Question
 
@@ -88,8 +88,10 @@ class Relations:
             return last if isinstance(first, Symbol) else None
         if is_label(first.value if isinstance(first, Quantity) else first):
             return last
-        # What the question asks for may be any expression, as in `a+b+c = 23`.
-        if self._question.states(first) and not self._question.states(relation):
+        # What the question asks for may be any expression, as in `a+b+c = 23`. One with a value of
+        # its own, as `2+3`, begins a chain.
+        has_name = variables(first) or mentions_kind(first, Application)
+        if has_name and self._question.states(first) and not self._question.states(relation):
             return last
         if (
             not variables(first)
