@@ -15,6 +15,7 @@ from restem.verify.answers.latex.nodes import (
     Constant,
     Degree,
     Inverse,
+    List,
     Matrix,
     Negation,
     Node,
@@ -29,7 +30,6 @@ from restem.verify.answers.latex.nodes import (
     Tuple,
     Union,
 )
-from restem.verify.answers.latex.nodes import List as Several
 from restem.verify.answers.latex.notation import clean
 from restem.verify.answers.latex.parser import parse
 from restem.verify.answers.latex.tokens import ParseError
@@ -95,7 +95,7 @@ def _parts(text: str) -> Iterator[Node]:
     except ParseError:
         return
     yield formula
-    for item in formula.children() if isinstance(formula, Several) else (formula,):
+    for item in formula.children() if isinstance(formula, List) else (formula,):
         yield item
         if isinstance(item, Relation):
             yield from item.sides
@@ -106,13 +106,13 @@ def _is_value(node: Node) -> bool:
     match node:
         case Number(value):
             # A repeating decimal is to be written as a fraction.
-            return pow(10, 64, value.denominator) == 0 or value.denominator == 1
+            return pow(10, 64, value.denominator) == 0
         case Constant() | Symbol() | Text():
             return True
         case Negation(value) | Percent(value) | Degree(value) | Quantity(value):
             return _is_value(value)
         case Product((Number(top), Inverse(Number(bottom)))):
             return top.denominator == 1 and bottom != 0 and (top / bottom).denominator == bottom
-        case Several() | Set() | Tuple() | Matrix() | Union():
+        case List() | Set() | Tuple() | Matrix() | Union():
             return all(map(_is_value, node.children()))
     return False
