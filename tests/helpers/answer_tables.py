@@ -63,6 +63,11 @@ currency and words ;; 5.50\text{ dollars} ;; \$5.5
 cents and dollars ;; 80\text{ cents} ;; \$0.80
 unit dropped ;; 12 ;; 12 \text{ inches}
 unit converted ;; 1\text{ foot} ;; 12\text{ inches}
+rate abbreviated ;; 60\text{ miles per hour} ;; 60\text{ mph}
+rate converted ;; 60\text{ miles per hour} ;; 88\text{ feet per second}
+rate with a slash ;; 5\text{ m/s} ;; 500\text{ cm/s}
+rate in dollars ;; \$12.50 \text{ per hour} ;; 12.50\text{ dollars per hour}
+rate of what is not measured ;; 3\text{ apples per child} ;; 3\text{ apples per person}
 unit without text ;; 144 m^3 ;; 144 \mbox{ m}^3
 unit squared in words ;; 15\text{ square cm} ;; 15\mbox{ cm}^2
 words that measure nothing ;; 14 ;; 14 \text{ right triangles}
@@ -247,6 +252,10 @@ DIFFERENT = r"""
 powers that are both nearly zero ;; 1/2^{99} ;; 1/2^{98}
 base ;; 101_2 ;; 101_3
 number in place of its conversion ;; 5 ;; 101_2
+rate in other units ;; 60\text{ feet per second} ;; 60\text{ miles per hour}
+rate in other units, with a slash ;; 5\text{ cm/s} ;; 5\text{ m/s}
+rate per another unit ;; 5\text{ dollars per hour} ;; 5\text{ dollars per day}
+rate of another dimension ;; 5\text{ cm per second} ;; 5\text{ grams per second}
 base added ;; 10_6 ;; 10
 base not converted ;; 3206_7 ;; 1133
 base not converted to base ten ;; 3206_7 ;; 1133_{10}

@@ -54,7 +54,7 @@ from restem.verify.answers.latex.nodes import (
     number,
 )
 from restem.verify.answers.latex.notation import text_key
-from restem.verify.answers.latex.units import measure, measures_nothing
+from restem.verify.answers.latex.units import measures, measures_nothing, rate
 from restem.verify.answers.latex.walks import mentions, mentions_kind, variables, with_parameter_of
 from restem.verify.answers.options import Options
 from restem.verify.answers.question import Question
@@ -200,12 +200,13 @@ class Matcher:
         elif given and not wanted:
             b = _without_letter_unit(b, given)
         if self.options.units == "check":
-            mine = [found for words, power in given if (found := measure(words, power))]
-            theirs = [found for words, power in wanted if (found := measure(words, power))]
-            for units, other in ((mine, gold), (theirs, answer)):
-                if units == [("angle^1", 1)] and has_sign(other, Degree):
+            mine, theirs = measures(given), measures(wanted)
+            if (own := rate(given)) and (other := rate(wanted)):
+                mine, theirs = [own], [other]
+            for units, side in ((mine, gold), (theirs, answer)):
+                if units == [("angle^1", 1)] and has_sign(side, Degree):
                     return self._compare(a, b)
-                if units and any(has_sign(other, kind) for kind in SIGNS):
+                if units and any(has_sign(side, kind) for kind in SIGNS):
                     return Comparison(False, "symbolic", "another unit")
             if mine == theirs and len(mine) == 1 and mine[0][0].startswith("clock"):
                 # `10 a.m.` is `10:00 a.m.`.

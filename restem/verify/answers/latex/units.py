@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from fractions import Fraction
 
 _LENGTHS = {
     "mm": 1, "millimeter": 1, "cm": 10, "centimeter": 10, "m": 1000, "meter": 1000, "metre": 1000,
@@ -35,6 +37,8 @@ _DERIVED = {
     "acre": ("imperial", 2, 43560 * 144), "ton": ("weight", 1, 32000), "tonne": ("mass", 1, 10**9),
 }  # fmt: skip
 """Units that are powers of a table's unit: the table, the power and the size."""
+_RATES = {"mph": "miles per hour", "kph": "km per hour"}
+_PER = re.compile(r"/|\bper\b")
 SCALES = {
     "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12,
     "dozen": 12, "hundreds": 100, "thousands": 10**3, "millions": 10**6, "billions": 10**9,
@@ -54,7 +58,6 @@ def measure(words: str, power: int) -> tuple[str, int] | None:
     """Returns the dimension and the size of a unit, or None for words that are not units.
 
     `("cm", 2)` and `("square centimeters", 1)` are both `("metric^2", 100)`: square millimeters.
-    Compound units (`miles per hour`) are not recognised.
     """
     words = re.sub(r"[.,;:()]", "", words.casefold()).strip()
     words = re.sub(r"^(?:sq|square)\s+", "\x02", words)
@@ -73,6 +76,30 @@ def measure(words: str, power: int) -> tuple[str, int] | None:
         if size:
             return (f"{dimension}^{power}", size**power)
     return None
+
+
+def measures(units: Sequence[tuple[str, int]]) -> list[tuple[str, int | Fraction]]:
+    """Returns the dimension and the size of each unit; words that measure nothing are left out."""
+    return [found for words, power in units if (found := measure(words, power))]
+
+
+def rate(units: Sequence[tuple[str, int]]) -> tuple[str, int | Fraction] | None:
+    """Returns the dimension and the size of a unit per unit, such as `miles per hour` or `m/s^2`.
+
+    Args:
+      units: words and power of each unit, as in `nodes.Quantity`; `$5 per hour` has two.
+
+    Returns:
+      None for other units, and for rates of what is not measured, as in `miles per trip`.
+    """
+    words = " ".join(words for words, _ in units)
+    parts = _PER.split(_RATES.get(words.strip(), words))
+    if len(parts) != 2:
+        return None
+    above, below = measure(parts[0], 1), measure(parts[1], units[-1][1])
+    if above is None or below is None:
+        return None
+    return f"{above[0]}/{below[0]}", Fraction(above[1], below[1])
 
 
 def names_unit(word: str) -> bool:
