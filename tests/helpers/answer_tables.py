@@ -256,6 +256,8 @@ rate in other units ;; 60\text{ feet per second} ;; 60\text{ miles per hour}
 rate in other units, with a slash ;; 5\text{ cm/s} ;; 5\text{ m/s}
 rate per another unit ;; 5\text{ dollars per hour} ;; 5\text{ dollars per day}
 rate of another dimension ;; 5\text{ cm per second} ;; 5\text{ grams per second}
+value that is taken back ;; 5\text{ is wrong} ;; 5
+value with a doubt ;; 2\text{ but it might be 3} ;; 2
 base added ;; 10_6 ;; 10
 base not converted ;; 3206_7 ;; 1133
 base not converted to base ten ;; 3206_7 ;; 1133_{10}

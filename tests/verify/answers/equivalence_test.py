@@ -251,6 +251,7 @@ HOSTILE = {
     "argument beyond what Python prints": "f(10^{5000})",
     "nested sines": r"\sin" * 38 + " 1",
     "nested sums of sines": r"\sum_{k=1}^{3}\sin(" * 18 + "1" + ")" * 18,
+    "nested sums of factorials": r"\sum_{k=1}^{500}\sum_{j=1}^{30}(6000)!",
     "nested factors before fractions": r"2\frac{" * 35 + "1" + "}{2}" * 35,
     "nested memberships": r"\{x\in " * 35 + "1" + r"\}" * 35,
     "superscript as a base": "\\text{A5}_{\\text{\u00b9}}",

@@ -50,6 +50,8 @@ MAX_TERMS = 1000
 """Number of terms of the longest sum or product that is expanded."""
 MAX_NODES = 20_000
 """Maximum number of operations in one evaluation."""
+BITS_PER_OPERATION = 1024
+"""Bits of an exact value that count as one more operation: 6000! counts as 65."""
 _IN_PLACE_OF_PI = (Fraction(104729, 7919), Fraction(-1299709, 3571), Fraction(15485863, 611953))
 
 
@@ -75,6 +77,9 @@ class Evaluation:
             if self.operations > MAX_NODES:
                 raise Refused("too many operations")
             found = self.known[node] = self._evaluate(node)
+            if isinstance(found, Fraction):
+                bits = found.numerator.bit_length() + found.denominator.bit_length()
+                self.operations += bits // BITS_PER_OPERATION
         return found
 
     def _evaluate(self, node: Node) -> Value:

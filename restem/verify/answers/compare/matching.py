@@ -54,7 +54,7 @@ from restem.verify.answers.latex.nodes import (
     number,
 )
 from restem.verify.answers.latex.notation import text_key
-from restem.verify.answers.latex.units import measures, measures_nothing, rate
+from restem.verify.answers.latex.units import measures, measures_nothing, rate, takes_back
 from restem.verify.answers.latex.walks import mentions, mentions_kind, variables, with_parameter_of
 from restem.verify.answers.options import Options
 from restem.verify.answers.question import Question
@@ -195,6 +195,8 @@ class Matcher:
         """Compares answers of which at least one has units, or other words after its value."""
         a, given = _value_and_units(answer)
         b, wanted = _value_and_units(gold)
+        if any(takes_back(words) for words, _ in given):
+            return Comparison(False, "text", "the words after the value take it back")
         if wanted and not given:
             a = _without_letter_unit(a, wanted)
         elif given and not wanted:

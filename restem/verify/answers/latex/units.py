@@ -37,6 +37,10 @@ _DERIVED = {
     "acre": ("imperial", 2, 43560 * 144), "ton": ("weight", 1, 32000), "tonne": ("mass", 1, 10**9),
 }  # fmt: skip
 """Units that are powers of a table's unit: the table, the power and the size."""
+_DOUBTS = frozenset((
+    "not", "but", "or", "wrong", "incorrect", "false", "maybe", "perhaps", "possibly", "might",
+    "instead", "unless", "unsure",
+))  # fmt: skip
 _RATES = {"mph": "miles per hour", "kph": "km per hour"}
 _PER = re.compile(r"/|\bper\b")
 SCALES = {
@@ -107,6 +111,11 @@ def names_unit(word: str) -> bool:
     if len(word) == 1 and word.isupper():
         return False
     return word.lower() in SHORT_WORDS | _SIGNS or measure(word, 1) is not None
+
+
+def takes_back(words: str) -> bool:
+    """Returns whether words after a value deny it or name another one: "is wrong", "or maybe"."""
+    return not _DOUBTS.isdisjoint(re.findall(r"[a-z]+", words.casefold()))
 
 
 def measures_nothing(words: str) -> bool:
