@@ -17,12 +17,12 @@ from restem.verify.answers.compare.algebra import Oracle
 from restem.verify.answers.compare.balls import Refused, Undecided, Undefined
 from restem.verify.answers.compare.comparison import Comparison
 from restem.verify.answers.compare.matching import Matcher
-from restem.verify.answers.latex.nodes import List, Node, Set, Text, Tuple
+from restem.verify.answers.latex.nodes import List, Node, Relation, Set, Text, Tuple
 from restem.verify.answers.latex.notation import MAX_CHARS, ROW, clean, squeeze, text_key
 from restem.verify.answers.latex.parser import parse
 from restem.verify.answers.latex.tokens import ParseError
 from restem.verify.answers.options import Options
-from restem.verify.answers.question import Question
+from restem.verify.answers.question import Question, is_value
 
 _SIMPLE = re.compile(
     r"([+-]?)(?:\\frac ?(\d|\{[+-]?\d{1,400}\}) ?(\d|\{[+-]?\d{1,400}\})"
@@ -40,6 +40,7 @@ _SAME_STRING = Comparison(True, "string")
 _SAME_NUMBER = Comparison(True, "numeric")
 _OTHER_NUMBER = Comparison(False, "numeric", "another number")
 _REPEATED = Comparison(False, "none", "a formula of the question, as it stands there")
+_NOT_WORKED_OUT = Comparison(False, "none", "not worked out")
 _TOO_LONG = Comparison(False, "none", "the answer is too long")
 
 DEFAULT = Options()
@@ -91,8 +92,8 @@ def compare(
         if not same and options.relative_tolerance:
             same = abs(a - b) <= Fraction(repr(float(options.relative_tolerance))) * abs(b)
         result = _SAME_NUMBER if same else _OTHER_NUMBER
-        if same and _is_fraction(left) and asked.is_repeated_by(parse(cleaned), parse(target)):
-            result = _REPEATED
+        if same and _is_fraction(left):
+            result = _shown_work(result, parse(cleaned), parse(target), options, asked)
         return _verdict(prediction, shown, result)
     try:
         result = _decide(cleaned, target, options, asked)
@@ -166,8 +167,20 @@ def _decide(cleaned: str, target: str, options: Options, question: Question) -> 
     result = matcher.match(answer, gold)
     if not result.equal and matcher.undecided:
         result = Matcher(options, question, Oracle(log_base=options.log_base)).match(answer, gold)
-    if result.equal and question.is_repeated_by(answer, gold):
+    return _shown_work(result, answer, gold, options, question)
+
+
+def _shown_work(
+    result: Comparison, answer: Node, gold: Node, options: Options, question: Question
+) -> Comparison:
+    """Returns the result, or a refusal of a right answer that leaves the work undone."""
+    if not result.equal:
+        return result
+    if question.is_repeated_by(answer, gold):
         return _REPEATED
+    value = answer.sides[-1] if isinstance(answer, Relation) else answer
+    if options.worked_out and is_value(gold) and not is_value(value):
+        return _NOT_WORKED_OUT
     return result
 
 

@@ -47,6 +47,9 @@ class Options:
     """Accept the fraction 3/5 for the ratio `3:5`, and the reverse."""
     lowest_terms: bool = False
     """Reduce ratios to lowest terms: accept `2:4` for `1:2`."""
+    worked_out: bool = False
+    """Where the gold answer is a number, accept only a number: not `6!` for 720, nor 675/900 for
+    3/4. Mixed numbers, signs and units are accepted."""
     log_base: int = 10
     """Base of a `\\log` without one; `\\ln` is natural."""
     decimal_comma: bool = False

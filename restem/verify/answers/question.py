@@ -25,6 +25,7 @@ from restem.verify.answers.latex.nodes import (
     Quantity,
     Relation,
     Set,
+    Sum,
     Symbol,
     Text,
     Tuple,
@@ -71,7 +72,7 @@ class Question:
             if self.states(answer) and not isinstance(answer.sides[0], Symbol):
                 return True
             answer = answer.sides[-1]
-        return not _is_value(answer) and self.states(answer) and not self.states(gold)
+        return not is_value(answer) and self.states(answer) and not self.states(gold)
 
     @functools.cached_property
     def _formulas(self) -> frozenset[Node]:
@@ -101,7 +102,7 @@ def _parts(text: str) -> Iterator[Node]:
             yield from item.sides
 
 
-def _is_value(node: Node) -> bool:
+def is_value(node: Node) -> bool:
     """Returns whether nothing is left to compute: numbers, names, and lists of them."""
     match node:
         case Number(value):
@@ -110,9 +111,11 @@ def _is_value(node: Node) -> bool:
         case Constant() | Symbol() | Text():
             return True
         case Negation(value) | Percent(value) | Degree(value) | Quantity(value):
-            return _is_value(value)
+            return is_value(value)
         case Product((Number(top), Inverse(Number(bottom)))):
             return top.denominator == 1 and bottom != 0 and (top / bottom).denominator == bottom
+        case Sum((Number(whole), Product((Number(), Inverse(Number()))) as part)):
+            return whole.denominator == 1 and is_value(part)
         case List() | Set() | Tuple() | Matrix() | Union():
-            return all(map(_is_value, node.children()))
+            return all(map(is_value, node.children()))
     return False
