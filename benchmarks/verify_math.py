@@ -214,6 +214,7 @@ def run_rewrites(_: argparse.Namespace) -> None:
         print("rewrites" if equal else "near misses", total, "judged wrongly:", wrong)
 
 
+# As a reader would find them, rather than as the grader does.
 _FORMULA = re.compile(r"(?<!\\)\$\$?(.+?)(?<!\\)\$\$?|\\\[(.+?)\\\]", re.DOTALL)
 _ASKED = re.compile(
     r"(?:[Ff]ind|[Cc]ompute|[Dd]etermine|[Ee]valuate|[Cc]alculate|[Ww]hat is)(?: the value of)?"

@@ -139,6 +139,7 @@ def _simple(text: str) -> Fraction | None:
 
 
 def _is_fraction(text: str) -> bool:
+    """Returns whether a literal number may be one that is not reduced."""
     return "/" in text or "\\frac" in text
 
 
