@@ -20,14 +20,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import gin
 
-from restem.data import data_files, prompts, splits, tables
+from restem.data import data_files, fields, prompts, splits, tables
 from restem.data.task_spec import IN_A_BOX, SPLITS, TaskSpec, ZeroShot
 from restem.errors import UserError
 from restem.runtime.checks import at_least
@@ -179,33 +178,28 @@ class FileTask:
             raise UserError(
                 f"{place}: no field {name!r}; it has {', '.join(map(repr, place.record)) or 'none'}"
             )
-        if not isinstance(problem, str) or not problem.strip():
-            raise UserError(f"{place}: 'problem' must be a non-empty string")
+        problem = fields.string(problem, "problem", where=place)
         split = column("split") or split
         if split not in SPLITS:
             raise UserError(f"{place}: split is {split!r}; use one of {', '.join(SPLITS)}")
         given = column("id")
         return {
-            "problem_id": _text(
-                place, "id", f"{id_prefix}{place.unit}-{place.number}" if given is None else given
+            "problem_id": fields.text(
+                f"{id_prefix}{place.unit}-{place.number}" if given is None else given,
+                "id",
+                where=place,
             ),
             "split": split,
-            "inputs": _text(place, "problem", self.template.replace("{problem}", problem)),
+            "inputs": self.template.replace("{problem}", problem),
             "answer": self._answer(place, column("answer")),
-            "tests": _json(place, "tests", column("tests"), (dict, str)),
+            "tests": fields.tests(column("tests"), where=place),
             "solutions": self._solutions(place, column),
             "metadata": self._metadata(place, column("metadata")),
         }
 
     def _answer(self, place: tables.Place, answer: Any) -> str | None:
-        if answer is None:
-            return None
-        if isinstance(answer, (dict, list, bytes)):
-            raise UserError(f"{place}: 'answer' must be a string or a number")
-        if isinstance(answer, float) and not math.isfinite(answer):
-            raise UserError(f"{place}: 'answer' is {answer}, which is no number")
-        text = _text(place, "answer", answer)
-        if self.answer_pattern is None:
+        text = fields.answer(answer, where=place)
+        if text is None or self.answer_pattern is None:
             return text
         matches = list(re.finditer(self.answer_pattern, text))
         if not matches:
@@ -214,27 +208,19 @@ class FileTask:
             )
         return (matches[-1][1] or "").strip()
 
-    def _solutions(
-        self, place: tables.Place, column: Callable[[str], Any]
-    ) -> tuple[str, ...]:  # fmt: skip
-        solutions = column("solutions")
-        if solutions is None:
+    def _solutions(self, place: tables.Place, column: Callable[[str], Any]) -> tuple[str, ...]:
+        given = _parsed(column("solutions"))
+        if given is None:
             single = column("solution")
-            solutions = [single] if single else []
-        solutions = _json(place, "solutions", solutions, (list,)) or []
-        if not all(isinstance(s, str) for s in solutions):
-            raise UserError(f"{place}: 'solutions' must be a list of strings")
-        filled = [self.solution_template.replace("{solution}", s) for s in solutions]
-        return tuple(_text(place, "solutions", s) for s in filled)
+            given = [single] if single else []
+        found = fields.solutions(given, where=place)
+        return tuple(self.solution_template.replace("{solution}", s) for s in found)
 
     def _metadata(self, place: tables.Place, given: Any) -> dict[str, Any]:
-        metadata = dict(_json(place, "metadata", given, (dict,)) or {})
+        metadata = json.loads(fields.metadata(_parsed(given), where=place))
         for name in self.metadata_columns:
             metadata[name] = _column(place, name, named=True)
-        try:
-            json.dumps(metadata)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise UserError(f"{place}: metadata is not what JSON can hold ({error})") from error
+        fields.metadata(metadata, where=place)
         return metadata
 
 
@@ -255,24 +241,12 @@ def _column(place: tables.Place, name: str, *, named: bool) -> Any:
     return value
 
 
-def _json(place: tables.Place, field: str, value: Any, kinds: tuple[type, ...]) -> Any:
-    """Returns an object or list, parsed if the value is its JSON, as in CSV files."""
-    if isinstance(value, str) and str not in kinds:
+def _parsed(value: Any) -> Any:
+    """Returns a value, parsed if it is JSON as text, as in CSV files."""
+    if isinstance(value, str):
         with contextlib.suppress(ValueError, RecursionError):
-            value = json.loads(value)
-    if value is not None and not isinstance(value, kinds):
-        wanted = "a list of strings" if kinds == (list,) else "a JSON object"
-        raise UserError(f"{place}: {field!r} must be {wanted}, not {type(value).__name__}")
+            return json.loads(value)
     return value
-
-
-def _text(place: tables.Place, field: str, value: Any) -> str:
-    try:
-        text = str(value)
-        text.encode("utf-8")
-    except ValueError as error:  # lone surrogates, or an integer of too many digits
-        raise UserError(f"{place}: {field!r} is not text that UTF-8 can hold ({error})") from error
-    return text
 
 
 # The former name, for existing gin files and run folders.

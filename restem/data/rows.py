@@ -11,9 +11,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from restem.data import folder
+from restem.data import fields, folder
 from restem.data.task_spec import Records, TaskSpec
-from restem.errors import UserError
 from restem.records import Problem
 
 FIELDS = (
@@ -50,28 +49,20 @@ def of_function(
 def _row(record: Mapping[str, Any], *, task: str, split: str, index: int) -> dict[str, str]:
     where = f"task {task}, {split} record {index + 1}"
     folder.require(record, ("inputs",), where=where)
-    tests = record.get("tests")
-    solutions = record.get("solutions") or ()
-    if isinstance(solutions, str):
-        raise UserError(f"{where}: 'solutions' must be a sequence of strings, not a string")
-    answer = record.get("answer")
-    answer = "" if answer is None else str(answer)
-    row = {
-        "problem_id": str(record.get("problem_id", f"{split}-{index:05d}")),
-        "inputs": record["inputs"],
-        "targets": record.get("targets") or (solutions[0] if solutions else answer),
-        "answer": answer,
-        "has_answer": "" if record.get("answer") is None else "yes",
-        "tests": tests if isinstance(tests, str) else json.dumps(tests) if tests else "",
-        "solutions": json.dumps(list(solutions)),
+    problem_id = record.get("problem_id", f"{split}-{index:05d}")
+    answer = fields.answer(record.get("answer"), where=where)
+    solutions = fields.solutions(record.get("solutions"), where=where)
+    targets = record.get("targets") or (solutions[0] if solutions else answer or "")
+    return {
+        "problem_id": fields.text(problem_id, "problem_id", where=where),
+        "inputs": fields.string(record["inputs"], "inputs", where=where),
+        "targets": fields.string(targets, "targets", where=where) if targets else "",
+        "answer": answer or "",
+        "has_answer": "" if answer is None else "yes",
+        "tests": fields.tests(record.get("tests"), where=where),
+        "solutions": json.dumps(solutions),
+        "metadata": fields.metadata(record.get("metadata"), where=where),
     }
-    try:
-        row["metadata"] = json.dumps(dict(record.get("metadata") or {}), sort_keys=True)
-        for text in row.values():
-            text.encode("utf-8")
-    except (TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{where}: a field is not text that UTF-8 can hold ({error})") from error
-    return row
 
 
 def to_problem(row: Mapping[str, str], *, split: str, index: int) -> Problem:

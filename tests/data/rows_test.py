@@ -32,6 +32,7 @@ class RowsTest(parameterized.TestCase):
     @parameterized.parameters(
         ({}, "", None),
         ({"answer": 0}, "0", "0"),
+        ({"answer": 10**400}, str(10**400), str(10**400)),
         ({"answer": ""}, "", ""),
         ({"answer": 0.5, "solutions": ["half", "1/2"]}, "half", "0.5"),
         ({"solutions": ("only a solution",)}, "only a solution", None),
@@ -57,9 +58,21 @@ class RowsTest(parameterized.TestCase):
     @parameterized.parameters(
         ({}, "no field 'inputs'"),
         ([1], "expected a JSON object, found list"),
-        ({"inputs": "a", "metadata": {"x": float}}, "a field is not text"),
-        ({"inputs": "a", "metadata": 5}, "a field is not text"),
-        ({"inputs": 5}, "a field is not text"),
+        ({"inputs": 5}, "'inputs' must be a non-empty string, not 5"),
+        ({"inputs": " "}, "'inputs' must be a non-empty string, not ' '"),
+        ({"inputs": "a", "targets": 5}, "'targets' must be a non-empty string, not 5"),
+        ({"inputs": "a", "answer": b"5"}, "'answer' must be a string or a number, not bytes"),
+        ({"inputs": "a", "answer": ["5"]}, "'answer' must be a string or a number, not list"),
+        ({"inputs": "a", "answer": float("nan")}, "'answer' is nan, which is no number"),
+        ({"inputs": "a", "solutions": "b"}, "'solutions' must be a list of strings, not"),
+        ({"inputs": "a", "solutions": {"b": 1}}, "'solutions' must be a list of strings, not dict"),
+        ({"inputs": "a", "solutions": 5}, "'solutions' must be a list of strings, not int"),
+        ({"inputs": "a", "solutions": [5]}, "'solutions' must be a list of strings"),
+        ({"inputs": "a", "tests": {"x": {1}}}, "'tests' is not what JSON can hold"),
+        ({"inputs": "a", "tests": ["1"]}, "'tests' must be a JSON object, not list"),
+        ({"inputs": "a", "tests": b"{}"}, "'tests' must be a JSON object, not bytes"),
+        ({"inputs": "a", "metadata": {"x": float}}, "'metadata' is not what JSON can hold"),
+        ({"inputs": "a", "metadata": 5}, "'metadata' must be a JSON object, not int"),
     )
     def test_bad_records_are_named(self, record, message):
         with self.assertRaisesRegex(UserError, f"task toy, test record 2: {message}"):

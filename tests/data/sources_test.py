@@ -100,7 +100,7 @@ class MaterializeTest(ToyTest):
 
     @parameterized.parameters(
         ({}, "test record 1: no field 'inputs'"),
-        ({"inputs": "a", "solutions": "b"}, "'solutions' must be a sequence"),
+        ({"inputs": "a", "solutions": "b"}, "'solutions' must be a list"),
         ({"inputs": "lone \ud800 surrogate"}, "test record 1: .*UTF-8"),
         ({"inputs": "a", "metadata": {"x": {1}}}, "test record 1: .*JSON"),
     )
