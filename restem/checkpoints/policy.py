@@ -14,6 +14,8 @@ from restem import models
 from restem.errors import UserError
 from restem.models.config import ModelConfig
 from restem.models.lora import Lora
+from restem.records import stable_key
+from restem.runtime import checks
 from restem.sampling import Engine, Request, Sampling
 from restem.tokenizers.hub_config import HubConfig
 from restem.tokenizers.vocabulary import Vocabulary
@@ -103,15 +105,18 @@ class Policy:
           A list per text of its `n` continuations.
 
         Raises:
-          UserError: prompt and continuation exceed the model's length, or a prompt has no token.
+          UserError: `texts` or `stop` is itself a string, a stop string is empty, prompt and
+            continuation exceed the model's length, or a prompt has no token.
         """
+        if isinstance(texts, str):
+            raise UserError(f"texts must be a list of strings, not a string: [{texts!r:.40}]")
         vocabulary = self.vocabulary
         engine = Engine(
             self.config,
             vocabulary,
             sampling=Sampling(temperature=temperature, top_k=top_k, top_p=top_p),
             max_new_tokens=max_new_tokens,
-            stop=tuple(stop),
+            stop=checks.strings(stop, "stop"),
         )
         requests = [
             Request(
@@ -122,7 +127,7 @@ class Policy:
             for text in texts
         ]
         found = [[""] * n for _ in texts]
-        for completion in engine.sample(self.params, (), requests, key=seed):
+        for completion in engine.sample(self.params, (), requests, key=stable_key(seed, "sample")):
             found[completion.request_index][completion.sample_index] = completion.text
         return found
 

@@ -23,7 +23,8 @@ from restem.data import prompts
 from restem.data.task_spec import TaskSpec, ZeroShot
 from restem.errors import UserError
 from restem.records import CHAT_DATE, Chat, TaskCard
-from restem.runtime.checks import Check, at_least
+from restem.runtime import checks
+from restem.runtime.checks import NONE_EMPTY, Check, at_least
 from restem.verify import graders
 
 
@@ -53,7 +54,7 @@ class ChatSettings:
     grader: Mapping[str, Any] | None = None
     """See `TaskCard.grader`; None: the grader that fits the task's instruction, or the task's
     grader if shots are shown."""
-    stop: Sequence[str] | None = None
+    stop: Annotated[Sequence[str] | None, NONE_EMPTY] = None
     """Strings that end a solution, besides the end of the assistant's turn; None: those of the
     task if shots are shown, otherwise none."""
     max_new_tokens: Annotated[int | None, at_least(1)] = None
@@ -69,8 +70,8 @@ class ChatSettings:
         Raises:
           UserError: the shots cannot be told apart, or a setting does not fit.
         """
-        if isinstance(self.stop, str):
-            raise UserError(f"chat.stop = {self.stop!r}: must be a tuple of strings")
+        if self.stop is not None:
+            checks.strings(self.stop, "chat.stop")
         if self.grader is not None:
             graders.check(self.grader)
         preamble, shots = prompts.split_shots(card.prefix, spec.form)

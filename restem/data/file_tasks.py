@@ -29,7 +29,8 @@ import gin
 from restem.data import data_files, fields, prompts, splits, tables
 from restem.data.task_spec import IN_A_BOX, SPLITS, TaskSpec, ZeroShot
 from restem.errors import UserError
-from restem.runtime.checks import at_least
+from restem.runtime import checks
+from restem.runtime.checks import NONE_EMPTY, at_least
 from restem.verify import graders
 
 MINERVA = "Problem:\n{problem}\n\nSolution:"
@@ -68,9 +69,9 @@ class FileTask:
     grader: Mapping[str, Any] | None = None
     """See `TaskCard.grader`; None is Minerva's answer form, or running programs if the data has
     tests."""
-    stop: Sequence[str] = MINERVA_STOP
+    stop: Annotated[Sequence[str], NONE_EMPTY] = MINERVA_STOP
     """See `TaskCard.stop`."""
-    stop_after: Sequence[str] = MINERVA_STOP_AFTER
+    stop_after: Annotated[Sequence[str], NONE_EMPTY] = MINERVA_STOP_AFTER
     """See `TaskCard.stop_after`."""
     max_new_tokens: Annotated[int, at_least(1)] = 512
     """See `TaskCard.max_new_tokens`."""
@@ -123,8 +124,7 @@ class FileTask:
                 f"{setting}.columns: no field {unknown[0]!r}; the fields are {', '.join(COLUMNS)}"
             )
         for field in ("stop", "stop_after", "metadata_columns"):
-            if isinstance(getattr(self, field), str):
-                raise UserError(f"{setting}.{field} must be a tuple of strings, not a string")
+            checks.strings(getattr(self, field), f"{setting}.{field}")
         if self.answer_pattern is not None:
             try:
                 groups = re.compile(self.answer_pattern).groups

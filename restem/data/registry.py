@@ -28,6 +28,7 @@ import gin
 from restem.data import file_tasks
 from restem.data.task_spec import SPLITS, Records, TaskSpec
 from restem.errors import UserError
+from restem.runtime import checks
 
 __all__ = ("SPLITS", "Records", "TaskSpec", "add", "expand", "get", "group", "members", "names")
 
@@ -49,6 +50,8 @@ def add(name: str, *, source: Any, **fields: Any) -> TaskSpec:
     """
     if not _NAME.match(name):
         raise UserError(f"task name {name!r}: use letters, digits, '_', '.', ':' and '-' only")
+    for field in ("stop", "stop_after"):
+        checks.strings(fields.get(field, ()), f"task {name}: {field}")
     for field in ("splits", "stop", "stop_after", "preprocessors", "groups"):
         if isinstance(fields.get(field), str):
             raise UserError(f"task {name}: {field} must be a tuple of strings, not a string")

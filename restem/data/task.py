@@ -12,6 +12,7 @@ from restem.data.chat import ChatSettings
 from restem.data.task_spec import SPLITS, TaskSpec
 from restem.errors import UserError
 from restem.records import Problem, TaskCard
+from restem.runtime import checks
 from restem.verify import graders
 
 Listed = str | tuple[str, Any] | Mapping[str, Any]
@@ -58,8 +59,11 @@ class Task:
         if "{problem}" not in self.template:
             raise UserError(f"task {self.name}: template has no {{problem}}: {self.template!r}")
         for field in ("stop", "stop_after"):
-            if isinstance(getattr(self, field), str):
-                raise UserError(f"task {self.name}: {field} must be a list of strings")
+            checks.strings(getattr(self, field), f"task {self.name}: {field}")
+        if self.max_new_tokens < 1:
+            raise UserError(
+                f"task {self.name}: max_new_tokens = {self.max_new_tokens}: must be at least 1"
+            )
         graders.check(self.card.grader)
 
     @property

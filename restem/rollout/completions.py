@@ -30,7 +30,7 @@ from absl import logging
 from etils import epath
 
 from restem.checkpoints.policy import Policy
-from restem.data import folder
+from restem.data import fields, folder
 from restem.errors import UserError
 from restem.records import Problem, Sample, TaskCard
 from restem.rollout import prompts
@@ -206,6 +206,8 @@ class _Lines:
             raise UserError(f"{where}: no 'problem_id', which names the problem")
         if not isinstance(text, str) and (text is not None or not ids):
             raise UserError(f"{where}: needs 'text', a string, or 'token_ids'")
+        if text is not None:
+            fields.text(text, "text", where=where)
         reason = _reason(row.get("finish_reason"), where)
         if ids:
             own, ids, ended = self._decoded(ids, where)
@@ -229,7 +231,7 @@ class _Lines:
 
     def _cut(self, text: str) -> tuple[str, bool]:
         """Returns the text up to where sampling stops, and whether a stop string ended it."""
-        data = text.encode("utf-8", errors="replace")
+        data = text.encode()
         found = self.stops.find(data, 0)
         return (text, False) if found is None else (data[: found[1]].decode("utf-8"), True)
 
@@ -243,9 +245,10 @@ class _Lines:
                 f"{where}: 'token_ids' are not ids of the vocabulary of {self.reference}"
             )
         ended = next((n for n, i in enumerate(ids) if i in vocabulary.eos_ids), None)
+        # The end of the text is no part of it, also where the vocabulary spells it.
+        text, stopped = self._cut(vocabulary.decode(ids[:ended]))
         if ended is not None:
             ids = ids[: ended + 1]
-        text, stopped = self._cut(vocabulary.decode(ids))
         return text, tuple(ids), "stop" if stopped else "eos" if ended is not None else ""
 
 
@@ -255,9 +258,9 @@ def _reason(given: Any, where: str) -> str:
         given = given.get("type")
     if given is None:
         return ""
-    if given not in FINISHED:
+    if not isinstance(given, str) or given not in FINISHED:
         raise UserError(
-            f"{where}: finish_reason is {given!r}, not {' or '.join(FINISHED)}; sample it again"
+            f"{where}: finish_reason is {given!r:.60}, not {' or '.join(FINISHED)}; sample it again"
         )
     return FINISHED[given]
 
@@ -267,4 +270,7 @@ def _number(given: Any, where: str) -> float:
         return math.nan
     if isinstance(given, bool) or not isinstance(given, int | float):
         raise UserError(f"{where}: 'logprob' is {given!r:.60}, not a number")
-    return float(given)
+    try:
+        return float(given)
+    except OverflowError:  # an integer of hundreds of digits
+        raise UserError(f"{where}: 'logprob' is {given!r:.60}, too large") from None

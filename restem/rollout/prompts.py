@@ -162,6 +162,21 @@ def tokenize(
     return prompts
 
 
+def _answer_in_chat(card: TaskCard, inputs: str, answer: str, vocabulary) -> str:
+    """Returns what follows a prompt where the chat template writes an answer: some write a space
+    before it, others drop the white space around it."""
+    template, chat = vocabulary.for_chat.chat_template, card.chat
+    assert chat is not None
+    turns = [*conversation.messages(card, inputs), {"role": "assistant", "content": answer}]
+    whole = template.render(
+        turns, add_generation_prompt=False, date=chat.date, options=chat.options
+    )
+    prompt, end = prompt_text(card, inputs, vocabulary), template.after_answer()
+    if not whole.startswith(prompt) or not whole.endswith(end):
+        return answer
+    return whole[len(prompt) :].removesuffix(end)
+
+
 def target_ids(card: TaskCard, inputs: str, targets: str, vocabulary) -> tuple[int, ...]:
     """Returns the tokens of a solution that was not sampled, as they follow the tokens of a prompt.
 
@@ -175,12 +190,13 @@ def target_ids(card: TaskCard, inputs: str, targets: str, vocabulary) -> tuple[i
     Args:
       card: the task.
       inputs: query that the solution answers.
-      targets: text of the solution; a chat drops the white space around it.
+      targets: text of the solution; in a chat, the white space around it is the template's.
       vocabulary: vocabulary of the policy.
     """
     text = prompt_text(card, inputs, vocabulary)
     prompt = text_ids(card, text, vocabulary)
-    targets = targets if card.chat is None else targets.strip()
+    if card.chat is not None:
+        targets = _answer_in_chat(card, inputs, targets.strip(), vocabulary)
     whole = text_ids(card, text + targets, vocabulary)
     if whole[: len(prompt)] == prompt:
         return whole[len(prompt) :]

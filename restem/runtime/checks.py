@@ -20,6 +20,8 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from restem.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True)
 class Check:
@@ -58,6 +60,23 @@ def between(least: float, most: float) -> Check:
 
 NOT_EMPTY = Check("not empty", lambda value: len(value) > 0)
 """Check that allows non-empty strings and sequences."""
+
+NONE_EMPTY = Check("none of them empty", all)
+"""Check that allows sequences of non-empty strings."""
+
+
+def strings(given: Any, setting: str) -> tuple[str, ...]:
+    """Returns a list or tuple of non-empty strings, such as stop strings, as a tuple.
+
+    Raises:
+      UserError: `given` is something else; the message names `setting`.
+    """
+    if not isinstance(given, (list, tuple)) or not all(isinstance(s, str) and s for s in given):
+        raise UserError(
+            f"{setting} = {given!r:.60}: must be a tuple of strings, none of them empty"
+        )
+    return tuple(given)
+
 
 MAY_CHANGE = "may change"
 """Mark of a setting that a resumed run may change: it affects where and how fast, not what."""

@@ -85,6 +85,7 @@ def from_gguf(metadata: Mapping[str, Any], *, source: str = "GGUF file") -> Voca
         eos_ids=frozenset(eos_ids),
         pad_id=get("padding_token_id", min(eos_ids)),
         add_bos=bool(get("add_bos_token", kind == "llama" or pre == "llama-bpe")),
+        space_after_specials=kind == "llama" and bool(get("add_space_prefix", True)),
     )
     template = chat_template.of_hub(hub_config.from_gguf(metadata))
     if kind == "gpt2":

@@ -76,6 +76,8 @@ def from_hf(folder: epath.PathLike) -> Vocabulary:
         eos_ids=frozenset(eos_ids),
         pad_id=min(eos_ids) if pad_id is None else pad_id,
         add_bos=bool(add_bos),
+        space_after_specials=settings.get("legacy") is True
+        and file.kind is SentencePieceVocabulary,
     )
     return file.kind(file.model, specials, chat_template.of_hub(hub_config.from_hf(folder)))
 

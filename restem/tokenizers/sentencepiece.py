@@ -42,11 +42,14 @@ class SentencePieceVocabulary(Vocabulary):
         if not control_ids:
             return (self._opening if opening else self._continuing).encode(text)
         ids = []
+        everywhere = self.specials.space_after_specials
         for i, part in enumerate(pattern.split(text)):
             if part in control_ids:
                 ids.append(control_ids[part])
             elif part:
-                processor = self._opening if opening and i == 0 else self._continuing
+                processor = (
+                    self._opening if opening and (i == 0 or everywhere) else self._continuing
+                )
                 ids.extend(processor.encode(part))
         return ids
 

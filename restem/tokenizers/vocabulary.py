@@ -52,6 +52,9 @@ class Specials:
     """Id that fills rows; it is masked everywhere, so any value will do."""
     add_bos: bool
     """Whether texts of this family begin with `bos_id` (Gemma's and Llama's do, Qwen's do not)."""
+    space_after_specials: bool = False
+    """Whether the space that SentencePiece puts before a text also follows each special token in
+    it, as in Llama 2's chats; transformers calls this `legacy`."""
 
 
 class Vocabulary(abc.ABC):
@@ -186,6 +189,8 @@ class Vocabulary(abc.ABC):
         """Returns, as JSON values, what `saved.load` needs besides the model file."""
         spec = {"file": self.file_name, **dataclasses.asdict(self.specials)}
         spec["eos_ids"] = sorted(self.eos_ids)
+        if not self.specials.space_after_specials:
+            del spec["space_after_specials"]  # as earlier versions wrote it, for equal fingerprints
         if self.chat_template is not None:
             spec["chat_template"] = dataclasses.asdict(self.chat_template)
         return spec

@@ -72,7 +72,22 @@ class PolicyTest(absltest.TestCase):
                 self.policy.sample(["abc"], temperature=1, max_new_tokens=8, **narrow), [greedy]
             )
 
+    def test_seeds(self):
+        draw = lambda seed: self.policy.sample(["abc"], n=4, max_new_tokens=8, seed=seed)
+        self.assertEqual(draw(np.int64(3)), draw(3))
+        self.assertLen({str(draw(seed)) for seed in (0, 2**32, 2**40, 2**64)}, 4)
+
     def test_refusals(self):
+        for given, message in (
+            ({"texts": "abc"}, "texts must be a list of strings"),
+            ({"texts": ["abc"], "stop": "Question:"}, "stop = 'Question:': must be a tuple"),
+            (
+                {"texts": ["abc"], "stop": [""]},
+                "stop = .*must be a tuple of strings, none of them empty",
+            ),
+        ):
+            with self.assertRaisesRegex(UserError, message):
+                self.policy.sample(**given)
         with self.assertRaisesRegex(UserError, "exceed the model's 64: lower max_new_tokens"):
             self.policy.sample(["abc"], max_new_tokens=100_000)
 

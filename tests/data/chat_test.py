@@ -104,6 +104,10 @@ class ChatTest(ToyTest):
         ("chat.query = 'Go.'", r"chat\.query.*\{problem\}"),
         ("chat.date = 'today'", r"chat\.date.*YYYY-MM-DD"),
         ("chat.stop = 'x'", r"chat\.stop"),
+        (
+            "chat.stop = ('x', '')",
+            r"chat\.stop = .*: must be a tuple of strings, none of them empty",
+        ),
         ("chat.grader = {'kind': 'maths'}", "maths"),
     )
     def test_bad_settings_end_with_one_line(self, line, message):

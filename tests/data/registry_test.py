@@ -40,7 +40,7 @@ class RegistryTest(DataFolderTest):
             registry.get("aritmetic")
         with self.assertRaisesRegex(UserError, "'a b'"):
             registry.add("a b", source=list)
-        with self.assertRaisesRegex(UserError, "stop must be a tuple"):
+        with self.assertRaisesRegex(UserError, "stop = .*: must be a tuple"):
             registry.add("toy", source=list, stop="Q:")
         with self.assertRaisesRegex(UserError, "source must be"):
             registry.add("toy", source=[1])

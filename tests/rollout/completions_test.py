@@ -1,6 +1,7 @@
 """Samples of another engine become an E-step, from the requests to a finished run."""
 
 import contextlib
+import copy
 import dataclasses
 import io
 import json
@@ -28,6 +29,7 @@ from restem.rollout.completions import Completed
 from restem.run import layout, reader
 from restem.runtime import storage
 from restem.runtime.progress import CONSOLE
+from restem.sampling.stopping import training_ids
 from tests.helpers import tiny
 from tests.helpers.compilation import compile_quickly
 
@@ -136,6 +138,20 @@ class FilesTest(parameterized.TestCase):
         self.assertEqual((ended.text, ended.finish_reason), ("42", "eos"))
         self.assertEqual(ended.token_ids, (*self.ids("42"), 0))
 
+    def test_an_end_of_text_that_the_vocabulary_spells(self):
+        """Gemma's tokenizer.model spells <end_of_turn>."""
+        spelled = self.ids("|")[0]
+        vocabulary = copy.copy(self.policy.vocabulary)
+        vocabulary.specials = dataclasses.replace(
+            vocabulary.specials, eos_ids=vocabulary.eos_ids | {spelled}
+        )
+        self.policy = self.policy.replace(vocabulary=vocabulary)
+        sample = self.one(token_ids=[*self.ids("42"), spelled, *self.ids("7")])
+        self.assertEqual((sample.text, sample.finish_reason), ("42", "eos"))
+        self.assertEqual(sample.token_ids, (*self.ids("42"), spelled))
+        ids = training_ids(sample.token_ids, sample.text, vocabulary).ids
+        self.assertEqual(ids, tuple(self.ids("42")))
+
     def test_the_order_of_the_lines_numbers_the_samples(self):
         rows = [
             {"problem_id": p, "text": t, "finish_reason": "stop"} for p, t in ("ax", "by", "az")
@@ -157,7 +173,11 @@ class FilesTest(parameterized.TestCase):
         ("are not ids of the vocabulary of tiny", {"token_ids": "12"}),
         ("do not spell 'text' with the vocabulary of tiny", {"token_ids": [40], "text": "no"}),
         ("finish_reason is 'abort', not eos or", {"text": "", "finish_reason": "abort"}),
+        ("finish_reason is \\['stop'\\], not eos", {"text": "", "finish_reason": ["stop"]}),
+        ("finish_reason is {'a': 1}, not", {"text": "", "finish_reason": {"type": {"a": 1}}}),
         ("'logprob' is '-1', not a number", {"text": "4", "logprob": "-1"}),
+        ("'logprob' is 1000.*, too large", {"text": "4", "logprob": 10**400}),
+        ("'text' is not text that UTF-8 can hold", {"text": "\ud83d"}),
     )  # fmt: skip
     def test_bad_lines(self, message, row):
         with self.assertRaisesRegex(UserError, f"completions.jsonl, line 2: .*{message}"):

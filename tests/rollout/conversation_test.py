@@ -90,8 +90,13 @@ class TokensTest(parameterized.TestCase):
         for example in made:
             self.assertEqual((*prefix, *example.input_ids), prompt)
             self.assertEqual(example.target_ids[-1], end)
-            self.assertEqual(vocabulary.decode(example.target_ids), text)
+            self.assertEqual(vocabulary.decode(example.target_ids).strip(), text)
         self.assertEqual(made[0].target_ids, (*ids, end))
+        turns = [*conversation.messages(CARD, QUERIES[0]), {"role": "assistant", "content": text}]
+        whole = vocabulary.chat_template.render(turns, add_generation_prompt=False)
+        written = tuple(vocabulary.encode(whole, opening=True))
+        trained = (*prompt, *made[1].target_ids)
+        self.assertEqual(trained, written[: len(trained)])
 
     def test_a_turn_ends_where_a_text_otherwise_does_not(self):
         vocabulary = chat_templates.vocabulary("chatml")
