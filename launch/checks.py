@@ -27,10 +27,15 @@ class Run:
     """Gin files as workers find them, including the hardware file."""
     bindings: tuple[str, ...]
     """"--gin.NAME=VALUE" as given, with that of the set-up model."""
-    model: str
-    """Policy reference."""
+    models: tuple[str, ...]
+    """Policy references, each once; more than one where a sweep names several."""
     environment: dict[str, str]
     """Variables of every host."""
+
+    @property
+    def has_packages(self) -> bool:
+        """Whether hosts need the model packages of models.txt."""
+        return any(model.startswith("pypi:") for model in self.models)
 
 
 def read_run(
@@ -65,48 +70,102 @@ def read_run(
     files = [_as_workers_find(file) if remote else file for file in gin_files]
     if model_flag:
         bindings = [*bindings, f"--gin.MODEL={model_flag}"]
-    _parse(files, bindings)
-    model = _query("%MODEL", "Run.base")
-    if not isinstance(model, str):
+    swept = [[f"--gin.{name}={value}" for name, value in point.items()] for point in points or [{}]]
+    found = []
+    for values in swept:
+        _parse(files, [*bindings, *values])
+        found.append(_query("%MODEL", "Run.base"))
+    if not all(isinstance(model, str) for model in found):
         if not config.model:
             raise UserError(
                 "which model? Give --model=hf:gs://bucket/models/NAME (or --gin.MODEL=...), or keep"
                 " one with launch/xm_launch.py --setup"
             )
-        model = config.model
-        bindings = [*bindings, f"--gin.MODEL={model}"]
-    _check_model(model, remote=remote, on_hosts=model_on_hosts)
-    files += _hardware(asked, _query("plan.topology"))
-    for point in points or [{}]:
-        _parse(files, [*bindings, *(f"--gin.{name}={value}" for name, value in point.items())])
+        found = [model if isinstance(model, str) else config.model for model in found]
+        bindings = [*bindings, f"--gin.MODEL={config.model}"]
+    models = tuple(dict.fromkeys(found))
+    for model in models:
+        _check_model(model, remote=remote, on_hosts=model_on_hosts)
+    files = _with_hardware(files, asked, _query("plan.topology"))
+    for values in swept:
+        _parse(files, [*bindings, *values])
         _check_settings()
-    environment = {}
-    if remote:
-        data = _query("%DATA_DIR")
-        if isinstance(data, str) and "://" not in data:
-            raise UserError(
-                f"DATA_DIR {data!r} is a folder of this machine: copy it to the bucket and give"
-                " --data=gs://bucket/data"
-            )
-        if config.data:
-            environment["RESTEM_DATA_DIR"] = config.data
-        elif data is None and _has("%DATA_DIR"):
-            raise UserError(
-                f"{gin_files[0]} reads published data sets: copy them to the bucket and give"
-                " --data=gs://bucket/data, or keep that with launch/xm_launch.py --setup"
-            )
-    return Run(tuple(files), tuple(bindings), model, environment)
+        if remote:
+            _check_data(config, gin_files[0])
+    environment = {"RESTEM_DATA_DIR": config.data} if remote and config.data else {}
+    return Run(tuple(files), tuple(bindings), models, environment)
 
 
-def preflight(workdir: str, run: Run) -> list[list[str]]:
-    """Returns the commands that check that the bucket, the model and the data exist."""
+def _check_data(config: Config, file: str) -> None:
+    """Checks that hosts can read the data sets of the run that is parsed."""
+    data = _query("%DATA_DIR")
+    if isinstance(data, str) and "://" not in data:
+        raise UserError(
+            f"DATA_DIR {data!r} is a folder of this machine: copy it to the bucket and give"
+            " --data=gs://bucket/data"
+        )
+    if config.data is None and data is None and _has("%DATA_DIR"):
+        raise UserError(
+            f"{file} reads published data sets: copy them to the bucket and give"
+            " --data=gs://bucket/data, or keep that with launch/xm_launch.py --setup"
+        )
+
+
+def preflight(workdir: str, run: Run, folders: Sequence[str] = ()) -> list[list[str]]:
+    """Returns the commands that check that the bucket, the models and the data exist.
+
+    Args:
+      workdir: folder of the run.
+      run: settings of the run.
+      folders: folders of jobs that are to continue; see `require_run`.
+    """
     asked = ["/".join(workdir.split("/")[:3])]
-    scheme, _, where = run.model.partition(":")
-    if "://" in where:
-        asked.append(f"{where.rstrip('/')}/config.json" if scheme == "hf" else where)
+    for model in run.models:
+        scheme, _, where = model.partition(":")
+        if "://" in where:
+            asked.append(f"{where.rstrip('/')}/config.json" if scheme == "hf" else where)
     if data := run.environment.get("RESTEM_DATA_DIR"):
         asked.append(data)
-    return [["gcloud", "storage", "ls", place] for place in asked]
+    asked += [_identity(folder) for folder in folders]
+    return [_listing(place) for place in asked]
+
+
+def _listing(place: str) -> list[str]:
+    return ["gcloud", "storage", "ls", place]
+
+
+def _identity(folder: str) -> str:
+    return f"{folder.rstrip('/')}/run.json"
+
+
+def require_run(folders: Sequence[str], *, remote: bool) -> None:
+    """Checks that one of the folders holds a run that can continue.
+
+    Args:
+      folders: folders of the jobs; empty: none is to continue.
+      remote: whether gcloud lists them; otherwise this machine reads them, as the run will.
+
+    Raises:
+      UserError: none of them does.
+    """
+
+    def exists(folder: str) -> bool:
+        if remote:
+            return not commands.ask(_listing(_identity(folder)))[0]
+        from etils import epath
+
+        try:
+            return epath.Path(_identity(folder)).exists()
+        except Exception as e:  # each file system has its own errors
+            reason = " ".join(str(e).split())[-300:]
+            raise UserError(f"{folder} cannot be read: {reason}") from e
+
+    if folders and not any(map(exists, folders)):
+        raise UserError(
+            f"--resume: {folders[0]} holds no run (run.json): give the --sweep of a swept run, or"
+            " the --workdir that it was started with; a run that has not begun starts with"
+            " --workdir=FOLDER in place of --resume"
+        )
 
 
 def check_buckets(listings: Sequence[Sequence[str]]) -> None:
@@ -161,6 +220,14 @@ def _parse(files: Sequence[str], bindings: Sequence[str]) -> None:
 
     gin.clear_config()
     _gin_files().parse_gin(files, split_gin_bindings(bindings)[1])
+
+
+def _names(file: str) -> set[str]:
+    """Returns the names that a gin file binds, such as "e_step/make_mesh.tensor"."""
+    from restem.run import bindings
+
+    _parse([file], [])
+    return {binding.name for binding in bindings.all_bindings()}
 
 
 def _check_settings() -> None:
@@ -230,22 +297,46 @@ def _check_packages(name: str, *, remote: bool, on_hosts: bool) -> None:
         )
 
 
-def _hardware(asked: Resources, bound: str | None) -> list[str]:
-    """Returns the hardware file for a slice or GPUs, if none of the given gin files is one."""
+def _with_hardware(files: list[str], asked: Resources, bound: str | None) -> list[str]:
+    """Returns the gin files with the hardware file of a slice or of GPUs.
+
+    Later gin files override earlier ones, so that file comes before the first given file that binds
+    anything it binds. It is left out if a given file binds the mesh of training, and so is a
+    hardware file of its own.
+
+    Args:
+      files: gin files as given.
+      asked: hosts and accelerators.
+      bound: `plan.topology` of the given files; None: unbound.
+
+    Raises:
+      UserError: `plan.topology` is not the slice of the job.
+    """
     if asked.slice is None and asked.gpu is None:
-        return []
+        return files
     if bound is not None:
         if asked.slice is None or bound != asked.slice.name:
             raise UserError(
                 f"the hardware gin file is for {bound}, and the job asks for"
                 f" {asked.slice.name if asked.slice else asked}; leave one of them out"
             )
-        return []
+        return files
+    given = [_names(file) for file in files]
+    if any("Run.m_step_mesh" in names for names in given):
+        return files
+    ours = _hardware(asked)
+    bound_here = _names(ours)
+    first = next((i for i, names in enumerate(given) if names & bound_here), len(files))
+    return [*files[:first], ours, *files[first:]]
+
+
+def _hardware(asked: Resources) -> str:
+    """Returns the name of the hardware file for a slice or GPUs."""
     if asked.slice:
         for file in sorted(_HARDWARE.glob("*.gin")):
             line = rf'^plan\.topology = "{re.escape(asked.slice.name)}"'
             if re.search(line, file.read_text(encoding="utf-8"), re.MULTILINE):
-                return [f"hardware/{file.name}"]
+                return f"hardware/{file.name}"
     elif asked.hosts == 1 and (_HARDWARE / f"gpu_{asked.gpu_count}.gin").exists():
-        return [f"hardware/gpu_{asked.gpu_count}.gin"]
-    return ["hardware/any.gin"]
+        return f"hardware/gpu_{asked.gpu_count}.gin"
+    return "hardware/any.gin"

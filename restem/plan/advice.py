@@ -19,7 +19,7 @@ class Estimate:
     chips: int
     """Number of chips."""
     e_step_hours: float
-    """Hours of sampling per iteration."""
+    """Hours of sampling per E-step."""
     m_step_hours: float
     """Hours of training per iteration."""
     chip_hours: float
@@ -78,7 +78,7 @@ def estimates(
                 chips=other.chips,
                 e_step_hours=e_hours,
                 m_step_hours=m_hours,
-                chip_hours=work.iterations * (e_hours + m_hours) * other.chips,
+                chip_hours=work.hours(e_hours, m_hours) * other.chips,
                 fits=fits,
             )
         )

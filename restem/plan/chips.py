@@ -116,7 +116,8 @@ class Slice:
         """Returns the slice of a name such as "v5e:16x16".
 
         Raises:
-          UserError: if the name is not CHIP:AxB or CHIP:AxBxC, or the chip is not in the table.
+          UserError: if the name is not CHIP:AxB or CHIP:AxBxC, the chip is not in the table, or no
+            slice of it can have this shape.
         """
         match = re.fullmatch(r"(\w+):(\d+(?:x\d+){1,2})", name)
         if not match or match[1] not in CHIPS:
@@ -125,7 +126,12 @@ class Slice:
                 f" {', '.join(CHIPS)}, such as v5e:16x16 or v5p:4x4x4 (plan.topology in the"
                 " hardware gin file)"
             )
-        return cls(CHIPS[match[1]], tuple(map(int, match[2].split("x"))))
+        made = cls(CHIPS[match[1]], tuple(map(int, match[2].split("x"))))
+        # Larger slices are made of cubes of 4x4x4 chips, or of rows and columns of 4 chips.
+        sides_fit = all(side in (1, 2) or (side and side % 4 == 0) for side in made.shape)
+        if not sides_fit or len(made.shape) != made.chip.links // 2:
+            raise made._not_offered()
+        return made
 
     @property
     def name(self) -> str:
@@ -177,10 +183,13 @@ class Slice:
           UserError: if it does not; the message lists the shapes on offer.
         """
         if self.topology not in self.chip.shapes:
-            raise UserError(
-                f"topology {self.topology}: Google Cloud has no such slice of {self.chip.name};"
-                f" choose {', '.join(self.chip.shapes)} ({self.chip.source})"
-            )
+            raise self._not_offered()
+
+    def _not_offered(self) -> UserError:
+        return UserError(
+            f"topology {self.topology}: Google Cloud has no such slice of {self.chip.name};"
+            f" choose {', '.join(self.chip.shapes)} ({self.chip.source})"
+        )
 
     def devices(self):
         """Returns the slice's devices to compile for; libtpu describes them without a TPU.

@@ -12,13 +12,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from restem import checkpoints
 from restem.errors import UserError
+from restem.records import Sample
 from restem.run import layout, reader
 
 _LEVELS = (0, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 98, 99, 99.5, 99.9, 100)
 """Percentiles of the tables below."""
 _EXAMPLES = 4096
-"""Training examples whose lengths are drawn."""
+"""Training examples whose lengths are drawn, and the most texts that are encoded."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Lengths:
     prefix: int
     """Few-shot prompt."""
     max_new_tokens: int
-    """Limit of a solution."""
+    """Limit of the task for a sampled solution."""
     questions: tuple[int, ...]
     """Every training question."""
     solutions: tuple[int, ...]
@@ -39,6 +41,23 @@ class Lengths:
     @property
     def mean_solution(self) -> float:
         return float(np.mean(self.solutions))
+
+    def cut(self, limit: int) -> Lengths:
+        """Returns the lengths if no solution is longer than `limit`."""
+        return dataclasses.replace(self, solutions=tuple(min(n, limit) for n in self.solutions))
+
+    def batch(self, size: int) -> Lengths:
+        """Returns the lengths with `size` questions, a typical mini-batch; all if there are fewer.
+
+        They are the middles of `size` equal parts of the sorted questions, so their mean is close
+        to that of all.
+        """
+        count = len(self.questions)
+        if size >= count:
+            return self
+        middles = (np.arange(size) + 0.5) * count / size
+        questions = np.sort(self.questions)[middles.astype(int)]
+        return dataclasses.replace(self, questions=tuple(questions.tolist()))
 
     def examples(self) -> list[int]:
         """Returns the lengths of training examples: questions with solutions drawn beside them."""
@@ -88,11 +107,11 @@ LENGTHS = {
 
 
 def of_task(task: str | None, problems: int | None = None) -> Lengths:
-    """Returns the lengths of a published training set.
+    """Returns the lengths of a published training set, whose solutions no limit cuts.
 
     Args:
       task: name of the task.
-      problems: number of training problems; None: all.
+      problems: number of training problems; None, or more than there are: all.
 
     Raises:
       UserError: nothing is known about the task.
@@ -106,8 +125,8 @@ def of_task(task: str | None, problems: int | None = None) -> Lengths:
     return Lengths(
         prefix=table.prefix,
         max_new_tokens=table.max_new_tokens,
-        questions=_spread(table.questions, problems or table.problems),
-        solutions=tuple(min(n, table.max_new_tokens) for n in _spread(table.solutions, _EXAMPLES)),
+        questions=_spread(table.questions, min(problems or table.problems, table.problems)),
+        solutions=_spread(table.solutions, _EXAMPLES),
         source=f"the published training set of {task}, with human solutions",
     )
 
@@ -115,7 +134,8 @@ def of_task(task: str | None, problems: int | None = None) -> Lengths:
 def of_run(folder: str, task: str | None, problems: int | None = None) -> Lengths:
     """Returns the lengths in a run: of its questions, and of the solutions sampled so far.
 
-    Questions are counted by the characters per token of the samples.
+    Questions are counted by the characters per token of the samples. If all samples came as text,
+    such as the outputs of another engine, some are encoded with the vocabulary of the run's policy.
 
     Args:
       folder: the run's folder.
@@ -123,7 +143,8 @@ def of_run(folder: str, task: str | None, problems: int | None = None) -> Length
       problems: number of training problems; None: as many as the run has.
 
     Raises:
-      UserError: the folder has no problems of the task, or no samples yet.
+      UserError: the folder has no problems of the task, or no samples yet, or the vocabulary for
+        its texts cannot be read.
     """
     files = layout.Workdir(folder)
     path = files.problems(task or "")
@@ -131,6 +152,7 @@ def of_run(folder: str, task: str | None, problems: int | None = None) -> Length
     if not samples:
         raise UserError(f"plan.like: {folder} has no samples of task {task!r} in iteration 1")
     card, found = reader.read_problems(path)
+    samples = _with_ids(samples, folder)
     tokens = sum(len(s.token_ids) for s in samples)
     per_character = tokens / max(1, sum(len(s.text) for s in samples))
     count = lambda text: max(1, round(len(text) * per_character))
@@ -141,9 +163,27 @@ def of_run(folder: str, task: str | None, problems: int | None = None) -> Length
         prefix=count(card.prefix) if card.prefix else 0,
         max_new_tokens=card.max_new_tokens,
         questions=questions,
-        solutions=tuple(max(1, len(s.token_ids)) for s in samples),
+        solutions=tuple(len(s.token_ids) for s in samples),
         source=f"the run in {folder}",
     )
+
+
+def _with_ids(samples: Sequence[Sample], folder: str) -> list[Sample]:
+    """Returns the samples with token ids; if none has any, encodes texts of `_EXAMPLES` samples."""
+    if sampled := [s for s in samples if s.token_ids]:
+        return sampled
+    try:
+        vocabulary = checkpoints.load_header(reader.read_run(folder).model).vocabulary
+    except UserError as e:
+        raise UserError(
+            f"plan.like: the samples of {folder} are texts without token ids, and the vocabulary of"
+            f" its policy cannot be read: {e}"
+        ) from e
+    end = min(vocabulary.eos_ids)
+    return [
+        dataclasses.replace(s, token_ids=(*vocabulary.encode(s.text), end))
+        for s in samples[:: -(-len(samples) // _EXAMPLES)]
+    ]
 
 
 def _spread(values: Sequence[int], count: int) -> tuple[int, ...]:

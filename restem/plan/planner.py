@@ -16,7 +16,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import logging
@@ -29,7 +29,7 @@ from restem.plan import shapes
 from restem.plan.advice import PARAMETERS
 from restem.plan.chips import Slice
 from restem.plan.lengths import Lengths
-from restem.plan.result import Plan, Work
+from restem.plan.result import NO_M_STEP, Plan, Work
 from restem.plan.settings import PlanSettings
 from restem.plan.worker import fingerprint
 from restem.run.settings import LocalMeshSettings, MeshSettings
@@ -60,7 +60,7 @@ def plan(
     """
     compiler = _compiler(settings, of_run, lengths, cache, on_progress)
     where = compiler.where
-    results = compiler.all(settings.steps)
+    results = compiler.all(compiler.steps(settings))
     largest: dict[str, int] = {}
     for name, start, unit in compiler.sizes(results):
         if settings.search == "never" or (results[name]["fits"] and settings.search != "always"):
@@ -91,7 +91,7 @@ def outline(settings: PlanSettings, of_run: Settings) -> list[str]:
         f"slice     {where.name}: {where.chips} chips of {where.chip.hbm / 2**30:.0f} GiB",
         f"lengths   {compiler.lengths.source}",
     ]
-    for name in settings.steps:
+    for name in compiler.steps(settings):
         step = "m_step" if name == "train" else "e_step"
         mesh = ", ".join(f"{axis} {size}" for axis, size in meshes[step].items())
         counted = ""
@@ -101,6 +101,8 @@ def outline(settings: PlanSettings, of_run: Settings) -> list[str]:
             )
             counted = f"{made.rows} rows of {made.row_length}; "
         lines.append(f"{name:9} {counted}mesh {mesh}")
+    if not compiler.has_m_step:
+        lines.append(f"train     {NO_M_STEP}")
     return [*lines, "dry run: nothing was compiled"]
 
 
@@ -131,13 +133,22 @@ def kept_per_problem(of_run: Settings) -> int:
 
 
 def _lengths(settings: PlanSettings, of_run: Settings) -> Lengths:
-    run, limit = of_run.run, of_run.generate.max_question_tokens
+    run, generate = of_run.run, of_run.generate
     if settings.like is not None:
         found = lengths_lib.of_run(settings.like, run.task, run.train_problems)
     else:
         found = lengths_lib.of_task(run.task, run.train_problems)
+    limit = generate.max_question_tokens
     kept = tuple(n for n in found.questions if limit is None or n <= limit)
-    return dataclasses.replace(found, questions=kept)
+    if not kept:
+        raise UserError(
+            f"plan: no question of task {run.task!r} has at most generate.max_question_tokens ="
+            f" {limit} tokens; the shortest has {min(found.questions, default=0)}"
+        )
+    found = dataclasses.replace(found, questions=kept)
+    # Human solutions alone (SFT) are trained on whole.
+    sampled = generate.num_samples > 0
+    return found.cut(generate.max_new_tokens or found.max_new_tokens) if sampled else found
 
 
 def _sizes(where: Slice, mesh: MeshSettings | None) -> dict[str, int]:
@@ -185,10 +196,25 @@ class _Compiler:
         }
 
     @property
+    def asked(self) -> Lengths:
+        """Lengths of an E-step, which may ask a mini-batch of the questions."""
+        size = self.of_run.loop.problems_per_iteration
+        return self.lengths if size is None else self.lengths.batch(size)
+
+    @property
+    def has_m_step(self) -> bool:
+        """Whether the M-step fine-tunes the policy."""
+        return self.of_run.loop.improve is None
+
+    def steps(self, settings: PlanSettings) -> list[str]:
+        """Returns the programs of `settings.steps` that the run has."""
+        return [step for step in settings.steps if step != "train" or self.has_m_step]
+
+    @property
     def max_new_tokens(self) -> int:
         return self.of_run.generate.max_new_tokens or self.lengths.max_new_tokens
 
-    def all(self, steps: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    def all(self, steps: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Returns the results of the programs of these steps, by name."""
         results = {}
         for step in steps:
@@ -258,7 +284,7 @@ class _Compiler:
             "topology": self.where.name,
             "mesh": self.meshes["e_step"],
             "sampler": {
-                "lengths": dataclasses.asdict(self.lengths),
+                "lengths": dataclasses.asdict(self.asked),
                 "num_samples": max(1, generate.num_samples),
                 "max_new_tokens": self.max_new_tokens,
                 "sampling": dataclasses.asdict(generate.sampling),
@@ -272,13 +298,17 @@ class _Compiler:
 
     def work(self, settings: PlanSettings) -> Work:
         """Returns the amount of work of an iteration."""
-        of_run, lengths = self.of_run, self.lengths
-        problems = len(lengths.questions)
+        of_run, lengths, loop = self.of_run, self.lengths, self.of_run.loop
+        asked = self.asked
+        problems = len(asked.questions)
+        examples = problems * kept_per_problem(of_run)
+        if of_run.select.max_examples is not None:
+            examples = min(examples, of_run.select.max_examples)
         validation = of_run.run.validation_problems
         return Work(
             problems=problems,
             num_samples=of_run.generate.num_samples,
-            mean_question=sum(lengths.questions) / problems,
+            mean_question=sum(lengths.questions) / len(lengths.questions),
             mean_solution=lengths.mean_solution,
             prefix=lengths.prefix,
             max_new_tokens=self.max_new_tokens,
@@ -286,13 +316,15 @@ class _Compiler:
             decode_steps=self.outline()["decode_steps"],
             prefilled={
                 int(width): count
-                for width, count in _prefilled(lengths, self.outline()["prefill"]).items()
+                for width, count in _prefilled(asked, self.outline()["prefill"]).items()
             },
             validation_problems=settings.validation_problems if validation is None else validation,
-            examples=problems * kept_per_problem(of_run),
+            examples=examples,
             epochs=of_run.improve.epochs,
             batch_examples=of_run.improve.batch_examples,
-            iterations=of_run.loop.iterations,
+            iterations=loop.iterations,
+            e_steps=-(-loop.iterations // loop.generate_every),
+            has_m_step=self.has_m_step,
             optimizer=of_run.improve.optimizer.__name__,
             is_adapter=of_run.improve.adapter is not None,
             lengths=lengths.source,

