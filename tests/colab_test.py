@@ -118,6 +118,20 @@ class NotebookRunTest(absltest.TestCase):
         self.assertIn(f"{selection['kept']} samples match", shown.getvalue())
         self.assertIn("Problem:", shown.getvalue())
 
+    def test_browse_samples_of_a_run_that_has_none(self):
+        folder = pathlib.Path(self.create_tempdir().full_path, "run")
+        shutil.copytree(self.run_folder, folder)
+        shutil.rmtree(folder / "iteration_001")
+        with self.assertRaisesRegex(SystemExit, "run has no samples yet"):
+            execute("browse_samples.ipynb", RESTEM_WORKDIR=str(folder))
+
+    def test_browse_samples_of_a_run_whose_base_is_not_evaluated(self):
+        folder = pathlib.Path(self.create_tempdir().full_path, "run")
+        shutil.copytree(self.run_folder, folder)
+        shutil.rmtree(folder / "iteration_000")
+        _, output = execute("browse_samples.ipynb", RESTEM_WORKDIR=str(folder))
+        self.assertIn("are not both evaluated yet", output)
+
     def test_inspect_checkpoint(self):
         names, output = execute("inspect_checkpoint.ipynb", RESTEM_WORKDIR=str(self.run_folder))
         self.assertEqual(list(names["policies"]), [0, 1])

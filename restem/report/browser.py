@@ -22,8 +22,8 @@ class Embedded:
     """The data of the page's script."""
 
     samples: list[dict[str, Any]]
-    questions: dict[str, dict[str, str]]
-    """Query and gold answer, by problem."""
+    questions: list[dict[str, str]]
+    """Distinct pairs of query and gold answer; a sample names its own by position."""
     runs: list[str]
     """Labels of the runs; a sample names its run by position."""
     total: int
@@ -68,7 +68,7 @@ def embed(
         samples += _cards(group, chosen, characters)
     total = sum(group.stats.total for group in groups)
     labels = [run.label for run in runs]
-    return Embedded(samples, _questions(runs, samples, characters), labels, total)
+    return Embedded(samples, _add_questions(runs, samples, characters), labels, total)
 
 
 def _groups(
@@ -124,19 +124,26 @@ def _cards(group: _Group, chosen: Sequence[Shown], characters: int) -> list[dict
     return cards
 
 
-def _questions(
-    runs: Sequence[StoredRun], samples: Sequence[Mapping[str, Any]], characters: int
-) -> dict[str, dict[str, str]]:
-    """Returns query and gold answer of the problems of samples, by problem."""
-    wanted = {sample["problem"] for sample in samples}
-    questions: dict[str, dict[str, str]] = {}
-    for run in runs if wanted else ():
-        for name, problem in run.problems(wanted).items():
-            question = {"inputs": shorten(problem.inputs, characters)}
-            if problem.answer is not None:
-                question["answer"] = shorten(problem.answer, 600)
-            questions.setdefault(name, question)
-    return questions
+def _add_questions(
+    runs: Sequence[StoredRun], samples: Sequence[dict[str, Any]], characters: int
+) -> list[dict[str, str]]:
+    """Returns the distinct questions of samples; adds its position, or None, to each sample.
+
+    An id names a problem only within a run and its task: other tasks, and runs on other files, may
+    use the same ids. Runs on the same problems share their questions.
+    """
+    places: dict[tuple[str, str | None], int] = {}
+    for index, run in enumerate(runs):
+        of_run = [sample for sample in samples if sample["run"] == index]
+        problems = run.problems({sample["problem"] for sample in of_run}) if of_run else {}
+        for sample in of_run:
+            problem = problems.get(sample["problem"])
+            sample["question"] = None
+            if problem is not None:
+                answer = None if problem.answer is None else shorten(problem.answer, 600)
+                key = shorten(problem.inputs, characters), answer
+                sample["question"] = places.setdefault(key, len(places))
+    return [{"inputs": i} if a is None else {"inputs": i, "answer": a} for i, a in places]
 
 
 def shorten(text: str, characters: int) -> str:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from restem.evaluation import comparisons
 from restem.evaluation.paired_tests import PairedTest
-from restem.report.marks import interval, p_value, policy, signed, tasks_of
+from restem.report.marks import interval, p_value, policy, result_words, signed, tasks_of
 from restem.report.plotting import Cell, percent
 from restem.run.reader import Evaluation, StoredIteration, StoredRun, number
 
@@ -193,7 +193,7 @@ def _run_table(runs: Sequence[StoredRun]) -> Table:
         )
     columns = ("run", "task", "base", "pass@1", "95% interval", "gain, points", "p",
                "policy", "time")  # fmt: skip
-    caption = "Greedy pass@1 on the test split of the policy that validation chose in each run."
+    caption = f"Greedy pass@1 on the test split of {result_words(runs)}."
     return Table(caption, columns, tuple(rows), (0,))
 
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from restem.evaluation import groups
 from restem.report import plotting
-from restem.run.reader import Evaluation, StoredIteration, StoredRun
+from restem.run.reader import Evaluation, StoredIteration, StoredRun, printable
 
 
 def points(run: StoredRun, task: str, split: str = "test") -> list[tuple[int, Evaluation]]:
@@ -87,12 +87,43 @@ def horizontal_bars(axis: Axes, entries: Sequence[tuple[str, Evaluation, str]]) 
     axis.grid(axis="x", color=plotting.RULE, linewidth=0.7)
 
 
-def base_evaluation(runs: Sequence[StoredRun], task: str) -> Evaluation | None:
-    """Returns the base policy's evaluation of a task, if all runs start from the same model."""
-    if len({run.model for run in runs}) != 1:
-        return None
-    found = (run.base.evaluation(task) for run in runs if run.base is not None)
-    return next((e for e in found if e is not None and e.pass1 is not None), None)
+def base_evaluation(run: StoredRun, task: str) -> Evaluation | None:
+    """Returns the evaluation of a run's base policy on the test split of a task, with a pass@1."""
+    found = run.base.evaluation(task) if run.base is not None else None
+    return found if found is not None and found.pass1 is not None else None
+
+
+def base_evaluations(runs: Sequence[StoredRun], task: str) -> list[tuple[list[str], Evaluation]]:
+    """Returns the distinct evaluations of the runs' base policies, each with its runs' labels.
+
+    Evaluations of one model are the same if their problems, correct answers and prompt are: runs
+    with different seeds or prompts have bases of their own.
+    """
+    found: dict[tuple, tuple[list[str], Evaluation]] = {}
+    for run in runs:
+        e = base_evaluation(run, task)
+        if e is not None:
+            asked = (e.count, e.values.get("correct"), e.values.get("prefix_sha256"))
+            labels, _ = found.setdefault((run.model, e.pass1, *map(str, asked)), ([], e))
+            labels.append(run.label)
+    return list(found.values())
+
+
+def model_name(run: StoredRun, characters: int = 32) -> str:
+    """Returns the reference of a run's base policy, shortened to its end."""
+    name = printable(run.model, len(run.model)) or "unknown model"
+    return name if len(name) <= characters else "…" + name[1 - characters :]
+
+
+def result_words(runs: Sequence[StoredRun]) -> str:
+    """Returns in words which policy of each run is its result."""
+    chosen = [run.chosen_by_validation for run in runs if run.result is not None]
+    results = [run.result.number for run in runs if run.result is not None]
+    if chosen == results:
+        return "the policy that validation chose in each run"
+    if not any(a == b for a, b in zip(chosen, results, strict=True)):
+        return "the last policy evaluated in each run"
+    return "the policy that validation chose in each run, or else the last one evaluated"
 
 
 def policy(iteration: StoredIteration) -> str:

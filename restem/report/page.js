@@ -63,7 +63,7 @@
     add(meta, "b", s.problem);
     add(meta, "span", "sample " + s.index);
     add(meta, "span", where(s));
-    const question = questions[s.problem];
+    const question = questions[s.question];
     if (question) add(box, "pre", question.inputs);
     add(box, "pre", s.text || "(empty)");
     const facts = add(box, "dl");
@@ -101,7 +101,7 @@
       (!outcome || s.outcome === outcome) &&
       (!reason || s.reason === reason) &&
       (!reward || (reward === "above 0" ? s.reward > 0 : s.reward !== null && String(s.reward) === reward)) &&
-      (!words || [s.problem, s.text, (questions[s.problem] || {}).inputs || ""].some((t) => t.toLowerCase().includes(words))));
+      (!words || [s.problem, s.text, (questions[s.question] || {}).inputs || ""].some((t) => t.toLowerCase().includes(words))));
     list.replaceChildren();
     shown = 0;
     showMore();

@@ -82,8 +82,7 @@ def pass1_over_iterations(
             plotting.percent_axis(axis, "test pass@1, greedy")
             plotting.whole_ticks(axis, ticks)
             axis.set_xlabel("iteration (0 is the base policy)")
-        full = max(axes, key=lambda axis: len(axis.get_legend_handles_labels()[1]))
-        plotting.legend_above(figure, full, narrow)
+        plotting.legend_above(figure, axes, narrow)
         return figure
 
     rows = tuple(
@@ -116,7 +115,7 @@ def train_test_gap(runs: Sequence[StoredRun]) -> Chart | Missing:
             plotting.percent_axis(axis, "pass@1, greedy")
             plotting.whole_ticks(axis, [x for x, _ in points(run, run.task)])
             axis.set_xlabel("iteration (0 is the base policy)")
-        plotting.legend_above(figure, axes[0], narrow)
+        plotting.legend_above(figure, axes, narrow)
         return figure
 
     rows = []
@@ -173,7 +172,7 @@ def pass_at_k(runs: Sequence[StoredRun]) -> Chart | Missing:
             axis.minorticks_off()
             axis.set_xlabel("samples k (logarithmic)")
             plotting.percent_axis(axis, "share of test problems")
-        plotting.legend_above(figure, axes[0], narrow)
+        plotting.legend_above(figure, axes, narrow)
         return figure
 
     rows: tuple[tuple[Cell, ...], ...] = tuple(
@@ -233,7 +232,7 @@ def difficulty(runs: Sequence[StoredRun]) -> Chart | Missing:
             axis.set_xticks(range(len(names)), ticks, fontsize=7.5 if narrow else 8)
             axis.set_title(run.label if len(shown) > 1 else run.task)
             plotting.percent_axis(axis, "average success")
-        plotting.legend_above(figure, axes[0], narrow)
+        plotting.legend_above(figure, axes, narrow)
         return figure
 
     rows = tuple(

@@ -34,15 +34,13 @@ THEMED = {
     INK: "ink", MUTED: "muted", RULE: "rule", PAPER: "paper", BLUE: "blue",
     VERMILION: "vermilion", GREEN: "green", ORANGE: "orange", SKY: "sky", PURPLE: "purple",
 }  # fmt: skip
-SERIES: tuple[tuple[str, str, str | tuple], ...] = (
-    (BLUE, "o", "-"),
-    (VERMILION, "s", (0, (5, 1.5))),
-    (GREEN, "^", (0, (1.5, 1.2))),
-    (PURPLE, "D", (0, (6, 1.5, 1.5, 1.5))),
-    (ORANGE, "v", (0, (3, 1, 1, 1, 1, 1))),
-    (SKY, "P", (0, (8, 2))),
-)
-"""(colour, marker, dash) of the first, second, ... line of a figure."""
+COLORS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES: tuple[str | tuple, ...] = (
+    "-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 1, 1, 1, 1, 1)),
+)  # fmt: skip
+"""Looks of the first, second, ... line of a figure. The three numbers of looks have no common
+divisor, so that of 30 lines any two differ in two of colour, marker and dash."""
 
 Cell = str | float | int | None
 
@@ -77,10 +75,11 @@ class Missing:
 
 def series(index: int) -> dict:
     """Returns the line style of a series, as keyword arguments of `Axes.plot`."""
-    color, marker, dash = SERIES[index % len(SERIES)]
     return {
-        "color": color, "marker": marker, "linestyle": dash, "linewidth": 1.8, "markersize": 5.5,
-        "markeredgecolor": PAPER, "markeredgewidth": 0.8,
+        "color": COLORS[index % len(COLORS)],
+        "marker": MARKERS[index % len(MARKERS)],
+        "linestyle": DASHES[index % len(DASHES)],
+        "linewidth": 1.8, "markersize": 5.5, "markeredgecolor": PAPER, "markeredgewidth": 0.8,
     }  # fmt: skip
 
 
@@ -174,9 +173,16 @@ def spread(numbers: Sequence[int], most: int) -> list[int]:
     return [numbers[round(i * (len(numbers) - 1) / (most - 1))] for i in range(most)]
 
 
-def legend_above(figure: Figure, axis: Axes, narrow: bool) -> None:
-    """Draws one legend for all panels, above them, so that it covers no data."""
-    handles, labels = axis.get_legend_handles_labels()
+def legend_above(figure: Figure, axes: Sequence[Axes], narrow: bool) -> None:
+    """Draws one legend for all panels, above them, so that it covers no data.
+
+    A name that several panels use stands for the same look in each, and appears once.
+    """
+    found: dict[str, Any] = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    handles, labels = list(found.values()), list(found)
     if len(labels) > 1:
         across = 2 if narrow else 4
         if max(map(len, labels)) > 22:

@@ -7,6 +7,8 @@ also report a run that is still in progress.
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
@@ -34,7 +36,7 @@ def report(
     max_characters: Annotated[int, at_least(1)] = 4000,
     texts: bool = True,
 ) -> str:
-    """Writes `index.html` and `figures/*.svg|png`.
+    """Writes `index.html` and `figures/*.svg|png`; removes figures that only an earlier page had.
 
     The page is one self-contained file. It compares several workdirs and shows each on its own. The
     headline is that of the first.
@@ -80,8 +82,22 @@ def report(
         version=restem.__version__,
     )
     index = folder / "index.html"
+    before = linked_figures(index)
     storage.write_bytes(index, text.encode("utf-8", "replace"))
+    for name in before - linked_figures(index):
+        (folder / "figures" / name).unlink(missing_ok=True)
     return str(index)
+
+
+def linked_figures(index: epath.Path) -> set[str]:
+    """Returns the names of the figure files that a report links to; none if there is no report.
+
+    The page escapes angle brackets in texts, so none of them looks like a link.
+    """
+    page = index.read_bytes().decode("utf-8", "replace") if index.exists() else ""
+    is_report = "<footer>Written by restem " in page
+    links = re.findall(r'<a href="figures/(\w+\.(?:svg|png))">', page)
+    return set(links) if is_report else set()
 
 
 def read_runs(workdirs: Sequence[str], labels: Sequence[str] | None) -> list[StoredRun]:
@@ -110,11 +126,13 @@ def by_method(runs: Sequence[StoredRun]) -> list[StoredRun]:
 def distinguish(runs: Sequence[StoredRun]) -> list[StoredRun]:
     """Numbers runs with the same label, so that no two lines of a figure have the same name."""
     labels = [run.label for run in runs]
+    taken = set(labels)
     result = []
-    for index, run in enumerate(runs):
+    for run in runs:
         if labels.count(run.label) > 1:
-            position = labels[: index + 1].count(run.label)
-            run = dataclasses.replace(run, label=f"{run.label} ({position})")
+            names = (f"{run.label} ({i})" for i in itertools.count(1))
+            run = dataclasses.replace(run, label=next(n for n in names if n not in taken))
+            taken.add(run.label)
         result.append(run)
     return result
 
@@ -132,8 +150,11 @@ def read_samples(runs: Sequence[StoredRun], most_shown: int) -> Stats:
 
 def title(runs: Sequence[StoredRun]) -> str:
     """Returns the first heading of the page."""
-    run = runs[0]
-    return f"{run.task}: {run.label}" if len(runs) == 1 else f"{len(runs)} runs on {run.task}"
+    if len(runs) == 1:
+        return f"{runs[0].task}: {runs[0].label}"
+    tasks = list(dict.fromkeys(run.task for run in runs))
+    named = " and ".join(filter(None, [", ".join(tasks[:-1]), tasks[-1]]))
+    return f"{len(runs)} runs on {named if len(tasks) <= 3 else f'{len(tasks)} tasks'}"
 
 
 def subtitle(runs: Sequence[StoredRun]) -> str:

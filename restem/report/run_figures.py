@@ -120,7 +120,7 @@ def m_step(run: StoredRun, suffix: str) -> Chart | Missing:
                     axis.set_ylim(bottom=0)
             else:
                 plotting.percent_axis(axis, "mean greedy reward")
-        plotting.legend_above(figure, axes[0], narrow)
+        plotting.legend_above(figure, axes, narrow)
         return figure
 
     rows = []

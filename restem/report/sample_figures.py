@@ -38,6 +38,9 @@ BUCKETS: tuple[tuple[str, str, str, str | None], ...] = (
 """(name in selection.json, name on the page, colour, hatch), in the order in which a sample can
 fail, the training examples last."""
 
+HUMAN = "The run trains on human solutions: its policy samples nothing."
+"""Why figures of a policy's samples are left out."""
+
 
 def funnel(selection: Mapping) -> dict[str, int]:
     """Returns the number of samples in each bucket, by its name on the page, without empty ones."""
@@ -102,6 +105,8 @@ def solved_problems(
     run: StoredRun, samples: Mapping[int, SampleStats], suffix: str
 ) -> Chart | Missing:
     title = "Problems solved"
+    if run.trains_on_human_solutions:
+        return Missing(title, "", HUMAN)
     verified = {n: stats for n, stats in sorted(samples.items()) if stats.problems}
     if not verified:
         return Missing(title, "", "No verified samples yet.")
@@ -118,14 +123,17 @@ def solved_problems(
     def draw(narrow: bool) -> Figure:
         figure, axes = plotting.panels(narrow, 2)
         numbers = [row[0] for row in rows]
-        axes[0].plot(numbers, [r[2] for r in rows], label="this iteration", **plotting.series(0))
-        axes[0].plot(numbers, [r[3] for r in rows], label="ever so far", **plotting.series(1))
-        axes[0].axhline(max(r[1] for r in rows), color=MUTED, linewidth=1, label="problems sampled")
-        axes[0].set_ylim(0, max(r[1] for r in rows) * 1.08)
+        axes[0].plot(numbers, [r[2] for r in rows], label="solved", **plotting.series(0))
+        axes[0].plot(numbers, [r[3] for r in rows], label="ever solved", **plotting.series(1))
+        # A single iteration has no line, so each has a dash as well.
+        axes[0].plot(numbers, [r[1] for r in rows], label="sampled", color=MUTED, linewidth=1,
+                     marker="_", markersize=10)  # fmt: skip
+        # With mini-batches, more problems are solved in time than an iteration samples.
+        axes[0].set_ylim(0, max(max(r[1], r[3]) for r in rows) * 1.08)
         axes[0].set_title("Solved at least once")
         axes[0].set_ylabel("training problems")
-        axes[0].legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=1 if narrow else 3,
-                       handlelength=1.8, columnspacing=1.0)  # fmt: skip
+        axes[0].legend(loc="upper left", bbox_to_anchor=(0.0, -0.27), borderaxespad=0.0,
+                       ncols=1 if narrow else 2, handlelength=1.8, columnspacing=1.0)  # fmt: skip
         plotting.whole_ticks(axes[0], numbers)
         axes[0].set_xlabel("iteration sampled")
         looks = ((MUTED, None), (VERMILION, "\\\\\\"), (ORANGE, None), (SKY, "///"), (BLUE, None))
@@ -147,19 +155,23 @@ def solved_problems(
 
     return Chart(
         f"solved_problems{suffix}", title, "",
-        "Training problems with at least one correct sample, by the policy that the iteration"
-        " started from. Right: problems by the success rate of these samples; easy from 75%, medium"
-        " 50 to 75%, hard 25 to 50%, very hard below 25%, never 0.", draw,
+        f"Training problems that an iteration sampled, and those with a correct sample by"
+        f" {sampler(run)}, in this iteration or ever so far. Right: problems by the success rate of"
+        " these samples; easy from 75%, medium 50 to 75%, hard 25 to 50%, very hard below 25%,"
+        " never 0.", draw,
         ("iteration", "problems", "solved", "ever solved", *groups), tuple(rows),
     )  # fmt: skip
 
 
 def lengths(run: StoredRun, samples: Mapping[int, SampleStats], suffix: str) -> Chart | Missing:
     title = "Length of the samples"
-    numbers = [n for n in plotting.spread(sorted(samples), 4) if samples[n].total]
+    if run.trains_on_human_solutions:
+        return Missing(title, "", HUMAN)
+    numbers = plotting.spread([n for n in sorted(samples) if samples[n].lengths], 4)
     if not numbers:
-        return Missing(title, "", "No samples yet.")
+        return Missing(title, "", "No samples with token ids yet.")
     kinds = (("correct", BLUE, "-"), ("incorrect", ORANGE, (0, (4, 1.2))),
+             ("unverified", PURPLE, (0, (6, 1.5, 1.5, 1.5))),
              ("cut off", MUTED, (0, (1.2, 1.2))))  # fmt: skip
 
     def draw(narrow: bool) -> Figure:
@@ -178,8 +190,7 @@ def lengths(run: StoredRun, samples: Mapping[int, SampleStats], suffix: str) -> 
             axis.set_xlabel("tokens")
             if narrow or axis is axes[0]:
                 axis.set_ylabel("samples")
-        full = max(axes, key=lambda axis: len(axis.get_legend_handles_labels()[1]))
-        plotting.legend_above(figure, full, narrow)
+        plotting.legend_above(figure, axes, narrow)
         return figure
 
     rows = []
@@ -193,11 +204,16 @@ def lengths(run: StoredRun, samples: Mapping[int, SampleStats], suffix: str) -> 
                 rows.append((n, name, count, round(mean, 1), low, middle, high))
     return Chart(
         f"lengths{suffix}", title, "",
-        "Tokens per sample, by outcome. A peak at the right edge consists of samples cut off at the"
-        " length limit.", draw,
+        f"Tokens per sample by {sampler(run)}, by outcome. A peak at the right edge consists of"
+        " samples cut off at the length limit.", draw,
         ("iteration", "samples", "count", "mean", "10th percentile", "median", "90th percentile"),
         tuple(rows),
     )  # fmt: skip
+
+
+def sampler(run: StoredRun) -> str:
+    """Returns in words which policy writes the samples of an iteration."""
+    return "the teacher" if run.teacher else "the policy that the iteration started from"
 
 
 def quantile(counts: np.ndarray, q: float) -> float:
@@ -238,7 +254,7 @@ def rewards(run: StoredRun, samples: Mapping[int, SampleStats], suffix: str) -> 
             xs = [x + (index - (len(numbers) - 1) / 2) * width for x in range(len(labels))]
             shares = [c / values[n].total() for c in count(values[n])]
             bars = axis.bar(xs, shares, width * 0.94, label=f"iteration {n}", edgecolor=PAPER,
-                            color=plotting.SERIES[index][0], hatch=hatches[index])  # fmt: skip
+                            color=plotting.COLORS[index], hatch=hatches[index])  # fmt: skip
             if len(labels) * len(numbers) <= 12:
                 axis.bar_label(
                     bars, [plotting.percent(s, 0) for s in shares], fontsize=8, padding=2
@@ -246,7 +262,7 @@ def rewards(run: StoredRun, samples: Mapping[int, SampleStats], suffix: str) -> 
         axis.set_xticks(range(len(labels)), labels, rotation=35 if len(labels) > 6 else 0)
         axis.set_xlabel("reward")
         plotting.percent_axis(axis, "share of samples")
-        plotting.legend_above(figure, axis, narrow)
+        plotting.legend_above(figure, [axis], narrow)
         return figure
 
     rows = tuple(

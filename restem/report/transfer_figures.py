@@ -74,7 +74,7 @@ def _suite_chart(run: StoredRun, panels: dict[str, Bars], title: str, mirrors: s
             if not narrow and axis is not axes[0] and shown == next(iter(names.values())):
                 axis.tick_params(labelleft=False)  # the first panel's labels serve both
             plotting.percent_axis(axis, "accuracy, greedy", horizontal=True)
-        plotting.legend_above(figure, axes[0], narrow)
+        plotting.legend_above(figure, axes, narrow)
         return figure
 
     rows = tuple(
@@ -123,7 +123,7 @@ def exam(runs: Sequence[StoredRun]) -> Chart | Missing:
         axis.margins(0.2)
         plotting.percent_axis(axis, "exam, share of the points", horizontal=True)
         plotting.percent_axis(axis, "GSM8K pass@1, greedy")
-        plotting.legend_above(figure, axis, narrow)
+        plotting.legend_above(figure, [axis], narrow)
         return figure
 
     rows = tuple(

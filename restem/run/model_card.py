@@ -6,12 +6,16 @@ The card names folders of this machine by their last part only, since it may be 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from restem.checkpoints import pypi
-from restem.run import summary
-from restem.run.reader import StoredRun
+from restem.evaluation import comparisons
+from restem.evaluation.paired_tests import PairedTest
+from restem.run.reader import Evaluation, StoredRun
+from restem.run.reports import mapping, number
+from restem.runtime import storage
 
 _SETTINGS = (
     "em.start_from", "generate.num_samples", "generate.sampling", "select.keep", "select.distinct",
@@ -22,16 +26,20 @@ _SETTINGS = (
 
 
 def card(run: StoredRun, iteration: int) -> str:
-    """Returns the card of the policy of an iteration, as Markdown with the Hub's front matter."""
-    entries = {entry["iteration"]: entry for entry in summary.summarize(run)["iterations"]}
+    """Returns the card of the policy of an iteration, as Markdown with the Hub's front matter.
+
+    Raises:
+      UserError: a file of the run is damaged, or lacks something that the card says.
+    """
     lines = [
         *_front_matter(run),
         f"# {base_name(run.model)} after {_count(iteration)} on {run.task}",
         "",
         *_introduction(run, iteration),
         "",
-        *_results(entries, iteration),
-        *_training(run, entries, iteration),
+        *_results(run, iteration),
+        *_prompt(run, iteration),
+        *_training(run, iteration),
         *_settings(run),
         "## Licence",
         "",
@@ -65,25 +73,67 @@ def _count(iteration: int) -> str:
 
 def _introduction(run: StoredRun, iteration: int) -> Iterator[str]:
     method = f" (method `{run.method}`)" if run.method else ""
+    restem = f"[restem](https://arxiv.org/abs/2312.06585){method}"
+    made_in = trained_in(run, iteration)
+    is_rewritten = run.files.iteration(iteration).prefix.exists()
     if iteration == 0:
         yield "These are the weights of the base model, before any training."
-        return
-    if trained_in(run, iteration) == 0:
+    elif made_in == 0 and is_rewritten:
+        yield (
+            f"These are the weights of the base model. {restem} rewrote only the few-shot prompt of"
+            f" the task `{run.task}`, in {_count(iteration)}: a change on this task is that of the"
+            " prompt below, with which this model was evaluated."
+        )
+    elif made_in == 0:
         yield (
             f"These are the weights of the base model: in {_count(iteration)} of restem{method}, no"
             " training raised the validation reward."
         )
-        return
-    yield (
-        f"[restem](https://arxiv.org/abs/2312.06585){method} trained this model on the task"
-        f" `{run.task}`: in each iteration, a policy samples solutions, a program verifies them,"
-        " and a policy is fine-tuned on those that were kept."
-    )
-    if trained_in(run, iteration) != iteration:
-        yield (
-            f"The policy of iteration {iteration} is that of iteration"
-            f" {trained_in(run, iteration)}: later training did not raise the validation reward."
-        )
+    else:
+        yield f"{restem} trained this model on the task `{run.task}`: {_procedure(run, iteration)}"
+        if made_in != iteration:
+            yield (
+                f"The policy of iteration {iteration} is that of iteration {made_in}: later"
+                " training did not raise the validation reward."
+            )
+
+
+def _procedure(run: StoredRun, iteration: int) -> str:
+    """Returns what the run did in the iterations up to this one, as the end of a sentence."""
+    if run.trains_on_human_solutions:
+        return "it was fine-tuned on human solutions of the training problems."
+    settings = run.settings
+    every = int(number(settings.get("em.generate_every")) or 1)
+    when = "in each iteration" if every == 1 else f"every {every} iterations"
+    parts = [f"{when}, {'a teacher model' if run.teacher else 'a policy'} samples solutions"]
+    if settings.get("generate.grading") is None:
+        parts.append("a program verifies them")
+    if "HumanSolutions" in mapping(settings.get("generate.extend")):
+        parts.append("human solutions are added")
+    parts.append(f"and {'a' if every == 1 else 'in each iteration a'} policy is fine-tuned on")
+    text = f"{', '.join(parts)} {_chosen(run, iteration)}."
+    if _grades_without_gold(run):
+        text += " No gold answer of a training problem was used."
+    return text
+
+
+def _chosen(run: StoredRun, iteration: int) -> str:
+    """Returns in words which samples the policy is fine-tuned on."""
+    weights = [
+        number(mapping(i.selection.get("weights")).get("min"))
+        for i in run.iterations
+        if 0 < i.number <= iteration
+    ]
+    if any(weight is not None and weight < 0 for weight in weights):
+        return "those that were kept, with negative weights for some that failed"
+    if "MajorityAnswer" in mapping(run.settings.get("select.keep")):
+        return "those with the most frequent answer to their problem"
+    return "those that were kept"
+
+
+def _grades_without_gold(run: StoredRun) -> bool:
+    """Returns whether the verdicts of the samples say nothing of their correctness."""
+    return "WithoutGold" in mapping(run.settings.get("generate.grading"))
 
 
 def trained_in(run: StoredRun, iteration: int) -> int:
@@ -93,24 +143,26 @@ def trained_in(run: StoredRun, iteration: int) -> int:
     return next(same)
 
 
-def _results(entries: Mapping[int, Mapping[str, Any]], iteration: int) -> Iterator[str]:
-    entry, base = entries.get(iteration, {}), entries.get(0, {})
-    found = {
-        name: report
-        for name, report in entry.get("evals", {}).items()
-        if report.get("pass@1") is not None
-    }
-    if not found:
+def _results(run: StoredRun, iteration: int) -> Iterator[str]:
+    stored = {i.number: i for i in run.iterations}
+    evals = stored[iteration].evals if iteration in stored else {}
+    of_base = stored[0].evals if 0 in stored else {}
+    rows = []
+    for name in run.evaluations:
+        e, base = evals.get(name), of_base.get(name)
+        if e is None or number(e.values.get("pass@1")) is None:
+            continue
+        paths = [run.files.iteration(i).answers(name) for i in (0, iteration)]
+        test = None
+        if iteration and all(path.exists() for path in paths):
+            test = comparisons.compare(*map(comparisons.read, paths)).get("greedy")
+        count = "" if e.count is None else e.count
+        rows.append((name, count, _rate(base), _rate(e), _difference(test)))
+    if not rows:
         return
     yield "## Results"
     yield ""
-    yield from _table(("evaluation", "problems", "base model", "this model", "difference"), [
-        (
-            name, report["n"], _rate(base.get("evals", {}).get(name)), _rate(report),
-            _difference(entry.get("versus_base", {}).get(name, {}).get("greedy")),
-        )
-        for name, report in found.items()
-    ])  # fmt: skip
+    yield from _table(("evaluation", "problems", "base model", "this model", "difference"), rows)
     yield ""
     yield (
         "pass@1 with its 95% interval; differences are in percentage points, with the p-value of a"
@@ -119,50 +171,76 @@ def _results(entries: Mapping[int, Mapping[str, Any]], iteration: int) -> Iterat
     yield ""
 
 
-def _rate(report: Mapping[str, Any] | None) -> str:
-    if report is None or report.get("pass@1") is None:
+def _rate(evaluation: Evaluation | None) -> str:
+    if evaluation is None or evaluation.pass1 is None:
         return ""
-    low, high = report["ci95"]
-    return f"{100 * report['pass@1']:.1f}% ({100 * low:.1f} to {100 * high:.1f})"
+    rate = f"{100 * evaluation.pass1:.1f}%"
+    if evaluation.interval is None:
+        return rate
+    low, high = evaluation.interval
+    return f"{rate} ({100 * low:.1f} to {100 * high:.1f})"
 
 
-def _difference(test: Mapping[str, Any] | None) -> str:
+def _difference(test: PairedTest | None) -> str:
     if test is None:
         return ""
-    p_value = f"p = {test['p_value']:.2g}" if test["p_value"] >= 1e-4 else "p < 0.0001"
-    return f"{100 * test['difference']:+.1f}, {p_value}"
+    p_value = f"p = {test.p_value:.2g}" if test.p_value >= 1e-4 else "p < 0.0001"
+    return f"{100 * test.difference:+.1f}, {p_value}"
 
 
-def _training(
-    run: StoredRun, entries: Mapping[int, Mapping[str, Any]], iteration: int
-) -> Iterator[str]:
+def _prompt(run: StoredRun, iteration: int) -> Iterator[str]:
+    """Yields the few-shot prompt of an iteration that rewrote it."""
+    path = run.files.iteration(iteration).prefix
+    if not path.exists():
+        return
+    prefix = str(storage.read_json(path, "prefix")["prefix"])
+    # A fence is longer than any row of backticks in the text.
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", prefix)), default=0))
+    yield "## Prompt"
+    yield ""
+    yield (
+        f"The few-shot prompt of `{run.task}` that the run wrote, character for character in the"
+        f" file `{path.parent.name}/{path.name}` of the run's folder. Other tasks keep their own."
+    )
+    yield ""
+    yield from (f"{fence}text", prefix.rstrip("\n"), fence, "")
+
+
+def _training(run: StoredRun, iteration: int) -> Iterator[str]:
+    is_human, is_blind = run.trains_on_human_solutions, _grades_without_gold(run)
     rows = []
-    for i in range(1, iteration + 1):
-        selection = entries.get(i, {}).get("selection")
-        if selection is None:
+    for i in run.iterations:
+        if not 0 < i.number <= iteration or not i.selection:
             continue
-        reward = run.validation_rewards.get(i)
-        solved = f"{selection['problems_solved']} of {selection['problems']}"
-        rows.append((
-            i, selection["sampled"], selection["correct"], solved, selection["kept"],
-            "" if reward is None else f"{reward:.3f}",
-        ))  # fmt: skip
+        found = storage.read_json(
+            i.files.selection, "sampled", "correct", "problems_solved", "problems", "kept"
+        )
+        reward = run.validation_rewards.get(i.number)
+        cells = [i.number, found["sampled"]]
+        if is_human:
+            cells.append(found["problems"])
+        elif not is_blind:
+            solved = f"{found['problems_solved']} of {found['problems']}"
+            cells += [found["correct"], solved]
+        rows.append((*cells, found["kept"], "" if reward is None else f"{reward:.3f}"))
     if not rows:
         return
+    sampled = "human solutions" if is_human else "samples"
+    names = ["iteration", f"{sampled} of the teacher" if run.teacher else sampled]
+    names += ["problems"] if is_human else [] if is_blind else ["correct", "problems solved"]
     yield "## Training"
     yield ""
-    names = ("samples", "correct", "problems solved", "examples", "validation reward")
-    yield from _table(("iteration", *names), rows)
+    yield from _table((*names, "examples", "validation reward"), rows)
     yield ""
 
 
 def _settings(run: StoredRun) -> Iterator[str]:
-    settings = run.identity.get("settings") or {}
+    settings = run.settings
     shown = {name: settings[name] for name in _SETTINGS if settings.get(name) is not None}
-    bindings = run.identity.get("bindings") or {}
+    bindings = mapping(run.identity.get("bindings"))
     # Values that name files belong to this machine.
     shown |= {name: value for name, value in bindings.items() if "/" not in str(value)}
-    versions = run.identity.get("versions") or {}
+    versions = mapping(run.identity.get("versions"))
     yield "## Settings"
     yield ""
     yield f"- base model: `{base_name(run.model)}`"

@@ -15,69 +15,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
-import numpy as np
 from etils import epath
 
 from restem import records
 from restem.errors import UserError
-from restem.run import layout, sample_stats, sample_table
+from restem.run import layout, reports, sample_stats, sample_table
 from restem.run.layout import IterationDir, Workdir
 from restem.run.problems import ProblemFile
+from restem.run.reports import Evaluation, curve, mapping, number, text
 from restem.run.sample_stats import SampleStats
 from restem.run.sample_table import SampleTable
 from restem.runtime import storage
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """One `evals/NAME.json`."""
-
-    name: str
-    """Name of the file: the task, followed by the split unless that is "test"."""
-    task: str
-    split: str
-    values: Mapping[str, Any]
-    """Contents of the file."""
-
-    @property
-    def pass1(self) -> float | None:
-        """Pass@1; for an exam graded by a human, the share of the points."""
-        found = number(self.values.get("pass@1"))
-        return number(self.values.get("score")) if found is None else found
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """95% interval of pass@1."""
-        bounds = self.values.get("ci95")
-        if isinstance(bounds, Sequence) and len(bounds) == 2 and None not in map(number, bounds):
-            return float(bounds[0]), float(bounds[1])
-        return None
-
-    @property
-    def count(self) -> int | None:
-        """Number of problems."""
-        n = number(self.values.get("n"))
-        return None if n is None else int(n)
-
-    @property
-    def mean_reward(self) -> float | None:
-        """Mean reward, if rewards are not merely 1 for correct and 0 for incorrect answers."""
-        if self.values.get("binary") is not False:
-            return None
-        return number(self.values.get("mean_reward"))
-
-    @property
-    def seconds(self) -> float:
-        return number(self.values.get("seconds")) or 0.0
-
-    def curve(self, name: str) -> list[tuple[int, float]]:
-        """Returns {"1": .., "8": ..} ("pass@k" or "maj@k") as sorted (k, value) pairs."""
-        entry = self.values.get(name)
-        pairs = entry.items() if isinstance(entry, Mapping) else ()
-        return sorted((int(k), float(v)) for k, v in pairs if number(v) is not None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +44,7 @@ class StoredIteration:
         found = {}
         for path in _complete(self.files.path / "evals", "*.json"):
             name, values = path.name.removesuffix(".json"), _object(path)
+            reports.check_curves(path, values)
             stem, _, suffix = name.partition(".")
             split = values.get("split") or (suffix if suffix in ("train", "validation") else "test")
             found[name] = Evaluation(name, str(values.get("task") or stem), str(split), values)
@@ -175,6 +127,16 @@ class StoredRun:
         """`run.json`."""
         return _object(self.files.identity)
 
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Settings of the run by name, such as "generate.num_samples"; empty in version 0.1."""
+        return mapping(self.identity.get("settings"))
+
+    @property
+    def teacher(self) -> str:
+        """Reference of the policy that writes the samples in the run's stead; "" if none does."""
+        return text(self.settings.get("Run.teacher"))
+
     @functools.cached_property
     def iterations(self) -> tuple[StoredIteration, ...]:
         """Iterations that have a folder, in order."""
@@ -189,12 +151,12 @@ class StoredRun:
     @property
     def method(self) -> str:
         """Name of the run's method; "" if it has none."""
-        return _text(self.identity.get("method"))
+        return text(self.identity.get("method"))
 
     @property
     def model(self) -> str:
         """Reference of the base policy."""
-        return _text(self.identity.get("base"))
+        return text(self.identity.get("base"))
 
     @property
     def seed(self) -> int | None:
@@ -208,14 +170,20 @@ class StoredRun:
         A stand-alone evaluation has no task in `run.json`, because tasks may be added later; its
         summary names the first one.
         """
-        names = (_text(self.identity.get("task")), _text(_object(self.files.summary).get("task")))
+        names = (text(self.identity.get("task")), text(_object(self.files.summary).get("task")))
         evaluated = (e.task for i in self.iterations for e in i.evals.values())
         return next(filter(None, (*names, *evaluated)), "")
 
     @functools.cached_property
     def contamination(self) -> Mapping[str, Mapping[str, Any]]:
-        """Content of `contamination.json` by task; empty if contamination was not checked."""
-        return _mapping(_object(self.files.contamination).get("tasks"))
+        """Content of `contamination.json` by task; empty if contamination was not checked.
+
+        Raises:
+          UserError: the file lacks an entry.
+        """
+        found = mapping(_object(self.files.contamination).get("tasks"))
+        reports.check_contamination(self.files.contamination, found)
+        return found
 
     @property
     def in_progress(self) -> bool:
@@ -229,7 +197,19 @@ class StoredRun:
     def trains_on_human_solutions(self) -> bool:
         """Whether the run's E-steps sample nothing, as in supervised fine-tuning (SFT)."""
         sampled = [i.generation.get("num_samples") for i in self.iterations if i.generation]
-        return bool(sampled) and not any(sampled)
+        return not any(sampled) if sampled else self.settings.get("generate.num_samples") == 0
+
+    @property
+    def train_problems(self) -> int | None:
+        """Number of problems that the run trains on, over all iterations; None if unknown."""
+        if number(self.settings.get("em.problems_per_iteration")) is None:
+            counts = [number(i.selection.get("problems")) for i in self.iterations]
+            return max((int(c) for c in counts if c), default=None)
+        path = self.files.problems(self.task)
+        # Mini-batches do not show how many problems were dropped.
+        if self.settings.get("Run.drop_overlapping") or not path.exists():
+            return None
+        return len(ProblemFile(path).split("train")) or None
 
     @property
     def base(self) -> StoredIteration | None:
@@ -281,7 +261,8 @@ class StoredRun:
     def evaluations(self) -> list[str]:
         """Names of all evaluations: test splits first, in the order of `Run.evaluate_on`."""
         names = {name for i in self.iterations for name in i.evals}
-        listed = [self.task, *(self.identity.get("evaluate_on") or ())]
+        others = self.identity.get("evaluate_on")
+        listed = [self.task, *map(text, others if isinstance(others, list) else ())]
         place = {task: listed.index(task) for task in listed}
 
         def order(name: str) -> tuple[str, int, str]:
@@ -290,13 +271,18 @@ class StoredRun:
 
         return sorted(names, key=order)
 
-    def problems(self, ids: Container[str] | None = None) -> dict[str, records.Problem]:
-        """Returns the problems with some ids (None: all), of any task; reads the files in parts."""
-        found: dict[str, records.Problem] = {}
-        for path in _complete(self.files.path / "problems", "*.parquet"):
-            for problem in ProblemFile(path).find(ids):
-                found.setdefault(problem.problem_id, problem)
-        return found
+    def problems(
+        self, ids: Container[str] | None = None, *, task: str | None = None
+    ) -> dict[str, records.Problem]:
+        """Returns the problems of a task by their ids, which other tasks may use as well.
+
+        Args:
+          ids: ids of the problems; None: all.
+          task: the task; None: the run's own.
+        """
+        path = self.files.problems(task or self.task)
+        found = ProblemFile(path).find(ids) if path.exists() else ()
+        return {problem.problem_id: problem for problem in found}
 
 
 def read_run(path: str | os.PathLike, label: str | None = None) -> StoredRun:
@@ -373,22 +359,8 @@ def read_problems(path: epath.Path) -> tuple[records.TaskCard, list[records.Prob
 
 def printable(label: str, characters: int = 40) -> str:
     """Returns a label that fits in a figure: no control characters, shortened with an ellipsis."""
-    text = "".join(c if c.isprintable() else " " for c in label)
-    return text if len(text) <= characters else text[: characters - 1] + "…"
-
-
-def number(value: Any) -> float | None:
-    """Returns a finite number as a float, and None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if np.isfinite(value) else None
-
-
-def curve(value: Any) -> list[tuple[float, float]]:
-    """Returns the pairs of finite numbers in [[step, value], ...]; drops all other items."""
-    pairs = value if isinstance(value, list) else []
-    clean = [(number(p[0]), number(p[1])) for p in pairs if isinstance(p, list) and len(p) == 2]
-    return [(x, y) for x, y in clean if x is not None and y is not None]
+    shown = "".join(c if c.isprintable() else " " for c in label)
+    return shown if len(shown) <= characters else shown[: characters - 1] + "…"
 
 
 def _pairs(path: epath.Path) -> frozenset[tuple[str, int]]:
@@ -408,11 +380,3 @@ def _complete(folder: epath.Path, pattern: str) -> list[epath.Path]:
 def _object(path: epath.Path) -> Mapping[str, Any]:
     """Returns a JSON object; {} if there is no such file."""
     return storage.read_json(path) if path.exists() else {}
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""

@@ -51,7 +51,8 @@ class SampleStats:
     outcomes: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     """Number of samples by outcome; see `sample_table.OUTCOMES`."""
     lengths: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    """Number of "correct", "incorrect" and "cut off" samples by tokens, [tokens + 1] int64."""
+    """Number of "correct", "incorrect", "unverified" and "cut off" samples by tokens, [tokens + 1]
+    int64; without samples that have no token ids, such as human solutions."""
     rewards: collections.Counter[float] = dataclasses.field(default_factory=collections.Counter)
     """Number of verified samples by reward; rewards of very many values are rounded."""
     problems: int = 0
@@ -86,11 +87,12 @@ class SampleStats:
         self.total += len(table)
         self.outcomes.update(outcomes.tolist())
         cut, right = table.finish_reason == "length", table.correct > 0
+        known, has_tokens = ~np.isnan(table.reward), table.tokens > 0
         for name, chosen in (
-            ("correct", right & ~cut), ("incorrect", ~right & ~cut), ("cut off", cut)
+            ("correct", right & ~cut), ("incorrect", ~right & known & ~cut),
+            ("unverified", ~known & ~cut), ("cut off", cut),
         ):  # fmt: skip
-            self._count_lengths(name, table.tokens[chosen])
-        known = ~np.isnan(table.reward)
+            self._count_lengths(name, table.tokens[chosen & has_tokens])
         self.rewards.update(table.reward[known].tolist())
         if len(self.rewards) > _MOST_REWARDS:
             self.rewards = _rounded(self.rewards)

@@ -216,7 +216,7 @@ class FigureDataTest(parameterized.TestCase):
 
     def test_data_set_size_counts_problems(self):
         chart = charts_of("restem", "more")[4]
-        self.assertEqual([row[2] for row in chart.rows], [24, 48])
+        self.assertEqual([row[4] for row in chart.rows], [24, 48])
 
     def test_programs_have_no_majority_vote(self):
         folder = pathlib.Path(self.create_tempdir().full_path) / "copy"

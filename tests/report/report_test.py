@@ -188,7 +188,11 @@ class WholeReportTest(absltest.TestCase):
         places = {(s["set"], s["iteration"]) for s in data["samples"]}
         want = {("train", i) for i in (1, 2, 3)} | {("test", i) for i in range(4)}
         self.assertEqual(places, want)
-        self.assertLessEqual({s["problem"] for s in data["samples"]}, set(data["questions"]))
+        asked = self.subject.problems()
+        for sample in data["samples"]:
+            question = data["questions"][sample["question"]]
+            self.assertEqual(question["inputs"][:80], asked[sample["problem"]].inputs[:80])
+            self.assertEqual(question["answer"], asked[sample["problem"]].answer)
 
     def test_stylesheet_and_script_are_packaged(self):
         setup = pathlib.Path(__file__).parents[2] / "setup.py"
@@ -325,7 +329,7 @@ class HostileTest(absltest.TestCase):
         for sample in attacked:
             self.assertEqual(sample["extracted"], synthetic_run.HOSTILE)
         for sample in attacked:
-            self.assertIn(synthetic_run.HOSTILE, data["questions"][sample["problem"]]["inputs"])
+            self.assertIn(synthetic_run.HOSTILE, data["questions"][sample["question"]]["inputs"])
 
     def test_only_our_script_may_run(self):
         policy = next(a["content"] for t, a in self.page.tags if t == "meta" and "content" in a

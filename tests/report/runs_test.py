@@ -1,5 +1,6 @@
 """What a report says of several runs: labels, p-values, contamination, exams graded by hand."""
 
+import dataclasses
 import pathlib
 import tempfile
 
@@ -9,6 +10,7 @@ from etils import epath
 
 from restem import records
 from restem.cli.main import main
+from restem.errors import UserError
 from restem.evaluation import contamination, paired_tests
 from restem.report import report
 from restem.report.headline import headline
@@ -81,6 +83,64 @@ class SeveralRunsTest(parameterized.TestCase):
         self.assertIn("human", page)
         self.assertNotIn(HOSTILE, page)
         self.assertEqual(main([*command[:3], "--labels=one"]), 2)
+
+    def test_the_tasks_of_the_runs_are_in_the_title(self):
+        a, b = self.runs("a", "b")
+        of = lambda task: dataclasses.replace(a, files=self.folder(task))
+        self.assertEqual(report.title([a]), "arithmetic: a")
+        self.assertEqual(report.title([a, b]), "2 runs on arithmetic")
+        self.assertEqual(report.title([a, of("mbpp")]), "2 runs on arithmetic and mbpp")
+        several = [a, b, *map(of, ("mbpp", "math"))]
+        self.assertEqual(report.title(several), "4 runs on arithmetic, mbpp and math")
+        self.assertEqual(report.title([*several, of("apps")]), "5 runs on 4 tasks")
+
+    def folder(self, task: str, **identity) -> layout.Workdir:
+        """The folder of a run with nothing but its identity."""
+        files = layout.Workdir(self.create_tempdir().full_path)
+        storage.write_json(files.identity, {"base": "hf:x", "task": task, "seed": 0, **identity})
+        return files
+
+    @parameterized.parameters(
+        (("a", "a", "a (1)"), ["a (2)", "a (3)", "a (1)"]),
+        (("a (1)", "a", "a", "b"), ["a (1)", "a (2)", "a (3)", "b"]),
+        (("a", "a", "a (1)", "a (1)"), ["a (2)", "a (3)", "a (1) (1)", "a (1) (2)"]),
+    )
+    def test_no_two_runs_have_one_label(self, given, want):
+        runs = report.read_runs([str(ROOT / "a")] * len(given), given)
+        self.assertEqual([run.label for run in runs], want)
+
+    def test_figures_that_only_an_earlier_page_had_are_removed(self):
+        out = ROOT / "again"
+        self.addCleanup(out.rmtree)
+        both = [str(ROOT / "a"), str(ROOT / "b")]
+        report.report(workdirs=both, output=str(out), max_samples=0)
+        own = out / "figures" / "mine.svg"
+        own.write_text("drawn by hand")
+        self.assertTrue((out / "figures" / "methods.svg").exists())
+        page = epath.Path(report.report(workdirs=both[:1], output=str(out), max_samples=0))
+        left = {path.name for path in (out / "figures").iterdir()}
+        self.assertEqual(left, report.linked_figures(page) | {own.name})
+        self.assertNotIn("methods.svg", left)
+        self.assertNotIn("cost_1.png", left)
+        self.assertIn("cost.png", left)
+
+    @parameterized.named_parameters(
+        ("contamination", "contamination.json", {"tasks": {"arithmetic": {"n": 13}}}),
+        ("pair", "contamination.json", {"tasks": {"arithmetic": dict.fromkeys(
+            ("n", "num_test", "num_overlapping", "num_equal", "fraction"), 0)
+            | {"overlapping": [{"test_id": "x"}]}}}),
+        ("type", "contamination.json", {"tasks": {"arithmetic": dict.fromkeys(
+            ("n", "num_test", "num_overlapping", "num_equal", "fraction", "overlapping"), 0)}}),
+        ("number", "contamination.json", {"tasks": {"arithmetic": dict.fromkeys(
+            ("n", "num_test", "num_overlapping", "num_equal", "fraction"), "13")
+            | {"overlapping": []}}}),
+        ("k", "iteration_000/evals/arithmetic.json", {"pass@1": 0.5, "pass@k": {"one": 0.5}}),
+    )  # fmt: skip
+    def test_a_report_that_lacks_an_entry_is_named(self, name, content):
+        files = self.folder("arithmetic")
+        storage.write_json(files.path / name, content)
+        with self.assertRaisesRegex(UserError, f"{name}: .*delete it"):
+            report.report(workdirs=[str(files.path)])
 
     def test_a_page_to_publish_has_no_word_of_the_data(self):
         out = ROOT / "published"

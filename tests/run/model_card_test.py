@@ -5,6 +5,7 @@ import json
 from absl.testing import absltest
 from etils import epath
 
+from restem.errors import UserError
 from restem.run import layout, model_card, reader
 from restem.runtime import storage
 from tests.helpers import synthetic_run
@@ -61,6 +62,76 @@ class ModelCardTest(absltest.TestCase):
         self.assertEqual(model_card.trained_in(reader.read_run(self.path), 2), 0)
         self.assertIn("These are the weights of the base model: in 2 iterations", self.card(2))
         self.assertIn("before any training", self.card(0))
+
+    def test_a_gain_of_a_rewritten_prompt_is_not_one_of_the_weights(self):
+        files = layout.Workdir(self.path)
+        base = storage.read_json(files.identity, "base")["base"]
+        for i in (1, 2):
+            self.edit(files.iteration(i).improvement, improved=False, start=base)
+        prefix = "Q: ```1 + 1```?\nA: 2\n\n"
+        storage.write_json(files.iteration(2).prefix, {"prefix": prefix, "sha256": "", "shots": []})
+        self.assertNotIn("## Prompt", self.card(1))
+        card = self.card(2)
+        self.assertIn("These are the weights of the base model.", card)
+        self.assertIn("rewrote only the few-shot prompt of the task `arithmetic`", card)
+        self.assertNotIn("no training raised", card)
+        self.assertIn("`iteration_002/prefix.json`", card)
+        self.assertIn(f"\n````text\n{prefix.strip()}\n````\n", card)
+
+    def procedure(self, **settings) -> str:
+        self.edit(self.path / "run.json", settings=settings)
+        return " ".join(self.card(2).split("## Results")[0].split())
+
+    def test_the_procedure_is_that_of_the_run(self):
+        self.assertIn(
+            "in each iteration, a policy samples solutions, a program verifies them, and a policy"
+            " is fine-tuned on those that were kept.",
+            self.procedure(),
+        )
+        self.assertIn("every 3 iterations, a policy samples", self.procedure(**{
+            "em.generate_every": 3}))  # fmt: skip
+        self.assertIn("human solutions are added", self.procedure(**{
+            "generate.extend": {"HumanSolutions": {"max_per_problem": None}}}))  # fmt: skip
+
+    def test_a_teacher(self):
+        self.assertIn("a teacher model samples", self.procedure(**{"Run.teacher": "hf:/home/t"}))
+        card = self.card(2)
+        self.assertIn("| iteration | samples of the teacher | correct |", card)
+        self.assertNotIn("/home", card)
+
+    def test_without_gold_answers(self):
+        blind = {"generate.grading": {"WithoutGold": {"placeholder": "0"}}}
+        found = self.procedure(**blind, **{"select.keep": {"MajorityAnswer": {"min_share": 0.0}}})
+        self.assertIn("on those with the most frequent answer to their problem. No gold", found)
+        self.assertNotIn("verifies", found)
+        self.assertIn("| iteration | samples | examples | validation reward |", self.card(2))
+        other = self.procedure(**{"generate.grading": {"Mine": {}}})
+        self.assertNotIn("verifies", other)
+        self.assertNotIn("gold", other)
+
+    def test_negative_weights(self):
+        selection = layout.Workdir(self.path).iteration(2).selection
+        self.edit(selection, weights={"min": -0.2, "max": 1.0, "mean": 0.5})
+        self.assertIn("with negative weights for some that failed", self.card(2))
+        self.assertNotIn("negative", self.card(1))
+
+    def test_human_solutions(self):
+        path = self.path.parent / "sft"
+        small = {"problems": 16, "tests": 20, "samples": 1, "n": 0}
+        synthetic_run.write_run(path, method="sft", skills=(-0.8, 0.2), **small)
+        card = model_card.card(reader.read_run(path), 1)
+        self.assertIn("it was fine-tuned on human solutions of the training problems.", card)
+        self.assertNotIn("samples", card.split("## Settings")[0])
+        self.assertRegex(card, r"\n\| 1 \| 16 \| 16 \| \d+ \| ")
+
+    def test_entries_that_are_missing(self):
+        files = layout.Workdir(self.path)
+        storage.write_json(files.iteration(2).evaluation("arithmetic"), {"pass@1": 0.5})
+        self.edit(self.path / "run.json", bindings=None, versions=[])
+        self.assertRegex(self.card(2), r"\| arithmetic \|  \| [^|]+ \| 50.0% \| [^|]+ \|\n")
+        storage.write_json(files.iteration(1).selection, {"sampled": 64})
+        with self.assertRaisesRegex(UserError, "selection.json: lacks correct, problems_solved"):
+            self.card(2)
 
 
 if __name__ == "__main__":
