@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
+import re
 import shutil
 import statistics
 import subprocess
@@ -38,7 +39,8 @@ def settings(problems: int, samples: int, iterations: int) -> dict[str, list[str
       samples: Samples per problem, over all iterations.
       iterations: Of the methods that sample all problems in each iteration.
     """
-    each, half, batch = samples // iterations, samples // 2, problems // 3
+    each, half = samples // iterations, samples // 2
+    batch = problems // max(1, half)  # so that `samples` mini-batches take half samples each
 
     def loop(iterations, number):
         return [f"em.iterations={iterations}", f"generate.num_samples={number}"]
@@ -63,6 +65,24 @@ def settings(problems: int, samples: int, iterations: int) -> dict[str, list[str
         "distill": [*loop(1, samples), "select.cap=2"],
         "reinforced_icl": loop(1, samples),
     }  # fmt: skip
+
+
+def indivisible(names: list[str], problems: int, samples: int, iterations: int) -> str | None:
+    """Returns why these methods cannot all spend `problems` x `samples` samples, or None."""
+    divided = {
+        f"--samples={samples} by --iterations={iterations}": (
+            ("restem", "rwr", "exit"), samples % iterations,
+        ),
+        f"--samples={samples} by 2": (("star", "iml", "raft"), samples % 2),
+        f"--problems={problems} by half of --samples={samples}": (
+            ("iml", "raft"), problems % max(1, samples // 2),
+        ),
+    }  # fmt: skip
+    for division, (dividing, remainder) in divided.items():
+        chosen = [name for name in names if name in dividing]
+        if chosen and remainder:
+            return f"{', '.join(chosen)}: dividing {division} leaves a remainder"
+    return None
 
 
 def run(name: str, bindings: list[str], arguments, seed: int) -> None:
@@ -110,11 +130,11 @@ class Finished:
     """What a finished run spent, and the scores of its base policy and its last one."""
 
     def __init__(self, folder: pathlib.Path):
-        iterations = json.loads((folder / "summary.json").read_text())["iterations"]
+        summary = json.loads((folder / "summary.json").read_text())
+        iterations, task = summary["iterations"], summary["task"]
         generated = [i["generate"] for i in iterations if "generate" in i]
         trained = [i["train"] for i in iterations if "train" in i]
-        tested = [i for i in iterations if i["evals"]]
-        (task,) = tested[-1]["evals"]  # the runs have no transfer tasks
+        tested = [i for i in iterations if task in i["evals"]]
         tests = [i["evals"][task]["pass@1"] for i in tested]
         self.iterations = len(trained)
         self.samples = sum(g["samples"] for g in generated)
@@ -122,6 +142,16 @@ class Finished:
         self.seconds = sum(step["seconds"] for step in generated + trained)
         self.base, self.last = tests[0], tests[-1]
         self.paired = tested[-1].get("versus_base", {}).get(task, {}).get("greedy")
+
+
+def is_finished(folder: pathlib.Path) -> bool:
+    """Returns whether a run has made all its iterations: the config is written after the last."""
+    config = folder / "operative_config.gin"
+    if not ((folder / "summary.json").exists() and config.exists()):
+        return False
+    found = re.search(r"^em\.iterations = (\d+)$", config.read_text(), re.MULTILINE)
+    made = json.loads((folder / "summary.json").read_text())["iterations"][-1]["iteration"]
+    return found is not None and made == int(found[1])
 
 
 def row(name: str, runs: list[Finished]) -> str:
@@ -154,8 +184,11 @@ def table(names: list[str], arguments) -> None:
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     folders = [arguments.workdir / f"seed_{seed}" for seed in arguments.seeds]
     for name in names:
-        found = [f / name for f in folders if (f / name / "summary.json").exists()]
-        runs = [Finished(folder) for folder in found]
+        found = [folder / name for folder in folders if (folder / name).exists()]
+        runs = [Finished(folder) for folder in found if is_finished(folder)]
+        for folder in found:
+            if not is_finished(folder):
+                print(f"{folder}: not finished, so not in the table", file=sys.stderr)
         if name == names[0] and runs:
             base = [100 * r.base for r in runs]
             scores = ", ".join(f"{score:.1f}" for score in base)
@@ -182,6 +215,9 @@ def main() -> None:
     names = arguments.methods or list(methods)
     if "distill" in names and not arguments.teacher and not arguments.table:
         parser.error("distill needs --teacher; --methods names the methods to run without it")
+    sizes = arguments.problems, arguments.samples, arguments.iterations
+    if not arguments.table and (reason := indivisible(names, *sizes)):
+        parser.error(reason)
     for seed in [] if arguments.table else arguments.seeds:
         for name in names:
             run(name, methods[name], arguments, seed)

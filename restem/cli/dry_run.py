@@ -9,12 +9,22 @@ from restem.runtime.progress import say
 from restem.steps.settings import Settings
 
 
-def show(this: Run, settings: Settings) -> int:
-    """Shows a run's settings, and what is done and to do; loads no model and samples nothing."""
+def show(this: Run, settings: Settings, step: str | None = None) -> int:
+    """Shows a run's settings, and what is done and to do; loads no model and samples nothing.
+
+    Args:
+      this: the run.
+      settings: its settings.
+      step: the one step that the command takes; None: all that are not done, as `restem run` does.
+
+    Raises:
+      UserError: a task to evaluate on has no test problems.
+    """
+    step = step or _next_step(this, settings)
     say(f"base policy   {this.base}")
     say(f"task          {this.task}; evaluated on {', '.join(this.evaluations)}")
     say(f"folder        {this.files.path}")
-    say(f"iterations    {settings.loop.iterations}; next: {_next_step(this, settings)}")
+    say(f"iterations    {settings.loop.iterations}; next: {step}")
     say("settings that stay the same for all of a run:")
     shown = identity.settings_of(settings) | identity.other_bindings()
     for name, value in sorted(shown.items()):

@@ -68,7 +68,7 @@ def generate(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     this, settings = open_run(arguments, bindings)
     iteration = _next_iteration(this, arguments, finished="generation", settings=settings)
     if arguments.dry_run:
-        return dry_run.show(this, settings)
+        return dry_run.show(this, settings, f"generate (iteration {iteration})")
     if arguments.completions and this.directory(iteration).generation.exists():
         raise UserError(
             f"{this.directory(iteration).samples}: iteration {iteration} has samples already, so"
@@ -149,7 +149,7 @@ def select(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     this, settings = open_run(arguments, bindings)
     iteration = _next_iteration(this, arguments, finished="selection", settings=settings)
     if arguments.dry_run:
-        return dry_run.show(this, settings)
+        return dry_run.show(this, settings, f"select (iteration {iteration})")
     this.open(settings)
     em.select_examples(run=this, settings=settings, iteration=iteration)
     CONSOLE.print_json(data=storage.read_json(this.directory(iteration).selection))
@@ -160,7 +160,7 @@ def improve(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     this, settings = open_run(arguments, bindings)
     iteration = _next_iteration(this, arguments, finished="improvement", settings=settings)
     if arguments.dry_run:
-        return dry_run.show(this, settings)
+        return dry_run.show(this, settings, f"improve (iteration {iteration})")
     this.open(settings)
     em.improve_policy(run=this, settings=settings, iteration=iteration)
     result = storage.read_json(this.directory(iteration).improvement)

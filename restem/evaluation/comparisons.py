@@ -12,6 +12,9 @@ from restem.evaluation.paired_tests import PairedTest, paired_test
 from restem.records import COMPLETIONS_SOURCE, CORRECT_REWARD
 from restem.runtime import storage
 
+UNGRADED = "ungraded"
+"""`Verdict.method` of an answer whose task has no grader; its reward is a placeholder."""
+
 
 class Answers(NamedTuple):
     """The columns of an evaluation's answers, or of samples, that a comparison needs."""
@@ -49,10 +52,14 @@ def compare_files(first: str, second: str) -> dict[str, PairedTest]:
     """Compares two files `evals/TASK.parquet`, or two of `restem score`; see `compare`.
 
     Raises:
-      UserError: if a file is missing or not an evaluation, or the two share no problem with answers
-        of the same kind.
+      UserError: if a file is missing or not an evaluation, its answers are not graded, or the two
+        share no problem with answers of the same kind.
     """
-    found = compare(read(epath.Path(first)), read(epath.Path(second)))
+    paths = epath.Path(first), epath.Path(second)
+    before, after = map(read, paths)
+    for path in paths:
+        _require_graded(path)
+    found = compare(before, after)
     if not found:
         raise UserError(
             f"{first} and {second} share no problem with verified answers of the same kind (a"
@@ -79,6 +86,21 @@ def read(path: epath.Path) -> Answers:
         greedy_column(index.to_numpy(), np.array(source.to_pylist(), object)),
         correct_column(reward, verdict),
     )
+
+
+def _require_graded(path: epath.Path) -> None:
+    """Raises UserError if the answers in a file have placeholders for rewards."""
+    import pyarrow.compute as pc
+
+    verdict = storage.read_columns(path, ("verdict",)).column("verdict")
+    names = [verdict.type.field(i).name for i in range(verdict.type.num_fields)]
+    if "method" not in names:
+        return
+    if pc.any(pc.equal(pc.struct_field(verdict, "method"), UNGRADED)).as_py():
+        raise UserError(
+            f"{path}: these answers are not graded, so there is nothing to compare; humans grade"
+            " them, and `restem score --grades=TASK.sheet.csv` adds their points up"
+        )
 
 
 def greedy_column(sample_index: np.ndarray, source: np.ndarray) -> np.ndarray:

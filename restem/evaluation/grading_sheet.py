@@ -1,16 +1,18 @@
 """Grading sheets, for tasks without an answer key that humans grade, such as the Hungarian exam.
 
 An evaluation writes `evals/TASK.sheet.csv` for a spreadsheet, and `TASK.sheet.html`, which needs
-only a browser and saves the same CSV. `restem score --grades=FILE.csv` adds the points up.
+only a browser and saves the same CSV. `restem score --grades=FILE.csv` adds the points up. A sheet
+that humans have filled in is never lost: a new one takes its points over, or is refused.
 """
 
 from __future__ import annotations
 
 import base64
 import csv
+import dataclasses
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -22,41 +24,127 @@ from restem.runtime import storage
 
 COLUMNS = ("task", "problem_id", "points", "max_points", "comment", "problem", "completion")
 
+ENTERED = ("points", "max_points", "comment")
+"""Columns that humans fill in."""
 
-def write(stem: epath.Path, card: TaskCard, problems: Sequence[Problem], answers: Sequence[Sample]):
-    """Writes `STEM.sheet.csv` and `.html`, with one row per problem for its first answer.
+_TOTALS = ("points", "max_points", "score", "graded")
+"""Fields that `add_up` adds to the evaluation's JSON."""
 
-    Args:
-      stem: path of the evaluation's files without their suffix.
-      card: task card.
-      problems: problems in the order of the sheet.
-      answers: answers to the problems; sample 0 is graded.
 
-    Returns:
-      The fields that the evaluation's JSON has in place of pass@1.
+@dataclasses.dataclass(frozen=True)
+class Sheet:
+    """The grading sheet of an evaluation, before it is written."""
+
+    stem: epath.Path
+    """Path of the evaluation's files without their suffix."""
+    task: str
+    rows: Sequence[Mapping[str, Any]]
+    """One row per problem for its first answer, with what humans entered before."""
+    is_as_stored: bool = False
+    """Whether the sheet in the folder has these rows and no others."""
+    totals: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """What `add_up` added to the evaluation's JSON, if the sheet in the folder stays."""
+
+    @classmethod
+    def of(
+        cls,
+        stem: epath.Path,
+        card: TaskCard,
+        problems: Sequence[Problem],
+        answers: Iterable[Sample],
+    ) -> Sheet:
+        """Returns the sheet of an evaluation; points of an earlier sheet for the same answers stay.
+
+        Args:
+          stem: path of the evaluation's files without their suffix.
+          card: task card.
+          problems: problems in the order of the sheet.
+          answers: answers to the problems; sample 0 is graded.
+
+        Raises:
+          UserError: the folder has a sheet with points for other answers, or a file that is no
+            sheet.
+        """
+        texts = {a.problem_id: a.text for a in answers if a.sample_index == 0}
+        rows = [
+            {
+                "task": card.task,
+                "problem_id": p.problem_id,
+                "points": "",
+                "max_points": p.metadata.get("max_points", ""),
+                "comment": "",
+                "problem": p.inputs,
+                "completion": texts[p.problem_id],
+            }
+            for p in problems
+            if p.problem_id in texts
+        ]
+        path = _path(stem)
+        if not path.exists():
+            return cls(stem, card.task, rows)
+        stored = {row["problem_id"]: row for row in _stored(path)}
+        same = {r["problem_id"] for r in rows if _is_same(r, stored.get(r["problem_id"], {}))}
+        maxima = {p.problem_id: str(p.metadata.get("max_points", "")) for p in problems}
+        lost = [
+            name
+            for name, row in stored.items()
+            if name not in same and _is_filled_in(row, maxima.get(name, ""))
+        ]
+        if lost:
+            shown = ", ".join(lost[:5]) + (" and more" if len(lost) > 5 else "")
+            raise UserError(
+                f"{path}: has points or comments for other answers ({shown}); move it to another"
+                " folder, or write the new scores there"
+            )
+        rows = [
+            {**r, **{n: stored[r["problem_id"]].get(n) or r[n] for n in ENTERED}}
+            if r["problem_id"] in same
+            else r
+            for r in rows
+        ]
+        is_as_stored = len(same) == len(rows) == len(stored)
+        evaluation = stem.parent / f"{stem.name}.json"
+        if not (is_as_stored and evaluation.exists()):
+            return cls(stem, card.task, rows, is_as_stored)
+        before = storage.read_json(evaluation, remedy="remove it and run the command again")
+        totals = {name: before[name] for name in _TOTALS if name in before}
+        return cls(stem, card.task, rows, is_as_stored, totals)
+
+    def write(self) -> dict[str, Any]:
+        """Writes `STEM.sheet.csv` and `.html`.
+
+        Returns:
+          The fields that the evaluation's JSON has in place of pass@1.
+        """
+        sheet = _path(self.stem)
+        if not self.is_as_stored:  # a spreadsheet may have added columns of its own
+            # The mark at the start tells Excel the encoding.
+            storage.write_bytes(sheet, _csv(self.rows).encode("utf-8-sig"))
+        page = _html(self.task, self.rows)
+        path = self.stem.parent / f"{self.stem.name}.sheet.html"
+        storage.write_bytes(path, page.encode("utf-8", "replace"))
+        return {
+            "pass@1": None, "ci95": None, "correct": None, "mean_reward": None,
+            "unformatted": None, "binary": None, "sheet": sheet.name, **self.totals,
+        }  # fmt: skip
+
+
+def _path(stem: epath.Path) -> epath.Path:
+    return stem.parent / f"{stem.name}.sheet.csv"
+
+
+def _is_same(row: Mapping[str, Any], stored: Mapping[str, str]) -> bool:
+    """Returns whether two rows have the same problem and completion.
+
+    Spreadsheets and browsers may have changed the white space, or the mark before a formula.
     """
-    texts = {a.problem_id: a.text for a in answers if a.sample_index == 0}
-    rows = [
-        {
-            "task": card.task,
-            "problem_id": p.problem_id,
-            "points": "",
-            "max_points": p.metadata.get("max_points", ""),
-            "comment": "",
-            "problem": p.inputs,
-            "completion": texts[p.problem_id],
-        }
-        for p in problems
-        if p.problem_id in texts
-    ]
-    sheet = stem.parent / f"{stem.name}.sheet.csv"
-    storage.write_bytes(sheet, _csv(rows).encode("utf-8-sig"))  # the mark tells Excel the encoding
-    page = _html(card.task, rows)
-    storage.write_bytes(stem.parent / f"{stem.name}.sheet.html", page.encode("utf-8", "replace"))
-    return {
-        "pass@1": None, "ci95": None, "correct": None, "mean_reward": None, "unformatted": None,
-        "binary": None, "sheet": sheet.name,
-    }  # fmt: skip
+    plain = lambda text: " ".join(text.removeprefix("'").split())
+    return all(plain(row[n]) == plain(stored.get(n, "")) for n in ("problem", "completion"))
+
+
+def _is_filled_in(row: Mapping[str, str], maximum: str) -> bool:
+    """Returns whether humans have entered anything in a row, where `maximum` was there before."""
+    return bool(row["points"] or row.get("comment") or row["max_points"] not in ("", maximum))
 
 
 def add_up(path: epath.Path, output: epath.Path | None = None) -> dict[str, Any]:
@@ -73,7 +161,9 @@ def add_up(path: epath.Path, output: epath.Path | None = None) -> dict[str, Any]
     Raises:
       UserError: if the sheet does not exist, or rows lack points; names the rows.
     """
-    rows = _read(path)
+    rows = _stored(path)
+    if not rows:
+        raise UserError(f"{path}: has no rows, so no answer was graded")
     points, most = [], []
     blank = [row["problem_id"] for row in rows if not (row["points"] and row["max_points"])]
     if blank:
@@ -107,7 +197,11 @@ def add_up(path: epath.Path, output: epath.Path | None = None) -> dict[str, Any]
     return {"task": task, "stored": str(evaluation) if stored else None, **found}
 
 
-def _read(path: epath.Path) -> list[Mapping[str, str]]:
+def _stored(path: epath.Path) -> list[dict[str, str]]:
+    """Returns the rows of a sheet that a human or a spreadsheet may have changed.
+
+    The columns of problem and completion may be missing.
+    """
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except (FileNotFoundError, IsADirectoryError):
@@ -116,11 +210,13 @@ def _read(path: epath.Path) -> list[Mapping[str, str]]:
         raise UserError(f"{path}: not UTF-8 ({e}); save it as CSV UTF-8") from e
     head = text.partition("\n")[0]
     delimiter = max(",;\t", key=head.count)
-    rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    rows = list(reader)
     needed = COLUMNS[:4]
-    if not rows or any(row.get(name) is None for row in rows for name in needed):
+    is_sheet = set(needed) <= set(reader.fieldnames or ())
+    if not is_sheet or any(row[name] is None for row in rows for name in needed):
         raise UserError(f"{path}: not a grading sheet; its columns are {', '.join(COLUMNS)}")
-    return [{name: row[name].strip() for name in needed} for row in rows]
+    return [{n: row[n].strip() for n in COLUMNS if row.get(n) is not None} for row in rows]
 
 
 def _number(path: epath.Path, row: Mapping[str, str], name: str) -> float:
@@ -180,6 +276,11 @@ show();
 """
 
 
+def _decimal(entered: Any) -> str:
+    """Returns a number as a browser takes it; a spreadsheet may have written a decimal comma."""
+    return escape(str(entered).replace(",", "."))
+
+
 def _html(task: str, rows: Sequence[Mapping[str, Any]]) -> str:
     script = f"const COLUMNS = {list(COLUMNS)!r};\n{_SCRIPT}"
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -189,10 +290,11 @@ def _html(task: str, rows: Sequence[Mapping[str, Any]]) -> str:
 <h2>{escape(row["problem_id"])}</h2>
 <pre aria-label="problem">\n{escape(row["problem"])}</pre>
 <pre aria-label="completion">\n{escape(row["completion"])}</pre>
-<label>points <input type="number" name="points" min="0" step="any"></label>
+<label>points <input type="number" name="points" min="0" step="any"
+ value="{_decimal(row["points"])}"></label>
 <label>of <input type="number" name="max_points" min="0" step="any"
- value="{escape(str(row["max_points"]))}"></label>
-<label>comment <input type="text" name="comment"></label>
+ value="{_decimal(row["max_points"])}"></label>
+<label>comment <input type="text" name="comment" value="{escape(str(row["comment"]))}"></label>
 </article>"""
         for row in rows
     )

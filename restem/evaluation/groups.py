@@ -27,6 +27,9 @@ def members(tasks: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
+_NEEDED = ("pass@1", "ci95", "n")
+
+
 def averages(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Returns the macro average of each group whose tasks are all evaluated.
 
@@ -34,7 +37,8 @@ def averages(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, An
     Hard's logical deduction, count once, with their mean.
 
     Args:
-      reports: contents of `evals/TASK.json` by task; `pass@1`, `ci95` and `n` are read.
+      reports: contents of `evals/TASK.json` by task; a group of which a task lacks `pass@1`, `ci95`
+        or `n` has no average.
 
     Returns:
       By group: `pass@1` (the macro average), `ci95`, `n` (problems), `members` (names in `reports`)
@@ -42,7 +46,7 @@ def averages(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, An
     """
     found: dict[str, dict[str, Any]] = {}
     for group, names in members(registry.names()).items():
-        if any(reports.get(name, {}).get("pass@1") is None for name in names):
+        if any(reports.get(name, {}).get(k) is None for name in names for k in _NEEDED):
             continue
         parts = [registry.get(name).part_of or name for name in names]
         rates = [reports[name]["pass@1"] for name in names]

@@ -38,7 +38,8 @@ def write(
       card: task that was evaluated.
       problems: problems of one split that were asked.
       greedy: answer of each problem with sample index 0, scored for pass@1.
-      sampled: further samples, the same number for each problem, for pass@k and maj@k.
+      sampled: further samples, the same number for each problem, for pass@k and maj@k; of an
+        ungraded task, they are stored but not scored.
       of_base: share of correct samples of the base policy by problem, for the difficulty buckets;
         None: that of `sampled` itself; empty: not known, and there are no buckets.
       policy: reference of the policy.
@@ -46,11 +47,16 @@ def write(
 
     Returns:
       The contents of the JSON file.
+
+    Raises:
+      UserError: a grading sheet with points for other answers is in the way; nothing is written.
     """
     import pyarrow as pa
 
+    is_graded = card.grader["kind"] != "none"
+    sheet = None if is_graded else grading_sheet.Sheet.of(stem, card, problems, _rows(greedy))
     report = scores.greedy_report(_rows(greedy))
-    if attempts := scores.attempts(_rows(sampled)):
+    if is_graded and (attempts := scores.attempts(_rows(sampled))):
         report |= scores.sampled_report(attempts, kind=card.grader["kind"])
         success = {problem_id: group.success for problem_id, group in attempts.items()}
         if of_base is None:
@@ -75,9 +81,8 @@ def write(
     }
     order = [("problem_id", "ascending"), ("sample_index", "ascending")]
     answers = pa.concat_tables([*greedy, *sampled]).sort_by(order)
-    if card.grader["kind"] == "none":
-        graded = records.samples_from_table(answers)
-        report |= grading_sheet.write(stem, card, problems, graded)
+    if sheet is not None:
+        report |= sheet.write()
     storage.write_table(stem.parent / f"{stem.name}.parquet", answers)
     storage.write_json(stem.parent / f"{stem.name}.json", report)
     return report

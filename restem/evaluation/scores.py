@@ -11,6 +11,9 @@ import numpy as np
 from restem.evaluation import intervals, metrics
 from restem.records import Sample
 
+EQUALITY_KINDS = ("math", "numeric", "exact")
+"""Kinds of grader for which a correct answer is one that equals the gold answer."""
+
 KS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 """Values of k for pass@k and maj@k, up to the number of samples, which is added."""
 
@@ -28,6 +31,24 @@ class Attempts:
         """Share of correct samples."""
         return float(np.mean(self.correct))
 
+    def votes(self, kind: str) -> list[str | None]:
+        """Returns the answer that each sample votes for; equal strings are the same answer.
+
+        A grader that compares answers accepts many forms of the gold answer, such as 1000 and
+        10^3; these share one vote. A rejected sample shares it too if its answer is written as an
+        accepted one, because it was rejected for another reason. Other answers are told apart by
+        number and text.
+
+        Args:
+          kind: kind of the task's grader.
+        """
+        if kind not in EQUALITY_KINDS:
+            return self.answers
+        pairs = zip(self.answers, self.correct, strict=True)
+        accepted = {answer for answer, correct in pairs if correct and answer is not None}
+        gold = min(accepted, default=None)
+        return [gold if answer in accepted else answer for answer in self.answers]
+
 
 def attempts(samples: Iterable[Sample]) -> dict[str, Attempts]:
     """Returns the samples of each problem, in the order in which they come."""
@@ -40,7 +61,10 @@ def attempts(samples: Iterable[Sample]) -> dict[str, Attempts]:
 
 
 def greedy_report(answers: Iterable[Sample]) -> dict[str, Any]:
-    """Returns pass@1 of one answer per problem, its 95% Wilson interval, and how answers failed."""
+    """Returns pass@1 of one answer per problem, its 95% Wilson interval, and how answers failed.
+
+    Given several answers per problem, all of them count.
+    """
     n = correct = truncated = unformatted = tokens = 0
     rewards = _Rewards()
     for s in answers:
@@ -63,16 +87,10 @@ def greedy_report(answers: Iterable[Sample]) -> dict[str, Any]:
     }
 
 
-def reward_report(samples: Iterable[Sample]) -> dict[str, Any]:
-    """Returns the mean reward, and whether rewards are binary: 1 if correct, else 0."""
-    rewards = _Rewards()
-    for sample in samples:
-        rewards.add(sample)
-    return rewards.report()
-
-
 @dataclasses.dataclass
 class _Rewards:
+    """The mean reward, and whether rewards are binary: 1 if correct, else 0."""
+
     count: int = 0
     total: float = 0.0
     binary: bool = True
@@ -102,14 +120,14 @@ def sampled_report(by_problem: Mapping[str, Attempts], *, kind: str) -> dict[str
     n = min(len(group.correct) for group in groups)
     ks = sorted({k for k in KS if k <= n} | {n})
     correct = [group.correct for group in groups]
-    answers = [group.answers for group in groups]
+    votes = [group.votes(kind) for group in groups]
     rates = [group.success for group in groups]
     report: dict[str, Any] = {
         "num_samples": n,
         "pass@k": {str(k): metrics.mean_pass_at_k(correct, k) for k in ks},
     }
-    if kind != "program" and any(answer is not None for row in answers for answer in row):
-        report["maj@k"] = {str(k): metrics.mean_maj_at_k(answers, correct, k) for k in ks}
+    if kind != "program" and any(vote is not None for row in votes for vote in row):
+        report["maj@k"] = {str(k): metrics.mean_maj_at_k(votes, correct, k) for k in ks}
     return report | {
         "average_success": float(np.mean(rates)),
         "average_success_ci95": list(intervals.bootstrap(rates, seed=0)),

@@ -46,7 +46,8 @@ def score(
       The contents of the JSON files, by task or group.
 
     Raises:
-      UserError: if a row cannot be read, or matches no problem of these tasks.
+      UserError: if a row cannot be read, or matches no problem of these tasks, or a grading sheet
+        with points for other answers is in the way; nothing is scored then.
     """
     rows = completions.read(files)
     folder, names = epath.Path(output), registry.expand(tasks)
@@ -60,11 +61,19 @@ def score(
     }
     cards = {name: card for name, (card, _) in tables.items()}
     samples = match(rows, problems, cards, what=f"{split} problem of {', '.join(tasks)}")
+    names = [name for name in cards if name in samples]
+    asked = {name: [p for (task, _), p in problems.items() if task == name] for name in names}
+    sheets = {
+        name: grading_sheet.Sheet.of(folder / name, cards[name], asked[name], samples[name])
+        for name in names
+        if cards[name].grader["kind"] == "none"
+    }
     reports: dict[str, dict[str, Any]] = {}
-    for name in [name for name in cards if name in samples]:
-        asked = [p for (task, _), p in problems.items() if task == name]
+    for name in names:
         verifier = verify.shared_verifier(cards[name].grader, allow_weak_sandbox)
-        report = _score_task(folder / name, cards[name], asked, samples[name], verifier)
+        report = _score_task(folder / name, cards[name], asked[name], samples[name], verifier)
+        if name in sheets:
+            report |= sheets[name].write()
         reports[name] = report | {"split": split, "completions": [str(file) for file in files]}
         storage.write_json(folder / f"{name}.json", reports[name])
     for group, average in groups.averages(reports).items():
@@ -99,32 +108,33 @@ def _score_task(
     verdicts = verifier.grade([by_id[s.problem_id] for s in answers], [s.text for s in answers])
     answers = [records.regraded(s, v) for s, v in zip(answers, verdicts, strict=True)]
     storage.write_table(stem.parent / f"{stem.name}.parquet", records.samples_to_table(answers))
-    report = report_of(answers, card.grader["kind"]) | {
+    return report_of(answers, card.grader["kind"]) | {
         "task": card.task,
         "missing": len(problems) - len({s.problem_id for s in answers}),
     }
-    if card.grader["kind"] == "none":
-        report |= grading_sheet.write(stem, card, problems, answers)
-    return report
 
 
 def report_of(answers: Sequence[Sample], kind: str) -> dict[str, Any]:
     """Returns pass@1 with its interval; for several outputs per problem, pass@k and maj@k too.
 
     With one output per problem, the interval is Wilson's, as for greedy answers. With several,
-    pass@1 is the average success, and its interval comes from the bootstrap over problems.
+    pass@1 is the average success, and its interval comes from the bootstrap over problems;
+    `correct` is the number of problems that one output of each is expected to solve, n x pass@1,
+    and the other shares and means are over all outputs. Ungraded outputs have no pass@k or maj@k.
 
     Args:
       answers: graded outputs of one task.
       kind: kind of the task's grader.
     """
-    report = scores.greedy_report([s for s in answers if s.sample_index == 0])
-    if len(answers) > report["n"]:
-        sampled = scores.sampled_report(scores.attempts(answers), kind=kind)
-        report |= sampled | scores.reward_report(answers)
-        report["pass@1"], report["ci95"] = (
-            sampled["average_success"], sampled["average_success_ci95"],
-        )  # fmt: skip
+    report = scores.greedy_report(answers)
+    attempts = scores.attempts(answers)
+    if len(answers) > len(attempts):
+        report["n"] = len(attempts)
+        if kind != "none":
+            report |= scores.sampled_report(attempts, kind=kind)
+            report["pass@1"] = report["average_success"]
+            report["ci95"] = report["average_success_ci95"]
+            report["correct"] = report["n"] * report["pass@1"]
     # A file of texts has neither the number of tokens nor, usually, how generation ended.
     report["mean_tokens"] = None
     if not any(s.finish_reason for s in answers):

@@ -206,7 +206,7 @@ def reserve(files: Workdir, identity: Mapping[str, Any]) -> None:
 
 def has_results(files: Workdir) -> bool:
     """Returns whether any step has written results."""
-    return any(_holds_a_file(path) for path in files.path.glob("iteration_*"))
+    return any(_holds_a_file(files.iteration(i).path) for i in files.iterations())
 
 
 def _holds_a_file(folder: epath.Path) -> bool:

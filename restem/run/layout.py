@@ -36,7 +36,7 @@ def number_of_shards(path: epath.Path) -> int:
 def _numbered(folder: epath.Path) -> Iterator[tuple[int, epath.Path]]:
     for path in folder.iterdir() if folder.exists() else ():
         # The names of files that are being written begin with a dot.
-        if found := re.fullmatch(r"(\d+)-of-\d+\.parquet", path.name):
+        if found := re.fullmatch(r"([0-9]+)-of-[0-9]+\.parquet", path.name):
             yield int(found[1]), path
 
 
@@ -47,7 +47,8 @@ def unfinished_path(folder: epath.Path, host: int) -> epath.Path:
 
 def unfinished_paths(folder: epath.Path) -> list[epath.Path]:
     """Returns the files of all hosts with samples of unfinished shards."""
-    return sorted(folder.glob("unfinished-*.parquet")) if folder.exists() else []
+    paths = folder.iterdir() if folder.exists() else ()
+    return sorted(p for p in paths if re.fullmatch(r"unfinished-[0-9]+\.parquet", p.name))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,8 +167,14 @@ class Workdir:
         return IterationDir(self.path / f"iteration_{i:03d}")
 
     def iterations(self) -> list[int]:
-        """Numbers of the iterations that have a folder."""
-        return sorted(int(p.name.split("_")[1]) for p in self.path.glob("iteration_[0-9]*"))
+        """Numbers of the iterations that have a folder; copies such as `iteration_001.old` do not
+        count."""
+        numbers = []
+        for path in self.path.glob("iteration_[0-9]*"):
+            found = re.fullmatch(r"iteration_([0-9]{3,})", path.name)
+            if found and self.iteration(int(found[1])).path.name == path.name and path.is_dir():
+                numbers.append(int(found[1]))
+        return sorted(numbers)
 
     @property
     def identity(self) -> epath.Path:
@@ -177,6 +184,11 @@ class Workdir:
     def lease(self) -> epath.Path:
         """Job that works in the folder; removed when the job ends."""
         return self.path / "lease.json"
+
+    @property
+    def tracker_id(self) -> epath.Path:
+        """Random name of the run in Weights & Biases and MLflow; see `run.trackers.ids`."""
+        return self.path / "tracker_id.json"
 
     @property
     def operative_config(self) -> epath.Path:

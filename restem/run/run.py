@@ -83,10 +83,49 @@ class Run:
 
     @property
     def evaluated_sets(self) -> list[tuple[str, str, str]]:
-        """(name, task, split) of every evaluation of a policy."""
+        """(name, task, split) of every evaluation of a policy.
+
+        Raises:
+          UserError: a task has no problems in the split.
+        """
         sets = [(task, task, "test") for task in self.evaluations]
         with_train = bool(self.settings.evaluate_train)
-        return sets + [(f"{self.task}.train", self.task, "train")] * with_train
+        sets += [(f"{self.task}.train", self.task, "train")] * with_train
+        for _, task, split in sets:
+            if not self._has(task, split):
+                raise UserError(
+                    f"task {task} has no {split} problems to evaluate a policy on;"
+                    f" {self._remedy(task, split)}"
+                )
+        return sets
+
+    def _has(self, task: str, split: str) -> bool:
+        """Returns whether a task has problems in a split, as far as that is known.
+
+        Before the problems are in the folder, as in a dry run, the task is asked. Only the host
+        that materialises it needs its data, so a task that cannot be read here passes.
+        """
+        if self.files.problems(task).exists():
+            return bool(len(self._problems(task).split(split)))
+        listed = next((t for t in self.tasks if t.name == task), None)
+        try:
+            spec = listed.spec if listed else registry.get(task)
+        except UserError:
+            return True
+        return spec.needs_seqio or split in spec.splits
+
+    def _remedy(self, task: str, split: str) -> str:
+        """Returns how a task gets problems of a split to evaluate on."""
+        if split == "train":
+            return "leave out Run.evaluate_train"
+        if any(listed.name == task for listed in self.tasks):
+            return "pass some: Task(test=[...])"
+        if task in registry.names():
+            return "add the split to its source"
+        return (
+            f"hold some out of the training problems with {task}/file_task.test_size, or add files"
+            " of test problems (then in another --workdir)"
+        )
 
     def open(self, settings: Any, *, loads_policy: bool = True) -> Run:
         """Materialises the tasks and claims the folder; this job then holds its lease.

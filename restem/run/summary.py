@@ -142,8 +142,9 @@ def _cell(entry: Mapping[str, Any], name: str) -> str:
     """Returns pass@1 of an evaluation and, below it, the difference from the base policy."""
     report = entry["evals"].get(name)
     lines = [_rate(report)]
-    if report is not None and report.get("binary") is False:
-        lines.append(f"mean reward {report['mean_reward']:.3f}")
+    reward = reader.number(report.get("mean_reward")) if report is not None else None
+    if reward is not None and report.get("binary") is False:
+        lines.append(f"mean reward {reward:.3f}")
     test = entry.get("versus_base", {}).get(name, {}).get("greedy")
     if test is not None:
         p_value = f"p = {test['p_value']:.2g}" if test["p_value"] >= 1e-4 else "p < 0.0001"
@@ -152,12 +153,18 @@ def _cell(entry: Mapping[str, Any], name: str) -> str:
 
 
 def _rate(report: Mapping[str, Any] | None) -> str:
+    """Returns pass@1 and its interval, as far as the report has them."""
     if report is None:
         return ""
-    if report["pass@1"] is None:
-        return f"{100 * report['score']:.1f}% of points" if "score" in report else "to be graded"
-    low, high = report["ci95"]
-    return f"{100 * report['pass@1']:.1f}%\n({100 * low:.1f} to {100 * high:.1f})"
+    rate, score = (reader.number(report.get(name)) for name in ("pass@1", "score"))
+    if rate is None:
+        if score is not None:
+            return f"{100 * score:.1f}% of points"
+        return "to be graded" if "sheet" in report else ""
+    match report.get("ci95"):
+        case [int() | float() as low, int() | float() as high]:
+            return f"{100 * rate:.1f}%\n({100 * low:.1f} to {100 * high:.1f})"
+    return f"{100 * rate:.1f}%"
 
 
 def _reward(reward: float | None, graded: bool) -> str:
@@ -170,5 +177,11 @@ def _of_samples(selection: Mapping[str, Any] | None, graded: bool) -> tuple[str,
     """Returns the number of correct samples or the mean reward, and the number of examples."""
     if selection is None:
         return "", ""
-    correct = f"{selection['correct']} of {selection['sampled']}"
-    return f"{selection['mean_reward']:.3f}" if graded else correct, f"{selection['kept']}"
+    names = ("correct", "sampled", "mean_reward", "kept")
+    correct, sampled, reward, kept = (reader.number(selection.get(name)) for name in names)
+    cell = ""
+    if graded and reward is not None:
+        cell = f"{reward:.3f}"
+    elif not graded and correct is not None and sampled is not None:
+        cell = f"{correct:.0f} of {sampled:.0f}"
+    return cell, "" if kept is None else f"{kept:.0f}"

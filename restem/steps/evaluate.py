@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from restem.errors import UserError
 from restem.evaluation import results
 from restem.records import Problem
 from restem.rollout import GREEDY, Rollout
@@ -32,19 +33,27 @@ def evaluate(
     Args:
       rollout: the policy on the task. Its key is the same in every iteration, so that policies are
         compared under the same noise; `settings` decide how it samples.
-      problems: problems of one split.
+      problems: problems of one split, at least one.
       directory: directory of the iteration that produced the policy.
       name: name of the evaluation's files: the task, and the split if it is not the test split.
       of_base: share of correct samples of the base policy by problem, for the difficulty buckets
         (section 5.3); None if `rollout` is the base policy itself, empty if it is not known.
-      settings: whether pass@k and maj@k are measured, and from which samples.
+      settings: whether pass@k and maj@k are measured, and from which samples. No samples are
+        drawn for a task without a grader, because neither number exists there.
 
     Returns:
       The content of the JSON file.
+
+    Raises:
+      UserError: there are no problems.
     """
     path = directory.evaluation(name)
     if distributed.run_on_primary(f"start of the evaluation on {name}", path.exists):
         return storage.read_json(path)
+    if not problems:
+        raise UserError(f"{name}: there are no problems to evaluate a policy on")
+    if rollout.card.grader["kind"] == "none":
+        settings = dataclasses.replace(settings, num_samples=0)
     parts = directory.evaluation_parts(name)
     what = f"{directory.path.name}: evaluating {name}"
     per_shard = settings.problems_per_shard

@@ -7,13 +7,15 @@ from absl.testing import absltest
 
 from restem.cli import dry_run
 from restem.cli.gin_files import parse_gin
+from restem.errors import UserError
 from restem.run import run
 from restem.runtime import storage
 from restem.runtime.progress import CONSOLE
 from restem.steps.settings import Settings
+from tests.helpers import toys
 
 
-class DryRunTest(absltest.TestCase):
+class DryRunTest(toys.ToyTest):
     def shown(self, *bindings) -> str:
         gin.clear_config()
         self.addCleanup(gin.clear_config)
@@ -36,6 +38,14 @@ class DryRunTest(absltest.TestCase):
         self.assertIn("em.iterations = 5\n", changeable)
         self.assertIn("improve.save_every = 3\n", changeable)
         self.assertEmpty(list(pathlib.Path(self.folder).iterdir()))
+
+    def test_one_step_needs_no_test_problems(self):
+        toys.add(source=lambda split: [{"inputs": "a"}], splits=("train",))
+        with self.assertRaisesRegex(UserError, "task toy has no test problems"):
+            self.shown("Run.task='toy'")
+        with CONSOLE.capture() as output:
+            dry_run.show(self.this, Settings.from_gin(), "generate (iteration 1)")
+        self.assertIn("next: generate (iteration 1)\n", output.get())
 
     def test_the_next_step(self):
         bindings = ("em.iterations=3", "em.evaluate_every=3", "em.generate_every=2")

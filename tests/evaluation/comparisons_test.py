@@ -10,7 +10,7 @@ from restem import records
 from restem.cli.main import main
 from restem.errors import UserError
 from restem.evaluation import breakdown, comparisons, paired_tests
-from restem.records import Sample
+from restem.records import Sample, Verdict
 from restem.runtime import storage
 
 
@@ -96,6 +96,15 @@ class ComparisonTest(parameterized.TestCase):
         self.assertIn("+50.0 points", lines[2])
         self.assertIn("exact McNemar", lines[2])
         self.assertEqual(main(["compare", first, f"{self.folder}/none"]), 2)
+
+    def test_answers_without_a_grade_are_refused(self):
+        ungraded = Verdict(0.0, "ungraded")
+        samples = [dataclasses.replace(s, verdict=ungraded) for s in answers("00")]
+        first = self.write("a", samples)
+        for pair in ((first, first), (self.write("b", answers("11")), first)):
+            with self.assertRaisesRegex(UserError, "a.parquet: these answers are not graded"):
+                comparisons.compare_files(*pair)
+        self.assertEqual(main(["compare", first, first]), 2)
 
     def test_files_that_cannot_be_compared(self):
         first = self.write("a", answers("10"))

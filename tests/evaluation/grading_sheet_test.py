@@ -21,20 +21,27 @@ class GradingSheetTest(parameterized.TestCase):
     def setUp(self):
         super().setUp()
         self.folder = epath.Path(self.create_tempdir().full_path)
-        problems = [Problem(f"exam-{i}", "test", f"Problem:\n{i}, <b>?") for i in range(3)]
+        self.sheet = self.folder / "exam.sheet.csv"
+        self.problems = [Problem(f"exam-{i}", "test", f"Problem:\n{i}, <b>?") for i in range(3)]
         texts = ["$x = 2$\n\nso 2", FORMULA, "</pre><script>alert(1)</script>"]
+        self.texts = texts
+        self.report = self.write(texts)
+        (self.folder / "exam.json").write_text(json.dumps({"n": 3, **self.report}))
+
+    def write(self, texts):
         answers = [
             Sample(p.problem_id, 0, text, (), 0.0, "eos")
-            for p, text in zip(problems, texts, strict=True)
+            for p, text in zip(self.problems, texts, strict=False)
         ]
         card = TaskCard("exam", grader={"kind": "none"})
-        self.report = grading_sheet.write(self.folder / "exam", card, problems, answers)
-        (self.folder / "exam.json").write_text(json.dumps({"n": 3, **self.report}))
-        self.sheet = self.folder / "exam.sheet.csv"
+        return grading_sheet.Sheet.of(self.folder / "exam", card, self.problems, answers).write()
+
+    def rows(self):
+        with open(self.sheet, encoding="utf-8-sig", newline="") as file:
+            return list(csv.DictReader(file))
 
     def fill(self, points, delimiter=",", maximum="4"):
-        with open(self.sheet, encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
+        rows = self.rows()
         with open(self.sheet, "w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, grading_sheet.COLUMNS, delimiter=delimiter)
             writer.writeheader()
@@ -67,6 +74,31 @@ class GradingSheetTest(parameterized.TestCase):
         with self.assertRaisesRegex(UserError, message):
             grading_sheet.add_up(self.sheet)
         self.assertNotIn("points", json.loads((self.folder / "exam.json").read_text()))
+
+    def test_a_new_sheet_takes_the_points_of_the_same_answers_over(self):
+        self.write(self.texts[:2])
+        self.fill(["1", "2"], maximum="5")
+        self.write(self.texts)
+        found = [(row["points"], row["max_points"]) for row in self.rows()]
+        self.assertEqual(found, [("1", "5"), ("2", "5"), ("", "")])
+        self.assertEqual(self.rows()[1]["completion"], f"'{FORMULA}")
+
+    def test_an_empty_sheet_is_replaced(self):
+        self.write(["another", *self.texts[1:]])
+        self.assertEqual(self.rows()[0]["completion"], "another")
+
+    @parameterized.parameters("points", "max_points", "comment")
+    def test_a_sheet_that_is_filled_in_for_other_answers_stays(self, column):
+        given = [{**row, column: "1"} for row in self.rows()]
+        with open(self.sheet, "w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, grading_sheet.COLUMNS)
+            writer.writeheader()
+            writer.writerows(given)
+        with self.assertRaisesRegex(UserError, r"for other answers \(exam-0\); move it"):
+            self.write(["another", *self.texts[1:]])
+        with self.assertRaisesRegex(UserError, r"\(exam-2\); move it"):
+            self.write(self.texts[:2])
+        self.assertEqual(self.rows(), given)
 
     def test_another_file_is_no_sheet(self):
         other = self.folder / "other.csv"

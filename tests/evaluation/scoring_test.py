@@ -125,6 +125,24 @@ class ScoreTest(parameterized.TestCase):
         self.assertEqual(report["pass@k"], {"1": 0.875})
         self.assertAlmostEqual(report["maj@k"]["1"], 0.875)
 
+    def test_shares_of_several_outputs_count_all_of_them(self):
+        right, wrong, none = (
+            Verdict(1.0, "numeric", "4", "4"), Verdict(0.0, "numeric", "5", "5"),
+            Verdict(0.0, "none"),
+        )  # fmt: skip
+        verdicts, reasons = (wrong, right, none, none), ("stop", "length", "length", "stop")
+        outputs = [
+            Sample(p, i, "", (), 0.0, reasons[i], v.reward, v)
+            for p in "ab"
+            for i, v in enumerate(verdicts)
+        ]
+        report = scoring.report_of(outputs, "numeric")
+        self.assertEqual((report["n"], report["num_samples"]), (2, 4))
+        self.assertEqual(report["pass@1"], 0.25)
+        self.assertEqual(report["correct"], 0.25 * 2)
+        self.assertEqual((report["truncated"], report["unformatted"]), (0.5, 0.5))
+        self.assertEqual((report["mean_reward"], report["binary"]), (0.25, True))
+
     @parameterized.parameters(
         ({"kind": "program"}, Verdict(1.0, "tests", "f = 1", "f = 1"), False),
         ({"kind": "function"}, Verdict(1.0, "reward"), False),
@@ -167,6 +185,59 @@ class ScoreTest(parameterized.TestCase):
         report = self.score([{"problem": "Give 2.", "output": "2"}], "hungarian")["hungarian"]
         self.assertIsNone(report["pass@1"])
         self.assertIn("hungarian-01", (self.folder / "scores" / report["sheet"]).read_text())
+
+    def test_an_ungraded_task_has_no_scores_of_samples(self):
+        self.tasks["hungarian"] = (card_of("hungarian"), [ask("h", "Problem:\nGive 2.")])
+        of_outputs = self.score([{"problem_id": "h", "outputs": ["2", "3"]}], "hungarian")
+        ungraded = Verdict(0.0, "ungraded")
+        samples = [Sample("h", i, "2", (), 0.0, "eos", 0.0, ungraded) for i in range(3)]
+        table = records.samples_to_table(samples)
+        of_run = results.write(
+            epath.Path(self.folder) / "exam", card=TaskCard("exam", grader={"kind": "none"}),
+            problems=[ask("h", "h?")], greedy=[table.slice(0, 1)], sampled=[table.slice(1)],
+            policy="p", timing={},
+        )  # fmt: skip
+        for report in (of_outputs["hungarian"], of_run):
+            self.assertEqual(report["n"], 1)
+            for name in ("pass@1", "ci95", "correct", "mean_reward"):
+                self.assertIsNone(report[name], name)
+            for name in ("pass@k", "maj@k", "average_success", "num_samples", "difficulty"):
+                self.assertNotIn(name, report)
+        self.assertEqual(storage.read_table(epath.Path(self.folder / "exam.parquet")).num_rows, 3)
+
+    def test_points_survive_the_same_command(self):
+        questions = [ask(c, f"Problem:\n{c}?") for c in "ab"]
+        self.tasks["hungarian"] = (card_of("hungarian"), questions)
+        self.tasks["gsm8k"] = (card_of("gsm8k"), [ask("c", "Q: c?\nA:", "4")])
+        rows = [{"problem_id": c, "output": f"so {c}"} for c in "ab"]
+        self.score(rows, "hungarian")
+        scores = self.folder / "scores"
+        sheet = scores / "hungarian.sheet.csv"
+        sheet.write_text(
+            "task;problem_id;points;max_points;comment;problem;completion;grader\n"
+            'hungarian;a;2,5;4;;"Problem:\r\na?";so a;Ana\n'
+            'hungarian;b;1;4;good;"Problem:\r\nb?";so b;Ana\n'
+        )
+        self.assertEqual(main(["score", f"--grades={sheet}"]), 0)
+        filled_in, totals = sheet.read_bytes(), (scores / "hungarian.json").read_bytes()
+        self.assertEqual(json.loads(totals)["score"], 3.5 / 8)
+
+        report = self.score(rows, "hungarian")["hungarian"]
+        self.assertEqual((report["pass@1"], report["score"]), (None, 3.5 / 8))
+        self.assertEqual(sheet.read_bytes(), filled_in)
+        self.assertEqual((scores / "hungarian.json").read_bytes(), totals)
+        self.assertIn('value="2.5"', (scores / "hungarian.sheet.html").read_text())
+
+        others = [
+            *rows[:1],
+            {"problem_id": "b", "output": "no"},
+            {"problem_id": "c", "output": "4"},
+        ]
+        before = {path.name: path.read_bytes() for path in scores.glob("*.*")}
+        with self.assertRaisesRegex(UserError, r"sheet.csv: has points .* \(b\); move it"):
+            self.score(others, "gsm8k", "hungarian")
+        after = {path.name: path.read_bytes() for path in scores.glob("*.*")}
+        self.assertEqual(after, before)
 
     def test_by_the_command_line(self):
         self.tasks["gsm8k"] = (card_of("gsm8k"), [ask(c, f"Q: {c}?\nA:", "4") for c in "ab"])

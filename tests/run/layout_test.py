@@ -33,6 +33,26 @@ class WorkdirTest(absltest.TestCase):
         with self.assertRaisesRegex(UserError, "restem improve"):
             reader.policy_reference(self.files, 3)
 
+    def test_copies_beside_the_files_do_not_count(self):
+        for i in (0, 1, 1000):
+            self.files.iteration(i).path.mkdir(parents=True)
+        copies = ("iteration_001.old", "iteration_001_old", "iteration_1", "iteration_0001",
+                  "iteration_002 (copy)", "iteration_٣٣٣", "iteration_")  # fmt: skip
+        for name in copies:
+            (self.files.path / name).mkdir()
+        (self.files.path / "iteration_003").touch()
+        self.assertEqual(self.files.iterations(), [0, 1, 1000])
+        self.assertEqual(reader.finished(self.files), [])
+
+        folder = self.files.iteration(1).samples
+        names = ("00000-of-00001.parquet", "unfinished-00000.parquet")
+        for name in names:
+            storage.write_bytes(folder / name, b"")
+            storage.write_bytes(folder / name.replace(".parquet", ".old.parquet"), b"")
+            storage.write_bytes(folder / f"{name}.old", b"")
+        self.assertEqual([p.name for p in layout.shard_paths(folder)], [names[0]])
+        self.assertEqual([p.name for p in layout.unfinished_paths(folder)], [names[1]])
+
     def test_policies_of_others_never_share_a_folder(self):
         references = ["hf:/a/b", "hf:/a_b", "hf:_a_b", "orbax:/a/b", "hf:" + "x" * 120,
                       "hf:" + "y" + "x" * 119]  # fmt: skip

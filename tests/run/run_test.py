@@ -1,10 +1,14 @@
 """A run's problems: lists in memory, limits, and what overlaps with test problems."""
 
+import contextlib
+import io
 import pathlib
 from unittest import mock
 
+import gin
 from absl.testing import absltest
 
+from restem.cli.main import main
 from restem.data.task import Task
 from restem.errors import UserError
 from restem.run.run import Run
@@ -61,6 +65,40 @@ class ProblemsTest(absltest.TestCase):
             run.problems("train")
         run = self.run_of(own, drop_overlapping=True)
         self.assertEqual((len(run.problems("train")), run.dropped), (3, 0))
+
+    def test_a_task_without_test_problems_is_refused_before_it_is_evaluated(self):
+        own = Task("own", train=["a", "b"])
+        run = self.run_of(own)
+        self.assertLen(run.problems("train"), 2)  # `restem generate` needs no others
+        for evaluated in (run, Run(str(self.folder / "dry"), run.settings, tasks=[own])):
+            with self.assertRaisesRegex(UserError, r"own has no test problems .* Task\(test="):
+                _ = evaluated.evaluated_sets
+        self.assertFalse((self.folder / "dry").exists())
+        other = self.run_of(Task("other", test=["c"]))
+        self.assertEqual(other.evaluated_sets, [("other", "other", "test")])
+        other = self.run_of(Task("other", test=["c"]), evaluate_train=3)
+        with self.assertRaisesRegex(UserError, "no train problems .* leave out Run.evaluate_train"):
+            _ = other.evaluated_sets
+
+    def test_a_file_task_without_test_problems_is_refused_in_a_dry_run_too(self):
+        (self.folder / "own.jsonl").write_text('{"problem": "1 + 1", "answer": "2"}\n' * 4)
+        self.addCleanup(gin.clear_config)
+        command = [
+            "run", "--gin_file=restem_demo.gin", f"--workdir={self.folder}/run", "--dry_run",
+            "--gin.Run.task=own", f"--gin.own/file_task.path={self.folder}/own.jsonl",
+        ]  # fmt: skip
+        gin.clear_config()
+        self.assertEqual(main([*command, "--gin.own/file_task.test_size=1"]), 0)
+        gin.clear_config()
+        with contextlib.redirect_stderr(io.StringIO()) as errors:
+            self.assertEqual(main(command), 2)
+        line = errors.getvalue().splitlines()[-1]
+        self.assertRegex(line, "^restem: task own has no test problems .*own/file_task.test_size")
+
+    def test_a_task_whose_data_is_elsewhere_passes_a_dry_run(self):
+        for task in ("math", "unknown"):  # the host that reads the task will say
+            run = Run(str(self.folder / "dry"), RunSettings(base="hf:x", task=task))
+            self.assertEqual(run.evaluated_sets, [(task, task, "test")])
 
     def test_a_host_with_other_settings_is_refused(self):
         task = Task("own", train=["a"], test=["b"])

@@ -12,9 +12,11 @@ from unittest import mock
 from absl.testing import absltest
 from etils import epath
 
+from restem import records
 from restem.errors import UserError
 from restem.run import trackers
 from restem.run.layout import Workdir
+from restem.runtime import storage
 
 
 def has(package: str) -> bool:
@@ -56,6 +58,79 @@ class TrackersTest(absltest.TestCase):
         text = (self.files.path / "metrics.jsonl").read_text()
         self.assertEqual(text.count('"loss"'), 4)
         self.assertEqual(text.count('"other"'), 3)
+
+    def test_numbers_that_json_lacks_are_null(self):
+        trackers.start(self.files, ())
+        trackers.log(1, {"loss": float("nan"), "norm": float("inf"), "rate": 0.5})
+        trackers.stop()
+        refuse = mock.Mock(side_effect=AssertionError)
+        text = (self.files.path / "metrics.jsonl").read_text()
+        line = json.loads(text, parse_constant=refuse)
+        self.assertEqual((line["loss"], line["norm"], line["rate"]), (None, None, 0.5))
+        trackers.start(self.files, ())
+        trackers.log(1, {"loss": 2.0})  # logged already
+        self.assertLen(self.lines(), 1)
+
+    def opened(self, name: str, folder) -> mock.Mock:
+        """Logs to a stand-in for a service; returns it."""
+        service = mock.MagicMock()
+        for module in ("wandb", "mlflow"):
+            sys.modules.pop(f"restem.run.trackers.{module}", None)
+            self.addCleanup(sys.modules.pop, f"restem.run.trackers.{module}", None)
+        service.search_runs.return_value = []
+        with mock.patch.dict("sys.modules", {name: service}):
+            trackers.start(Workdir(folder), [name])
+            trackers.log(1, {"loss": 0.5})
+            trackers.stop()
+        return service
+
+    def wandb_id(self, folder) -> str:
+        return self.opened("wandb", folder).init.call_args.kwargs["id"]
+
+    def test_runs_of_equal_relative_paths_have_ids_of_their_own(self):
+        before = os.getcwd()
+        self.addCleanup(os.chdir, before)
+        found = []
+        for _ in range(2):  # as on two machines
+            os.chdir(self.create_tempdir().full_path)
+            found.append(self.wandb_id("runs/math"))
+            self.assertEqual(self.wandb_id(os.path.abspath("runs/math")), found[-1])
+        self.assertNotEqual(*found)
+
+    def test_runs_of_earlier_versions_keep_their_ids(self):
+        folder = self.files.path
+        folder.mkdir()
+        (folder / "metrics.jsonl").write_text('{"step": 1, "time": 0, "loss": 0.5}\n')
+        old = f"restem-{records.stable_key(str(folder)):08x}"
+        self.assertEqual(self.wandb_id(folder), old)
+        self.assertEqual(storage.read_json(self.files.tracker_id), {"id": old})
+
+    def test_an_id_is_made_before_a_service_is_named(self):
+        """Or the run would pass for one of an earlier version once it names one."""
+        trackers.start(self.files, ())
+        trackers.log(1, {"loss": 0.5})
+        trackers.stop()
+        made = storage.read_json(self.files.tracker_id)["id"]
+        self.assertNotEqual(made, f"restem-{records.stable_key(str(self.files.path)):08x}")
+        self.assertEqual(self.wandb_id(self.files.path), made)
+
+    def test_mlflow_finds_a_run_by_its_id(self):
+        folder = self.files.path
+        first = self.opened("mlflow", folder).start_run.call_args.kwargs
+        made = storage.read_json(self.files.tracker_id)["id"]
+        self.assertIsNone(first["run_id"])
+        self.assertEqual(first["tags"], {"workdir": str(folder), "restem_id": made})
+        service = self.opened("mlflow", folder)
+        queries = [c.kwargs["filter_string"] for c in service.search_runs.mock_calls]
+        self.assertEqual(queries, [f"tags.restem_id = '{made}'"])
+
+    def test_mlflow_finds_a_run_of_an_earlier_version_by_its_folder(self):
+        folder = self.files.path
+        folder.mkdir()
+        (folder / "metrics.jsonl").write_text('{"step": 1, "time": 0, "loss": 0.5}\n')
+        service = self.opened("mlflow", folder)
+        queries = [c.kwargs["filter_string"] for c in service.search_runs.mock_calls]
+        self.assertEqual(queries[1:], [f"tags.workdir = '{folder}'"])
 
     def test_tensorboard_of_a_bucket_is_copied(self):
         target = epath.Path(self.create_tempdir().full_path)

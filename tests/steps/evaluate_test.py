@@ -122,6 +122,48 @@ class MergeTest(absltest.TestCase):
         self.assertFalse(directory.evaluation("sums").exists())
 
 
+class WhatIsSampledTest(absltest.TestCase):
+    def evaluate(self, grader, problems) -> list[str]:
+        """Evaluates with 4 samples per problem; returns what was sampled, by folder."""
+        calls = []
+
+        def sample(rollout, folder, *, problems, num_samples, first_sample=0, **_):
+            calls.append(folder.name)
+            verdict = records.Verdict(0.0, "ungraded" if grader == "none" else "string")
+            samples = [
+                Sample(p.problem_id, i, "", (), 0.0, "eos", 0.0, verdict)
+                for p in problems
+                for i in range(first_sample, first_sample + num_samples)
+            ]
+            path = layout.Shards(len(problems), 64).path(folder, 0)
+            storage.write_table(path, records.samples_to_table(samples))
+
+        rollout = mock.MagicMock(card=TaskCard("exam", grader={"kind": grader}))
+        rollout.replace.return_value = rollout
+        rollout.policy.reference = "p"
+        with (
+            mock.patch.object(evaluate, "sample_shards", sample),
+            mock.patch.object(evaluate.dataclasses, "asdict", lambda costs: {}),
+        ):
+            self.report = evaluate.evaluate(
+                rollout=rollout, problems=problems, name="exam",
+                directory=layout.Workdir(self.create_tempdir().full_path).iteration(0),
+                settings=EvaluateSettings(num_samples=4),
+            )  # fmt: skip
+        return calls
+
+    def test_no_samples_are_drawn_that_nobody_grades(self):
+        problems = [Problem("a", "test", "?", "1")]
+        self.assertEqual(self.evaluate("exact", problems), ["greedy", "sampled"])
+        self.assertEqual(self.report["pass@k"]["4"], 0.0)
+        self.assertEqual(self.evaluate("none", problems), ["greedy"])
+        self.assertNotIn("pass@k", self.report)
+
+    def test_no_problems_have_no_score(self):
+        with self.assertRaisesRegex(UserError, "exam: there are no problems"):
+            self.evaluate("exact", [])
+
+
 class WhatARunEvaluatesTest(absltest.TestCase):
     def open(self, **settings) -> run.Run:
         settings = Settings(run=RunSettings(base="b", task="letters", **settings))

@@ -3,7 +3,8 @@
 `log` writes to all trackers of the run. `metrics.jsonl` in the run's folder is always one of them,
 and it records what has been logged, so that a resumed run logs no point twice. `Run.trackers` names
 additional trackers: "tensorboard", "wandb" (`restem[wandb]`), "mlflow" (`restem[mlflow]`). The two
-services read their own environment variables. Without a network: WANDB_MODE=offline, or
+services know a run by the id in `tracker_id.json` of its folder (`trackers.ids`), and read their
+own environment variables. Without a network: WANDB_MODE=offline, or
 MLFLOW_TRACKING_URI=file:FOLDER with MLFLOW_ALLOW_FILE_STORE=true.
 
 Only the primary host logs.
@@ -20,6 +21,7 @@ from absl import logging
 
 from restem.errors import UserError
 from restem.run.layout import Workdir
+from restem.run.trackers import ids
 from restem.run.trackers.jsonl import JsonLines
 from restem.runtime import distributed
 
@@ -56,6 +58,7 @@ class Trackers:
         """
         self._lines = JsonLines(files)
         self._last = self._lines.last_steps()
+        ids.claim(files, has_logged=bool(self._last))  # even if no service is named yet
         self._others = [_open(name, files) for name in names]
 
     def __enter__(self) -> Trackers:

@@ -1,8 +1,13 @@
-"""`metrics.jsonl`: one line per call of `log`, {"step": .., "time": .., NAME: VALUE, ...}."""
+"""`metrics.jsonl`: one line per call of `log`, {"step": .., "time": .., NAME: VALUE, ...}.
+
+A value that is not finite, such as the loss of a run that diverged, is null: JSON has no word for
+it.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 
@@ -35,8 +40,9 @@ class JsonLines:
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Writes a line and flushes it."""
-        line = {"step": step, "time": round(time.time(), 3), **values}
-        self._file.write(json.dumps(line) + "\n")
+        finite = {name: v if math.isfinite(v) else None for name, v in values.items()}
+        line = {"step": step, "time": round(time.time(), 3), **finite}
+        self._file.write(json.dumps(line, allow_nan=False) + "\n")
         self._file.flush()
         self._mirror.update()
 

@@ -8,25 +8,25 @@ from collections.abc import Mapping
 import mlflow
 
 from restem.run.layout import Workdir
+from restem.run.trackers import ids
 
 _FORBIDDEN = re.compile(r"[^\w\-. /]")
 """Characters not allowed in names of MLflow metrics, such as "@" in "pass@1"."""
 
 
 class MLflow:
-    """Logs scalars to one MLflow run per folder, which a resumed run continues."""
+    """Logs scalars to one MLflow run per run folder, which a resumed run continues."""
 
     def __init__(self, files: Workdir):
-        path = str(files.path)
-        escaped = path.replace("'", "''")
-        # MLflow chooses the ids of its runs, so the run is found by a tag that holds the folder.
-        found = mlflow.search_runs(
-            filter_string=f"tags.workdir = '{escaped}'", output_format="list", max_results=1
-        )
+        path, run_id = str(files.path), ids.of_run(files)
+        # MLflow chooses the ids of its runs, so the run is found by a tag.
+        found = _search("restem_id", run_id)
+        if not found and run_id == ids.of_folder(files):  # an earlier version started it
+            found = _search("workdir", path)
         self._run = mlflow.start_run(
             run_id=found[0].info.run_id if found else None,
             run_name=None if found else files.path.name,
-            tags=None if found else {"workdir": path},
+            tags={"workdir": path, "restem_id": run_id},
         )
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -35,3 +35,11 @@ class MLflow:
 
     def close(self) -> None:
         mlflow.end_run()
+
+
+def _search(tag: str, value: str) -> list:
+    """Returns the run with a value of a tag, or an empty list."""
+    escaped = value.replace("'", "''")
+    return mlflow.search_runs(
+        filter_string=f"tags.{tag} = '{escaped}'", output_format="list", max_results=1
+    )

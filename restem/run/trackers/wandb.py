@@ -7,17 +7,17 @@ from collections.abc import Mapping
 
 import wandb
 
-from restem import records
 from restem.run.layout import Workdir
+from restem.run.trackers import ids
 
 
 class WeightsAndBiases:
-    """Logs scalars to one W&B run per folder, which a resumed run continues."""
+    """Logs scalars to one W&B run per run folder, which a resumed run continues."""
 
     def __init__(self, files: Workdir):
         path = str(files.path)
         self._run = wandb.init(
-            id=f"restem-{records.stable_key(path):08x}",
+            id=ids.of_run(files),
             name=files.path.name,
             resume="allow",
             # W&B writes its own local files, which cannot be in a bucket.
