@@ -254,7 +254,7 @@ def _cells(
     solved, asked, kept = (
         number(iteration.selection.get(name)) for name in ("problems_solved", "problems", "kept")
     )
-    if not run.trains_on_human_solutions:
+    if not run.trains_on_human_solutions and not run.grades_without_gold:
         is_known = solved is not None and asked is not None
         cells["solved"] = f"{int(solved):,} of {int(asked):,}" if is_known else None
     cells["examples"] = None if kept is None else int(kept)

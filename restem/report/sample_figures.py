@@ -41,6 +41,9 @@ fail, the training examples last."""
 HUMAN = "The run trains on human solutions: its policy samples nothing."
 """Why figures of a policy's samples are left out."""
 
+BLIND = "The run compares no sample with a gold answer."
+"""Why figures of correct samples are left out."""
+
 
 def funnel(selection: Mapping) -> dict[str, int]:
     """Returns the number of samples in each bucket, by its name on the page, without empty ones."""
@@ -107,6 +110,8 @@ def solved_problems(
     title = "Problems solved"
     if run.trains_on_human_solutions:
         return Missing(title, "", HUMAN)
+    if run.grades_without_gold:
+        return Missing(title, "", BLIND)
     verified = {n: stats for n, stats in sorted(samples.items()) if stats.problems}
     if not verified:
         return Missing(title, "", "No verified samples yet.")
@@ -173,6 +178,7 @@ def lengths(run: StoredRun, samples: Mapping[int, SampleStats], suffix: str) -> 
     kinds = (("correct", BLUE, "-"), ("incorrect", ORANGE, (0, (4, 1.2))),
              ("unverified", PURPLE, (0, (6, 1.5, 1.5, 1.5))),
              ("cut off", MUTED, (0, (1.2, 1.2))))  # fmt: skip
+    shown = {"incorrect": "not compared with gold"} if run.grades_without_gold else {}
 
     def draw(narrow: bool) -> Figure:
         figure, axes = plotting.panels(narrow, len(numbers), height=2.2, share_y=True)
@@ -184,7 +190,7 @@ def lengths(run: StoredRun, samples: Mapping[int, SampleStats], suffix: str) -> 
                 if by_length is not None:
                     counts, _ = np.histogram(np.arange(len(by_length)), bins, weights=by_length)
                     axis.stairs(counts, bins, color=color, linestyle=dash, linewidth=1.7,
-                                label=name, fill=False)  # fmt: skip
+                                label=shown.get(name, name), fill=False)  # fmt: skip
                     axis.stairs(counts, bins, color=color, alpha=0.15, fill=True)
             axis.set_title(f"Iteration {n}")
             axis.set_xlabel("tokens")
@@ -201,7 +207,7 @@ def lengths(run: StoredRun, samples: Mapping[int, SampleStats], suffix: str) -> 
                 count = int(by_length.sum())
                 mean = int(by_length @ np.arange(len(by_length))) / count
                 low, middle, high = (int(quantile(by_length, q)) for q in (0.1, 0.5, 0.9))
-                rows.append((n, name, count, round(mean, 1), low, middle, high))
+                rows.append((n, shown.get(name, name), count, round(mean, 1), low, middle, high))
     return Chart(
         f"lengths{suffix}", title, "",
         f"Tokens per sample by {sampler(run)}, by outcome. A peak at the right edge consists of"
@@ -233,6 +239,8 @@ def quantile(counts: np.ndarray, q: float) -> float:
 
 def rewards(run: StoredRun, samples: Mapping[int, SampleStats], suffix: str) -> Chart | Missing:
     title = "Rewards"
+    if run.grades_without_gold:
+        return Missing(title, "", BLIND)
     values = {n: stats.rewards for n, stats in sorted(samples.items()) if stats.rewards}
     if not values:
         return Missing(title, "", "No verified samples yet.")

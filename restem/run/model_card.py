@@ -112,7 +112,7 @@ def _procedure(run: StoredRun, iteration: int) -> str:
         parts.append("human solutions are added")
     parts.append(f"and {'a' if every == 1 else 'in each iteration a'} policy is fine-tuned on")
     text = f"{', '.join(parts)} {_chosen(run, iteration)}."
-    if _grades_without_gold(run):
+    if run.grades_without_gold:
         text += " No gold answer of a training problem was used."
     return text
 
@@ -129,11 +129,6 @@ def _chosen(run: StoredRun, iteration: int) -> str:
     if "MajorityAnswer" in mapping(run.settings.get("select.keep")):
         return "those with the most frequent answer to their problem"
     return "those that were kept"
-
-
-def _grades_without_gold(run: StoredRun) -> bool:
-    """Returns whether the verdicts of the samples say nothing of their correctness."""
-    return "WithoutGold" in mapping(run.settings.get("generate.grading"))
 
 
 def trained_in(run: StoredRun, iteration: int) -> int:
@@ -207,7 +202,7 @@ def _prompt(run: StoredRun, iteration: int) -> Iterator[str]:
 
 
 def _training(run: StoredRun, iteration: int) -> Iterator[str]:
-    is_human, is_blind = run.trains_on_human_solutions, _grades_without_gold(run)
+    is_human, is_blind = run.trains_on_human_solutions, run.grades_without_gold
     rows = []
     for i in run.iterations:
         if not 0 < i.number <= iteration or not i.selection:

@@ -200,6 +200,11 @@ class StoredRun:
         return not any(sampled) if sampled else self.settings.get("generate.num_samples") == 0
 
     @property
+    def grades_without_gold(self) -> bool:
+        """Whether the verdicts of the samples say nothing of their correctness."""
+        return "WithoutGold" in mapping(self.settings.get("generate.grading"))
+
+    @property
     def train_problems(self) -> int | None:
         """Number of problems that the run trains on, over all iterations; None if unknown."""
         if number(self.settings.get("em.problems_per_iteration")) is None:

@@ -93,6 +93,14 @@ class SampleFiguresTest(parameterized.TestCase):
             self.assertIsInstance(chart, plotting.Missing)
             self.assertIn("human solutions", chart.reason)
 
+    def test_samples_that_are_not_compared_with_gold_are_not_called_incorrect(self):
+        run = self.read("restem", **{"generate.grading": {"WithoutGold": {}}})
+        solved, lengths = self.charts(run)
+        self.assertEqual(solved.reason, sample_figures.BLIND)
+        names = {row[1] for row in lengths.rows}
+        self.assertIn("not compared with gold", names)
+        self.assertNotIn("incorrect", names)
+
     def test_samples_are_those_of_the_teacher_if_there_is_one(self):
         for settings, who in (
             ({}, "by the policy that the iteration started from"),
