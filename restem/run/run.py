@@ -103,12 +103,13 @@ class Run:
         """Returns whether a task has problems in a split, as far as that is known.
 
         Before the problems are in the folder, as in a dry run, the task is asked. Only the host
-        that materialises it needs its data, so a task that cannot be read here passes.
+        that materialises it needs its data, so a task that cannot be read here passes, and so does
+        a damaged file, which a dry run with --repair would read again.
         """
-        if self.files.problems(task).exists():
-            return bool(len(self._problems(task).split(split)))
         listed = next((t for t in self.tasks if t.name == task), None)
         try:
+            if self.files.problems(task).exists():
+                return bool(len(self._problems(task).split(split)))
             spec = listed.spec if listed else registry.get(task)
         except UserError:
             return True
