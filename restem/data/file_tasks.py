@@ -217,9 +217,10 @@ class FileTask:
         return tuple(self.solution_template.replace("{solution}", s) for s in found)
 
     def _metadata(self, place: tables.Place, given: Any) -> dict[str, Any]:
-        metadata = json.loads(fields.metadata(_parsed(given), where=place))
-        for name in self.metadata_columns:
-            metadata[name] = _column(place, name, named=True)
+        metadata = _parsed(given)
+        if metadata is None or isinstance(metadata, Mapping):
+            columns = {name: _column(place, name, named=True) for name in self.metadata_columns}
+            metadata = {**(metadata or {}), **columns}
         fields.metadata(metadata, where=place)
         return metadata
 

@@ -45,14 +45,14 @@ def add(name: str, *, source: Any, **fields: Any) -> TaskSpec:
     Adding a name again replaces its task, so that a notebook can import a module anew.
 
     Raises:
-      UserError: if the name is not allowed, or a field has a string instead of a sequence of
-        strings.
+      UserError: if the name is not allowed, a field has a string instead of a sequence of strings,
+        or a stop string is empty.
     """
     if not _NAME.match(name):
         raise UserError(f"task name {name!r}: use letters, digits, '_', '.', ':' and '-' only")
     for field in ("stop", "stop_after"):
-        checks.strings(fields.get(field, ()), f"task {name}: {field}")
-    for field in ("splits", "stop", "stop_after", "preprocessors", "groups"):
+        fields[field] = checks.strings(fields.get(field, ()), f"task {name}: {field}")
+    for field in ("splits", "preprocessors", "groups"):
         if isinstance(fields.get(field), str):
             raise UserError(f"task {name}: {field} must be a tuple of strings, not a string")
         if field in fields:

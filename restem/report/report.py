@@ -82,19 +82,18 @@ def report(
         version=restem.__version__,
     )
     index = folder / "index.html"
-    before = linked_figures(index)
+    earlier = index.read_bytes().decode("utf-8", "replace") if index.exists() else ""
     storage.write_bytes(index, text.encode("utf-8", "replace"))
-    for name in before - linked_figures(index):
+    for name in linked_figures(earlier) - linked_figures(text):
         (folder / "figures" / name).unlink(missing_ok=True)
     return str(index)
 
 
-def linked_figures(index: epath.Path) -> set[str]:
-    """Returns the names of the figure files that a report links to; none if there is no report.
+def linked_figures(page: str) -> set[str]:
+    """Returns the names of the figure files that a page links to; none if it is no report.
 
-    The page escapes angle brackets in texts, so none of them looks like a link.
+    A report escapes angle brackets in texts, so none of them looks like a link.
     """
-    page = index.read_bytes().decode("utf-8", "replace") if index.exists() else ""
     is_report = "<footer>Written by restem " in page
     links = re.findall(r'<a href="figures/(\w+\.(?:svg|png))">', page)
     return set(links) if is_report else set()

@@ -162,16 +162,16 @@ def tokenize(
     return prompts
 
 
-def _answer_in_chat(card: TaskCard, inputs: str, answer: str, vocabulary) -> str:
-    """Returns what follows a prompt where the chat template writes an answer: some write a space
-    before it, others drop the white space around it."""
+def _answer_in_chat(card: TaskCard, inputs: str, prompt: str, answer: str, vocabulary) -> str:
+    """Returns what follows the prompt of a query where the chat template writes an answer: some
+    write a space before it, others drop the white space around it."""
     template, chat = vocabulary.for_chat.chat_template, card.chat
     assert chat is not None
     turns = [*conversation.messages(card, inputs), {"role": "assistant", "content": answer}]
     whole = template.render(
         turns, add_generation_prompt=False, date=chat.date, options=chat.options
     )
-    prompt, end = prompt_text(card, inputs, vocabulary), template.after_answer()
+    end = template.after_answer
     if not whole.startswith(prompt) or not whole.endswith(end):
         return answer
     return whole[len(prompt) :].removesuffix(end)
@@ -196,7 +196,7 @@ def target_ids(card: TaskCard, inputs: str, targets: str, vocabulary) -> tuple[i
     text = prompt_text(card, inputs, vocabulary)
     prompt = text_ids(card, text, vocabulary)
     if card.chat is not None:
-        targets = _answer_in_chat(card, inputs, targets.strip(), vocabulary)
+        targets = _answer_in_chat(card, inputs, text, targets.strip(), vocabulary)
     whole = text_ids(card, text + targets, vocabulary)
     if whole[: len(prompt)] == prompt:
         return whole[len(prompt) :]

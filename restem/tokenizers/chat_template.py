@@ -70,8 +70,9 @@ class ChatTemplate:
                 f"{' '.join(str(error).split())}"
             ) from error
 
+    @functools.cached_property
     def after_answer(self) -> str:
-        """Returns what the template writes after the text of the assistant's turn."""
+        """What the template writes after the text of the assistant's turn."""
         answer = "e4b7f2a9"  # in no template
         turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
         return self.render(turns, add_generation_prompt=False).rpartition(answer)[2]

@@ -130,7 +130,7 @@ class Vocabulary(abc.ABC):
                 "the model has no chat template (chat_template.jinja, tokenizer_config.json or"
                 " tokenizer.chat_template of GGUF): use an instruct model, or Run.chat = False"
             )
-        for token_id in self.encode(self.chat_template.after_answer()):
+        for token_id in self.encode(self.chat_template.after_answer):
             if token_id in self.eos_ids or not self.token_bytes(token_id):
                 return token_id
         raise UserError(

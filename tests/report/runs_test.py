@@ -119,7 +119,7 @@ class SeveralRunsTest(parameterized.TestCase):
         self.assertTrue((out / "figures" / "methods.svg").exists())
         page = epath.Path(report.report(workdirs=both[:1], output=str(out), max_samples=0))
         left = {path.name for path in (out / "figures").iterdir()}
-        self.assertEqual(left, report.linked_figures(page) | {own.name})
+        self.assertEqual(left, report.linked_figures(page.read_text()) | {own.name})
         self.assertNotIn("methods.svg", left)
         self.assertNotIn("cost_1.png", left)
         self.assertIn("cost.png", left)
