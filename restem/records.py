@@ -100,6 +100,11 @@ class TaskCard:
     the source, the size of a split that restem defines. Any JSON value."""
 
     @property
+    def is_graded(self) -> bool:
+        """Whether a program grades the solutions; if not, people do."""
+        return self.grader["kind"] != "none"
+
+    @property
     def prefix_sha256(self) -> str:
         """SHA-256 of what all prompts share: the prefix, and how a chat shows it."""
         text = self.prefix

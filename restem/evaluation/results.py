@@ -53,10 +53,9 @@ def write(
     """
     import pyarrow as pa
 
-    is_graded = card.grader["kind"] != "none"
-    sheet = None if is_graded else grading_sheet.Sheet.of(stem, card, problems, _rows(greedy))
+    sheet = None if card.is_graded else grading_sheet.Sheet.of(stem, card, problems, _rows(greedy))
     report = scores.greedy_report(_rows(greedy))
-    if is_graded and (attempts := scores.attempts(_rows(sampled))):
+    if card.is_graded and (attempts := scores.attempts(_rows(sampled))):
         report |= scores.sampled_report(attempts, kind=card.grader["kind"])
         success = {problem_id: group.success for problem_id, group in attempts.items()}
         if of_base is None:

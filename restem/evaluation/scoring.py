@@ -66,7 +66,7 @@ def score(
     sheets = {
         name: grading_sheet.Sheet.of(folder / name, cards[name], asked[name], samples[name])
         for name in names
-        if cards[name].grader["kind"] == "none"
+        if not cards[name].is_graded
     }
     reports: dict[str, dict[str, Any]] = {}
     for name in names:
@@ -108,13 +108,13 @@ def _score_task(
     verdicts = verifier.grade([by_id[s.problem_id] for s in answers], [s.text for s in answers])
     answers = [records.regraded(s, v) for s, v in zip(answers, verdicts, strict=True)]
     storage.write_table(stem.parent / f"{stem.name}.parquet", records.samples_to_table(answers))
-    return report_of(answers, card.grader["kind"]) | {
+    return report_of(answers, card) | {
         "task": card.task,
         "missing": len(problems) - len({s.problem_id for s in answers}),
     }
 
 
-def report_of(answers: Sequence[Sample], kind: str) -> dict[str, Any]:
+def report_of(answers: Sequence[Sample], card: TaskCard) -> dict[str, Any]:
     """Returns pass@1 with its interval; for several outputs per problem, pass@k and maj@k too.
 
     With one output per problem, the interval is Wilson's, as for greedy answers. With several,
@@ -124,14 +124,14 @@ def report_of(answers: Sequence[Sample], kind: str) -> dict[str, Any]:
 
     Args:
       answers: graded outputs of one task.
-      kind: kind of the task's grader.
+      card: the task.
     """
     report = scores.greedy_report(answers)
     attempts = scores.attempts(answers)
     if len(answers) > len(attempts):
         report["n"] = len(attempts)
-        if kind != "none":
-            report |= scores.sampled_report(attempts, kind=kind)
+        if card.is_graded:
+            report |= scores.sampled_report(attempts, kind=card.grader["kind"])
             report["pass@1"] = report["average_success"]
             report["ci95"] = report["average_success_ci95"]
             report["correct"] = report["n"] * report["pass@1"]

@@ -52,7 +52,7 @@ def evaluate(
         return storage.read_json(path)
     if not problems:
         raise UserError(f"{name}: there are no problems to evaluate a policy on")
-    if rollout.card.grader["kind"] == "none":
+    if not rollout.card.is_graded:
         settings = dataclasses.replace(settings, num_samples=0)
     parts = directory.evaluation_parts(name)
     what = f"{directory.path.name}: evaluating {name}"

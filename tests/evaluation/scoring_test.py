@@ -136,7 +136,7 @@ class ScoreTest(parameterized.TestCase):
             for p in "ab"
             for i, v in enumerate(verdicts)
         ]
-        report = scoring.report_of(outputs, "numeric")
+        report = scoring.report_of(outputs, TaskCard("t", grader={"kind": "numeric"}))
         self.assertEqual((report["n"], report["num_samples"]), (2, 4))
         self.assertEqual(report["pass@1"], 0.25)
         self.assertEqual(report["correct"], 0.25 * 2)
@@ -151,7 +151,7 @@ class ScoreTest(parameterized.TestCase):
     )
     def test_only_final_answers_are_votes(self, grader, verdict, voted):
         samples = [Sample("a", i, "", (), 0.0, "eos", 1.0, verdict) for i in range(3)]
-        self.assertEqual("maj@k" in scoring.report_of(samples, grader["kind"]), voted)
+        self.assertEqual("maj@k" in scoring.report_of(samples, TaskCard("t", grader=grader)), voted)
         folder = epath.Path(self.folder)
         table = records.samples_to_table(samples)
         report = results.write(
