@@ -40,6 +40,7 @@ def summarize(run: StoredRun) -> dict[str, Any]:
         "method": run.method,
         "evaluations": run.evaluations,
         "chosen": run.chosen,
+        "grades_without_gold": run.grades_without_gold,
         "iterations": entries,
     }
 
@@ -96,7 +97,10 @@ def table(summary: Mapping[str, Any]) -> rich.console.Group:
         shown.add_column(f"{name}\npass@1", justify="right")
     for group in in_groups:
         shown.add_column(f"{group}\nmacro average", justify="right")
+    is_blind = summary.get("grades_without_gold", False)
     samples = "mean reward\nof samples" if graded else "correct\nsamples"
+    if is_blind:
+        samples = "samples"
     for heading in ("validation\nreward", samples, "training\nexamples", "minutes"):
         shown.add_column(heading, justify="right")
     for entry in entries:
@@ -106,7 +110,7 @@ def table(summary: Mapping[str, Any]) -> rich.console.Group:
         cells += [_cell(entry, name) for name in single]
         cells += [_rate(entry["groups"].get(group)) for group in in_groups]
         cells.append(_reward(entry["validation_reward"], graded))
-        cells += _of_samples(entry.get("selection"), graded)
+        cells += _of_samples(entry.get("selection"), graded, is_blind)
         cells.append(f"{sum(entry['seconds'].values()) / 60:.1f}")
         shown.add_row(*cells)
     shown.caption = "95% intervals in brackets; below, points and p against the base policy"
@@ -173,14 +177,22 @@ def _reward(reward: float | None, graded: bool) -> str:
     return f"{reward:.3f}" if graded else f"{100 * reward:.1f}%"
 
 
-def _of_samples(selection: Mapping[str, Any] | None, graded: bool) -> tuple[str, str]:
-    """Returns the number of correct samples or the mean reward, and the number of examples."""
+def _of_samples(
+    selection: Mapping[str, Any] | None, graded: bool, is_blind: bool
+) -> tuple[str, str]:
+    """Returns what became of the samples, and the number of examples.
+
+    That is the number of correct samples or the mean reward, or the number of samples alone if
+    none was compared with a gold answer.
+    """
     if selection is None:
         return "", ""
     names = ("correct", "sampled", "mean_reward", "kept")
     correct, sampled, reward, kept = (reader.number(selection.get(name)) for name in names)
     cell = ""
-    if graded and reward is not None:
+    if is_blind:
+        cell = "" if sampled is None else f"{sampled:.0f}"
+    elif graded and reward is not None:
         cell = f"{reward:.3f}"
     elif not graded and correct is not None and sampled is not None:
         cell = f"{correct:.0f} of {sampled:.0f}"

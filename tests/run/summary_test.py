@@ -46,6 +46,18 @@ class DamagedTest(parameterized.TestCase):
         (line,) = [line for line in text.splitlines() if line.strip().startswith("iteration 1")][:1]
         self.assertIn(expected, line)
 
+    def test_samples_that_no_gold_answer_graded_are_not_called_incorrect(self):
+        def without_gold(files):
+            run = layout.Workdir(files.path.parent)
+            identity = storage.read_json(run.identity)
+            identity["settings"]["generate.grading"] = {"WithoutGold": {}}
+            storage.write_json(run.identity, identity)
+
+        text = self.shown(without_gold)
+        self.assertIn("samples", text)
+        self.assertNotIn("correct", text)
+        self.assertNotIn("0 of 16", text)
+
 
 if __name__ == "__main__":
     absltest.main()
