@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Annotated
 
 import gin
+from absl import logging
 
+from restem.errors import UserError
 from restem.methods.unsolved import first_free_index
-from restem.records import Problem, Sample, Verdict
+from restem.records import Problem, Sample, TaskCard, Verdict
 from restem.rollout import Rollout
+from restem.rollout.verification import Verifier
 from restem.run.layout import IterationDir
 from restem.runtime.checks import at_least
+
+CHECKED = 32
+"""Number of human solutions that are graded before a run begins."""
 
 
 @gin.configurable(module="restem.methods")
@@ -51,6 +58,42 @@ class HumanSolutions:
             for problem in problems
             for i, text in enumerate(problem.solutions[: self.max_per_problem])
         ]
+
+    def check(self, *, card: TaskCard, problems: Sequence[Problem], verifier: Verifier) -> None:
+        """Grades the first human solutions, because a policy will answer in their form.
+
+        Warns if less than half of them are accepted.
+
+        Args:
+          card: the task.
+          problems: training problems.
+          verifier: the task's verifier.
+
+        Raises:
+          UserError: no problem has a human solution, or none of those that are graded is accepted.
+        """
+        solved = list(itertools.islice((p for p in problems if p.solutions), CHECKED))
+        if not solved:
+            raise UserError(
+                f"task {card.task}: none of its {len(problems)} training problems has a human"
+                " solution to train on"
+            )
+        if not card.is_graded:
+            return
+        verdicts = [verifier.submit(p, p.solutions[0]) for p in solved]
+        accepted = sum(v.result().reward > 0 for v in verdicts)
+        found = (
+            f"the task's grader, {dict(card.grader)}, accepts {accepted} of {len(solved)} human"
+            " solutions"
+        )
+        remedy = "bind a chat.grader that reads them" if card.chat else "change the task's grader"
+        if not accepted:
+            raise UserError(
+                f"task {card.task}: {found}, so no answer of a policy that imitates them would be"
+                f" correct; {remedy}"
+            )
+        if 2 * accepted < len(solved):
+            logging.warning("task %s: %s; %s", card.task, found, remedy)
 
 
 @gin.configurable(module="restem.methods")

@@ -137,13 +137,20 @@ class Run:
             tasks are read.
 
         Raises:
-          UserError: the folder holds another run, or another job works in it.
+          UserError: the folder holds another run, another job works in it, or the source of
+            additional samples (`generate.extend`) does not suit the task.
         """
         lease.hold(self.files)
         known = self._known(settings)
         self._materialize(known, loads_policy=loads_policy)
+        distributed.run_on_primary("additional samples", lambda: self._check_extension(settings))
         self._claim(self._with_prompts(known))
         return self
+
+    def _check_extension(self, settings: Any) -> None:
+        check = getattr(settings.generate.extend, "check", None)
+        if check is not None and not self.directory(1).generation.exists():
+            check(card=self.card(), problems=self.problems("train"), verifier=self.verifier())
 
     def look_into(self, settings: Any) -> Run:
         """Like `open`, but only reads the folder, also while another job works in it.

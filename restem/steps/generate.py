@@ -29,7 +29,8 @@ class Extend(Protocol):
     """Adds samples to those of the policy, shard by shard.
 
     Examples are STaR's rationalization, human solutions, Markov chains and the searches that turn
-    the policy into an expert (ExIt); see `restem.methods`.
+    the policy into an expert (ExIt); see `restem.methods`. One that can fail on a task has a method
+    `check(card=, problems=, verifier=)`, which raises UserError before a run begins.
     """
 
     def __call__(

@@ -17,8 +17,9 @@ from etils import epath
 from restem import em, models, records
 from restem.checkpoints import orbax
 from restem.cli.gin_files import parse_gin
+from restem.errors import UserError
 from restem.records import Problem, TaskCard
-from restem.run import reader, run, shards, summary
+from restem.run import identity, reader, run, shards, summary
 from restem.runtime import storage
 from restem.steps import select
 from restem.steps.distinct import equation_set
@@ -302,6 +303,12 @@ class MethodsTest(parameterized.TestCase):
             [(f"go{i} up", 1.0) for i in range(TRAIN)],
         )
         self.assertEqual(storage.read_json(this.directory(1).generation)["tokens"], 0)
+
+    def test_sft_in_a_form_that_the_grader_does_not_read_ends_before_it_begins(self):
+        this = self.open("sft", grader={"kind": "math", "extraction": "boxed"})
+        with self.assertRaisesRegex(UserError, f"accepts 0 of {TRAIN} human solutions"):
+            self.finish(this, 1)
+        self.assertFalse(identity.has_results(this.files))
 
     def test_distill(self):
         teacher = f"TEACHER = '{self.policies['teacher']}'"
