@@ -1,9 +1,11 @@
 """Samples an E-step with vLLM: requests of restem in, completions for restem out.
 
-    restem generate --gin_file=restem_math.gin --workdir=runs/math --requests=requests.jsonl
+    restem generate --gin_file=restem_math.gin --gin.MODEL=hf:/models/gemma-3-1b-pt \\
+        --workdir=runs/math --requests=requests.jsonl
     python benchmarks/vllm_completions.py --model=/models/gemma-3-1b-pt --requests=requests.jsonl \\
         --output=completions.jsonl
-    restem generate --gin_file=restem_math.gin --workdir=runs/math --completions=completions.jsonl
+    restem generate --gin_file=restem_math.gin --gin.MODEL=hf:/models/gemma-3-1b-pt \\
+        --workdir=runs/math --completions=completions.jsonl
 
 This needs `vllm` (0.8 or newer) and the standard library, but neither restem nor JAX, so it can run
 in an environment of its own. `--model` is the folder of the policy that restem names: the base

@@ -51,7 +51,9 @@ DETACH = flags.DEFINE_bool("detach", False, "return once the jobs run")
 KEEP = flags.DEFINE_bool("keep", False, "keep a slice of Cloud TPU VMs when the run has ended")
 ACTION = flags.DEFINE_enum("action", "run", ACTIONS, "what to do with the jobs of --resume")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "print what would be sent, start nothing")
-SETUP = flags.DEFINE_bool("setup", False, "keep the settings given, ask for others, and stop")
+SETUP = flags.DEFINE_bool(
+    "setup", False, "save the settings given, ask for the most common ones on a terminal, stop"
+)
 
 _CHOICES = {"executor": EXECUTORS, "capacity": CAPACITIES}
 SETTINGS = {
@@ -93,7 +95,7 @@ def for_jobs(config: Config) -> Config:
 
 
 def set_up(config: Config) -> None:
-    """Saves the settings; prompts for missing ones on a terminal."""
+    """Saves the settings; asks for the most common ones on a terminal."""
     if sys.stdin.isatty():
         config = config_lib.ask(config, input)
     config.require("executor")

@@ -37,6 +37,7 @@ def path_of(request: Mapping[str, Any]) -> pathlib.Path | None:
     """
     try:
         source = registry.get(request["task"]).source
+        source = getattr(source, "func", source)  # of a functools.partial, as BBH's are
         module = sys.modules[getattr(source, "__module__", "")]
         cache = cache_folder()
     except (UserError, KeyError, OSError):

@@ -55,6 +55,11 @@ class ProblemCacheTest(absltest.TestCase):
         self.assertEqual([self.read(), self.read()], ["p1", "p1"])
         self.assertEqual(self.children, [["arithmetic"]])
 
+    def test_one_of_many_tasks_that_share_a_source(self):
+        tasks = ["bbh_cot_navigate", "bbh_direct_navigate"]
+        found = [self.read(task=task) for task in (*tasks, *tasks)]
+        self.assertEqual(found, ["p1", "p2", "p1", "p2"])
+
     def test_what_the_problems_depend_on(self):
         self.assertEqual(self.read(), "p1")
         self.assertEqual(self.read(seed=1), "p2")
