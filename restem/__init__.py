@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from restem.data.chat import ChatSettings
     from restem.data.task import Task
     from restem.errors import UserError
+    from restem.models.lora import Lora
     from restem.records import Example, Problem, Sample, Verdict
     from restem.run.run import Run
     from restem.run.settings import RunSettings
@@ -42,6 +43,7 @@ __all__ = [
     "GenerateSettings",
     "ImproveSettings",
     "LoopSettings",
+    "Lora",
     "Policy",
     "Problem",
     "Run",
@@ -70,6 +72,7 @@ _HOMES = {
     "GenerateSettings": "restem.steps.settings",
     "ImproveSettings": "restem.steps.settings",
     "LoopSettings": "restem.steps.settings",
+    "Lora": "restem.models.lora",
     "Policy": "restem.checkpoints",
     "Problem": "restem.records",
     "Run": "restem.run.run",

@@ -20,10 +20,12 @@ from restem import checkpoints, records
 from restem.checkpoints.policy import Policy
 from restem.data.task import Task
 from restem.errors import UserError
+from restem.models.lora import Lora
 from restem.records import Example, Sample
 from restem.rollout import Rollout
-from restem.run import layout
+from restem.run import identity, layout
 from restem.run import settings as checking
+from restem.runtime import storage
 from restem.steps.evaluate import evaluate as evaluate_step
 from restem.steps.improve import improve as improve_step
 from restem.steps.select import select as select_step
@@ -140,13 +142,29 @@ def improve(
       The policy with the best validation reward, which is `policy` if training never raised it.
 
     Raises:
-      UserError: a setting is invalid, there is no example, or training diverged.
+      UserError: a setting is invalid, there is no example, training diverged, or the folder holds
+        the result of other arguments.
     """
     made = _checked(ImproveSettings, settings)
     made.check_optimizer()
     if not examples:
         raise UserError("there are no examples to train on: sample more, or a stronger policy")
+    if made.adapter is not None:
+        _check_base(policy, made.adapter)
     with _directory(folder) as directory, Verifier(grader=task.card.grader) as verifier:
+        call = {
+            "policy": policy.reference,
+            "task": task.card.prefix_sha256,
+            "seed": seed,
+            "settings": {
+                field.name: identity.plain(getattr(made, field.name))
+                for field in dataclasses.fields(made)
+                if field.name in _SAME
+            },
+            "examples": records.stable_key(*map(dataclasses.astuple, examples)),
+        }
+        if folder is not None:
+            _claim(directory, call)
         report = improve_step(
             rollout=Rollout(
                 policy=policy,
@@ -212,6 +230,46 @@ def evaluate(
             name=task.name,
             settings=made,
         )
+
+
+_SAME = {field.name for field in dataclasses.fields(ImproveSettings)} - {"save_every"}
+"""Settings of an M-step that its continuation repeats."""
+
+
+def _claim(directory: layout.IterationDir, call: dict[str, Any]) -> None:
+    """Marks a folder as that of a call, or checks that it is.
+
+    Raises:
+      UserError: it is another call's.
+    """
+    path = directory.path / "call.json"
+    if not path.exists():
+        storage.write_json(path, call)
+        return
+    stored = storage.read_json(path)
+    if other := [name for name in call if stored.get(name) != call[name]]:
+        raise UserError(
+            f"{directory.path.parent}: holds the result of another call of improve, with other"
+            f" {', '.join(other)}; give each call a folder of its own"
+        )
+
+
+def _check_base(policy: Policy, form: Lora) -> None:
+    """Checks that the adapter to be trained can be stored beside the reference of its base.
+
+    Raises:
+      UserError: the base exists in memory only.
+    """
+    is_continued = policy.adapter is not None and policy.adapter.form == form
+    if is_continued:
+        return
+    try:
+        checkpoints.load_header(policy.reference)
+    except UserError as error:
+        raise UserError(
+            f"improve.adapter: an adapter is stored with the reference of its base, and {error};"
+            " pass folder= to the call that makes the base"
+        ) from error
 
 
 @contextlib.contextmanager

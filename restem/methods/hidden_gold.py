@@ -41,7 +41,9 @@ class _Blind:
                 answer.set_exception(error)
                 return
             verdict = graded.result()
-            answer.set_result(Verdict(0.0, "unlabelled", verdict.extracted, verdict.normalized))
+            # What the grader could not read is no answer, and has no vote.
+            extracted = None if verdict.final_answer is None else verdict.extracted
+            answer.set_result(Verdict(0.0, "unlabelled", extracted, verdict.normalized))
 
         self.verifier.submit(blind, text).add_done_callback(unlabel)
         return answer

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import gin
 from absl import logging
 
+from restem.data.prompts import split_form, split_shots
 from restem.errors import UserError
 from restem.records import Example, Problem, TaskCard
 from restem.rollout import Rollout, prompts
@@ -61,8 +62,15 @@ class ManyShot:
           The content of `improvement.json`; "validation" holds the rewards before and after.
 
         Raises:
-          UserError: no sample was kept, or no kept sample fits.
+          UserError: no sample was kept, no kept sample fits, or a chat cannot show the shots.
         """
+        chat = rollout.card.chat
+        if chat is not None and chat.shots == "turns" and not all(split_form(chat.form)):
+            raise UserError(
+                f"task {rollout.card.task}: its form {chat.form!r} does not show where a question"
+                " begins and ends, so samples cannot become the turns of a chat; give it one such"
+                ' as "Problem:\\n{problem}\\n\\nSolution:"'
+            )
         if directory.improvement.exists():
             return storage.read_json(directory.improvement)
         began = time.monotonic()
@@ -123,6 +131,10 @@ class ManyShot:
             if example.problem_id in {s.problem_id for s in shots}:
                 continue
             longer = self._with([*shots, example], rollout.card)
+            if longer.chat is not None and longer.chat.shots == "turns":
+                _, shown = split_shots(longer.prefix, longer.chat.form)
+                if [s for _, s in shown] != [s.targets.strip() for s in (*shots, example)]:
+                    continue  # it would not end where its solution ends
             if len(prompts.prefix_ids(longer, rollout.policy.vocabulary)) <= most:
                 shots.append(example)
         return shots
@@ -136,7 +148,8 @@ class ManyShot:
         questions = {*(e.inputs for e in examples), *(p.inputs for p in validation)}
         encoded = prompts.encode(rollout.card, sorted(questions), rollout.policy.vocabulary)
         longest = max(map(len, encoded.questions), default=0)
-        return rollout.policy.config.max_length - rollout.card.max_new_tokens - 2 * longest
+        solution = max(rollout.card.max_new_tokens, self.max_new_tokens or 0)
+        return rollout.policy.config.max_length - solution - 2 * longest
 
     def _with(self, shots: Sequence[Example], card: TaskCard) -> TaskCard:
         return dataclasses.replace(card, prefix=as_prefix(shots, self.separator))

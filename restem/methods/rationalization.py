@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import gin
+from absl import logging
 
 from restem.methods.unsolved import first_free_index, unsolved
 from restem.records import Problem, Sample
-from restem.rollout import Rollout
+from restem.rollout import Rollout, prompts
 from restem.run.layout import IterationDir
 from restem.runtime.checks import at_least
 
@@ -40,6 +41,7 @@ class Rationalization:
         directory: IterationDir,
     ) -> list[Sample]:
         failed = [p for p in unsolved(problems, samples) if p.answer]
+        failed = self._fitting(rollout, failed)
         if not failed:
             return []
         return list(
@@ -53,7 +55,21 @@ class Rationalization:
             )
         )
 
+    def _fitting(self, rollout: Rollout, failed: Sequence[Problem]) -> list[Problem]:
+        """Returns the problems whose prompt with its hint leaves room for a solution."""
+        card, policy = rollout.card, rollout.policy
+        asked = prompts.encode(card, [self.hinted(p) for p in failed], policy.vocabulary)
+        most = policy.config.max_length - (rollout.max_new_tokens or card.max_new_tokens)
+        lengths = [len(asked.prefix) + len(question) for question in asked.questions]
+        fitting = [p for p, length in zip(failed, lengths, strict=True) if length <= most]
+        if len(fitting) < len(failed):
+            logging.warning(
+                "%d of %d problems are not rationalized: with the hint, their prompt has more than"
+                " %d tokens", len(failed) - len(fitting), len(failed), most,
+            )  # fmt: skip
+        return fitting
+
     def hinted(self, problem: Problem) -> str:
         """Returns the query with the gold answer as a hint."""
-        hinted = self.template.replace("{inputs}", problem.inputs)
-        return hinted.replace("{answer}", problem.answer or "")
+        parts = self.template.split("{inputs}")  # an {answer} in the problem's text stays
+        return problem.inputs.join(p.replace("{answer}", problem.answer or "") for p in parts)

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from etils import epath
 
 from restem import records
+from restem.runtime import storage
 
 
 def shard_path(folder: epath.Path, shard: int, shards: int) -> epath.Path:
@@ -88,6 +89,15 @@ class IterationDir:
     def number(self) -> int:
         """Number of the iteration."""
         return int(self.path.name.removeprefix("iteration_"))
+
+    def of_policy(self, reference: str) -> IterationDir | None:
+        """Returns the iteration of the same run that made a policy; None for other policies."""
+        if not reference.startswith("orbax:"):
+            return None
+        # References of loaded policies are absolute, and the run's folder is as the user wrote it.
+        folder = storage.absolute(reference.removeprefix("orbax:")).parent
+        is_of_run = folder.parent == storage.absolute(self.path).parent
+        return IterationDir(folder) if is_of_run else None
 
     @property
     def samples(self) -> epath.Path:

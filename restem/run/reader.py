@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import re
 from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
@@ -327,7 +328,12 @@ def policy_reference(files: Workdir, iteration: int) -> str:
             " run `restem improve` first"
         )
     report = storage.read_json(directory.improvement, "improved", "start")
-    return f"orbax:{directory.checkpoint}" if report["improved"] else report["start"]
+    if report["improved"]:
+        return f"orbax:{directory.checkpoint}"
+    start = str(report["start"])
+    if re.fullmatch(r"iteration_[0-9]+", start):
+        return f"orbax:{IterationDir(files.path / start).checkpoint}"
+    return start
 
 
 def finished(files: Workdir) -> list[int]:

@@ -141,6 +141,7 @@ class Run:
             additional samples (`generate.extend`) does not suit the task.
         """
         lease.hold(self.files)
+        self._forget()
         known = self._known(settings)
         self._materialize(known, loads_policy=loads_policy)
         distributed.run_on_primary("additional samples", lambda: self._check_extension(settings))
@@ -151,6 +152,12 @@ class Run:
         check = getattr(settings.generate.extend, "check", None)
         if check is not None and not self.directory(1).generation.exists():
             check(card=self.card(), problems=self.problems("train"), verifier=self.verifier())
+
+    def _forget(self) -> None:
+        """Drops what was read of an earlier run in this folder, deleted since, in this process."""
+        Run._problems.cache_clear()
+        Run.problems.cache_clear()
+        self.forget_policy()
 
     def look_into(self, settings: Any) -> Run:
         """Like `open`, but only reads the folder, also while another job works in it.
@@ -320,9 +327,9 @@ class Run:
             )
         return card
 
-    def policy(self, iteration: int):
-        """Returns the policy of `iteration`; 0 is the base policy."""
-        return self.load(reader.policy_reference(self.files, iteration))
+    def policy(self, iteration: int, *, dtype: str | None = None):
+        """Returns the policy of `iteration`; 0 is the base policy. `dtype` is as in `load`."""
+        return self.load(reader.policy_reference(self.files, iteration), dtype=dtype)
 
     def sampler(self, iteration: int):
         """Returns the policy that writes the samples after `iteration`: its own, or the teacher."""
@@ -335,11 +342,16 @@ class Run:
         own = reader.policy_reference(self.files, iteration)
         return checkpoints.load_header(self.settings.teacher or own)
 
-    def load(self, reference: str):
-        """Returns the policy of a reference, as this run samples from it."""
+    def load(self, reference: str, *, dtype: str | None = None):
+        """Returns the policy of a reference, as this run samples from it.
+
+        Args:
+          reference: reference of a policy.
+          dtype: data type of its parameters; None: that of the run.
+        """
         settings = self.settings
         policy = load_policy(
-            reference, settings.dtype, settings.compute_dtype, settings.int8_weights,
+            reference, dtype or settings.dtype, settings.compute_dtype, settings.int8_weights,
             settings.e_step_mesh,
         )  # fmt: skip
         if settings.chat and policy.vocabulary.chat_template is None:

@@ -149,8 +149,8 @@ class RunSettings:
     chat: bool = False
     """Whether to write prompts with the model's chat template; the settings `chat` say how."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Data type of loaded parameters. `improve.param_dtype` is that of trained parameters; an
-    M-step that starts from the last policy (ReST) rounds that policy to this type first."""
+    """Data type of loaded parameters. `improve.param_dtype` is that of trained parameters, also
+    where an M-step starts from the last policy (ReST, IML)."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Data type of activations and matrix products; bfloat16 on TPUs and GPUs."""
     int8_weights: bool = False

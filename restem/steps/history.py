@@ -245,7 +245,13 @@ def report(
 
 
 def finish(directory: layout.IterationDir, improvement: dict[str, Any]) -> dict[str, Any]:
-    """Ends an M-step: writes its report and deletes its training state."""
+    """Ends an M-step: writes its report and deletes its training state.
+
+    A policy of the same run is named by its iteration, so that the run's folder can be moved.
+    """
+    start = directory.of_policy(improvement["start"])
+    if start is not None:
+        improvement = improvement | {"start": start.path.name}
 
     def write() -> dict[str, Any]:
         storage.write_json(directory.improvement, improvement)

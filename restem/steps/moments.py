@@ -12,12 +12,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from absl import logging
-from etils import epath
 
 from restem.checkpoints import orbax
 from restem.checkpoints.policy import Policy
 from restem.run.layout import IterationDir
-from restem.runtime import distributed, storage
+from restem.runtime import distributed
 from restem.training import Trainer, TrainState
 
 
@@ -35,10 +34,13 @@ def continued(
       start: policy that training starts from.
       directory: directory of this iteration.
     """
-    path = _of(start.reference, directory)
+    last = directory.of_policy(start.reference)
+    path = None if last is None else last.optimizer
     if not distributed.run_on_primary(
         "are there moments", lambda: path is not None and path.exists()
     ):
+        if last is not None:
+            logging.info("%s: no moments of %s are left", directory.path.name, last.path.name)
         return state
     logging.info("%s: continues with the moments of %s", directory.path.name, path)
     shardings = trainer.state_shardings()
@@ -66,14 +68,6 @@ def discard(start: str, directory: IterationDir) -> None:
       start: reference of the policy that it started from.
       directory: directory of its iteration.
     """
-    path = _of(start, directory)
-    if path is not None and directory.checkpoint.exists() and distributed.is_primary():
-        path.rmtree(missing_ok=True)
-
-
-def _of(start: str, directory: IterationDir) -> epath.Path | None:
-    """Returns where the moments of a policy of the same run are; None for other policies."""
-    # References of loaded policies are absolute, and the run's folder is as the user wrote it.
-    folder = storage.absolute(start.removeprefix("orbax:")).parent
-    is_of_run = folder.parent == storage.absolute(directory.path).parent
-    return IterationDir(folder).optimizer if is_of_run else None
+    last = directory.of_policy(start)
+    if last is not None and directory.checkpoint.exists() and distributed.is_primary():
+        last.optimizer.rmtree(missing_ok=True)

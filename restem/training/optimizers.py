@@ -292,6 +292,23 @@ def stochastic_rounding(
     return optax.GradientTransformation(init, update)
 
 
+def reseeded(state: optax.OptState, seed: int) -> optax.OptState:
+    """Returns an optimizer's state whose stochastic rounding, if any, has bits of its own.
+
+    With equal bits in every M-step of one or a few steps, the same parameters would be rounded up
+    each time, and the others never.
+    """
+    is_rounding = lambda part: isinstance(part, StochasticRoundingState)
+
+    def fold(part):
+        if not is_rounding(part):
+            return part
+        key = jax.random.fold_in(jax.random.wrap_key_data(part.key), seed & 0xFFFFFFFF)
+        return part._replace(key=jax.random.key_data(key))
+
+    return jax.tree.map(fold, state, is_leaf=is_rounding)
+
+
 def round_stochastically(key: jax.Array, x: jax.Array) -> jax.Array:
     """Rounds x [...] float32 to [...] bfloat16, up with the probability that makes the mean x.
 

@@ -33,7 +33,7 @@ from restem import models, partitioning
 from restem.errors import UserError
 from restem.models import ModelConfig, kv_cache, lora, sharding
 from restem.models.lora import Lora
-from restem.training import losses, packing
+from restem.training import losses, optimizers, packing
 from restem.training.corpus import Corpus, TokenExample
 from restem.training.packing import Batch, PackedEpoch
 from restem.training.row_splits import split_rules
@@ -143,7 +143,7 @@ class Trainer:
         Args:
           params: parameters of the decoder. With an adapter, training continues theirs if they
             carry one, and else begins with one that changes nothing.
-          seed: of a new adapter.
+          seed: of a new adapter and of stochastic rounding.
         """
         dtype = self.param_dtype
         if self.adapter is not None:
@@ -153,7 +153,8 @@ class Trainer:
             if self.adapter is not None and not trained:
                 trained = lora.init(self._shapes(), self.adapter, jax.random.key(seed))
             trained = jax.tree.map(lambda p: jnp.array(p, dtype or p.dtype, copy=True), trained)
-            return TrainState(trained, self.optimizer.init(trained), jnp.zeros((), jnp.int32))
+            opt_state = optimizers.reseeded(self.optimizer.init(trained), seed)
+            return TrainState(trained, opt_state, jnp.zeros((), jnp.int32))
 
         with partitioning.use(self.mesh, self.rules):
             return jax.jit(build, out_shardings=self.state_shardings())(params)

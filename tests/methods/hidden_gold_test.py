@@ -6,6 +6,7 @@ from absl.testing import absltest
 
 from restem import methods
 from restem.records import Problem, Verdict
+from restem.verify import Verifier
 from tests.helpers.solutions import A
 
 
@@ -26,6 +27,12 @@ class SelfImproveTest(absltest.TestCase):
         verdict = methods.WithoutGold()(Spy()).submit(gold, "so 7").result()
         self.assertNotIn("42", repr(seen))
         self.assertEqual(verdict, Verdict(0.0, "unlabelled", "7", "7"))
+
+    def test_what_is_no_answer_has_no_vote(self):
+        for text, vote in (("The answer is unknown.", None), ("The answer is 12.0.", "12")):
+            with Verifier(grader={"kind": "numeric", "extraction": "answer_is"}) as verifier:
+                verdict = methods.WithoutGold()(verifier).submit(A, text).result()
+            self.assertEqual(verdict.final_answer, vote)
 
     def test_errors_of_the_grader_come_through(self):
         class Broken:

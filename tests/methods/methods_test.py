@@ -122,6 +122,12 @@ class MethodsTest(parameterized.TestCase):
         summary.table(found)
         return found
 
+    def start(self, this, i):
+        """The policy from which an iteration trained; one of the run is named by its iteration."""
+        start = storage.read_json(this.directory(i).improvement)["start"]
+        own = {d.path.name: f"orbax:{d.checkpoint}" for d in map(this.directory, range(1, i))}
+        return own.get(start, start)
+
     def examples(self, this, i=1):
         return list(shards.StoredExamples(this.directory(i)))
 
@@ -165,8 +171,7 @@ class MethodsTest(parameterized.TestCase):
             {f"go{i} up" for i in range(TRAIN)}, {e.targets for e in self.examples(this, 2)}
         )
         for i in (2, 3):  # from the last policy
-            start = storage.read_json(this.directory(i).improvement)["start"]
-            self.assertEqual(start, reader.policy_reference(this.files, i - 1))
+            self.assertEqual(self.start(this, i), reader.policy_reference(this.files, i - 1))
 
     def test_rft(self):
         this = self.open("rft", "generate.num_samples = 6", "improve.epochs = 1")
@@ -214,8 +219,7 @@ class MethodsTest(parameterized.TestCase):
         self.assertFalse(this.directory(1).evaluation("letters").exists())
         self.assertEqual(found["chosen"], 3)
         for i in (2, 3):
-            start = storage.read_json(this.directory(i).improvement)["start"]
-            self.assertEqual(start, reader.policy_reference(this.files, i - 1))
+            self.assertEqual(self.start(this, i), reader.policy_reference(this.files, i - 1))
 
     def test_a_minibatch_without_a_correct_sample_changes_nothing(self):
         this = self.open("iml", "em.iterations = 1", "generate.num_samples = 2",

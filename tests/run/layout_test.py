@@ -7,6 +7,7 @@ from restem import records
 from restem.errors import UserError
 from restem.run import layout, reader
 from restem.runtime import storage
+from restem.steps import history
 from tests.helpers import run_files
 
 
@@ -32,6 +33,21 @@ class WorkdirTest(absltest.TestCase):
         self.assertEqual(reader.finished(self.files), [1, 2])
         with self.assertRaisesRegex(UserError, "restem improve"):
             reader.policy_reference(self.files, 3)
+
+    def test_a_moved_folder_keeps_its_policies(self):
+        one, two = self.files.iteration(1), self.files.iteration(2)
+        storage.write_json(one.improvement, {"improved": True, "start": "hf:base"})
+        history.finish(two, {"improved": False, "start": f"orbax:{one.checkpoint}"})
+        moved = layout.Workdir(self.files.path.rename(self.files.path.parent / "moved"))
+        self.assertEqual(
+            reader.policy_reference(moved, 2), f"orbax:{moved.iteration(1).checkpoint}"
+        )
+
+    def test_policies_of_the_run(self):
+        one, two = self.files.iteration(1), self.files.iteration(2)
+        self.assertEqual(two.of_policy(f"orbax:{one.checkpoint}"), one)
+        for other in ("hf:base", f"orbax:{self.files.path.parent}/other/iteration_001/checkpoint"):
+            self.assertIsNone(two.of_policy(other))
 
     def test_copies_beside_the_files_do_not_count(self):
         for i in (0, 1, 1000):

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import pathlib
+import shutil
 from unittest import mock
 
 import gin
@@ -39,6 +40,14 @@ class ProblemsTest(absltest.TestCase):
         self.assertEqual([p.inputs for p in run.problems("test", "other")], ["g", "h"])
         self.assertEmpty(run.problems("train", "other"))
         self.assertEqual(run.card().prefix, "P\n\n")
+
+    def test_a_run_in_the_place_of_a_deleted_one_has_problems_of_its_own(self):
+        for problem in ("old", "new"):
+            run = self.run_of(Task("own", train=[problem], test=["t"]))
+            with mock.patch.object(Run, "_complete", lambda self, wanted: wanted):
+                run.open(Settings(run=run.settings))
+            self.assertEqual([p.inputs for p in run.problems("train")], [problem])
+            shutil.rmtree(self.folder / "run")
 
     def test_the_policy_is_unpacked_while_tasks_are_read_if_it_will_be_loaded(self):
         def read(requests, *, modules, meanwhile):

@@ -165,6 +165,20 @@ class PrecisionTest(parameterized.TestCase):
             self.assertEqual(dtypes(optimizer.update(grads, state, params)[1]), dtypes(state))
             self.assertEqual(jnp.bfloat16 in dtypes(state), bool(changes))
 
+    def test_every_training_is_rounded_by_other_bits(self):
+        params = {"up": jnp.ones((64, 64), jnp.bfloat16)}
+        optimizer = optimizers.with_precision(optax.sgd(1e-3), "stochastic")
+        grads = jax.tree.map(jnp.ones_like, params)
+        moved = [
+            np.asarray(optimizer.update(grads, state, params)[0]["up"]) != 0
+            for state in (optimizers.reseeded(optimizer.init(params), seed) for seed in (1, 1, 2))
+        ]
+        self.assertTrue((moved[0] == moved[1]).all())
+        self.assertGreater((moved[0] != moved[2]).mean(), 0.2)
+        plain = optax.adamw(1e-3).init(params)
+        self.assertEqual(jax.tree.structure(optimizers.reseeded(plain, 1)),
+                         jax.tree.structure(plain))  # fmt: skip
+
     def test_every_leaf_and_step_is_rounded_by_other_bits(self):
         params = {name: jnp.ones((64, 64), jnp.bfloat16) for name in ("up", "down")}
         optimizer = optimizers.with_precision(optax.sgd(1e-3), "stochastic")
