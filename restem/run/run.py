@@ -350,6 +350,8 @@ class Run:
           dtype: data type of its parameters; None: that of the run.
         """
         settings = self.settings
+        if dtype not in (None, settings.dtype):
+            self.forget_policy()  # it may be this one in the other type
         policy = load_policy(
             reference, dtype or settings.dtype, settings.compute_dtype, settings.int8_weights,
             settings.e_step_mesh,

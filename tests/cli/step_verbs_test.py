@@ -93,7 +93,7 @@ class StepVerbsTest(parameterized.TestCase):
             mock.patch.object(em, "improve", side_effect=improve),
         ):
             self.restem("improve", *flags)
-        policy.assert_called_once_with(iteration)
+        policy.assert_called_once_with(iteration, dtype="float32" if iteration else None)
 
     @parameterized.parameters((0, ""), (1, "; training never improved on it, so iteration 1 is"))
     def test_export_says_when_an_iteration_is_the_base_policy(self, iteration, note):
