@@ -227,6 +227,10 @@ class ProseTest(absltest.TestCase):
                 block = fenced or line.startswith(("|", "    ", "<"))
                 if len(line) > 100 and not block and "](" not in line:
                     wide.append(f"{document.relative_to(ROOT)}:{number}")
+        for file in (ROOT / "gin").rglob("*.gin"):
+            for number, line in enumerate(file.read_text().splitlines(), start=1):
+                if len(line) > 100:
+                    wide.append(f"{file.relative_to(ROOT)}:{number}")
         self.assertEmpty(wide)
 
 
