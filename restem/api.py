@@ -34,6 +34,7 @@ from restem.steps.settings import (
     GenerateSettings,
     ImproveSettings,
     SelectSettings,
+    Settings,
 )
 from restem.verify import Verifier
 
@@ -152,18 +153,14 @@ def improve(
     if made.adapter is not None:
         _check_base(policy, made.adapter)
     with _directory(folder) as directory, Verifier(grader=task.card.grader) as verifier:
-        call = {
-            "policy": policy.reference,
-            "task": task.card.prefix_sha256,
-            "seed": seed,
-            "settings": {
-                field.name: identity.plain(getattr(made, field.name))
-                for field in dataclasses.fields(made)
-                if field.name in _SAME
-            },
-            "examples": records.stable_key(*map(dataclasses.astuple, examples)),
-        }
         if folder is not None:
+            call = {
+                "policy": policy.reference,
+                "task": task.card.prefix_sha256,
+                "seed": seed,
+                "settings": identity.settings_of(Settings(improve=made), only=("improve",)),
+                "examples": records.stable_key(*map(dataclasses.astuple, examples)),
+            }
             _claim(directory, call)
         report = improve_step(
             rollout=Rollout(
@@ -230,10 +227,6 @@ def evaluate(
             name=task.name,
             settings=made,
         )
-
-
-_SAME = {field.name for field in dataclasses.fields(ImproveSettings)} - {"save_every"}
-"""Settings of an M-step that its continuation repeats."""
 
 
 def _claim(directory: layout.IterationDir, call: dict[str, Any]) -> None:
