@@ -83,6 +83,9 @@ def generate_samples(
       iteration: number of the iteration.
       completions: files of samples that another engine drew from this policy; empty: none.
     """
+    directory = run.directory(iteration)
+    if distributed.run_on_primary("are the samples drawn", directory.generation.exists):
+        return  # without loading a policy
     given: dict[str, Any] = dict(
         card=run.card(iteration=iteration - 1),
         verifier=run.verifier(),
@@ -97,7 +100,7 @@ def generate_samples(
     generate(
         rollout=rollout,
         problems=asked_problems(run, settings, iteration),
-        directory=run.directory(iteration),
+        directory=directory,
         source=run.settings.teacher or "policy",
         settings=settings.generate,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import shutil
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from restem import models
@@ -39,7 +41,7 @@ def export(
     (`Policy.hub`). Adapters are merged into the weights, or written alone, as a folder of `peft`.
 
     Memory holds one shard at a time. Files are written to a folder beside the target, which is
-    renamed when all of them are complete.
+    renamed (or, if the target exists, emptied into it) when all of them are complete.
 
     Args:
       policy: the policy; its parameters may be sharded over the devices of this process.
@@ -59,7 +61,7 @@ def export(
     if dtype not in ("float32", "bfloat16", "float16"):
         raise UserError(f"dtype {dtype!r}: export writes float32, bfloat16 or float16")
     check_target(folder)
-    folder = Path(folder)
+    folder = Path(folder).absolute()
     config = hf_config.to_hf_config(policy.config) | {"dtype": dtype, "torch_dtype": dtype}
     config |= _special_ids(policy.vocabulary)
     if adapter and policy.adapter is None:
@@ -78,6 +80,19 @@ def export(
     return _finish(unfinished, folder)
 
 
+@contextlib.contextmanager
+def in_host_memory() -> Iterator[jax.sharding.Sharding | None]:
+    """Places new arrays in the host's memory; gives the sharding that does so for loaded ones, or
+    None where JAX_PLATFORMS leaves out the CPU."""
+    try:
+        device = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        yield None
+        return
+    with jax.default_device(device):
+        yield jax.sharding.SingleDeviceSharding(device)
+
+
 def check_target(folder: str | Path) -> None:
     """Checks that `export` can write to a folder, before a policy is loaded.
 
@@ -87,7 +102,7 @@ def check_target(folder: str | Path) -> None:
     """
     if storage.is_remote(folder):
         raise UserError(f"{folder}: export writes to a local folder; copy it to the bucket then")
-    folder = Path(folder)
+    folder = Path(folder).absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is not an empty folder; name another one")
     _unfinished(folder).rmdir()
@@ -109,17 +124,19 @@ def _finish(unfinished: Path, folder: Path) -> Path:
     probe.unlink()
     for path in unfinished.iterdir():
         path.chmod(mode)
-    if folder.exists():
-        folder.rmdir()
-    return unfinished.rename(folder)
+    if not folder.exists():
+        return unfinished.rename(folder)
+    # The folder may be the one that the user is in. Programs look for config.json first.
+    for path in sorted(unfinished.iterdir(), key=lambda path: path.name == "config.json"):
+        path.rename(folder / path.name)
+    unfinished.rmdir()
+    return folder
 
 
 def stored_tensors(
     params: models.Params, config: models.ModelConfig, dtype: str
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yields tensors in Hugging Face's names and layout, one at a time."""
-    import jax
-
     family = names.of(config)
     target = np.dtype(jax.numpy.dtype(dtype))
 

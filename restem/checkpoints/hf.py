@@ -35,13 +35,16 @@ class HFFolder:
             index = storage.read_json(index_path, "weight_map", remedy=storage.COPY)
             shards = sorted(set(map(str, dict(index["weight_map"]).values())))
         else:
+            # As transformers does: beside the one file, others are copies.
+            single = self.path / "model.safetensors"
             shards = sorted(p.name for p in self.path.glob("*.safetensors"))
+            shards = [single.name] if single.exists() else shards
         if not shards:
             raise UserError(
                 f"{self.path} holds no *.safetensors (restem does not unpickle *.bin: convert it "
                 "with transformers' save_pretrained)"
             )
-        found = {}
+        found: dict[str, tuple[SafetensorsFile, str]] = {}
         for shard in shards:
             path = self.path / shard
             if not path.exists():
@@ -49,8 +52,14 @@ class HFFolder:
             file = SafetensorsFile(path)
             for name in file.shapes:
                 canonical = names.canonical_hf(name)
-                if canonical is not None:
-                    found[canonical] = (file, name)
+                if canonical is None:
+                    continue
+                if canonical in found:
+                    raise UserError(
+                        f"{self.path}: {found[canonical][0].path.name} and {shard} both hold"
+                        f" {name}; move the files away that are not of this model"
+                    )
+                found[canonical] = (file, name)
         return found
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:

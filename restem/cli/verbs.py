@@ -14,7 +14,7 @@ from absl import logging
 from etils import epath
 
 from restem import checkpoints, em
-from restem.checkpoints.export import check_target
+from restem.checkpoints.export import check_target, in_host_memory
 from restem.checkpoints.export import export as write_policy
 from restem.cli import dry_run, reference
 from restem.cli.gin_files import parse_gin
@@ -109,10 +109,13 @@ def _write_requests(this: Run, settings: Settings, iteration: int, path: str) ->
 
 
 def verify(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
-    """Grades samples again, in place, and shows every kind of change; runs on one host."""
+    """Grades samples again, in place, and shows every kind of change; the primary host does it."""
     this, settings = open_run(arguments, bindings)
-    if not distributed.is_primary():
-        return 0
+    distributed.run_on_primary("regrading", lambda: _regrade(this, settings, arguments))
+    return 0
+
+
+def _regrade(this: Run, settings: Settings, arguments: argparse.Namespace) -> None:
     sampled = [i for i in this.files.iterations() if this.directory(i).samples.exists()]
     iteration = arguments.iteration or max(sampled, default=1)
     if not sampled:
@@ -142,7 +145,6 @@ def verify(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     if changes.any:
         where = "nothing was written (dry run)" if arguments.dry_run else "samples are rewritten"
         say(f"{where}; later steps of iteration {iteration} keep their old results")
-    return 0
 
 
 def select(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
@@ -231,16 +233,17 @@ def _check_contamination(this: Run) -> None:
         return
     tests = {task: this.problems("test", task) for task in this.evaluations}
     found = contamination.of_tasks(this.problems("train"), tests)
-    dropped = this.dropped
-    if not distributed.is_primary():
-        return
-    found["dropped"] = dropped
-    for task, report in found["tasks"].items():
-        logging.info(
-            "%s: %d of %d test problems share %d words in a row with a training problem",
-            task, report["num_overlapping"], report["num_test"], report["n"],
-        )  # fmt: skip
-    storage.write_json(path, found)
+    found["dropped"] = this.dropped
+
+    def write() -> None:
+        for task, report in found["tasks"].items():
+            logging.info(
+                "%s: %d of %d test problems share %d words in a row with a training problem",
+                task, report["num_overlapping"], report["num_test"], report["n"],
+            )  # fmt: skip
+        storage.write_json(path, found)
+
+    distributed.run_on_primary("overlap of problems", write)
 
 
 def _show(table: Any) -> None:
@@ -316,8 +319,9 @@ def export(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
             note = f"; training never improved on it, so iteration {iteration} is {source}"
     checkpoints.load_header(reference)  # a policy that is not there leaves no folder behind
     check_target(arguments.output)
-    policy = checkpoints.load(reference)
-    write_policy(policy, arguments.output, adapter=arguments.adapter, card=card)
+    with in_host_memory() as place:  # one device may be too small for float32
+        policy = checkpoints.load(reference, shardings=place)
+        write_policy(policy, arguments.output, adapter=arguments.adapter, card=card)
     say(f"{reference} written to {arguments.output}{note}")
     return 0
 

@@ -37,6 +37,9 @@ MINERVA = "Problem:\n{problem}\n\nSolution:"
 MINERVA_STOP = ("\nProblem:",)
 MINERVA_STOP_AFTER = ("I hope it is correct.",)
 
+# The names that gin accepts as a scope.
+_SCOPE = re.compile(r"^[a-zA-Z_]\w*$")
+
 COLUMNS = ("problem", "answer", "solution", "solutions", "tests", "split", "id", "metadata")
 
 
@@ -254,10 +257,13 @@ def _parsed(value: Any) -> Any:
 _JsonlTask = gin.external_configurable(FileTask, name="jsonl_task", module="restem.data")
 
 
-def bound(name: str) -> TaskSpec | None:
-    """Returns the task whose `path` the current gin scope binds; None if it binds none."""
-    for configurable in (FileTask, _JsonlTask):
-        task = configurable()
-        if task.path is not None:
-            return task.spec(name)
+def bound(name: str) -> FileTask | None:
+    """Returns the task of files that gin binds under the scope `name`; None if it binds none."""
+    if not _SCOPE.match(name):
+        return None
+    with gin.config_scope(None), gin.config_scope(name):
+        for configurable in (FileTask, _JsonlTask):
+            task = configurable()
+            if task.path is not None:
+                return task
     return None

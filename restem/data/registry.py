@@ -23,8 +23,6 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-import gin
-
 from restem.data import file_tasks
 from restem.data.task_spec import SPLITS, Records, TaskSpec
 from restem.errors import UserError
@@ -35,8 +33,6 @@ __all__ = ("SPLITS", "Records", "TaskSpec", "add", "expand", "get", "group", "me
 _TASKS: dict[str, TaskSpec] = {}
 # SeqIO's own rule for names, and no "/" since a task names a file of the run.
 _NAME = re.compile(r"^[\w\d.:-]+$")
-# The names that gin accepts as a scope.
-_SCOPE = re.compile(r"^[a-zA-Z_]\w*$")
 
 
 def add(name: str, *, source: Any, **fields: Any) -> TaskSpec:
@@ -74,11 +70,8 @@ def get(name: str) -> TaskSpec:
     """
     if name in _TASKS:
         return _TASKS[name]
-    if _SCOPE.match(name):
-        with gin.config_scope(None), gin.config_scope(name):
-            spec = file_tasks.bound(name)
-        if spec is not None:
-            return spec
+    if (of_files := file_tasks.bound(name)) is not None:
+        return of_files.spec(name)
     near = difflib.get_close_matches(name, _TASKS, n=3)
     hint = f" (is it {' or '.join(near)}?)" if near else ""
     # Members of a group are too many to print.

@@ -166,7 +166,7 @@ def check() -> None:
             raise UserError(f"{binding.name} = {shown(value)}: must be {allowed}")
 
 
-def shown(value: Any) -> str:
-    """Returns a value in one line, for messages."""
+def shown(value: Any, *, limit: int | None = 80) -> str:
+    """Returns a value in one line; longer ones than `limit` characters end in "..."."""
     text = " ".join(repr(value).split())
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return text if limit is None or len(text) <= limit else f"{text[: limit - 3]}..."

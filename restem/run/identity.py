@@ -16,6 +16,7 @@ from typing import Any
 from absl import logging
 from etils import epath
 
+from restem.data import fingerprints
 from restem.errors import UserError
 from restem.run import bindings, repair, settings
 from restem.run.layout import Workdir
@@ -65,7 +66,7 @@ def settings_of(
 def other_bindings() -> dict[str, str]:
     """Returns gin's bindings besides the settings: optimizers, tasks and strategies, by name."""
     return {
-        b.name: bindings.shown(b.value() if not b.is_reference else b.raw)
+        b.name: bindings.shown(b.value() if not b.is_reference else b.raw, limit=None)
         for b in bindings.all_bindings()
         if b.target is not None and b.configurable not in (settings.REGISTERED.keys() | _ELSEWHERE)
     }
@@ -148,16 +149,20 @@ def _require_same(files: Workdir, stored: Mapping[str, Any], identity: Mapping[s
             " use another --workdir, or the settings it was started with"
         )
     for role in sorted(before.keys() & now.keys()):
-        if before[role] != now[role]:
-            raise UserError(
-                f"{files.identity}: the {role} policy has other weights, another config or another"
-                f" tokenizer than when this run was started (SHA-256 {before[role][:12]}... then,"
-                f" {now[role][:12]}... now); restore its files, or use another --workdir"
-            )
+        if before[role] == now[role] or role.startswith(fingerprints.MODULE):
+            continue
+        what = f"the {role} policy has other weights, another config or another tokenizer"
+        if role.startswith("task "):
+            what = f"{role} has other problems, another prompt or another grader"
+        raise UserError(
+            f"{files.identity}: {what} than when this run was started (SHA-256"
+            f" {before[role][:12]}... then, {now[role][:12]}... now); restore it, or use another"
+            " --workdir"
+        )
 
 
 def _fingerprints(identity: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the known fingerprints of the policies from outside the run, by role."""
+    """Returns the known fingerprints of the policies and tasks from outside the run, by role."""
     found = identity.get("fingerprints", {})
     return {role: fingerprint for role, fingerprint in found.items() if fingerprint is not None}
 
@@ -191,11 +196,16 @@ def reserve(files: Workdir, identity: Mapping[str, Any]) -> None:
       files: the run's folder.
       identity: identity of the new run, as far as it is known before its problems exist.
     """
+    stored = storage.read_json(files.identity) if files.identity.exists() else None
+    known = {key: stored.get(key) for key in identity} if stored is not None else {}
     if has_results(files):
+        if stored is not None:
+            _require_same(files, {**stored, **known}, {**stored, **identity})
         return
-    if files.identity.exists():
-        stored = storage.read_json(files.identity)
-        if not _differences({key: stored.get(key) for key in identity}, identity):
+    if stored is not None:
+        before, now = _fingerprints(stored), _fingerprints(identity)
+        is_same_source = all(before.get(role) == found for role, found in now.items())
+        if not _differences(known, identity) and is_same_source:
             return
         logging.info("%s: its run made nothing; the folder is free", files.path)
         files.problems("").parent.rmtree(missing_ok=True)
@@ -224,5 +234,26 @@ def _walk(stored: Any, asked: Any, name: str = "") -> Iterator[str]:
         for key in sorted({*stored, *asked}):
             inner = key if name in ("", "settings", "bindings") else f"{name}.{key}"
             yield from _walk(stored.get(key), asked.get(key), inner)
-    elif stored != asked:
-        yield f"{name} was {stored!r} and is {asked!r}"
+    elif stored != asked and not _is_cut(stored, asked):
+        before, now = _around_difference(repr(stored), repr(asked))
+        yield f"{name} was {before} and is {now}"
+
+
+def _is_cut(stored: Any, asked: Any) -> bool:
+    """Returns whether a value is the beginning that earlier versions stored of a long binding."""
+    if not (isinstance(stored, str) and isinstance(asked, str) and len(stored) == 80):
+        return False
+    return stored.endswith("...") and asked.startswith(stored[:-3]) and len(asked) > 80
+
+
+def _around_difference(before: str, now: str, *, width: int = 80) -> tuple[str, str]:
+    """Returns what long values have around the first place where they differ."""
+    pairs = zip(before, now, strict=False)
+    equal = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(before), len(now)))
+    start = max(0, equal - width // 2) if max(len(before), len(now)) > width else 0
+
+    def cut(value: str) -> str:
+        end = "..." if len(value) > start + width else ""
+        return ("..." if start else "") + value[start : start + width] + end
+
+    return cut(before), cut(now)

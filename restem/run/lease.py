@@ -41,6 +41,9 @@ SILENCE_S = 90.0
 SETTLE_S = 1.0
 """Seconds after which a job that took a lease in a bucket checks that no other job took it too."""
 
+GONE_AFTER = 3
+"""Number of heartbeats in a row that must miss the folder before it counts as deleted."""
+
 EXIT_LOST = 2
 """Exit code of a job whose lease another job has taken over."""
 
@@ -150,7 +153,7 @@ class Lease:
         self._ended.set()
         if os.getpid() != self._owner:  # a fork of the process that took it
             return
-        with self._writing, contextlib.suppress(OSError):
+        with self._writing, contextlib.suppress(Exception):  # as in `_renew`
             found = _read(self.path)
             if found is not None and found.token == self.holder.token:
                 self.path.unlink(missing_ok=True)
@@ -179,17 +182,25 @@ class Lease:
         return False
 
     def _renew(self) -> None:
+        missing = 0
         while not self._ended.wait(BEAT_S):
             try:
                 with self._writing:
-                    if self._ended.is_set() or not self.path.parent.exists():
+                    if self._ended.is_set():
                         return
+                    # A folder that was deleted is not made again; but a disk that fails for a
+                    # moment looks the same.
+                    missing = 0 if self.path.parent.exists() else missing + 1
+                    if missing >= GONE_AFTER:
+                        return
+                    if missing:
+                        continue
                     found = _read(self.path)
                     if found is not None and found.token != self.holder.token:
                         self._lose(found)
                     self.holder = dataclasses.replace(self.holder, beat=self.holder.beat + 1)
                     self._write()
-            except OSError as error:
+            except Exception as error:  # clients of buckets have errors of many types
                 logging.warning("%s: no heartbeat this time: %s", self.path, error)
 
     def _lose(self, found: Holder) -> None:

@@ -15,7 +15,7 @@ from etils import epath
 import restem.tasks  # noqa: F401  adds the built-in tasks
 from restem import checkpoints, partitioning, verify
 from restem.checkpoints.fingerprint import fingerprint
-from restem.data import registry, sources, splits
+from restem.data import fingerprints, registry, sources, splits
 from restem.data.chat import of_task
 from restem.data.materializer import materialize
 from restem.data.task import Task
@@ -176,6 +176,7 @@ class Run:
             "evaluate_on": list(self.evaluations),
             "settings": _without(_BESIDE, identity.settings_of(settings)),
             "bindings": identity.other_bindings(),
+            "fingerprints": fingerprints.of_tasks(self.evaluations, self.tasks),
         }
 
     def _with_prompts(self, known: Mapping[str, Any]) -> dict[str, Any]:
@@ -195,6 +196,7 @@ class Run:
             "base": self.base,
             "settings": _without((*_BESIDE, "Run.evaluate_train"), compared),
             "bindings": identity.other_bindings(),
+            "fingerprints": fingerprints.of_tasks(self.evaluations, self.tasks),
         }
         self._materialize(known)
         self._claim({**known, "seed": self.seed})
@@ -210,9 +212,10 @@ class Run:
         trackers.start(self.files, self.settings.trackers)
 
     def _complete(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
-        """Adds the fingerprints of the policies from outside the run, by role, and the versions."""
+        """Adds the fingerprints of the policies from outside the run, and the versions."""
         policies = {"base": self.base, "teacher": self.settings.teacher}
         found = {role: fingerprint(name) for role, name in policies.items() if name is not None}
+        found |= wanted["fingerprints"]
         return {**wanted, "fingerprints": found, "versions": versions()}
 
     def _materialize(self, known: Mapping[str, Any], *, loads_policy: bool = True) -> None:
@@ -365,7 +368,7 @@ class Run:
 
     def forget_policy(self) -> None:
         """Drops the policy that was loaded last, so that it takes memory only while it is used."""
-        load_policy.cache_clear()
+        _loaded.clear()
 
     def e_step(self) -> dict[str, Any]:
         """Returns mesh and slots for sampling and evaluation, as arguments of `Rollout`."""
@@ -403,14 +406,25 @@ def _without(names: Sequence[str], found: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name not in names}
 
 
-@functools.lru_cache(maxsize=1)  # one policy in memory at a time
-def load_policy(
+_loaded: dict[tuple[Any, ...], checkpoints.Policy] = {}
+"""The policy that was loaded last, by the arguments of `_load`."""
+
+
+def load_policy(*asked: Any) -> checkpoints.Policy:
+    """Returns `_load(*asked)`; at most one policy is in memory, also while the next one is read."""
+    if asked not in _loaded:
+        _loaded.clear()
+        _loaded[asked] = _load(*asked)
+    return _loaded[asked]
+
+
+def _load(
     reference: str,
     dtype: str,
     compute_dtype: str,
     int8_weights: bool,
     mesh: MeshSettings | None = None,
-):
+) -> checkpoints.Policy:
     places = mesh and functools.partial(partitioning.param_shardings, mesh=mesh.make())
     with waiting(f"loading {reference}"):
         policy = checkpoints.load(reference, dtype=dtype, shardings=places)

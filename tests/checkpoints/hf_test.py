@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from restem import checkpoints
 from restem.checkpoints import hf, hf_config, orbax
-from restem.checkpoints.export import export
+from restem.checkpoints.export import export, in_host_memory
 from restem.errors import UserError
 from tests.helpers import compilation, small_models, xla
 
@@ -222,6 +222,29 @@ class FolderTest(parameterized.TestCase):
         (self.folder / "config.json").unlink()
         with self.assertRaisesRegex(UserError, "config.json does not exist"):
             checkpoints.load(reference)
+
+    def test_a_copy_beside_the_weights_is_not_read(self):
+        small_models.write_folder("llama", self.folder)
+        model = self.folder / "model.safetensors"
+        before = checkpoints.load(f"hf:{self.folder}")
+        backup = self.folder / "model_before.safetensors"
+        stored = load_file(model)
+        save_file({name: t * 0 for name, t in stored.items()}, backup)
+        self.assert_same_params(checkpoints.load(f"hf:{self.folder}"), before)
+        model.rename(self.folder / "weights.safetensors")
+        message = "model_before.safetensors and weights.safetensors both hold"
+        with self.assertRaisesRegex(UserError, message):
+            checkpoints.load(f"hf:{self.folder}")
+
+    def test_export_into_the_empty_folder_that_the_user_is_in(self):
+        small_models.write_folder("llama", self.folder)
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(self.create_tempdir().full_path)
+        with in_host_memory() as place:
+            policy = checkpoints.load(f"hf:{self.folder}", shardings=place)
+            self.assertEqual(export(policy, "."), pathlib.Path.cwd())
+        self.assertIn("config.json", os.listdir())
+        self.assert_same_params(checkpoints.load("hf:."), policy)
 
     def test_export_to_a_bucket_is_refused(self):
         small_models.write_folder("llama", self.folder)

@@ -101,9 +101,48 @@ class ClaimTest(absltest.TestCase):
         self.make_something()
         problems = self.files.problems("t")
         storage.write_bytes(problems, b"of seed 0")
-        identity.reserve(self.files, {"seed": 1})
+        with self.assertRaisesRegex(UserError, "seed was 0 and is 1"):
+            identity.reserve(self.files, {"seed": 1})  # before it reads problems of its own
+        identity.reserve(self.files, {"seed": 0})
         self.assertTrue(problems.exists())
         identity.check(self.files, ONE)
+
+    def test_an_edited_task_is_read_again_until_something_is_made_of_it(self):
+        of = lambda digit: {**ONE, "fingerprints": {"task mine": digit * 64}}
+        problems = self.files.problems("mine")
+        identity.reserve(self.files, of("1"))
+        storage.write_bytes(problems, b"as it was")
+        identity.reserve(self.files, of("1"))
+        self.assertTrue(problems.exists())
+        identity.reserve(self.files, of("2"))
+        self.assertFalse(problems.exists())
+        identity.claim(self.files, of("2"))
+        self.make_something()
+        with self.assertRaisesRegex(UserError, "task mine has other problems, another prompt or"):
+            identity.reserve(self.files, of("3"))
+
+    def test_the_module_of_a_task_may_change_once_something_is_made(self):
+        of = lambda digit: {**ONE, "fingerprints": {"module of task mine": digit * 64}}
+        identity.reserve(self.files, of("1"))
+        storage.write_bytes(self.files.problems("mine"), b"as it was")
+        identity.reserve(self.files, of("2"))
+        self.assertFalse(self.files.problems("mine").exists())
+        identity.claim(self.files, of("2"))
+        self.make_something()
+        identity.claim(self.files, of("3"))
+
+    def test_long_values_are_compared_to_their_ends(self):
+        of = lambda end: {**ONE, "bindings": {"t/file_task.template": repr("a" * 90 + end)}}
+        identity.claim(self.files, of("b"))
+        self.make_something()
+        with self.assertRaisesRegex(UserError, r"template was \.\.\.a+b'\W+and is \.\.\.a+c'"):
+            identity.claim(self.files, of("c"))
+        with self.subTest("an earlier version stored the beginning"):
+            cut = {"bindings": {"t/file_task.template": repr("a" * 90)[:77] + "..."}}
+            storage.write_json(self.files.identity, storage.read_json(self.files.identity) | cut)
+            identity.claim(self.files, of("c"))
+            with self.assertRaisesRegex(UserError, "template was"):
+                identity.claim(self.files, {**ONE, "bindings": {"t/file_task.template": "other"}})
 
     def test_problems_written_before_any_run_stay(self):
         problems = self.files.problems("t")

@@ -64,6 +64,37 @@ class LeaseTest(parameterized.TestCase):
         time.sleep(0.1)
         self.assertFalse(self.files.lease.exists())
 
+    @parameterized.parameters(RuntimeError("503"), OSError("stale"))
+    def test_the_heart_beats_on_after_an_error(self, error):
+        written = storage.write_bytes
+        faults = [error]
+
+        def write(path, data):
+            if path == self.files.lease and self.beating and faults:
+                raise faults.pop()
+            written(path, data)
+
+        self.beating = False
+        self.enter_context(mock.patch.object(storage, "write_bytes", write))
+        lease.hold(self.files)
+        self.beating = True
+        while self.holder().beat < 3:
+            time.sleep(0.01)
+        self.assertEmpty(faults)
+
+    def test_a_folder_that_was_deleted_stays_so_and_one_missed_for_a_moment_is_kept(self):
+        lease.hold(self.files)
+        seen = iter([False, False])
+        exists = type(self.files.path).exists
+        with mock.patch.object(
+            type(self.files.path), "exists", lambda path: next(seen, None) is None and exists(path)
+        ):
+            while self.holder().beat < 2:
+                time.sleep(0.01)
+        self.files.path.rmtree()
+        time.sleep(0.2)  # ten heartbeats
+        self.assertFalse(self.files.path.exists())
+
     def test_the_second_job_is_refused_and_told_of_the_first(self):
         child = self.process()
         self.held_by(child, host="rosalind")

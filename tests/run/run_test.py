@@ -1,20 +1,24 @@
-"""A run's problems: lists in memory, limits, and what overlaps with test problems."""
+"""A run's problems and policies: lists in memory, limits, edited tasks, and what overlaps with test
+problems."""
 
 import contextlib
 import io
 import pathlib
 import shutil
+import weakref
 from unittest import mock
 
 import gin
 from absl.testing import absltest
 
 from restem.cli.main import main
+from restem.data import fingerprints
 from restem.data.task import Task
 from restem.errors import UserError
+from restem.run import lease
 from restem.run.run import Run
 from restem.run.settings import RunSettings
-from restem.runtime import distributed
+from restem.runtime import distributed, storage
 from restem.steps.settings import Settings
 
 LONG = " ".join(f"w{i}" for i in range(20))
@@ -48,6 +52,74 @@ class ProblemsTest(absltest.TestCase):
                 run.open(Settings(run=run.settings))
             self.assertEqual([p.inputs for p in run.problems("train")], [problem])
             shutil.rmtree(self.folder / "run")
+
+    def test_an_edited_task_is_read_again_or_refused(self):
+        def opened(question: str, prefix: str = "P\n\n") -> Run:
+            task = Task("own", train=[question], test=["t"], prefix=prefix)
+            chosen = RunSettings(base="hf:x", task="own", trackers=())
+            run = Run(str(self.folder / "run"), chosen, tasks=[task])
+            self.addCleanup(lease.release_all)
+            return run.open(Settings(run=run.settings))
+
+        opened("old")
+        run = opened("new")
+        self.assertEqual([p.inputs for p in run.problems("train")], ["new"])
+        storage.write_json(run.directory(0).evaluation("own"), {"n": 1})
+        opened("new")
+        for changed in ({"question": "newer"}, {"question": "new", "prefix": "Q\n\n"}):
+            with self.assertRaisesRegex(UserError, "task own has other problems, another prompt"):
+                opened(**changed)
+
+    def test_an_edited_file_is_another_source(self):
+        problems, prompt = self.folder / "problems.jsonl", self.folder / "prompt.txt"
+        problems.write_text('{"problem": "1 + 1", "answer": "2"}\n')
+        prompt.write_text("P\n\n")
+        gin.clear_config()
+        self.addCleanup(gin.clear_config)
+        gin.parse_config([f"mine/file_task.path = {str(problems)!r}",
+                          f"mine/file_task.prompt = {str(prompt)!r}"])  # fmt: skip
+        found = [fingerprints.of_tasks(["mine", "gsm8k"], ())]
+        self.assertEqual(list(found[0]), ["task mine"])
+        problems.write_text('{"problem": "1 + 2", "answer": "3"}\n')
+        found.append(fingerprints.of_tasks(["mine"], ()))
+        prompt.write_text("Q\n\n")
+        found.append(fingerprints.of_tasks(["mine"], ()))
+        self.assertLen({found["task mine"] for found in found}, 3)
+        problems.unlink()
+        self.assertEqual(fingerprints.of_tasks(["mine"], ()), {"task mine": None})
+
+    def test_another_run_leaves_no_problems_behind(self):
+        own, other = (Task(name, train=["a"], test=["b"]) for name in ("own", "other"))
+        run = self.run_of(own).open(Settings(run=RunSettings(base="hf:x", task="own", trackers=())))
+        self.addCleanup(lease.release_all)
+        storage.write_json(run.directory(0).evaluation("own"), {"n": 1})
+        settings = RunSettings(base="hf:x", task="other", trackers=())
+        with self.assertRaisesRegex(UserError, "task was 'own' and is 'other'"):
+            Run(run.workdir, settings, tasks=[other]).open(Settings(run=settings))
+        self.assertFalse(run.files.problems("other").exists())
+
+    def test_one_policy_is_in_memory_also_while_the_next_one_is_read(self):
+        alive: list[weakref.ref] = []
+
+        class Policy:
+            config = mock.MagicMock()
+            vocabulary = mock.MagicMock()
+
+            def replace(self, **changes):
+                return self
+
+        def load(reference, **given):
+            self.assertEmpty([ref for ref in alive if ref() is not None], reference)
+            policy = Policy()
+            alive.append(weakref.ref(policy))
+            return policy
+
+        run = self.run_of(Task("own", train=["a"], test=["b"]))
+        self.addCleanup(run.forget_policy)
+        with mock.patch("restem.checkpoints.load", load):
+            for name in ("hf:a", "hf:a", "hf:b", "hf:a"):
+                run.load(name)
+        self.assertLen(alive, 3)
 
     def test_the_policy_is_unpacked_while_tasks_are_read_if_it_will_be_loaded(self):
         def read(requests, *, modules, meanwhile):

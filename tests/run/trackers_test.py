@@ -1,5 +1,6 @@
 """Trackers: what is logged, that a resume repeats nothing, and each backend without a network."""
 
+import errno
 import importlib.util
 import json
 import os
@@ -16,6 +17,8 @@ from restem import records
 from restem.errors import UserError
 from restem.run import trackers
 from restem.run.layout import Workdir
+from restem.run.run import Run
+from restem.run.settings import RunSettings
 from restem.runtime import storage
 
 
@@ -153,6 +156,54 @@ class TrackersTest(absltest.TestCase):
             sys.modules.pop("restem.run.trackers.wandb", None)
             with self.assertRaisesRegex(UserError, r"restem\[wandb\]"):
                 trackers.start(self.files, ["wandb"])
+
+    def test_a_missing_package_is_named_before_a_folder_is_claimed(self):
+        with (
+            mock.patch.dict("sys.modules", {"mlflow": None}),
+            self.assertRaisesRegex(UserError, r"restem\[mlflow\]"),
+        ):
+            Run(str(self.files.path), RunSettings(base="b", task="t", trackers=("mlflow",)))
+
+    def test_a_service_that_cannot_be_opened_is_an_error_in_one_line(self):
+        service = mock.MagicMock()
+        service.init.side_effect = RuntimeError("api_key not configured (no-tty)")
+        sys.modules.pop("restem.run.trackers.wandb", None)
+        self.addCleanup(sys.modules.pop, "restem.run.trackers.wandb", None)
+        with (
+            mock.patch.dict("sys.modules", {"wandb": service}),
+            self.assertRaisesRegex(UserError, "'wandb' cannot be opened .*api_key.*WANDB_MODE"),
+        ):
+            trackers.start(self.files, ["wandb"])
+
+    def test_a_service_that_fails_later_does_not_end_the_run(self):
+        service = mock.MagicMock()
+        service.search_runs.return_value = []
+        service.log_metrics.side_effect = RuntimeError("502 Bad Gateway")
+        service.end_run.side_effect = RuntimeError("502 Bad Gateway")
+        sys.modules.pop("restem.run.trackers.mlflow", None)
+        self.addCleanup(sys.modules.pop, "restem.run.trackers.mlflow", None)
+        with mock.patch.dict("sys.modules", {"mlflow": service}), self.assertLogs() as logs:
+            trackers.start(self.files, ["mlflow"])
+            for step in (1, 2, 3):
+                trackers.log(step, {"loss": 1.0})
+            trackers.stop()
+        self.assertLen([line for line in logs.output if "502 Bad Gateway" in line], 1)
+        self.assertEqual(service.log_metrics.call_count, 1)
+        self.assertLen(self.lines(), 3)
+
+    def test_a_full_disk_ends_tensorboard_and_not_the_run(self):
+        trackers.start(self.files, ["tensorboard"])
+        fault = OSError(errno.ENOSPC, "No space left on device")
+        writer = trackers.tensorboard.event_file_writer.EventsWriter
+        with (
+            mock.patch.object(writer, "write_event", side_effect=fault),
+            self.assertLogs(level="WARNING") as logs,
+        ):
+            for step in range(1, 30):  # more than tensorboardX's own queue holds
+                trackers.log(step, {"loss": 1.0})
+            trackers.stop()
+        self.assertIn("tensorboard gets no more scalars", logs.output[0])
+        self.assertLen(self.lines(), 29)
 
     @unittest.skipUnless(has("wandb"), "restem[wandb] is not installed")
     def test_wandb_offline(self):

@@ -13,7 +13,8 @@ Only the primary host logs.
 from __future__ import annotations
 
 import atexit
-import importlib
+import importlib.util
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
@@ -54,12 +55,12 @@ class Trackers:
           names: keys of `MODULES`.
 
         Raises:
-          UserError: the package of a tracker is not installed.
+          UserError: a tracker cannot be opened.
         """
         self._lines = JsonLines(files)
         self._last = self._lines.last_steps()
         ids.claim(files, has_logged=bool(self._last))  # even if no service is named yet
-        self._others = [_open(name, files) for name in names]
+        self._others = {name: _open(name, files) for name in names}
 
     def __enter__(self) -> Trackers:
         return self
@@ -74,23 +75,51 @@ class Trackers:
             return
         self._last |= dict.fromkeys(new, step)
         self._lines.log(step, new)
-        for tracker in self._others:
-            tracker.log(step, new)
+        for name, tracker in list(self._others.items()):
+            try:
+                tracker.log(step, new)
+            except Exception as error:  # a service that is down; the run goes on without it
+                del self._others[name]
+                logging.warning(
+                    "%s gets no more scalars from this process (%s); metrics.jsonl has them all",
+                    name, _in_a_line(error),
+                )  # fmt: skip
 
     def close(self) -> None:
-        for tracker in (self._lines, *self._others):
-            tracker.close()
+        for name, tracker in self._others.items():
+            try:
+                tracker.close()
+            except Exception as error:
+                logging.warning(
+                    "%s: the last scalars were not written (%s); metrics.jsonl has them all",
+                    name, _in_a_line(error),
+                )  # fmt: skip
+        self._lines.close()
 
 
 _current: list[Trackers] = []
 
 
 def start(files: Workdir, names: Iterable[str]) -> None:
-    """Makes `log` on the primary host write to a run's trackers, until `stop`."""
+    """Makes `log` on the primary host write to a run's trackers, until `stop`; all hosts call it.
+
+    Raises:
+      UserError: a tracker cannot be opened.
+    """
     stop()
     atexit.register(stop)  # a Python program need not call it
-    if distributed.is_primary():
-        _current.append(Trackers(files, names))
+    distributed.run_on_primary("trackers", lambda: _current.append(Trackers(files, names)))
+
+
+def check(names: Iterable[str]) -> None:
+    """Raises `UserError` if the package of a tracker is not installed."""
+    for name in names:
+        package = "tensorboardX" if name == "tensorboard" else name
+        if sys.modules.get(package) is None and importlib.util.find_spec(package) is None:
+            raise UserError(
+                f"Run.trackers: {name!r} needs a package that is not installed;"
+                f" pip install 'restem[{name}]', or leave it out"
+            )
 
 
 def stop() -> None:
@@ -114,13 +143,18 @@ def log(step: int, values: Mapping[str, float | None]) -> None:
 
 
 def _open(name: str, files: Workdir) -> Tracker:
+    check([name])
     module, attribute = MODULES[name]
     try:
         return getattr(importlib.import_module(module), attribute)(files)
-    except ModuleNotFoundError as error:
-        if error.name != name.replace("tensorboard", "tensorboardX"):
-            raise
+    except OSError:
+        raise
+    except Exception as error:  # each service has errors of its own, as for a missing login
         raise UserError(
-            f"Run.trackers: {name!r} needs a package that is not installed;"
-            f" pip install 'restem[{name}]', or leave it out"
+            f"Run.trackers: {name!r} cannot be opened ({_in_a_line(error)}); log in, work offline"
+            " (WANDB_MODE=offline, MLFLOW_TRACKING_URI=file:FOLDER), or leave it out"
         ) from error
+
+
+def _in_a_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
