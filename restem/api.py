@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 
 from restem import checkpoints, records
 from restem.checkpoints.policy import Policy
+from restem.data import fingerprints
 from restem.data.task import Task
 from restem.errors import UserError
 from restem.models.lora import Lora
@@ -156,7 +157,7 @@ def improve(
         if folder is not None:
             call = {
                 "policy": policy.reference,
-                "task": task.card.prefix_sha256,
+                "task": fingerprints.of_list(task),
                 "seed": seed,
                 "settings": identity.settings_of(Settings(improve=made), only=("improve",)),
                 "examples": records.stable_key(*map(dataclasses.astuple, examples)),

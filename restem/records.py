@@ -48,7 +48,7 @@ CHAT_DATE = "2024-07-26"
 
 @dataclasses.dataclass(frozen=True)
 class Chat:
-    """How the problems of a task are put to an instruct model, in turns of its chat template."""
+    """How an instruct model is prompted with a task, in turns of its chat template."""
 
     query: str = "{problem}"
     """User's turn, with `{problem}` in place of the problem."""
@@ -94,14 +94,14 @@ class TaskCard:
     """Text with which the queries of all problems begin, such as "Problem:\\n"; its tokens are
     computed once, together with those of the prefix."""
     chat: Chat | None = None
-    """How the problems are put to an instruct model; None: prefix and query are the prompt."""
+    """How an instruct model is prompted; None: prefix and query are the prompt."""
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """How the problems were chosen, for a human reader: how many a filter removed, the layout of
     the source, the size of a split that restem defines. Any JSON value."""
 
     @property
     def is_graded(self) -> bool:
-        """Whether a program grades the solutions; if not, people do."""
+        """Whether a program grades the solutions; if not, humans do."""
         return self.grader["kind"] != "none"
 
     @property
@@ -185,7 +185,7 @@ class Sample:
     """The solution, without the stop string that ended it."""
     token_ids: tuple[int, ...]
     """Sampled token ids, including the end-of-sequence id if the model produced one. Training uses
-    these ids; `text` is never tokenised again."""
+    these ids. Empty in samples of a source without tokens, such as human solutions."""
     logprob: float
     """Sum of log p(token | preceding tokens) in nats, under the policy's own distribution:
     temperature 1, no truncation."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
 
 from restem.checkpoints import (
     fused,
@@ -105,7 +106,7 @@ def _parts(reference: str) -> tuple[str, str]:
         raise UserError(f"{reference!r} does not name a model; write {_FORMS}")
     if scheme not in ("hf", "gguf", "pypi", "orbax"):
         raise UserError(f"{reference!r}: unknown scheme {scheme!r}; write {_FORMS}")
-    return scheme, rest
+    return scheme, os.path.expanduser(rest)
 
 
 def _load_hf(path: str, dtype: str, shardings: tensors.Shardings):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 
 from etils import epath
@@ -53,6 +54,7 @@ def fingerprint(reference: str) -> str | None:
 def _parts(reference: str) -> Iterator[str]:
     """Yields the content that a policy's fingerprint is made of, as lines of text."""
     scheme, _, rest = reference.partition(":")
+    rest = os.path.expanduser(rest)
     path = epath.Path(rest)
     match scheme:
         case "pypi":

@@ -23,7 +23,8 @@ class HFFolder:
         if not config_path.exists():
             raise UserError(
                 f"{config_path} does not exist; hf: takes a folder that holds config.json, "
-                "*.safetensors and the tokenizer's files (restem downloads nothing)"
+                "*.safetensors and the tokenizer's files, as `hf download ORG/NAME --local-dir "
+                "FOLDER` writes it (restem downloads no models)"
             )
         self.config = storage.read_json(config_path, remedy=storage.COPY)
 

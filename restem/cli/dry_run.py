@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from restem import em
+from restem import checkpoints, em
+from restem.data import registry
+from restem.errors import UserError
 from restem.run import identity
 from restem.run.run import Run
 from restem.runtime.progress import say
@@ -18,8 +20,9 @@ def show(this: Run, settings: Settings, step: str | None = None) -> int:
       step: the one step that the command takes; None: all that are not done, as `restem run` does.
 
     Raises:
-      UserError: a task to evaluate on has no test problems.
+      UserError: a task is unknown, cannot be read, or has no test problems to evaluate on.
     """
+    _check_tasks(this)
     step = step or _next_step(this, settings)
     say(f"base policy   {this.base}")
     say(f"task          {this.task}; evaluated on {', '.join(this.evaluations)}")
@@ -32,8 +35,21 @@ def show(this: Run, settings: Settings, step: str | None = None) -> int:
     say("settings that may change when it is resumed:")
     for name, value in sorted(identity.settings_of(settings, changeable=True).items()):
         say(f"  {name} = {value}")
+    try:
+        checkpoints.load_header(this.base)
+    except UserError as error:  # another machine may have it
+        say(f"warning: the base policy cannot be read here: {error}")
     say("dry run: nothing was written")
     return 0
+
+
+def _check_tasks(this: Run) -> None:
+    """Raises `UserError` if a task is unknown, or its files cannot be read."""
+    listed = {task.name for task in this.tasks}
+    for name in (this.task, *this.settings.evaluate_on):
+        if name in listed or registry.members(name) or this.files.problems(name).exists():
+            continue
+        registry.get(name)
 
 
 def _next_step(this: Run, settings: Settings) -> str:

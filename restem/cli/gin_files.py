@@ -46,4 +46,7 @@ def parse_gin(files: Sequence[str], bindings: Sequence[str]) -> None:
         raise
     except Exception as e:  # gin raises ValueError, SyntaxError, RuntimeError, ImportError, ...
         message = " ".join(str(e).split())
+        flag = next((b for b in bindings if not bindings_lib.is_readable(b)), None)
+        if flag is not None:
+            raise UserError(f"--gin.{flag}: gin cannot read this value ({message})") from e
         raise UserError(f"gin: {message}; correct the gin file or the --gin.NAME=VALUE") from e

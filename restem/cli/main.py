@@ -141,6 +141,10 @@ def _export(p: argparse.ArgumentParser) -> None:
     p.add_argument("--policy", help="a policy reference, instead of the run's own")
     p.add_argument("--output", type=_folder, required=True, help="local folder to write")
     p.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), default="float32",
+        help="dtype of the tensors; default: float32, in which training keeps them",
+    )  # fmt: skip
+    p.add_argument(
         "--adapter", action="store_true",
         help="write the policy's adapter alone, for the peft package, instead of merged weights",
     )  # fmt: skip

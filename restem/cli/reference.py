@@ -99,6 +99,8 @@ def _configurable(name: str, target: Any) -> Configurable:
     hints = checks.hints(target)
     described = []
     for parameter in inspect.signature(target).parameters.values():
+        if bindings.is_given(target, parameter.name):
+            continue
         hint = hints.get(parameter.name)
         described.append(
             Setting(
@@ -239,10 +241,9 @@ def _shown(binding: bindings.Binding) -> str:
 INTRODUCTION = """\
 # Configuration
 
-Everything that a run can be told is a setting of this page. A gin file sets it by its name, as
-in `select.cap = 4`, and so does a flag: `--gin.select.cap=4`. Flags decide over files, and later
-files over earlier ones. All settings are checked, types and ranges, before anything is loaded
-or written.
+This page lists every setting of a run. A gin file sets it by its name, as in `select.cap = 4`,
+and so does a flag: `--gin.select.cap=4`. Flags override files, and later files override earlier
+ones. All settings are checked, types and ranges, before anything is loaded or written.
 
 `restem config` prints this page for the files and flags of a command, with the value of each
 setting and the file that bound it; `restem config select` or `restem config select.cap` prints

@@ -26,7 +26,7 @@ from restem.plan.settings import PlanSettings
 from restem.report import report as pages
 from restem.rollout import Rollout
 from restem.run import bindings as bindings_lib
-from restem.run import layout, lease, model_card, reader, summary, trackers
+from restem.run import ignored, layout, lease, model_card, reader, summary, trackers
 from restem.run.run import Run, versions
 from restem.run.settings import from_gin
 from restem.runtime import compilation, distributed, machine_errors, storage
@@ -175,12 +175,14 @@ def evaluate(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     if arguments.policy:
         return _evaluate_reference(arguments, bindings)
     this, settings = open_run(arguments, bindings)
-    if arguments.dry_run:
-        return dry_run.show(this, settings)
-    this.open(settings)
     iteration = arguments.iteration
     if iteration is None:
         iteration = max(reader.finished(this.files), default=0)
+    if iteration:
+        reader.policy_reference(this.files, iteration)  # that there is one
+    if arguments.dry_run:
+        return dry_run.show(this, settings, f"evaluate (iteration {iteration})")
+    this.open(settings)
     em.evaluate_policy(run=this, settings=settings, iteration=iteration)
     _show(summary.table(summary.write(this.files)))
     return 0
@@ -259,6 +261,8 @@ def score(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     if output is None:
         output = str(layout.Workdir(arguments.workdir).evaluation_of(arguments.files[0]))
     parse_gin(arguments.gin_file, bindings)
+    bindings_lib.check()
+    ignored.check()
     reports = scoring.score(
         files=arguments.files, tasks=arguments.task, output=output, split=arguments.split,
         allow_weak_sandbox=arguments.allow_weak_sandbox,
@@ -321,7 +325,9 @@ def export(arguments: argparse.Namespace, bindings: Sequence[str]) -> int:
     check_target(arguments.output)
     with in_host_memory() as place:  # one device may be too small for float32
         policy = checkpoints.load(reference, shardings=place)
-        write_policy(policy, arguments.output, adapter=arguments.adapter, card=card)
+        write_policy(
+            policy, arguments.output, dtype=arguments.dtype, adapter=arguments.adapter, card=card
+        )
     say(f"{reference} written to {arguments.output}{note}")
     return 0
 

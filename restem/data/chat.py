@@ -1,4 +1,4 @@
-"""How a task is put to an instruct model: the settings `chat`, which gin binds.
+"""How an instruct model is prompted with a task: the settings `chat`, which gin binds.
 
 `Run.chat = True` writes each prompt with the model's own chat template. By default no shots are
 shown: the user's turn is the problem, followed by an instruction of the task, and the grader reads
@@ -39,7 +39,7 @@ def _is_date(text: str) -> bool:
 @gin.configurable("chat")
 @dataclasses.dataclass(frozen=True)
 class ChatSettings:
-    """How problems are put to an instruct model if `Run.chat` is set."""
+    """How an instruct model is prompted if `Run.chat` is set."""
 
     shots: Literal["none", "turns", "text"] = "none"
     """Few-shot prompt: left out, one turn of the user and one of the assistant per shot, or all
@@ -65,7 +65,7 @@ class ChatSettings:
     """Date for templates that write today's, fixed so that a resumed run has the same prompts."""
 
     def put(self, card: TaskCard, spec: TaskSpec) -> TaskCard:
-        """Returns the card of a task whose problems are put to an instruct model.
+        """Returns the card of a task with which an instruct model is prompted.
 
         Raises:
           UserError: the shots cannot be told apart, or a setting does not fit.

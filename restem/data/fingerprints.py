@@ -31,7 +31,7 @@ def of_tasks(names: Sequence[str], listed: Sequence[Task]) -> dict[str, str | No
     found: dict[str, str | None] = {}
     for name in names:
         if name in in_memory:
-            found[f"task {name}"] = _of_list(in_memory[name])
+            found[f"task {name}"] = of_list(in_memory[name])
         elif name in registry.names():
             module = sys.modules.get(getattr(registry.get(name).source, "__module__", ""))
             path = getattr(module, "__file__", None)
@@ -42,7 +42,8 @@ def of_tasks(names: Sequence[str], listed: Sequence[Task]) -> dict[str, str | No
     return found
 
 
-def _of_list(task: Task) -> str:
+def of_list(task: Task) -> str:
+    """Returns a SHA-256 of the card and the problems of a task in memory."""
     digest = hashlib.sha256()
     for part in (task.card, *task.problems):
         digest.update(f"{part!r}\n".encode())

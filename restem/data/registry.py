@@ -23,7 +23,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from restem.data import file_tasks
+from restem.data import file_tasks, task_spec
 from restem.data.task_spec import SPLITS, Records, TaskSpec
 from restem.errors import UserError
 from restem.runtime import checks
@@ -48,6 +48,8 @@ def add(name: str, *, source: Any, **fields: Any) -> TaskSpec:
         raise UserError(f"task name {name!r}: use letters, digits, '_', '.', ':' and '-' only")
     for field in ("stop", "stop_after"):
         fields[field] = checks.strings(fields.get(field, ()), f"task {name}: {field}")
+    if "grader" in fields:
+        fields["grader"] = task_spec.grader(fields["grader"], name)
     for field in ("splits", "preprocessors", "groups"):
         if isinstance(fields.get(field), str):
             raise UserError(f"task {name}: {field} must be a tuple of strings, not a string")

@@ -40,7 +40,7 @@ def materialize(
         limit gives a subset of that of a larger one.
       seed: seed of that choice.
       cache_dir: folder for prepared data sets; None is the user's cache folder.
-      chat: whether the problems are put to an instruct model, as `data.chat` says.
+      chat: whether an instruct model is prompted, as `data.chat` says.
 
     Raises:
       UserError: if the task, the split or the data does not exist, or a record is bad.

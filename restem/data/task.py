@@ -7,13 +7,12 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from restem.data import prompts, sources
+from restem.data import prompts, sources, task_spec
 from restem.data.chat import ChatSettings
 from restem.data.task_spec import SPLITS, TaskSpec
 from restem.errors import UserError
 from restem.records import Problem, TaskCard
 from restem.runtime import checks
-from restem.verify import graders
 
 Listed = str | tuple[str, Any] | Mapping[str, Any]
 """A question; a question with its answer; or a record as in `TaskSpec.source`, whose `inputs` are
@@ -38,7 +37,8 @@ class Task:
     test: Sequence[Listed] = ()
     """Problems on which policies are evaluated."""
     prefix: str = ""
-    """Few-shot prompt, the same for every problem; empty for zero-shot."""
+    """Few-shot prompt, the same for every problem; empty for zero-shot. Queries follow it as it is:
+    end it with an empty line."""
     template: str = "{problem}"
     """Query, with `{problem}` in place of a question."""
     stop: Sequence[str] = ()
@@ -53,7 +53,7 @@ class Task:
     max_new_tokens: int = 512
     """Length limit of a solution in tokens."""
     chat: ChatSettings | None = None
-    """How the problems are put to an instruct model, with its own chat template; None: as text."""
+    """How an instruct model is prompted, with its own chat template; None: as text."""
 
     def __post_init__(self):
         if "{problem}" not in self.template:
@@ -64,12 +64,11 @@ class Task:
             raise UserError(
                 f"task {self.name}: max_new_tokens = {self.max_new_tokens}: must be at least 1"
             )
-        graders.check(self.card.grader)
+        _ = self._made  # checks the grader and every problem
 
     @property
     def spec(self) -> TaskSpec:
         """The task in the form in which a run reads tasks."""
-        grader = self.grader
         return TaskSpec(
             name=self.name,
             source=lambda split: [
@@ -81,7 +80,7 @@ class Task:
             prompt=prompts.Prompt(self.prefix, "user" if self.prefix else ""),
             stop=tuple(self.stop),
             stop_after=tuple(self.stop_after),
-            grader=dict(grader) if isinstance(grader, Mapping) else self._of_function(grader),
+            grader=task_spec.grader(self.grader, self.name),
             max_new_tokens=self.max_new_tokens,
         )
 
@@ -120,12 +119,3 @@ class Task:
                     ' {"inputs": ..., "answer": ...}'
                 )
         return {"inputs": self.template.replace("{problem}", question), "answer": answer}
-
-    def _of_function(self, reward: Callable[..., Any]) -> dict[str, Any]:
-        module, name = reward.__module__, reward.__qualname__
-        if module == "__main__" or not name.isidentifier():
-            raise UserError(
-                f"task {self.name}: worker processes cannot import the reward {name!r} of"
-                f" {module}; define it at the top of a module of its own and import it from there"
-            )
-        return {"kind": "function", "function": f"{module}:{name}"}

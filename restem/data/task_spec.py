@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from restem.data import prompts
+from restem.errors import UserError
+from restem.verify import graders
 
 SPLITS = ("train", "validation", "test")
 
@@ -95,3 +97,25 @@ class TaskSpec:
         if isinstance(self.prompt, str):
             return prompts.Prompt(self.prompt, "user" if self.prompt else "")
         return self.prompt
+
+
+def grader(given: Mapping[str, Any] | Callable[..., Any], task: str) -> dict[str, Any]:
+    """Returns a grader in the form of `TaskCard.grader`.
+
+    Args:
+      given: a grader of `restem.verify.graders`, or a function `f(problem, text) -> float`.
+      task: name of the task, for messages.
+
+    Raises:
+      UserError: the grader is not known, or worker processes cannot import the function.
+    """
+    if isinstance(given, Mapping):
+        graders.check(given)
+        return dict(given)
+    module, name = getattr(given, "__module__", None), getattr(given, "__qualname__", "")
+    if not callable(given) or module in (None, "__main__") or not name.isidentifier():
+        raise UserError(
+            f"task {task}: worker processes cannot import the grader {name or given!r} of"
+            f" {module}; define it at the top of a module of its own and import it from there"
+        )
+    return {"kind": "function", "function": f"{module}:{name}"}

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
+from restem import records
 from restem.errors import UserError
 from restem.evaluation.paired_tests import PairedTest, paired_test
 from restem.records import COMPLETIONS_SOURCE, CORRECT_REWARD
@@ -52,13 +53,15 @@ def compare_files(first: str, second: str) -> dict[str, PairedTest]:
     """Compares two files `evals/TASK.parquet`, or two of `restem score`; see `compare`.
 
     Raises:
-      UserError: if a file is missing or not an evaluation, its answers are not graded, or the two
-        share no problem with answers of the same kind.
+      UserError: if a file is missing or not an evaluation, its answers are not graded, the two
+        share no problem with answers of the same kind, or problems of the same id have other
+        gold answers.
     """
     paths = epath.Path(first), epath.Path(second)
     before, after = map(read, paths)
     for path in paths:
         _require_graded(path)
+    _require_same_problems(*paths)
     found = compare(before, after)
     if not found:
         raise UserError(
@@ -66,6 +69,30 @@ def compare_files(first: str, second: str) -> dict[str, PairedTest]:
             " single one, or several samples); give two evaluations of the same task"
         )
     return found
+
+
+def _require_same_problems(*paths: epath.Path) -> None:
+    """Raises UserError if problems of the same id have other gold answers, where both files have
+    their problems at hand; ids may be positions in a file that was edited since."""
+    first, second = map(_golds, paths)
+    shared = first.keys() & second.keys()
+    others = sorted(name for name in shared if first[name] != second[name])
+    if others:
+        raise UserError(
+            f"{paths[0]} and {paths[1]}: {len(others)} of {len(shared)} problems have the same id,"
+            f" such as {others[0]!r}, but other gold answers: the task's data changed between the"
+            " two evaluations; evaluate both policies on the same data"
+        )
+
+
+def _golds(path: epath.Path) -> dict[str, tuple[str | None, str | None]]:
+    """Returns answer and tests of each problem of an evaluation; empty if they are not at hand."""
+    for folder in list(path.absolute().parents)[:3]:  # of a score, or of a run
+        stored = folder / "problems" / path.name
+        if stored.exists():
+            _, problems = records.problems_from_table(storage.read_table(stored))
+            return {p.problem_id: (p.answer, p.tests) for p in problems}
+    return {}
 
 
 def read(path: epath.Path) -> Answers:

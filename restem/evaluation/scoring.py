@@ -85,11 +85,13 @@ def score(
 def _problems(
     names: Sequence[str], folder: epath.Path, data_dir: str | None
 ) -> dict[str, tuple[TaskCard, list[Problem]]]:
-    """Returns the card and the problems of each task, materialised in `folder` if necessary."""
+    """Returns the card and the problems of each task, materialised in `folder`.
+
+    They are read anew each time: the task's files or settings may have changed since.
+    """
     paths = {name: folder / "problems" / f"{name}.parquet" for name in names}
-    missing = {name: path for name, path in paths.items() if not path.exists()}
     materialize(
-        {path: dict(task=name, data_dir=data_dir) for name, path in missing.items()},
+        {path: dict(task=name, data_dir=data_dir) for name, path in paths.items()},
         modules=["restem.tasks"],
     )
     read = lambda path: records.problems_from_table(storage.read_table(path))

@@ -148,7 +148,7 @@ def _bounds(folder: str) -> tuple[list[epath.Path], np.ndarray, np.ndarray]:
 @gin.configurable(module="restem.methods")
 @dataclasses.dataclass(frozen=True)
 class ControlVariate:
-    """The weights of states and proposals in the gradient estimate above.
+    """Weights of chain states and proposals in TRICE's gradient estimate.
 
     The weights are scaled so that the mean over the examples with non-zero weight is the estimate:
     with `improve.normalisation = "none"` and all examples in one optimizer step, the gradient

@@ -9,17 +9,22 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import inspect
 import re
 from collections.abc import Iterator
 from typing import IO, Any
 
 import gin
 from gin import config as gin_config
+from gin import config_parser
 
 from restem.errors import UserError
 from restem.runtime import checks
 
 MACRO = "gin.macro"
+
+_CALLED_WITH_ARGUMENTS = ("restem.tasks", "restem.training", "restem.report")
+"""Modules whose functions get their arguments without defaults from their callers."""
 
 FLAG = "flag"
 """Origin of a binding that comes from the command line."""
@@ -129,6 +134,25 @@ def all_bindings() -> Iterator[Binding]:
 def arguments_of(configurable: str) -> dict[str, Any]:
     """Returns the values bound to a function's arguments, for processes that read no gin files."""
     return {b.parameter: b.value() for b in all_bindings() if b.configurable == configurable}
+
+
+def is_given(target: Any, parameter: str) -> bool:
+    """Returns whether restem itself always passes an argument, so that a binding has no effect:
+    the total number of steps to an optimizer, the split to a task."""
+    if not inspect.isfunction(target) or not target.__module__.startswith(_CALLED_WITH_ARGUMENTS):
+        return False
+    found = inspect.signature(target).parameters.get(parameter)
+    return found is not None and found.default is inspect.Parameter.empty
+
+
+def is_readable(line: str) -> bool:
+    """Returns whether gin can read a line `NAME = VALUE`, whatever it refers to."""
+    delegate = gin_config.ParserDelegate(skip_unknown=True)
+    try:
+        list(config_parser.ConfigParser(line, delegate))
+    except (ValueError, SyntaxError):
+        return False
+    return True
 
 
 def explain(error: Exception) -> str:

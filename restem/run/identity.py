@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -86,7 +87,18 @@ def plain(value: Any) -> Any:
         return {str(key): plain(part) for key, part in value.items()}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    return getattr(value, "__name__", type(value).__name__)
+    name = getattr(value, "__name__", type(value).__name__)
+    return f"{name} {_code(value)}" if name == "<lambda>" else name
+
+
+def _code(function: Any) -> str:
+    """Returns a hash of the code of a function without a name of its own, and of the plain values
+    that it has from outside."""
+    code = function.__code__
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    plain_ones = [c for c in (*code.co_consts, *cells) if isinstance(c, (int, float, str))]
+    seen = (code.co_code, code.co_names, plain_ones)
+    return hashlib.sha256(repr(seen).encode()).hexdigest()[:12]
 
 
 def claim(files: Workdir, identity: Mapping[str, Any], *, rebuild: bool = False) -> None:

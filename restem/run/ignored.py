@@ -38,10 +38,18 @@ def check() -> None:
             continue
         if binding.target is None:
             fault = _of_macro(binding, found)
+        elif bindings.is_given(binding.target, binding.parameter):
+            fault = "restem itself passes this argument"
+        elif binding.configurable == "chat" and not _chats(found):
+            fault = "the policy is prompted without chat; add --gin.Run.chat=True"
         else:
             fault = _of_strategy(binding, found)
         if fault:
             raise UserError(f"--gin.{binding.name}={binding.raw} would change nothing: {fault}")
+
+
+def _chats(found: Sequence[Binding]) -> bool:
+    return any(b.value() for b in found if b.name == "Run.chat")
 
 
 def _of_macro(macro: Binding, found: Sequence[Binding]) -> str:

@@ -64,7 +64,7 @@ class Holder:
     """Start of the process in clock ticks after the boot, because process ids are reused; None
     where the system does not tell."""
     since: str
-    """Time at which the lease was taken, for people."""
+    """Time at which the lease was taken, for human readers."""
     beat: int = 0
     """Number of heartbeats so far."""
 

@@ -92,7 +92,11 @@ _SCALARS: Mapping[Any, str] = {
 
 def fault(value: Any, annotation: Any) -> str | None:
     """Returns None if `annotation` allows `value`, and otherwise what it allows."""
-    return None if _is(value, annotation) else allowed(annotation)
+    if _is(value, annotation):
+        return None
+    if _lacks_call(value):
+        return f"a reference with parentheses, @{value.__name__}()"
+    return allowed(annotation)
 
 
 def allowed(annotation: Any) -> str:
@@ -156,6 +160,14 @@ def _class_of(annotation: Any) -> Any:
     return typing.get_origin(annotation) or annotation
 
 
+def _lacks_call(value: Any) -> bool:
+    """Returns whether a value is the class of a strategy, `@NAME`, in place of one, `@NAME()`.
+
+    A class is callable, so it would pass for a function until the step that calls it.
+    """
+    return inspect.isclass(value) and any("__call__" in vars(c) for c in value.__mro__[:-1])
+
+
 def _is(value: Any, annotation: Any) -> bool:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is Any or isinstance(annotation, (typing.TypeVar, str)):
@@ -180,9 +192,11 @@ def _is(value: Any, annotation: Any) -> bool:
         return not arguments or all(_is(part, arguments[0]) for part in value)
     kind = _class_of(annotation)
     if kind is collections.abc.Callable:
-        return callable(value)
+        return callable(value) and not _lacks_call(value)
     if not inspect.isclass(kind):
         return True
+    if _lacks_call(value):
+        return False
     if getattr(kind, "_is_protocol", False) and not getattr(kind, "_is_runtime_protocol", False):
         return True
     return isinstance(value, kind)

@@ -111,7 +111,7 @@ def check(settings: Settings, files: Workdir) -> None:
 
 
 def size(count: int) -> str:
-    """Returns a number of bytes for people, such as "1.5 GiB"."""
+    """Returns a number of bytes for human readers, such as "1.5 GiB"."""
     for unit, power in (("GiB", 30), ("MiB", 20)):
         if count >= 1 << power:
             return f"{count / (1 << power):.1f} {unit}"

@@ -89,8 +89,8 @@ class MajorityAnswer:
     """
 
     min_share: Annotated[float, between(0, 1)] = 0.0
-    """Minimum share of the samples that must agree (the confidence in section 3.2 of Huang et al.);
-    a problem below this share contributes no examples."""
+    """Minimum share of the finished samples that must agree (the confidence in section 3.2 of Huang
+    et al.); a problem below this share contributes no examples."""
 
     def __call__(self, problem: Problem, samples: Sequence[Sample]) -> list[Sample]:
         votes = collections.Counter(filter(None, (s.final_answer for s in samples)))

@@ -47,6 +47,20 @@ class DryRunTest(toys.ToyTest):
             dry_run.show(self.this, Settings.from_gin(), "generate (iteration 1)")
         self.assertIn("next: generate (iteration 1)\n", output.get())
 
+    def test_a_task_that_does_not_exist_is_refused_and_a_missing_policy_named(self):
+        with self.assertRaisesRegex(UserError, "no task named 'mth'"):
+            self.shown("Run.task='mth'")
+        with self.assertRaisesRegex(UserError, "no task named 'gsm9k'"):
+            self.shown("Run.evaluate_on=('gsm9k',)")
+        output = self.shown("MODEL='hf:/no/such/folder'")
+        self.assertIn("warning: the base policy cannot be read here: /no/such/folder", output)
+
+    def test_files_of_a_task_are_read(self):
+        path = pathlib.Path(self.folder, "mine.jsonl")
+        path.write_text('{"question": "1 + 1", "answer": "2"}\n')
+        with self.assertRaisesRegex(UserError, "line 1: no field 'problem'"):
+            self.shown("Run.task='mine'", f"mine/file_task.path='{path}'")
+
     def test_the_next_step(self):
         bindings = ("em.iterations=3", "em.evaluate_every=3", "em.generate_every=2")
         self.shown(*bindings)

@@ -8,6 +8,7 @@ from absl.testing import absltest
 import restem.tasks  # noqa: F401  adds the built-in tasks
 from restem.data import registry
 from restem.errors import UserError
+from tests.helpers import tiny
 from tests.helpers.data_folders import DataFolderTest
 
 
@@ -44,6 +45,16 @@ class RegistryTest(DataFolderTest):
             registry.add("toy", source=list, stop="Q:")
         with self.assertRaisesRegex(UserError, "source must be"):
             registry.add("toy", source=[1])
+        with self.assertRaisesRegex(UserError, "cannot import the grader '.*lambda>'"):
+            registry.add("toy", source=list, grader=lambda problem, text: 1.0)
+        with self.assertRaisesRegex(UserError, "unknown grader kind 'maths'"):
+            registry.add("toy", source=list, grader={"kind": "maths"})
+
+    def test_a_function_can_grade(self):
+        spec = registry.add("graded_by_function", source=list, grader=tiny.few_letters)
+        self.addCleanup(registry._TASKS.pop, "graded_by_function")
+        named = {"kind": "function", "function": "tests.helpers.tiny:few_letters"}
+        self.assertEqual(spec.grader, named)
 
 
 if __name__ == "__main__":

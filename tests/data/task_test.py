@@ -58,7 +58,7 @@ class TaskTest(parameterized.TestCase):
         ("stop_after = None: must be a tuple", {"train": ["a"], "stop_after": None}),
         ("max_new_tokens = 0: must be at least 1", {"train": ["a"], "max_new_tokens": 0}),
         ("unknown grader kind 'maths'", {"train": ["a"], "grader": {"kind": "maths"}}),
-        ("cannot import the reward '.*lambda>'", {"train": ["a"], "grader": lambda p, t: 1.0}),
+        ("cannot import the grader '.*lambda>'", {"train": ["a"], "grader": lambda p, t: 1.0}),
         ("'x' occurs twice", {"train": [{"inputs": "a", "problem_id": "x"}] * 2}),
     )
     def test_refusals(self, message, fields):

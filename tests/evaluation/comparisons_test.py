@@ -10,8 +10,10 @@ from restem import records
 from restem.cli.main import main
 from restem.errors import UserError
 from restem.evaluation import breakdown, comparisons, paired_tests
-from restem.records import Sample, Verdict
+from restem.records import Problem, Sample, TaskCard, Verdict
+from restem.run import layout
 from restem.runtime import storage
+from tests.helpers import run_files
 
 
 def answers(greedy: str, sampled: tuple[str, ...] = ()) -> list[Sample]:
@@ -105,6 +107,19 @@ class ComparisonTest(parameterized.TestCase):
             with self.assertRaisesRegex(UserError, "a.parquet: these answers are not graded"):
                 comparisons.compare_files(*pair)
         self.assertEqual(main(["compare", first, first]), 2)
+
+    def test_other_problems_under_the_same_ids_are_refused(self):
+        folders = [self.folder / name for name in ("a", "b")]
+        for folder, golds in zip(folders, ("1234", "1235"), strict=True):
+            files = layout.Workdir(folder)
+            problems = [Problem(str(i), "test", f"q{i}", gold) for i, gold in enumerate(golds)]
+            run_files.write_problems(files, TaskCard("t"), problems)
+            table = records.samples_to_table(answers("1110"))
+            storage.write_table(files.iteration(0).answers("t"), table)
+        paths = [str(layout.Workdir(f).iteration(0).answers("t")) for f in folders]
+        with self.assertRaisesRegex(UserError, "1 of 4 problems have the same id, such as '3'"):
+            comparisons.compare_files(*paths)
+        comparisons.compare_files(paths[0], paths[0])
 
     def test_files_that_cannot_be_compared(self):
         first = self.write("a", answers("10"))

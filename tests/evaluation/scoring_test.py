@@ -67,6 +67,14 @@ class ScoreTest(parameterized.TestCase):
             files=[self.file(rows)], tasks=tasks, output=str(self.folder / "scores"), **options
         )
 
+    def test_an_edited_task_is_read_anew(self):
+        row = {"task": "toy", "problem_id": "a", "output": "The answer is 4."}
+        grader = {"kind": "math", "extraction": "answer_is"}
+        for answer, right in (("5", 0.0), ("4", 1.0)):
+            self.tasks["toy"] = (TaskCard("toy", "", grader=grader), [ask("a", "q", answer)])
+            with mock.patch.object(scoring.registry, "expand", lambda names: list(names)):
+                self.assertEqual(self.score([row], "toy")["toy"]["pass@1"], right)
+
     @parameterized.parameters(*bbh.STYLES)
     def test_bbh_made_from_gold_in_known_proportion(self, style):
         """Each file has 6 problems, of which (its place modulo 7) are answered rightly."""

@@ -235,6 +235,14 @@ class PlainTest(absltest.TestCase):
         self.assertEqual(rate(1e-5), {"adamw": {"learning_rate": 1e-5}})
         self.assertNotEqual(rate(1e-5), rate(2e-5))
 
+    def test_functions_without_a_name_are_their_code(self):
+        def made(rate):
+            return lambda total_steps: optimizers.adamw(rate, total_steps=total_steps)
+
+        found = [identity.plain(f) for f in (made(1e-5), made(2e-5), made(1e-5), lambda steps: 0)]
+        self.assertEqual(found[0], found[2])
+        self.assertLen(set(found), 3)
+
 
 if __name__ == "__main__":
     absltest.main()
