@@ -91,7 +91,12 @@ def generate(
 
 
 def select(
-    task: Task, samples: Sequence[Sample], *, seed: int = 0, **settings: Any
+    task: Task,
+    samples: Sequence[Sample],
+    *,
+    seed: int = 0,
+    samples_are_own: bool = True,
+    **settings: Any,
 ) -> list[Example]:
     """Chooses and weights the samples that a policy is trained on.
 
@@ -99,6 +104,8 @@ def select(
       task: the task.
       samples: verified samples of its problems.
       seed: seed of the random choices.
+      samples_are_own: whether the policy that is trained drew the samples. Those of a teacher are
+        trained on as text, since its tokens may be others.
       **settings: fields of `SelectSettings`: `keep`, `distinct`, `cap`, `weight`, `max_examples`.
 
     Raises:
@@ -109,8 +116,9 @@ def select(
     sampled = {sample.problem_id for sample in samples}
     problems = [problem for problem in task.problems if problem.problem_id in sampled]
     return select_step(
-        problems=problems, samples=samples, iteration=1, seed=seed, settings=made
-    ).examples
+        problems=problems, samples=samples, iteration=1, seed=seed, settings=made,
+        samples_are_own=samples_are_own,
+    ).examples  # fmt: skip
 
 
 def improve(

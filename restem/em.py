@@ -20,6 +20,8 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+from absl import logging
+
 from restem import records
 from restem.evaluation import comparisons
 from restem.records import Problem
@@ -203,6 +205,9 @@ def validation_reward(*, run: Run, rollout: Rollout, iteration: int) -> float | 
         ]
     problems = run.problems("validation")
     if not problems:
+        logging.warning(
+            "there are no validation problems: the M-step takes all epochs and keeps the last policy"
+        )
         return None
     path = run.directory(0).validation
     if not distributed.run_on_primary("is the base policy validated", path.exists):

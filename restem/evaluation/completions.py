@@ -2,9 +2,10 @@
 
 A file holds JSON lines, one per query, or a JSON object or list of such rows. A row identifies its
 problem by `problem_id` (or the data set's `task_id`) or by the text of the query, and holds the
-output in `output`, `outputs` (several samples) or `prediction`:
+output in `output`, `outputs` (several samples) or `prediction`, or, beside an id, in `text`:
 
     {"problem_id": "HumanEval/0", "outputs": ["    return ...", "    for ..."]}
+    {"problem_id": "HumanEval/0", "text": "    return ..."}
     {"input": "not ( True ) and ( True ) is", "output": "... So the answer is False."}
 
 The text may be the query of the run, the data set's own question without the form around it, or a
@@ -77,6 +78,8 @@ def _rows(path: epath.Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def _completion(where: str, row: Mapping[str, Any]) -> Completion:
     first = lambda names: next((row[n] for n in names if row.get(n) is not None), None)
     identity, query, outputs = first(IDS), first(QUERIES), first(OUTPUTS)
+    if outputs is None and identity is not None:  # as in the files of `generate --completions`
+        outputs, query = row.get("text"), None
     if isinstance(outputs, str):
         outputs = [outputs]
     if not isinstance(outputs, list) or not outputs or not all(isinstance(o, str) for o in outputs):

@@ -67,6 +67,7 @@ def select(
     seed: int,
     step: int = 0,
     settings: SelectSettings = SelectSettings(),
+    samples_are_own: bool = True,
 ) -> Selection:
     """Chooses and weights the examples of the M-step, from samples in memory.
 
@@ -77,11 +78,12 @@ def select(
       seed: seed of the run.
       step: Improve step on these samples, counted from 0 (ReST takes several).
       settings: which samples are kept, and with what weight.
+      samples_are_own: whether the policy that is trained drew the samples, rather than a teacher.
 
     Raises:
       ValueError: a sample has no reward.
     """
-    selector = Selector(iteration=iteration, seed=seed, step=step, settings=settings)
+    selector = Selector(iteration, seed, settings, step, samples_are_own)
     pool = Pool(problems, samples)
     selector = selector.informed([0], lambda _: pool)
     examples, sums = selector.examples(0, pool)

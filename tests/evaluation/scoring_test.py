@@ -113,7 +113,7 @@ class ScoreTest(parameterized.TestCase):
         self.tasks["gsm8k"] = (card_of("gsm8k"), [ask(c, f"Q: {c}?\nA:", "4") for c in "abc"])
         outputs = [" The answer is 4.", " The answer is 5.", " The answer is 4.\n\nQ: and 5?"]
         rows = [{"question": "a?", "outputs": outputs}]
-        rows += [{"problem_id": "b", "output": text} for text in [" no", *outputs[1:]]]
+        rows += [{"problem_id": "b", "text": text} for text in [" no", *outputs[1:]]]
         report = self.score(rows, "gsm8k")["gsm8k"]
         self.assertAlmostEqual(report["pass@1"], (2 / 3 + 1 / 3) / 2)
         self.assertAlmostEqual(report["pass@k"]["2"], (1 + 2 / 3) / 2)
