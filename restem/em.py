@@ -206,7 +206,7 @@ def validation_reward(*, run: Run, rollout: Rollout, iteration: int) -> float | 
     problems = run.problems("validation")
     if not problems:
         logging.warning(
-            "there are no validation problems: the M-step takes all epochs and keeps the last policy"
+            "without validation problems, the M-step takes all epochs and keeps the last policy"
         )
         return None
     path = run.directory(0).validation

@@ -21,6 +21,7 @@ from restem.runtime.profiles import PROFILE
 from restem.runtime.progress import progress
 from restem.sampling import Engine, Request, Sampling, Tuning
 from restem.sampling.steps import prepare_params
+from restem.training import bytes_on_device
 
 GREEDY = Sampling(temperature=0.0)
 """Greedy decoding: always the most likely token."""
@@ -152,7 +153,8 @@ class Rollout:
         greedy = self.replace(sampling=GREEDY)
         if self.validation_mesh is not None:
             # Every host takes part in moving the policy, also one without a share of the problems.
-            greedy = greedy.rounded().replace(mesh=self.validation_mesh).placed()
+            held = self.reserved or bytes_on_device(self.policy.params)  # on the mesh of training
+            greedy = greedy.rounded().replace(mesh=self.validation_mesh, reserved=held).placed()
         share = problems
         is_shared_out = self.validation_mesh is not None and not greedy.is_shared
         if is_shared_out:

@@ -237,8 +237,26 @@ def _holds_a_file(folder: epath.Path) -> bool:
 
 def _differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
     """Returns the differences, each as "NAME was OLD and is NEW"."""
-    compared = lambda d: {k: v for k, v in d.items() if k not in _NOT_COMPARED}
+
+    def compared(identity: Mapping[str, Any]) -> dict[str, Any]:
+        found = {k: v for k, v in identity.items() if k not in _NOT_COMPARED}
+        if isinstance(given := found.get("settings"), Mapping):
+            # An earlier version may have compared more settings.
+            found["settings"] = {k: v for k, v in given.items() if k not in _changeable()}
+        return found
+
     return list(_walk(compared(stored), compared(json.loads(json.dumps(asked)))))
+
+
+@functools.cache
+def _changeable() -> frozenset[str]:
+    """Returns the names of all settings that a resume may change."""
+    return frozenset(
+        f"{name}.{field.name}"
+        for name, cls in settings.REGISTERED.items()
+        for field in dataclasses.fields(cls)
+        if checks.may_change(checks.hints(cls)[field.name])
+    )
 
 
 def _walk(stored: Any, asked: Any, name: str = "") -> Iterator[str]:

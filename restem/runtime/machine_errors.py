@@ -145,7 +145,9 @@ def _device_memory(error: BaseException) -> MachineError | None:
     return memory and MachineError(
         f"the device is {memory[1].rstrip('.')[:120].lower()}; use fewer slots"
         " (Run.e_step_slots, Run.m_step_slots), smaller micro-batches"
-        " (improve.micro_batch_tokens) or a larger mesh; the same command then continues"
+        " (improve.micro_batch_tokens, or improve.rows_per_batch where it is set),"
+        ' improve.remat = "full", or a larger mesh; with any of these changed, the same command'
+        " continues"
     )
 
 

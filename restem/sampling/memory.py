@@ -121,8 +121,13 @@ def slots_that_fit(
         n for n in range(1, 8) if taken(n) <= room
     ]
     if not fitting:
+        beside, smaller = f"{held / 2**30:.1f} GiB of parameters", "a smaller model"
+        if options.reserved:
+            beside += f" and {options.reserved / 2**30:.1f} GiB that training holds"
+            smaller += " or an adapter (improve.adapter)"
         raise UserError(
-            f"no slot fits in {memory / 2**30:.1f} GiB beside {held / 2**30:.1f} GiB of parameters:"
-            " lower max_new_tokens, or use a mesh with more fsdp or tensor parts"
+            f"no slot fits in {memory / 2**30:.1f} GiB beside {beside}: use a mesh with more fsdp"
+            f" or tensor parts, lower max_new_tokens, or use {smaller}; `restem plan` shows what"
+            " fits on a TPU slice"
         )
     return parts * fitting[-1]

@@ -33,7 +33,7 @@ class Tuning:
     samples do not wait for all slots to be filled; None does so on one CPU with unstacked layers,
     where a batch grows without a program."""
     reserved: int = 0
-    """Bytes of each device that something else takes, such as the state of training."""
+    """Bytes of each device that training holds, beside the parameters that are sampled from."""
 
 
 @dataclasses.dataclass
@@ -65,7 +65,7 @@ class Options:
     start_small: bool
     """Whether the first call of its shape begins with an eighth of the slots."""
     reserved: int
-    """Bytes of each device that something else takes."""
+    """Bytes of each device that training holds, beside the parameters that are sampled from."""
     mesh: jax.sharding.Mesh | None
     """Devices; None is one device."""
 

@@ -76,6 +76,7 @@ def improve(
     prefix, data = corpus_of(rollout.card, examples, rollout.policy.vocabulary)
     total = data.sizes(None).total
     rollout = rollout.replace(policy=starting_policy(rollout.policy, settings.adapter))
+    settings = preparation.with_param_dtype(settings, rollout.policy.params)
     host_memory.give_back()  # what sampling took
     room = preparation.memory_of_steps(rollout, settings, prefix_length=len(prefix))
     rollout = preparation.with_validation_mesh(rollout, room)
@@ -200,7 +201,7 @@ class _MStep:
         """Returns the reward on D_val of the policy of a step; None without validation problems."""
         if not self.validation:
             return None
-        rollout = self.rollout.replace(policy=self.rollout.policy.replace(params=params))
+        rollout = preparation.validated(self.rollout, params)
         what = f"{self.name}: validating step {step}"
         reward = rollout.greedy_reward(self.validation, what=what)
         host_memory.give_back()

@@ -57,7 +57,9 @@ def micro_batches(
         if room is not None:
             fits = positions <= room.tokens("dots")
         else:
-            saved = (positions + prefix_length) * bytes_saved(config, "dots")
+            saved = (positions + prefix_length) * bytes_saved(
+                config, "dots", adapter=settings.adapter
+            )
             memory = host_memory.total() if is_cpu else 0
             fits = saved <= _SAVED_ON_CPU * memory
         remat = "dots" if fits else "full"
@@ -98,4 +100,5 @@ def step_memory(
         trained=4 * sum(leaf.size for leaf in jax.tree.leaves(trained)) / parts,
         prefix_length=prefix_length,
         mesh=mesh,
+        adapter=settings.adapter,
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -67,7 +69,7 @@ def bytes_rounded(params: models.Params, adapter: Lora | None, mesh: Mapping[str
 def with_validation_mesh(rollout: Rollout, room: StepMemory | None) -> Rollout:
     """Returns the rollout without its validation mesh if a copy of the policy does not fit there.
 
-    The state of training stays in memory while the copy is sampled from.
+    What training holds stays in memory while a policy is sampled from: the rollout reserves it.
     """
     mesh = rollout.validation_mesh
     if room is None:
@@ -85,6 +87,31 @@ def with_validation_mesh(rollout: Rollout, room: StepMemory | None) -> Rollout:
         " of the policy on the mesh of the E-step"
     )
     return rollout.replace(validation_mesh=None)
+
+
+def validated(rollout: Rollout, params: models.Params) -> Rollout:
+    """Returns the rollout with the parameters of a policy in training, to be sampled from.
+
+    On the mesh of training, the sampler reads arrays that the rollout has reserved already: those
+    of the policy that training starts from, of the state, or of the frozen weights and an adapter.
+    """
+    policy, reserved = rollout.policy.replace(params=params), rollout.reserved
+    if rollout.validation_mesh is None:
+        reserved = max(0, reserved - bytes_on_device(params))
+    return rollout.replace(policy=policy, reserved=reserved)
+
+
+def with_param_dtype(settings: ImproveSettings, params: models.Params) -> ImproveSettings:
+    """Returns the settings with the dtype of trained parameters, that of the policy if it is None.
+
+    Args:
+      settings: settings of the M-step.
+      params: of the policy that training starts from.
+    """
+    if settings.param_dtype is not None:
+        return settings
+    dtype: Any = str(params["final_norm"].dtype)
+    return dataclasses.replace(settings, param_dtype=dtype)
 
 
 def trainer(

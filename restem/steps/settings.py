@@ -102,12 +102,12 @@ class ImproveSettings:
     """Maximum number of passes over the examples."""
     batch_examples: Annotated[int, at_least(1)] = 64
     """Examples per optimizer step."""
-    rows_per_batch: Annotated[int | None, at_least(1)] = None
+    rows_per_batch: Annotated[int | None, at_least(1), MAY_CHANGE] = None
     """Packed rows per forward and backward pass, over all devices; None: chosen together with the
     row length."""
     row_length: Annotated[int | None, at_least(1)] = None
     """Tokens per packed row; None: the length that needs the fewest multiplications."""
-    micro_batch_tokens: Annotated[int | None, at_least(1)] = None
+    micro_batch_tokens: Annotated[int | None, at_least(1), MAY_CHANGE] = None
     """Maximum number of tokens per forward and backward pass on a device, used when
     `rows_per_batch` is None; None: as many as fit in its memory, 4,096 on a CPU."""
     normalisation: Normalisation = "token"
@@ -118,7 +118,7 @@ class ImproveSettings:
     adapter: Lora | None = None
     """Low-rank adapter to train on the frozen policy, such as `@Lora()`; None: all parameters are
     trained."""
-    remat: Literal["none", "dots", "full"] | None = None
+    remat: Annotated[Literal["none", "dots", "full"] | None, MAY_CHANGE] = None
     """Activations that the backward pass recomputes to save memory; see `ModelConfig.remat`. None:
     "dots" if that fits in the memory of a device, else "full". On a CPU what is kept may take a
     tenth of the machine's memory."""

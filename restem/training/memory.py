@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from restem.models import ModelConfig, kv_cache
+from restem.models.lora import Lora
 from restem.models.query_blocks import MOST_SCORES
 
 _SHARE = 0.85
@@ -39,28 +40,62 @@ def bytes_on_device(tree: Any) -> int:
     return sum(map(of, jax.tree.leaves(tree)))
 
 
-def bytes_saved(config: ModelConfig, remat: str, *, tensor: int = 1) -> float:
+def bytes_saved(
+    config: ModelConfig, remat: str, *, tensor: int = 1, adapter: Lora | None = None
+) -> float:
     """Returns the bytes that the layers keep of a position for the backward pass.
+
+    Without the scores of attention, which are kept as well where it is not in blocks and nothing is
+    recomputed.
 
     Args:
       config: the decoder; its dtype is that of activations.
       remat: as `ModelConfig.remat`.
       tensor: parts over which heads and the feed-forward block are split.
+      adapter: the adapter that is trained; None: all parameters are.
     """
-    numbers: float = config.embed_dim
-    if remat != "full":
-        # Attention in blocks keeps its result and a number for each head, which counts as two.
-        numbers += _products(config, tensor) + config.num_heads * (config.head_dim + 2) / tensor
-    return config.num_layers * numbers * jnp.dtype(config.dtype).itemsize
+    c, item = config, jnp.dtype(config.dtype).itemsize
+    if remat == "full":
+        return c.num_layers * item * c.embed_dim
+    heads, of_adapter = c.num_heads * c.head_dim / tensor, 0.0
+    outputs = _outputs(c, tensor)
+    if adapter is not None:
+        adapted = [outputs[name] for name in adapter.targets if name in outputs]
+        of_adapter = adapter.rank * len(adapted)  # x a
+        # An adapted matrix has two products of its whole width, x w and (x a) b.
+        of_adapter += sum(adapted) if remat == "dots" else 0
+    # Attention keeps a number in float32 for each head.
+    fixed = 4 * c.num_heads / tensor
+    if remat == "none":
+        return c.num_layers * (item * of_adapter + fixed + _bytes_of_all(c, tensor))
+    numbers = c.embed_dim + sum(outputs.values()) + heads + of_adapter
+    return c.num_layers * (item * numbers + fixed)
 
 
-def _products(config: ModelConfig, tensor: int) -> float:
-    """Returns the size of a layer's matrix products for a position."""
+def _outputs(config: ModelConfig, tensor: int) -> Mapping[str, float]:
+    """Returns the size of each of a layer's matrix products for a position, by matrix."""
     c = config
-    heads = (c.num_heads + 2 * c.num_kv_heads) * c.head_dim / tensor
-    inner = (2 if c.gated_mlp else 1) * c.mlp_dim / tensor
-    # Queries, keys, values; gate and up; the two outputs.
-    return heads + inner + 2 * c.embed_dim
+    heads, kv_heads = (n * c.head_dim / tensor for n in (c.num_heads, c.num_kv_heads))
+    inner = c.mlp_dim / tensor
+    outputs = {"query": heads, "key": kv_heads, "value": kv_heads, "out": c.embed_dim}
+    return outputs | ({"gate": inner} if c.gated_mlp else {}) | {"up": inner, "down": c.embed_dim}
+
+
+def _bytes_of_all(config: ModelConfig, tensor: int) -> float:
+    """Returns the bytes that a layer keeps of a position where nothing is recomputed.
+
+    JAX keeps an array once for each operation that needs it in the backward pass.
+    """
+    c, item = config, jnp.dtype(config.dtype).itemsize
+    heads, kv_heads = (n * c.head_dim / tensor for n in (c.num_heads, c.num_kv_heads))
+    inner, wide = c.mlp_dim / tensor, 2 if c.gated_mlp else 1
+    numbers = (3 + wide) * c.embed_dim + heads + inner  # inputs of the matrices
+    numbers += heads + 2 * kv_heads  # queries, keys and values
+    numbers += (2 * wide + 1 + 2 * (c.activation == "gelu_tanh")) * inner
+    norms = (1 if c.parallel_layers else 2) * c.pre_norms + 2 * c.post_norms
+    normed = norms * c.embed_dim + c.qk_norm * (heads + kv_heads)
+    # Norms are in float32, and so is the result of attention that is not in blocks.
+    return item * numbers + 4 * (3 * normed + 2 * norms + heads)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +116,8 @@ class StepMemory:
     """Target positions that go through the head at once."""
     mesh: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Sizes of the mesh axes."""
+    adapter: Lora | None = None
+    """The adapter that is trained; None: all parameters are."""
 
     def tokens(self, remat: str) -> int:
         """Returns how many positions of a micro-batch fit; 0 if the rest alone does not."""
@@ -94,8 +131,8 @@ class StepMemory:
     def _of_position(self, remat: str) -> float:
         """Returns the bytes of each position: what layers save, and a layer's working set."""
         c, item = self.config, jnp.dtype(self.config.dtype).itemsize
-        working = 4 * c.embed_dim + 4 * _products(c, self._tensor)
-        saved = bytes_saved(c, remat, tensor=self._tensor)
+        working = 4 * c.embed_dim + 4 * sum(_outputs(c, self._tensor).values())
+        saved = bytes_saved(c, remat, tensor=self._tensor, adapter=self.adapter)
         # The head reads hidden states, and their gradient is float32.
         return saved + working * item + 3 * 4 * c.embed_dim
 
@@ -115,4 +152,18 @@ class StepMemory:
             heads = self._tensor if c.num_kv_heads % self._tensor == 0 else 1
             prefix = sum(leaf.size for leaf in block) * (item + 8) / heads
             prefix += self.prefix_length / parts * self._of_position(remat)
-        return gradients + gathered + logits + prefix + 3 * MOST_SCORES
+        scores = 3 * MOST_SCORES + (self._scores_kept(parts) if remat == "none" else 0)
+        return gradients + gathered + logits + prefix + scores
+
+    def _scores_kept(self, parts: int) -> float:
+        """Returns the bytes of the scores that all layers keep where nothing is recomputed.
+
+        They are those of a micro-batch and of the prefix, each within the bound beyond which
+        attention is in blocks and keeps none.
+        """
+        c, item = self.config, jnp.dtype(self.config.dtype).itemsize
+        of_prefix = 4 * c.num_heads / self._tensor * self.prefix_length**2 / parts
+        scores = MOST_SCORES + min(MOST_SCORES, of_prefix)
+        # Weights in float32, again in the dtype of the values, and two steps of a soft-cap.
+        copies = 1 + (item / 4) * (item < 4) + 2 * (c.attention_softcap is not None)
+        return c.num_layers * copies * scores

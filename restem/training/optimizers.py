@@ -20,6 +20,7 @@ import optax
 from restem.runtime.checks import above, at_least, below, between
 
 Schedule = Literal["constant", "cosine", "linear"]
+Precision = Literal["params", "master", "stochastic"]
 
 
 def learning_rates(
@@ -88,9 +89,9 @@ def adamw(
     weight_decay: Annotated[float, at_least(0)] = 0.0,
     b1: Annotated[float, at_least(0), below(1)] = 0.9,
     b2: Annotated[float, at_least(0), below(1)] = 0.999,
-    eps: Annotated[float, at_least(0)] = 1e-8,
+    eps: Annotated[float, above(0)] = 1e-8,
     moment_dtype: Literal["float32", "bfloat16"] | None = None,
-    precision: Literal["params", "master", "stochastic"] = "params",
+    precision: Precision | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformation:
     """Returns AdamW (Loshchilov and Hutter 2019) after clipping by global norm.
@@ -99,15 +100,16 @@ def adamw(
       total_steps: optimizer steps of the whole training, for the schedule.
       learning_rate: peak of the schedule.
       schedule: "constant", "cosine" or "linear" after the warm-up.
-      warmup_fraction: share of `total_steps` that the rate rises for.
+      warmup_fraction: length of the warm-up as a fraction of `total_steps`.
       clip: largest global norm of a gradient; None does not clip.
       weight_decay: per step, times the learning rate; not on norms and biases.
       b1: decay of the first moment.
       b2: decay of the second moment.
       eps: constant added to the root of the second moment.
       moment_dtype: dtype of the first moment; None is float32, as the second moment is.
-      precision: what is done where parameters are bfloat16; see `with_precision`.
-      seed: of stochastic rounding.
+      precision: how bfloat16 parameters are updated; see `with_precision`. None is
+        "stochastic" there.
+      seed: seed of stochastic rounding.
     """
     rates = learning_rates(
         learning_rate=learning_rate,
@@ -135,7 +137,7 @@ def adafactor(
     update_clip: Annotated[float, above(0)] = 1.0,
     scale_by_parameters: bool = False,
     min_factored_size: Annotated[int, at_least(1)] = 32,
-    precision: Literal["params", "master", "stochastic"] = "params",
+    precision: Precision | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformation:
     """Returns Adafactor (Shazeer and Stern 2018) without momentum, with factored second moments.
@@ -149,15 +151,16 @@ def adafactor(
       learning_rate: peak of the schedule; relative to each parameter's root mean square with
         `scale_by_parameters`.
       schedule: "constant", "cosine" or "linear" after the warm-up.
-      warmup_fraction: share of `total_steps` that the rate rises for.
+      warmup_fraction: length of the warm-up as a fraction of `total_steps`.
       clip: largest global norm of a gradient; None does not clip.
       weight_decay: per step, times the learning rate; not on norms and biases.
       decay_rate: the second moment's decay at step t is 1 - t ** -decay_rate.
       update_clip: largest root mean square of a leaf's update before the learning rate.
       scale_by_parameters: whether updates are multiplied by the parameter's root mean square.
       min_factored_size: second largest dimension below which a leaf keeps a full moment.
-      precision: what is done where parameters are bfloat16; see `with_precision`.
-      seed: of stochastic rounding.
+      precision: how bfloat16 parameters are updated; see `with_precision`. None is
+        "stochastic" there.
+      seed: seed of stochastic rounding.
     """
     rates = learning_rates(
         learning_rate=learning_rate,
@@ -188,7 +191,7 @@ def _clipped(
 
 def with_precision(
     inner: optax.GradientTransformation,
-    precision: Literal["params", "master", "stochastic"],
+    precision: Precision | None,
     *,
     seed: int = 0,
 ) -> optax.GradientTransformation:
@@ -196,12 +199,15 @@ def with_precision(
 
     "params" loses them, unless parameters are float32. "master" applies them to float32 copies in
     the optimizer's state (4 bytes per parameter). "stochastic" applies them with the probability
-    that makes the expected parameter exact (no memory). `inner` works in float32 in all three, so
-    its moments are float32, whatever the dtype of the parameters.
+    that makes the expected parameter exact (no memory). None is "stochastic" if any parameter is
+    bfloat16, otherwise "params". `inner` works in float32 in all of them, so its moments are
+    float32, whatever the dtype of the parameters.
 
     Raises:
-      ValueError: `precision` is none of the three.
+      ValueError: `precision` is none of these.
     """
+    if precision is None:
+        return _by_dtype(in_float32(inner), stochastic_rounding(inner, seed=seed))
     if precision == "params":
         return in_float32(inner)
     if precision == "master":
@@ -209,6 +215,24 @@ def with_precision(
     if precision == "stochastic":
         return stochastic_rounding(inner, seed=seed)
     raise ValueError(f"precision={precision!r} is not params, master or stochastic")
+
+
+def _by_dtype(
+    plain: optax.GradientTransformation, rounding: optax.GradientTransformation
+) -> optax.GradientTransformation:
+    """Returns a transformation that is `rounding` if any parameter is bfloat16, else `plain`."""
+
+    def of(params):
+        is_rounded = any(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(params))
+        return rounding if is_rounded else plain
+
+    def init(params):
+        return of(params).init(params)
+
+    def update(grads, state, params=None):
+        return of(params).update(grads, state, params)
+
+    return optax.GradientTransformation(init, update)
 
 
 def in_float32(inner: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -77,8 +77,8 @@ class Trainer:
           shape: shape of micro-batches, limited by memory.
           batch_examples: examples per optimizer step.
           normalisation: normalisation of the sum over examples.
-          param_dtype: dtype of the trained parameters; None keeps the given one. With bfloat16
-            choose an optimizer whose `precision` is "master" or "stochastic".
+          param_dtype: dtype of the trained parameters; None keeps the given one. See
+            `optimizers.with_precision` for bfloat16.
           adapter: train a low-rank adapter in float32 on frozen weights; None: all parameters.
           head_chunk: target positions per shard that go through the head at once.
           mesh: from `partitioning.make_mesh`; None is one device.
@@ -157,7 +157,8 @@ class Trainer:
             return TrainState(trained, opt_state, jnp.zeros((), jnp.int32))
 
         with partitioning.use(self.mesh, self.rules):
-            return jax.jit(build, out_shardings=self.state_shardings())(params)
+            trained = jax.eval_shape(build, params).params
+            return jax.jit(build, out_shardings=self.state_shardings(trained))(params)
 
     def frozen(self, params: Any) -> Any:
         """Returns the weights that training with an adapter leaves as they are; None without one.
@@ -176,14 +177,20 @@ class Trainer:
     def _shapes(self) -> Any:
         return models.param_shapes(self.config, self.param_dtype or "float32")
 
-    def state_shardings(self) -> TrainState | None:
-        """Returns the shardings of the state, for restoring it; None without a mesh."""
+    def state_shardings(self, trained: Any = None) -> TrainState | None:
+        """Returns the shardings of the state, for restoring it; None without a mesh.
+
+        Args:
+          trained: `TrainState.params`, or their shapes; None: in `param_dtype`, or float32.
+        """
         if self.mesh is None:
             return None
-        trained = self._shapes()
+        if trained is None:
+            trained = self._shapes()
+            if self.adapter is not None:
+                trained = lora.shapes(trained, self.adapter)
         placed = partitioning.param_shardings(self.config, self.mesh)
         if self.adapter is not None:
-            trained = lora.shapes(trained, self.adapter)
             placed = partitioning.adapter_shardings(placed, self.adapter)
         opt_state = jax.eval_shape(self.optimizer.init, trained)
         return TrainState(

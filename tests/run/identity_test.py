@@ -131,6 +131,12 @@ class ClaimTest(absltest.TestCase):
         self.make_something()
         identity.claim(self.files, of("3"))
 
+    def test_a_setting_that_an_earlier_version_compared_may_change(self):
+        settings = {**ONE["settings"], "improve.rows_per_batch": 4}
+        identity.claim(self.files, {**ONE, "settings": settings})
+        self.make_something()
+        identity.claim(self.files, ONE)
+
     def test_long_values_are_compared_to_their_ends(self):
         of = lambda end: {**ONE, "bindings": {"t/file_task.template": repr("a" * 90 + end)}}
         identity.claim(self.files, of("b"))

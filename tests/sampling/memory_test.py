@@ -17,8 +17,9 @@ from tests.sampling.engine_test import CONFIG, engine_of
 MIB = 2**20
 
 
-def fit(total, *, lengths=(30,), ring=64, samples=1, ahead=0):
+def fit(total, *, lengths=(30,), ring=64, samples=1, ahead=0, reserved=0):
     options = engine_of(CONFIG.replace(vocab_size=1000)).options
+    options.reserved = reserved
     shapes = models.param_shapes(options.config, jnp.float32)
     params = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
@@ -117,6 +118,12 @@ class MemoryTest(absltest.TestCase):
     def test_what_does_not_fit_is_said_in_one_line(self):
         with self.assertRaisesRegex(UserError, "no slot fits in 0.0 GiB .* lower max_new_tokens"):
             fit(MIB // 4)
+        message = "beside 0.0 GiB of parameters and 3.0 GiB that training holds: use a mesh"
+        with self.assertRaisesRegex(UserError, message):
+            fit(2**30, reserved=3 * 2**30)
+
+    def test_what_training_holds_leaves_fewer_slots(self):
+        self.assertEqual(fit(2 * 40 * MIB, reserved=32 * MIB), fit(40 * MIB))
 
 
 if __name__ == "__main__":

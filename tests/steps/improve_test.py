@@ -193,6 +193,18 @@ class ImproveTest(ImproveTestCase):
         np.testing.assert_array_equal(self.kept(), first.seen[0])
         np.testing.assert_array_equal(second.seen[0], first.seen[2])
 
+    def test_a_resumed_one_may_have_other_micro_batches(self):
+        """The remedy for a device without memory, in the middle of an M-step."""
+        whole = self.improve(self.rollout(0.6, 0.7, 0.8), epochs=3)
+        expected = self.kept()
+        self.directory.path.rmtree()
+        with self.assertRaises(KilledError):
+            self.improve(self.rollout(0.6, None), epochs=3)
+        made = self.improve(self.rollout(0.7, 0.8), epochs=3, rows_per_batch=1, remat="none")
+        self.assertEqual(made["validation"], whole["validation"])
+        np.testing.assert_allclose(np.array(made["loss"]), whole["loss"], rtol=1e-4)
+        np.testing.assert_allclose(self.kept(), expected, atol=1e-4)
+
     def test_nothing_is_written_between_saves(self):
         """The best policy so far is kept in memory: the only policy on disk is the last one."""
         with (
@@ -235,6 +247,19 @@ class ImproveTest(ImproveTestCase):
         self.assertEqual(made["validation"], [[0, 0.5], [1, 0.6], [2, 0.55], [3, 0.5]])
         self.assertEqual(made["best_step"], 1)
         np.testing.assert_array_equal(self.kept(), first.seen[0])
+
+
+class HalfPrecisionTest(ImproveTestCase):
+    """Training of bfloat16 parameters, whose steps are smaller than their precision."""
+
+    def test_small_steps_are_not_lost(self):
+        optimizer = functools.partial(optimizers.adamw, learning_rate=1e-4)
+        params = jax.tree.map(lambda p: p.astype("bfloat16"), self.start.params)
+        self.start = self.start.replace(params=params)
+        self.improve(self.rollout(0.6), optimizer=optimizer, epochs=1, param_dtype=None)
+        kept = checkpoints.load(f"orbax:{self.directory.checkpoint}").params["layers"]
+        moved = kept["mlp"]["up"] != params["layers"]["mlp"]["up"]
+        self.assertBetween(float(moved.mean()), 0.05, 0.95)
 
 
 class AdapterTest(ImproveTestCase):

@@ -9,7 +9,7 @@ from absl.testing import absltest
 from restem import models, partitioning
 from restem.checkpoints.policy import Policy
 from restem.errors import UserError
-from restem.models import int8
+from restem.models import int8, lora
 from restem.models.lora import Lora
 from restem.records import TaskCard
 from restem.rollout import Rollout
@@ -85,6 +85,46 @@ class ValidationMeshTest(absltest.TestCase):
             self.assertEqual(found.validation_mesh, expected)
             self.assertEqual(found.reserved, copy)
         self.assertIs(preparation.with_validation_mesh(rollout, None), rollout)
+
+    def test_on_the_mesh_of_training_the_sampled_parameters_are_reserved_once(self):
+        config = tiny.config()
+        mesh = partitioning.make_mesh(devices=jax.devices()[:1])
+        trained = models.param_shapes(config, "bfloat16")
+        bytes_of = 2 * config.num_params
+        for where, expected in ((None, 5 * bytes_of - bytes_of), (mesh, 5 * bytes_of)):
+            rollout = rollout_of(config, validation_mesh=where, reserved=5 * bytes_of)
+            found = preparation.validated(rollout, trained)
+            self.assertIs(found.policy.params, trained)
+            self.assertEqual(found.reserved, expected)
+        # Where a device does not tell its memory, nothing is reserved.
+        self.assertEqual(preparation.validated(rollout_of(config), trained).reserved, 0)
+
+    def test_an_adapter_is_validated_beside_frozen_weights_that_are_held_once(self):
+        """The engine's memory: weights, adapter state and merged copy, but no second weights."""
+        config = tiny.config().replace(dtype="bfloat16")
+        params = models.param_shapes(config, "bfloat16")
+        rollout = Rollout(
+            policy=Policy(config, params, tiny.vocabulary(), "orbax:/base"), card=CARD,
+            verifier=None, key=1,
+        )  # fmt: skip
+        settings = ImproveSettings(adapter=Lora(rank=2))
+        with mock.patch.object(preparation, "device_memory", return_value=2**30):
+            room = preparation.memory_of_steps(rollout, settings, prefix_length=0)
+        assert room is not None
+        rollout = preparation.with_validation_mesh(rollout, room)
+        adapter = lora.shapes(params, Lora(rank=2))
+        found = preparation.validated(rollout, lora.attach(params, adapter, Lora(rank=2)))
+        # Two moments and the copy of the best one, with a few counts.
+        self.assertBetween(found.reserved - 3 * bytes_on_device(adapter), 0, 64)
+
+
+class ParamDtypeTest(absltest.TestCase):
+    def test_that_of_the_policy_unless_the_settings_name_one(self):
+        params = models.param_shapes(tiny.config(), "bfloat16")
+        for given, expected in ((None, "bfloat16"), ("float32", "float32")):
+            settings = ImproveSettings(param_dtype=given)
+            found = preparation.with_param_dtype(settings, params)
+            self.assertEqual(found.param_dtype, expected)
 
 
 if __name__ == "__main__":

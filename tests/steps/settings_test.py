@@ -2,7 +2,8 @@
 
 from absl.testing import absltest, parameterized
 
-from restem.steps.settings import ImproveSettings
+from restem.run import identity
+from restem.steps.settings import ImproveSettings, Settings
 
 
 class ValidationTest(parameterized.TestCase):
@@ -14,6 +15,19 @@ class ValidationTest(parameterized.TestCase):
         settings = ImproveSettings(validate_every=every)
         at = [i for i in range(1, steps + 1) if settings.is_validated(i, steps, i % 3 == 0)]
         self.assertEqual(at, validated)
+
+
+class ResumeTest(parameterized.TestCase):
+    @parameterized.parameters(
+        {"rows_per_batch": 2}, {"micro_batch_tokens": 512}, {"remat": "full"}, {"remat": "none"}
+    )
+    def test_what_sets_the_memory_of_a_step_may_change(self, **changes):
+        of = lambda settings: identity.settings_of(Settings(improve=settings))
+        self.assertEqual(of(ImproveSettings(**changes)), of(ImproveSettings()))
+
+    def test_a_row_length_leaves_examples_out_and_may_not(self):
+        found = identity.settings_of(Settings(improve=ImproveSettings(row_length=64)))
+        self.assertEqual(found["improve.row_length"], 64)
 
 
 if __name__ == "__main__":

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,6 +7,7 @@ import optax
 from absl.testing import absltest, parameterized
 
 from restem import models
+from restem.runtime import checks
 from restem.training import optimizers
 
 
@@ -104,6 +107,13 @@ class UpdatesTest(parameterized.TestCase):
         self.assertLess(float(jnp.abs(params["up"]).max()), 0.05)
 
 
+class BoundsTest(absltest.TestCase):
+    def test_without_epsilon_a_weight_without_gradient_would_become_nan(self):
+        allowed = checks.hints(optimizers.adamw)["eps"]
+        self.assertEqual(checks.fault(0.0, allowed), "a finite number, greater than 0")
+        self.assertIsNone(checks.fault(1e-30, allowed))
+
+
 class PrecisionTest(parameterized.TestCase):
     def test_rounding_is_unbiased_and_to_neighbours(self):
         x = np.asarray([1.0 + 1 / 512, -3.3, 1e-3, 123.456, 0.0, -0.5], np.float32)
@@ -127,7 +137,7 @@ class PrecisionTest(parameterized.TestCase):
         out = np.asarray(optimizers.round_stochastically(jax.random.key(0), x), np.float32)
         np.testing.assert_array_equal(out, x)
 
-    @parameterized.parameters("params", "master", "stochastic")
+    @parameterized.parameters("params", "master", "stochastic", None)
     def test_steps_too_small_for_bfloat16(self, precision):
         # 100 steps of 1e-4 from 1.0, whose bfloat16 neighbour below is 0.996.
         params = {"up": jnp.ones((64, 64), jnp.bfloat16)}
@@ -145,11 +155,12 @@ class PrecisionTest(parameterized.TestCase):
         self.assertEqual(params["up"].dtype, jnp.bfloat16)
         mean = float(params["up"].astype(jnp.float32).mean())
         want = {"params": (1.0, 0.0), "master": (0.98828125, 0.0), "stochastic": (0.99, 5e-4)}
+        want[None] = want["stochastic"]
         self.assertAlmostEqual(mean, want[precision][0], delta=want[precision][1])
 
     @parameterized.product(
         name=("adamw", "adafactor"),
-        precision=("params", "master", "stochastic"),
+        precision=("params", "master", "stochastic", None),
         dtype=(jnp.bfloat16, jnp.float32),
     )
     def test_the_state_keeps_its_dtypes(self, name, precision, dtype):
@@ -191,6 +202,15 @@ class PrecisionTest(parameterized.TestCase):
             self.assertBetween((one != 0).mean(), 0.2, 0.31)  # 1e-3 of a gap of 1/256
             for other in rounded[:i]:
                 self.assertGreater((one != other).mean(), 0.2)
+
+    @parameterized.parameters("adamw", "adafactor")
+    def test_the_default_rounds_what_would_be_lost_and_nothing_else(self, name):
+        """So that training of float32 parameters continues from states saved before."""
+        make = functools.partial(getattr(optimizers, name), total_steps=3)
+        for dtype, same in ((jnp.float32, "params"), (jnp.bfloat16, "stochastic")):
+            params = {"up": jnp.ones((4, 4), dtype), "mlp_norm": jnp.ones((4,), dtype)}
+            states = [make(**given).init(params) for given in ({}, {"precision": same})]
+            self.assertEqual(*map(jax.tree.structure, states))
 
     def test_unknown_precision(self):
         with self.assertRaisesRegex(ValueError, "half"):

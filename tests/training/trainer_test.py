@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from restem import models
+from restem import models, partitioning
 from restem.errors import UserError
 from restem.models import int8, lora
 from restem.models.lora import Lora
@@ -276,6 +276,13 @@ class TrainingTest(absltest.TestCase):
         # Five steps of at most 1e-3: less than bfloat16 can show of most parameters.
         moved = max(jax.tree.leaves(jax.tree.map(lambda a, b: np.abs(a - b).max(), master, start)))
         self.assertBetween(moved, 2e-3, 7e-3)
+
+    def test_parameters_keep_their_dtype_on_a_mesh(self):
+        one = trainer(param_dtype=None, mesh=partitioning.make_mesh(devices=jax.devices()[:1]))
+        params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), self.params)
+        state = one.init(params)
+        self.assertEqual({str(p.dtype) for p in jax.tree.leaves(state.params)}, {"bfloat16"})
+        self.assertIsInstance(state.opt_state, optimizers.StochasticRoundingState)
 
     def test_an_example_that_exceeds_the_decoder_is_told(self):
         long = TokenExample([1] * 30, [1] * 29)  # 58 tokens behind a prefix of 6
