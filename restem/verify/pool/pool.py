@@ -6,11 +6,18 @@ killed as a group. One thread per worker feeds it, reads its replies, watches it
 replaces it when it hangs, dies, has grown too large or has done its number of jobs. The jobs that a
 lost worker had not begun go to another worker. The job that it was working on is tried once more if
 the worker did not die by one of our limits.
+
+If the next worker dies of that job too, either the text is to blame or the machine, and no count of
+deaths tells which: a policy may write many texts in a row that kill a worker. So a worker is given
+a *probe*, a job without any text of a model. If it answers, the text is to blame, and its verdict
+is an error. If three workers in a row die of the probe, no worker can work here, and the pool
+breaks before it has given a verdict that the text does not deserve.
 """
 
 from __future__ import annotations
 
 import collections
+import logging
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +30,10 @@ from restem.verify.pool.process import Event, Job, Launch, WorkerProcess
 
 START_ATTEMPTS = 3
 """Number of consecutive failed starts, on one thread, after which the pool gives up."""
+PROBE_ATTEMPTS = 3
+"""Number of workers that die of the probe, one after the other, before the pool gives up."""
+_TRIES = 2
+"""Number of workers that a text may kill before it is held to blame."""
 RETRY_S = 0.5
 """Seconds to the next attempt when the machine refuses a process."""
 MOST_WAITING = 4096
@@ -30,7 +41,7 @@ MOST_WAITING = 4096
 
 
 class WorkersLostError(RuntimeError):
-    """No worker can be started on this machine now; the same command may succeed later."""
+    """No worker can work on this machine now; the same command may succeed later."""
 
     exit_code = 75
     """EX_TEMPFAIL of sysexits.h: the same command continues the run."""
@@ -51,6 +62,7 @@ class WorkerPool:
         launch: Callable[[int], Launch],
         *,
         workers: int,
+        probe: Any = None,
         on_ready: Callable[[Mapping[str, Any]], None] | None = None,
         on_verdict: Callable[[Verdict, Mapping[str, Any]], None] | None = None,
     ):
@@ -59,6 +71,8 @@ class WorkerPool:
         Args:
           launch: returns how worker number n is started.
           workers: maximum number of worker processes at a time.
+          probe: payload of a harmless job, which any worker that can work answers; None only asks
+            whether it answers messages.
           on_ready: receives the facts of each worker that has started. If it raises an exception,
             the pool breaks and every job's future raises that exception.
           on_verdict: receives each verdict and the reply that contained it (empty if no worker
@@ -66,6 +80,7 @@ class WorkerPool:
         """
         self._launch = launch
         self._count = workers
+        self._probe = probe
         self._on_ready = on_ready
         self._on_verdict = on_verdict
         self._threads: list[threading.Thread] = []
@@ -246,11 +261,15 @@ class WorkerPool:
 
     def _deliver(self, event: Event) -> None:
         for position, (job, reply) in enumerate(event.replies):
-            if "user_error" in reply:
+            if "user_error" in reply and job.held is None:
                 job.future.set_exception(UserError(reply["user_error"]))
                 continue
             try:
-                self._decide(job, Verdict(**reply["verdict"]), reply)
+                if job.held is not None:  # so the text is to blame, not the machine
+                    self._blame(job.held)
+                    self._decide(job, job.held, {})
+                else:
+                    self._decide(job, Verdict(**reply["verdict"]), reply)
             except Exception as error:
                 _fail([job for job, _ in event.replies[position + 1 :]], error)
                 raise
@@ -264,40 +283,68 @@ class WorkerPool:
             raise
         job.future.set_result(verdict)
 
+    def _blame(self, verdict: Verdict) -> None:
+        """Counts a text that killed its workers, and logs the first and then ever fewer."""
+        with self._lock:
+            self.counts["lost"] += 1
+            lost = self.counts["lost"]
+        if lost & (lost - 1) == 0:
+            logging.warning(
+                "%d of the samples so far killed a verification worker, and the next one too, while"
+                " workers answer other jobs; reward 0 each; the latest: %s",
+                lost,
+                verdict.detail,
+            )
+
     def _lose(self, worker: WorkerProcess, event: Event, failures: int) -> None:
         """Decides what happens to the jobs of a worker that refused, hung or died."""
         died = event.kind == "died"
         self.counts["deaths"] += died
         self.counts["timeouts"] += event.kind == "timeout"
         again: list[Job] = []
-        undecided: Job | None = None
+        late: Job | None = None
         if worker.ready and worker.pending:
             head = worker.pending.popleft()
             if len(head) > 1:  # any of them may be to blame
                 for job in head:
                     job.alone = True
                 again = head
-            elif died and not head[0].deaths:
-                # A death from outside, such as the kernel's for want of memory elsewhere, says
-                # nothing of the text; if the text is to blame, the next worker dies of it too.
-                head[0].deaths = 1
-                self.counts["retried"] += 1
+            elif died or head[0].held is not None:
+                self._suspect(head[0], event)
                 again = head
             else:
-                self.counts["lost"] += died
-                undecided = head[0]
+                late = head[0]
         again += [job for batch in worker.pending for job in batch]
         worker.pending.clear()
         with self._changed:
             self._queue.extendleft(reversed(again))
             self._changed.notify_all()
-        if undecided is not None:
-            method = "error" if died else "timeout"
-            self._decide(undecided, Verdict(0.0, method=method, detail=event.detail), {})
+        if late is not None:
+            self._decide(late, Verdict(0.0, method="timeout", detail=event.detail), {})
         if event.kind == "refused":
             self._break(UserError(event.detail))
         else:
             self._give_up(event.detail, failures)
+        if self._broken is not None:
+            self._break(self._broken)  # the jobs that have just come back too
+
+    def _suspect(self, job: Job, event: Event) -> None:
+        """Decides what the next worker tries after one that died of a job: it, or the probe."""
+        # A death from outside, such as the kernel's for want of memory elsewhere, says nothing of
+        # the text; if the text is to blame, the next worker dies of it too.
+        job.deaths += 1
+        self.counts["retried"] += job.deaths == 1
+        if job.deaths == _TRIES:
+            job.held = Verdict(0.0, method="error", detail=event.detail)
+            job.payload, job.alone = self._probe, True
+        elif job.deaths >= _TRIES + PROBE_ATTEMPTS:
+            self._break(
+                WorkersLostError(
+                    "the verification workers die of every job, also of one without any text of a"
+                    f" model ({event.detail}, {job.deaths} times); the messages above say why; run"
+                    " the same command again to continue"
+                )
+            )
 
     def _pause(self, detail: str, failures: int) -> bool:
         """Waits after a process that the machine refused; returns whether to try again."""

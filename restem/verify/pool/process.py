@@ -55,13 +55,16 @@ class Job:
     """One text on its way to a verdict."""
 
     payload: Any
-    """Data that the worker receives."""
+    """Data that the worker receives; None only asks whether it answers."""
     future: Future[Verdict] = dataclasses.field(default_factory=Future)
     """Future of the verdict."""
     begun: bool = False
     """Whether a worker has received it; a future can be set running only once."""
     deaths: int = 0
     """Number of workers that died while working on it, by other causes than our limits."""
+    held: Verdict | None = None
+    """Verdict on a text that killed two workers, given once a worker has answered the probe, which
+    is the payload by then."""
     alone: bool = False
     """Whether it must be in a message of its own, because a batch with it failed."""
 
@@ -114,7 +117,7 @@ class WorkerProcess:
         Raises:
           TypeError, ValueError: if a job holds data that JSON cannot represent; nothing is sent.
         """
-        data = message({"jobs": [job.payload for job in batch]})
+        data = message({"jobs": [job.payload for job in batch if job.payload is not None]})
         if not self.pending and self.ready:
             self._deadline = time.monotonic() + self.launch.time_limit_s
         self.pending.append(batch)
@@ -190,7 +193,9 @@ class WorkerProcess:
             batch = self.pending.popleft()
             self._done += len(batch)
             self._rss_mb = received["rss_mb"]
-            replies += zip(batch, received["replies"], strict=True)
+            asked = [job for job in batch if job.payload is not None]
+            replies += zip(asked, received["replies"], strict=True)
+            replies += [(job, {}) for job in batch if job.payload is None]
         return Event("replies", replies=tuple(replies)) if replies else None
 
     def _death(self) -> Event:

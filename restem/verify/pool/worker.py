@@ -4,7 +4,8 @@ Parent and worker exchange messages (`restem.verify.pool.transport`). The parent
 the set-up; the worker answers `{"ready": facts}` or `{"user_error": text}`. Each later message is
 `{"jobs": [payload, ...]}`; the worker answers in order with
 `{"replies": [reply, ...], "rss_mb": size}`, where a reply is `{"verdict": fields}` or
-`{"user_error": text}`. The parent kills a worker that is late. As a second safeguard, the kernel
+`{"user_error": text}`. A message without jobs only asks whether it answers. The parent kills a
+worker that is late. As a second safeguard, the kernel
 enforces limits on memory and CPU time.
 """
 
@@ -21,6 +22,7 @@ from typing import Any
 
 from restem.errors import UserError
 from restem.records import Verdict, verdict_fields
+from restem.verify.pool import rlimits
 from restem.verify.pool.transport import Channel
 
 Answer = Callable[[list[Any]], list[dict[str, Any]]]
@@ -38,13 +40,17 @@ class Limits:
         """Bounds the address space of this process and of those that it starts later."""
         # macOS defines this limit but refuses to set it.
         with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20,) * 2)
+            rlimits.bound(resource.RLIMIT_AS, megabytes << 20, megabytes << 20)
 
     def allow_cpu(self) -> None:
-        """Lets this process use `cpu_s` more seconds of CPU time; then SIGXCPU kills it."""
+        """Lets this process use `cpu_s` more seconds of CPU time; then SIGXCPU kills it.
+
+        At the machine's own limit, the kernel sends SIGKILL instead. That says nothing of the job,
+        which the next worker takes.
+        """
         usage = resource.getrusage(resource.RUSAGE_SELF)
         used = int(usage.ru_utime + usage.ru_stime) + 1
-        resource.setrlimit(resource.RLIMIT_CPU, (used + self._cpu_s, resource.RLIM_INFINITY))
+        rlimits.bound(resource.RLIMIT_CPU, used + self._cpu_s)
 
     def peak_mb(self) -> int:
         """Returns the largest resident size so far."""
@@ -80,7 +86,7 @@ def serve(prepare: Prepare) -> None:
                 while True:
                     jobs = channel.receive_message()["jobs"]
                     limits.allow_cpu()
-                    replies = answer(jobs)
+                    replies = answer(jobs) if jobs else []
                     channel.send_message({"replies": replies, "rss_mb": limits.peak_mb()})
         except UserError as error:
             channel.send_message({"user_error": str(error)})

@@ -4,12 +4,14 @@ Values are sent as data (`restem.verify.programs.codec`). The caller is the supe
 call-based tests) or test code in a second jail (`restem.verify.programs.asserts`).
 
 A request is `[token, operation, ...]`. A reply is `("ok", token, value)`, for a call
-`("ok", token, value, changed arguments)`, or `("raised", token, exception name, text)`. A program
-cannot know a token before its request, so it cannot reply in advance.
+`("ok", token, value, changed arguments)`, or `("raised", token, class name, name of the first
+built-in class that it derives from, text)`. A program cannot know a token before its request, so it
+cannot reply in advance.
 """
 
 from __future__ import annotations
 
+import builtins
 import collections
 import secrets
 import sys
@@ -25,6 +27,11 @@ MUTABLE = (list, dict, set, bytearray, collections.deque)
 """Types of arguments that a call may change in place, with their subclasses."""
 _NOT_BOUND = frozenset({*vars(types.ModuleType("")), "__builtins__", "__file__"})
 """Names in a program's namespace that the program did not bind."""
+_EXCEPTIONS = frozenset(
+    value
+    for value in vars(builtins).values()
+    if isinstance(value, type) and issubclass(value, BaseException)
+)
 
 
 def token() -> str:
@@ -38,7 +45,7 @@ def check_reply(reply: Any, token: str, operation: str) -> tuple:
     Raises:
       CodecError: if it is not a reply to the request.
     """
-    lengths = {"ok": 4 if operation == "call" else 3, "raised": 4}
+    lengths = {"ok": 4 if operation == "call" else 3, "raised": 5}
     if type(reply) is not tuple or not reply or type(reply[0]) is not str:
         raise codec.CodecError("a reply of no known form")
     if len(reply) != lengths.get(reply[0]) or (
@@ -83,8 +90,14 @@ def serve_calls(channel: Channel, load: Callable[[], dict]) -> None:
             reply: tuple = ("ok", mark, *_perform(request, names, objects))
             data = codec.encode(reply, objects.number if request[0] != "solve" else None)
         except BaseException as error:
-            data = codec.encode(("raised", mark, type(error).__name__, text_of(error)))
+            kind = type(error)
+            data = codec.encode(("raised", mark, kind.__name__, _built_in(kind), text_of(error)))
         channel.send(data)
+
+
+def _built_in(kind: type[BaseException]) -> str:
+    """Returns the name of the first built-in class of an exception: how test code may catch it."""
+    return next(base.__name__ for base in kind.__mro__ if base in _EXCEPTIONS)
 
 
 def text_of(error: BaseException) -> str:

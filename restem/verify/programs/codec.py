@@ -57,12 +57,16 @@ class Record(tuple):
         return tuple, (tuple(self),)
 
 
+class Items(list):
+    """The items of an iterator of test code, which arrive as a fresh iterator."""
+
+
 class CodecError(ValueError):
     """The bytes are not a value of this encoding, or the value cannot be encoded."""
 
 
-def encode(value: Any, handle: Callable[[Any], int] | None = None) -> bytes:
-    """Returns a value's wire form; `handle` numbers objects that are not data.
+def encode(value: Any, handle: Callable[[Any], Any] | None = None) -> bytes:
+    """Returns a value's wire form; `handle` numbers objects that are not data, or replaces them.
 
     Raises:
       CodecError: if the value is nested too deeply, too large, or not data while `handle` is None.
@@ -107,7 +111,7 @@ def _refuse(text: str) -> Any:
     raise CodecError(f"{text} is no value")
 
 
-def _pack(value: Any, handle: Callable[[Any], int] | None) -> Any:
+def _pack(value: Any, handle: Callable[[Any], Any] | None) -> Any:
     kind = type(value)
     if value is None or kind is bool or kind is str:
         return value
@@ -117,6 +121,8 @@ def _pack(value: Any, handle: Callable[[Any], int] | None) -> Any:
         return {"f": value.hex()}
     if kind is list:
         return [_pack(item, handle) for item in value]
+    if kind is Items:
+        return {"I": [_pack(item, handle) for item in value]}
     if kind is tuple:
         return {"t": [_pack(item, handle) for item in value]}
     if kind is dict:
@@ -143,7 +149,7 @@ def _pack(value: Any, handle: Callable[[Any], int] | None) -> Any:
     return _pack_subclass(value, handle)
 
 
-def _pack_subclass(value: Any, handle: Callable[[Any], int] | None) -> Any:
+def _pack_subclass(value: Any, handle: Callable[[Any], Any] | None) -> Any:
     """Encodes sets, NumPy's scalars, and subclasses of built-in types, read by the built-in type's
     methods."""
     kind = type(value)
@@ -186,7 +192,8 @@ def _pack_subclass(value: Any, handle: Callable[[Any], int] | None) -> Any:
             return _pack(plain, handle)
     if handle is None:
         raise CodecError(f"{kind.__name__} is not data")
-    return {"h": handle(value)}
+    number = handle(value)
+    return {"h": number} if type(number) is int else _pack(number, handle)
 
 
 def _pairs(items: list, handle: Callable[[int], Any] | None) -> list:
@@ -248,6 +255,7 @@ _SETS: dict[str, Callable[[set], Any]] = {"s": lambda found: found, "z": frozens
 _SEQUENCES: dict[str, Callable[[Any], Any]] = {
     "t": tuple,
     "q": collections.deque,
+    "I": iter,
 }
 _dict = _mapping(dict)
 _MAPPINGS: dict[str, Callable[[Any], Any]] = {

@@ -49,6 +49,12 @@ class Outcome:
     detail: str = ""
     passed: int = 0
     total: int = 0
+    unfit: bool = False
+    """Whether the test is to blame, because it would fail every program."""
+
+
+class _Unfit(Failure):
+    """The program failed a test that fails every program."""
 
 
 def judge(
@@ -78,6 +84,7 @@ def judge(
         outcome.reward = 1.0
     except Failure as failure:
         outcome.method, detail = failure.args
+        outcome.unfit = isinstance(failure, _Unfit)
         at = f"test {min(outcome.passed + 1, total)} of {total}: "
         outcome.detail = at + " ".join(detail.split())
     return outcome
@@ -181,8 +188,9 @@ def _compare(data: bytes, mark: str, expected: Any, *, wrapped: bool) -> None:
     except codec.CodecError as error:
         raise Failure("error", f"no value: {error}") from None
     if kind == "raised":
-        method = "memory" if rest[0] == "MemoryError" else "error"
-        raise Failure(method, f"{short(rest[0])}: {short(rest[1], 160)}")
+        name, built_in, text = rest
+        method = "memory" if built_in == "MemoryError" else "error"
+        raise Failure(method, f"{short(name)}: {short(text, 160)}")
     if not returned_value_matches(expected, rest[0], wrapped=wrapped):
         raise Failure("tests", f"expected {short(expected)}, got {short(rest[0])}")
 
@@ -234,6 +242,8 @@ def _asserts(run: Execution, program: str, tests: Asserts) -> Iterator[int]:
             yield passed
         elif secrets.compare_digest(str(message.get("nonce", "")), nonce):
             return
+        elif message.get("unfit"):
+            raise _Unfit("error", str(message.get("detail", ""))[:300])
         else:
             raise _test_failure(run, str(message.get("detail", "")))
 

@@ -12,7 +12,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import logging
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -24,7 +26,7 @@ from restem.verify.pool.pool import WorkerPool, usable_cores
 from restem.verify.pool.process import Launch
 from restem.verify.programs.tests import parse_tests
 from restem.verify.programs.text import MODES
-from restem.verify.sandbox import layers
+from restem.verify.sandbox import layers, privacy
 from restem.verify.sandbox.limits import Limits
 
 SUPERVISOR_MB = 2048
@@ -33,6 +35,11 @@ JUDGE_CPU_S = 10.0
 """Seconds of CPU time that a supervisor itself may use between two tests of a program."""
 _PATIENCE = 4.0
 """Multiple of the program limit after which a supervisor counts as dead."""
+_PROBE = {
+    "text": "```python\nprint(1)\n```",  # a program for every mode of extraction
+    "tests": {"inputs": [""], "outputs": ["1"]},
+}
+"""A job that every supervisor answers that can run programs at all."""
 _slots = itertools.count(os.getpid() * 16)
 
 
@@ -80,6 +87,9 @@ class ProgramPool:
         self.limits = limits
         self.layers: Mapping[str, layers.LayerStatus] = {}
         """Layers of isolation of the worker that started last."""
+        self.unfit: set[str] = set()
+        """Problems whose tests fail every program, as far as samples have shown."""
+        self._lock = threading.Lock()
         self._setup = {
             "limits": dataclasses.asdict(limits),
             "without": list(without),
@@ -91,7 +101,13 @@ class ProgramPool:
         self._allow_weak = allow_weak_sandbox
         count = workers or usable_cores()
         self._slots = [next(_slots) for _ in range(count)]
-        self.pool = WorkerPool(self._launch, workers=count, on_ready=self._meet)
+        self.pool = WorkerPool(
+            self._launch,
+            workers=count,
+            probe=_PROBE,
+            on_ready=self._meet,
+            on_verdict=self._note,
+        )
         try:
             self.pool.start()
         except BaseException:
@@ -111,6 +127,25 @@ class ProgramPool:
     def _meet(self, facts: Mapping[str, Any]) -> None:
         self.layers = layers.read(facts["layers"])
         layers.check(self.layers, allow_weak_sandbox=self._allow_weak)
+        if layers.missing(self.layers):
+            # Before the first program runs: this process holds the expected values too.
+            privacy.hide_memory()
+
+    def _note(self, verdict: Verdict, reply: Mapping[str, Any]) -> None:
+        """Logs each problem whose tests fail every program, once."""
+        where = reply.get("unfit")
+        with self._lock:
+            if where is None or where in self.unfit:
+                return
+            self.unfit.add(where)
+            count = len(self.unfit)
+        logging.warning(
+            "%s: no program can pass (%s), so each of its samples has reward 0; so far, this holds"
+            " for %d problems",
+            where,
+            verdict.detail,
+            count,
+        )
 
     def submit(self, text: str, tests: Mapping | str, *, where: str = "tests") -> Future[Verdict]:
         """Returns the verdict on `text`, a model's answer, by `tests`.
@@ -119,7 +154,7 @@ class ProgramPool:
           UserError: if the tests are malformed; the message begins with `where`.
         """
         check_tests(tests, where=where)
-        return self.pool.submit({"text": text, "tests": tests})
+        return self.pool.submit({"text": text, "tests": tests, "where": where})
 
     def close(self) -> None:
         """Ends every process of the pool; texts without a verdict by now are cancelled."""
@@ -178,7 +213,7 @@ def run_programs(
 
     Raises:
       UserError: tests are malformed, a limit is out of range, or the sandbox is too weak.
-      WorkersLostError: no worker can be started.
+      WorkersLostError: no worker can be started, or each dies of every program.
     """
     if len(programs) != len(tests):
         raise UserError(f"{len(programs)} programs but {len(tests)} tests: give one per program")
@@ -195,5 +230,8 @@ def run_programs(
         stop=stop,
         limits=limits,
     ) as pool:
-        futures = [pool.submit(text, row) for text, row in zip(programs, tests, strict=True)]
+        futures = [
+            pool.submit(text, row, where=f"tests[{number}]")
+            for number, (text, row) in enumerate(zip(programs, tests, strict=True))
+        ]
         return [future.result() for future in futures]

@@ -18,9 +18,9 @@ from restem.records import Verdict
 from restem.verify.pool import worker
 from restem.verify.pool.transport import Channel
 from restem.verify.programs import codec, judge
-from restem.verify.programs.tests import Tests, parse_tests, program_of
+from restem.verify.programs.tests import Tests, parse_tests, program_names, program_of
 from restem.verify.programs.text import extract_program
-from restem.verify.sandbox import jails, layers, probes
+from restem.verify.sandbox import jails, layers, privacy, probes
 from restem.verify.sandbox.execution import Execution
 from restem.verify.sandbox.limits import Limits
 
@@ -42,11 +42,19 @@ class Supervisor:
         self._limits = limits
         self.statuses = probes.probe(jailer)
         self._sandbox = layers.summary(layers.read(self.statuses))
+        self._unfit = False
+
+    def reply(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Returns the reply to one job, with the problem's name if its tests fail every program."""
+        self._unfit = False
+        reply = worker.reply(functools.partial(self.grade, job))
+        return reply | {"unfit": job["where"]} if self._unfit else reply
 
     def grade(self, job: dict[str, Any]) -> Verdict:
         """Returns the verdict on one text."""
         start = time.monotonic()
         extracted, outcome = self._judge(job["text"], job["tests"])
+        self._unfit = outcome.unfit
         return Verdict(
             reward=outcome.reward,
             method=outcome.method,
@@ -64,8 +72,9 @@ class Supervisor:
         if len(text) > MAX_PROGRAM:
             too_long = judge.Outcome(0.0, "error", f"a text of {len(text)} characters")
             return text[:MAX_PROGRAM], too_long
-        defines = getattr(tests, "entry_point", None) or getattr(tests, "fn_name", None)
-        extracted = extract_program(text, self._extraction, stop=self._stop, defines=defines)
+        extracted = extract_program(
+            text, self._extraction, stop=self._stop, defines=program_names(tests)
+        )
         if extracted is None:
             return None, judge.Outcome(0.0, "none", "no program in the text")
         extracted = program_of(tests, extracted)
@@ -100,7 +109,7 @@ def _prepare(
         limits.bound_memory(setup["memory_mb"])
         yield (
             {"layers": supervisor.statuses},
-            lambda jobs: [worker.reply(functools.partial(supervisor.grade, job)) for job in jobs],
+            lambda jobs: [supervisor.reply(job) for job in jobs],
         )
     finally:
         jailer.close()
@@ -108,4 +117,5 @@ def _prepare(
 
 def start(arguments: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller decides; it closes the pipe
+    privacy.hide_memory()
     worker.serve(_prepare)

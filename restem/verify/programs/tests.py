@@ -220,6 +220,16 @@ def _outermost_calls(tree: ast.Module) -> set[str]:
     return found
 
 
+def program_names(tests: Tests) -> tuple[str, ...]:
+    """Returns the names that the tests take from the program."""
+    match tests:
+        case Asserts():
+            return tests.program_names
+        case Calls():
+            return (tests.fn_name,)
+    return ()
+
+
 def program_of(tests: Tests, text: str) -> str:
     """Returns the whole program of an extracted text, with the prompt, without trailing prose."""
     if isinstance(tests, Asserts) and tests.prompt and tests.entry_point:

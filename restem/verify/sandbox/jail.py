@@ -21,6 +21,7 @@ import types
 import warnings
 from collections.abc import Callable, Mapping
 
+from restem.verify.pool import rlimits
 from restem.verify.sandbox import interpreter, scratch
 from restem.verify.sandbox.linux import syscalls
 
@@ -74,7 +75,7 @@ def serve(
                 before_program()
                 syscalls.die_with_parent()
                 seconds = order["cpu_s"]
-                resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+                rlimits.bound(resource.RLIMIT_CPU, seconds, seconds + 1)
                 bodies[order["do"]](order, fds, code)
             finally:
                 os._exit(interpreter.CRASHED)

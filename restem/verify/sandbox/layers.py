@@ -14,7 +14,8 @@ require five properties, each provided by at least one layer:
 
 Namespaces give all of this to root and to users who may make user namespaces; where a container
 forbids them (the usual Kubernetes pod), separate users, seccomp and Landlock still do. With less
-than that, running programs is refused unless the caller allows it.
+than that, running programs is refused unless the caller allows it. Then rewards are not reliable
+either: a program that is not isolated may read the files of tests or disturb its judges.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ def check(layers: Mapping[str, LayerStatus], *, allow_weak_sandbox: bool) -> Non
         raise UserError(
             f"the sandbox does not protect {', '.join(lacking)} on this machine ({off}); allow user"
             " namespaces, or run as root in a container, or pass --allow_weak_sandbox"
-            " if every program is trusted"
+            " if every program is trusted: without these, a program can also reach what decides its"
+            " reward"
         )
 
 

@@ -25,6 +25,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 
+from restem.verify.pool import rlimits
 from restem.verify.sandbox import jail, jail_root, process_tree, scratch
 from restem.verify.sandbox.linux import landlock, seccomp, syscalls, users
 
@@ -300,11 +301,7 @@ class Zygote:
             ("MSGQUEUE", 0, 0),
             ("SIGPENDING", 256, 256),
         ):
-            number = getattr(resource, f"RLIMIT_{name}")
-            limit = resource.getrlimit(number)[1]
-            if limit != resource.RLIM_INFINITY:
-                soft, hard = min(soft, limit), min(hard, limit)
-            resource.setrlimit(number, (soft, hard))
+            rlimits.bound(getattr(resource, f"RLIMIT_{name}"), soft, hard)
 
     def _make_scratch(self, uid: int) -> str:
         if not self.has("read_only_root"):

@@ -1,6 +1,7 @@
 """The worker pool by itself: starts that fail, a bounded queue, jobs that cannot be sent."""
 
 import errno
+import json
 import os
 import select
 import subprocess
@@ -16,6 +17,7 @@ from restem.records import Problem
 from restem.verify import Verifier, WorkersLostError
 from restem.verify.pool import pool, process
 from restem.verify.pool.process import Launch
+from restem.verify.programs import program_pool
 
 MATH = {"kind": "math", "extraction": "any"}
 
@@ -78,6 +80,112 @@ class StartTest(parameterized.TestCase):
                 with self.assertRaisesRegex(WorkersLostError, os.strerror(number)):
                     future.result()
             self.assertLen(refused, times)
+
+
+_DROP_CAP_SYS_RESOURCE = """
+import ctypes
+ctypes.CDLL(None).prctl(24, 24, 0, 0, 0)  # PR_CAPBSET_DROP; only root has it to lose
+"""
+_WORKER = """
+import contextlib, os
+from restem.verify.pool import worker
+broken = {broken!r}
+def answer(jobs):
+    if broken == "grading" or jobs[0] == "deadly":
+        os._exit(3)
+    return [{{"verdict": {{"reward": 1.0, "method": "tests"}}}}] * len(jobs)
+def no_limits(self):
+    raise ValueError("not allowed")
+if broken == "limits":
+    worker.Limits.allow_cpu = no_limits
+@contextlib.contextmanager
+def prepare(setup, channel, limits):
+    yield {{}}, answer
+worker.serve(prepare)
+"""
+
+
+class DeathTest(parameterized.TestCase):
+    """Workers that start, and die of a job: the text is to blame, or the machine is."""
+
+    def pool(self, broken="", **settings):
+        return pool.WorkerPool(lambda _: launch(_WORKER.format(broken=broken)), **settings)
+
+    @parameterized.parameters(("limits", None), ("grading", "harmless"))
+    def test_workers_that_die_of_every_job_give_no_verdict(self, broken, probe):
+        with self.pool(broken, workers=2, probe=probe) as workers:
+            workers.start()
+            futures = [workers.submit(f"job {n}") for n in range(12)]
+            for future in futures:
+                with self.assertRaisesRegex(WorkersLostError, "die of every job") as caught:
+                    future.result()
+            with self.assertRaises(WorkersLostError):
+                workers.submit("another").result()
+            self.assertEqual(workers.counts["lost"], 0)
+        self.assertEqual(caught.exception.exit_code, 75)
+
+    @parameterized.parameters(None, "harmless")
+    def test_texts_alone_never_break_the_pool(self, probe):
+        with self.pool(workers=1, probe=probe) as workers, self.assertLogs() as logs:
+            futures = [workers.submit("deadly") for _ in range(9)]
+            good = workers.submit("good")
+            verdicts = [future.result() for future in futures]
+            self.assertEqual({(v.reward, v.method) for v in verdicts}, {(0.0, "error")})
+            self.assertIn("died with status 3", verdicts[0].detail)
+            self.assertEqual(good.result().reward, 1.0)
+            self.assertEqual(+workers.counts, {"deaths": 18, "retried": 9, "lost": 9})
+        told = [line for line in logs.output if "killed a verification worker" in line]
+        self.assertLen(told, 4)  # 1, 2, 4 and 8 of them
+        self.assertIn("8 of the samples so far", told[-1])
+
+    @parameterized.parameters("", "deadly")
+    def test_supervisors_that_die(self, deadly):
+        code = (
+            "import os\nfrom restem.verify.programs import supervisor\n"
+            "grade = supervisor.Supervisor.grade\n"
+            "supervisor.Supervisor.grade = lambda self, job: (\n"
+            f"    os._exit(4) if {deadly!r} in job['text'] else grade(self, job))\n"
+            "supervisor.start([])\n"
+        )
+        command = [sys.executable, "-c", code]
+        tests = {"inputs": ["7"], "outputs": ["7"]}
+        with (
+            mock.patch.object(program_pool.bootstrap, "command", lambda _: command),
+            mock.patch.object(
+                program_pool.bootstrap, "CLEAN_ENVIRONMENT", {"PYTHONPATH": ":".join(sys.path)}
+            ),
+            program_pool.ProgramPool(workers=1) as programs,
+        ):
+            bad = programs.submit("print('deadly')", tests)
+            good = programs.submit("print(input())", tests)
+            if not deadly:
+                for future in (bad, good):
+                    with self.assertRaisesRegex(WorkersLostError, "status 4"):
+                        future.result()
+                return
+            with self.assertLogs() as logs:
+                self.assertEqual((bad.result().reward, bad.result().method), (0.0, "error"))
+                self.assertEqual(good.result().reward, 1.0)
+            self.assertIn("1 of the samples so far killed", logs.output[0])
+
+    def test_a_machine_with_a_hard_limit_on_cpu_time(self):
+        code = (
+            "import json, resource\n"
+            "resource.setrlimit(resource.RLIMIT_CPU, (3600, 3600))\n"
+            "from restem.verify import grade_answers, run_programs\n"
+            "tests = [{'inputs': ['7'], 'outputs': ['7']}] * 2\n"
+            "programs = ['print(input())', 'while True: pass']\n"
+            "found = run_programs(programs, tests, time_limit_s=1, workers=1)\n"
+            "found += grade_answers(['1/2'], ['0.5'], workers=1)\n"
+            "print(json.dumps([(v.reward, v.method == 'timeout') for v in found]))\n"
+        )
+        found = subprocess.run(
+            [sys.executable, "-c", _DROP_CAP_SYS_RESOURCE + code],
+            capture_output=True,
+            text=True,
+        )
+        self.assertEqual(found.returncode, 0, found.stderr)
+        self.assertEqual(json.loads(found.stdout), [[1.0, False], [0.0, True], [1.0, False]])
 
 
 class GroupTest(parameterized.TestCase):

@@ -35,6 +35,95 @@ class ExceptionTest(PoolTest):
         ]
         self.assertEqual(self.grade(program, {"test_list": tests}).reward, 1.0)
 
+    _CATCH = "try: f(1)\nexcept %s: pass\nelse: assert False"
+
+    @parameterized.named_parameters(
+        ("subclass", "class E(ValueError): pass\ndef f(x): raise E(x)", "ValueError", 1.0),
+        ("its_base", "class E(ValueError): pass\ndef f(x): raise E(x)", "Exception", 1.0),
+        ("subclass_of_a_subclass", "class D(KeyError): pass\nclass E(D): pass\ndef f(x): raise E(x)", "LookupError", 1.0),
+        ("of_the_library", "import json\ndef f(x): json.loads('{')", "ValueError", 1.0),
+        ("of_more_than_a_text", "def f(x): b'\\xff'.decode()", "UnicodeError", 1.0),
+        ("several", "def f(x): raise ExceptionGroup('g', [ValueError()])", "Exception", 1.0),
+        ("another", "class E(KeyError): pass\ndef f(x): raise E(x)", "ValueError", 0.0),
+        ("name_only", "class ValueError(Exception): pass\ndef f(x): raise ValueError(x)", "ValueError", 0.0),
+        ("exit", "def f(x): raise SystemExit(0)", "Exception", 0.0),
+        ("exit_asked_for", "def f(x): raise SystemExit(0)", "SystemExit", 1.0),
+        ("interrupt", "def f(x): raise KeyboardInterrupt", "Exception", 0.0),
+        ("base_exception", "class E(BaseException): pass\ndef f(x): raise E", "Exception", 0.0),
+        ("base_exception_asked_for", "class E(BaseException): pass\ndef f(x): raise E", "BaseException", 1.0),
+        ("generator_exit", "def f(x): raise GeneratorExit", "Exception", 0.0),
+        ("end_of_the_process", "import os\ndef f(x): os._exit(0)", "BaseException", 0.0),
+    )  # fmt: skip
+    def test_except_catches_what_it_would_in_one_process(self, program, caught, reward):
+        verdict = self.grade(program, {"test_list": [self._CATCH % caught]})
+        self.assertEqual(verdict.reward, reward, verdict.detail)
+
+    def test_the_class_of_the_program_is_named(self):
+        program = "class Odd(ValueError): pass\ndef f(x): raise Odd('an odd number')"
+        verdict = self.grade(program, {"test_list": ["assert f(1) == 2"]})
+        self.assertEqual(verdict.detail, "test 1 of 1: assert f(1) == 2 -> Odd: an odd number")
+        calls = {"fn_name": "f", "inputs": [[1]], "outputs": [2]}
+        self.assertEqual(self.grade(program, calls).detail, "test 1 of 1: Odd: an odd number")
+
+
+class UnfitTest(PoolTest):
+    """Tests that pass to a program what cannot leave their own process."""
+
+    @parameterized.named_parameters(
+        ("function", "assert f(lambda x: x) == 1", "function"),
+        ("in_a_list", "assert f([len]) == 1", "builtin_function_or_method"),
+        ("class", "class A: pass\nassert f(A) == 1", "type"),
+        ("object", "class A: pass\nassert f(A()) == 1", "A"),
+        ("exception", "assert f(ValueError()) == 1", "ValueError"),
+        ("module", "import math\nassert f(math) == 1", "module"),
+        ("caught_by_the_test", "try: f(len)\nexcept: pass", "builtin_function_or_method"),
+    )
+    def test_it_is_to_blame_and_not_the_program(self, test, kind):
+        program = "def f(x): return 1"
+        name = self.id()
+        with self.assertLogs() as logs:
+            verdicts = [
+                self.pool.submit(program, {"test_list": [test]}, where=name).result()
+                for _ in range(2)
+            ]
+        for verdict in verdicts:
+            self.assertEqual((verdict.reward, verdict.method), (0.0, "error"))
+            self.assertIn(f"UnfitTest: the test passes a {kind}, which is no data", verdict.detail)
+        (line,) = logs.output
+        self.assertIn(f"{name}: no program can pass", line)
+
+    def test_a_program_does_not_make_a_test_unfit(self):
+        tests = {
+            "prompt": "def f(x):\n    'One.'\n\ndef same(x):\n    return x\n",
+            "entry_point": "f",
+            "test": "def check(candidate):\n    assert same(candidate(1)) == 1\n",
+        }
+        verdict = self.grade("def f(x): return lambda: 1", tests)
+        self.assertEqual((verdict.reward, verdict.method), (0.0, "error"))
+        self.assertIn("the program returned an object", verdict.detail)
+        self.assertEqual(self.grade("def f(x): return x", tests).reward, 1.0)
+        self.assertNotIn("tests", self.pool.unfit)
+
+    @parameterized.named_parameters(
+        ("map", "map(int, '123')"), ("zip", "(a for a, in zip([1, 2, 3]))"), ("iter", "iter([1, 2, 3])"),
+        ("generator", "(n for n in (1, 2, 3))"), ("itertools", "itertools.islice(itertools.count(1), 3)"),
+    )  # fmt: skip
+    def test_iterators_arrive_as_iterators(self, given):
+        program = "def f(x): return next(x), sum(x), list(x)"
+        test = f"import itertools\nx = {given}\nassert f(x) == (1, 5, []) and list(x) == []"
+        verdict = self.grade(program, {"test_list": [test]})
+        self.assertEqual(verdict.reward, 1.0, verdict.detail)
+
+    def test_views_and_endless_iterators(self):
+        test = "d = {1: 2}\nassert f(d.keys()) == f(d.values()) - 1 == 1"
+        self.assertEqual(self.grade("def f(x): return sum(x)", {"test_list": [test]}).reward, 1.0)
+        endless = "import itertools\nassert f(itertools.repeat(1)) == 1"
+        future = self.pool.submit(
+            "def f(x): return next(x)", {"test_list": [endless]}, where="endless"
+        )
+        verdict = future.result()
+        self.assertIn("an iterator without an end", verdict.detail)
+
 
 class ValueTest(PoolTest):
     def test_scalars_of_numpy_are_numbers(self):

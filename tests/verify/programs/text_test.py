@@ -29,6 +29,11 @@ class ExtractTest(parameterized.TestCase):
         ("opening_fence_only", "```\nx = 1\n", "x = 1\n"),
         ("windows_lines", "x = 1\r\ny = 2\r\n", "x = 1\ny = 2\n"),
         ("nothing", "  \n", None),
+        (
+            "indented_fences",
+            "\n  ```python\n  if x:\n      y\n  ```\n  This is y.",
+            "if x:\n    y\n",
+        ),
     )
     def test_completion(self, text, program):
         self.assertEqual(extract_program(text, "completion"), program)
@@ -47,10 +52,32 @@ class ExtractTest(parameterized.TestCase):
         ("tildes", "~~~python\nx = 1\n~~~", None, "x = 1\n"),
         ("none_parses", "```python\nx = \n```", None, "x = \n"),
         ("no_block", "x = 1", None, None),
+        ("output_after_it", "```python\nprint(int(input())+1)\n```\nOutput:\n```\n4\n```", None, "print(int(input())+1)\n"),
+        ("input_before_it", "```\n4\n```\n```py3\nprint(1)\n```", None, "print(1)\n"),
+        ("unlabelled_code_that_is_asked_for", "```python\nimport sys\n```\n```\ndef f(): pass\n```", "f", "def f(): pass\n"),
+        ("unlabelled_use", "```python\ndef f(): pass\n```\n```\nprint(f())\n```", None, "def f(): pass\n"),
+        ("output_of_unlabelled_code", "```\nprint(input())\n```\n```\n4\n```", None, "print(input())\n"),
+        ("output_in_words", "```\nprint(input())\n```\n```\nOutput: YES\n```", None, "print(input())\n"),
+        ("output_only", "```\n4\n```", None, "4\n"),
+        ("in_a_list", "1. Code:\n   ```python\n   if x:\n\n       f()\n   ```\n2. End", None, "if x:\n\n    f()\n"),
+        ("in_a_list_by_tabs", "-\t```python\n\tx = 1\n\t```\n\n\t```py\n\tif x:\n\t\tf()\n\t```", None, "if x:\n\tf()\n"),
+        ("right_after_the_mark", "1. ```python\n   x = 1\n   ```\n10) - ```python\n      y = 2\n      ```", None, "y = 2\n"),
+        ("cut_off_in_a_list", "1. So:\n   ~~~py\n   x = 1\n   y", None, "x = 1\ny"),
+        ("fence_alone_indented", " ```python\nif x:\n f()\n ```", None, "if x:\n f()\n"),
+        ("body_in_a_list", "*   ```py\n    x\n    ```\n    ```py\n        return 1\n    ```", None, "x\n"),
+        ("method", "```python\nclass Solution:\n  def f(self): pass\n```\n```python\nprint(Solution().f())\n```", "f", "class Solution:\n  def f(self): pass\n"),
+        ("inherited_method", "```py\nclass A:\n  def f(self): pass\nclass Solution(A): pass\n```\n```py\nSolution().f()\n```", "f", "class A:\n  def f(self): pass\nclass Solution(A): pass\n"),
+        ("method_of_no_solution", "```py\ndef f(): pass\n```\n```py\nclass A:\n  def f(self): pass\n```", "f", "def f(): pass\n"),
+        ("assignment", "```py\nf = lambda: 1\n```\n```py\nprint(f())\n```", "f", "f = lambda: 1\n"),
+        ("pair_of_assignments", "```py\ng, f = 1, int\n```\n```py\nprint(f())\n```", "f", "g, f = 1, int\n"),
+        ("annotated_assignment", "```py\nf: object = int\n```\n```py\nf: object\n```", "f", "f: object = int\n"),
+        ("definition_below_a_condition", "```py\ntry:\n  import x\nexcept ImportError:\n  def f(): pass\n```\n```py\nprint(f())\n```", "f", "try:\n  import x\nexcept ImportError:\n  def f(): pass\n"),
+        ("use_by_import", "```py\ndef f(): pass\n```\n```py\nfrom a import f\nf()[0].f = f.x = 1\n```", "f", "def f(): pass\n"),
+        ("most_of_the_names", "```py\nclass P: pass\ndef f(): pass\n```\n```py\nclass P: pass\n```", ("f", "P"), "class P: pass\ndef f(): pass\n"),
         ("empty_block", "```python\n```", None, None),
     )  # fmt: skip
     def test_fenced(self, text, defines, program):
-        found = extract_program(text, "fenced", defines=defines)
+        found = extract_program(text, "fenced", defines=defines or ())
         self.assertEqual(found, program)
 
     def test_auto(self):
@@ -70,10 +97,13 @@ class ExtractTest(parameterized.TestCase):
             "```" + "a" * 120_000,
             "\n```python" + " " * 120_000,
             "\t" * 120_000,
+            "- " * 60_000,
+            "```\n" + " " * 120_000 + "x",
+            "\t" * 50_000 + "```\n" + "\t" * 50_000 + "x",
         ):
             for mode in MODES:
                 program = extract_program(text, mode)
-                self.assertTrue(program is None or program in text)
+                self.assertTrue(program is None or program in text, program)
             self.assertIn(without_trailing_prose(text), text)
 
     def test_trailing_prose(self):

@@ -246,7 +246,8 @@ class LeftBehindTest(parameterized.TestCase):
 
 
 class UnprivilegedTest(absltest.TestCase):
-    def test_a_user_who_is_not_root(self):
+    def run_as_nobody(self, code):
+        """Returns the JSON that `code` prints in an interpreter of another user."""
         if os.geteuid() != 0:
             self.skipTest("this process is unprivileged itself: every test here is the case")
         interpreter = next(filter(_readable_by_nobody, (sys.executable, "/usr/bin/python3")), None)
@@ -260,9 +261,21 @@ class UnprivilegedTest(absltest.TestCase):
         shutil.copytree(os.path.join(source, "verify"), os.path.join(package, "verify"))
         for name in ("__init__.py", "errors.py", "records.py"):
             shutil.copy(os.path.join(source, name), package)
-        code = (
+        start = (
             f"import json, os, sys\nsys.path.insert(0, {folder!r})\n"
             "os.setgroups([])\nos.setgid(65534)\nos.setuid(65534)\nos.chdir('/')\n"
+        )
+        done = subprocess.run(
+            [interpreter, "-c", start + code],
+            capture_output=True,
+            text=True,
+            env=bootstrap.CLEAN_ENVIRONMENT,
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return json.loads(done.stdout)
+
+    def test_a_user_who_is_not_root(self):
+        weak, verdicts = self.run_as_nobody(
             "from restem.verify import run_programs\nfrom restem.verify.sandbox import layers\n"
             "weak = layers.missing(layers.layers())\n"
             f"tests = [{_ECHO!r}] * 3\n"
@@ -272,17 +285,33 @@ class UnprivilegedTest(absltest.TestCase):
             " allow_weak_sandbox=True)\n"
             "print(json.dumps([weak, [(v.reward, v.method) for v in verdicts]]))\n"
         )
-        done = subprocess.run(
-            [interpreter, "-c", code],
-            capture_output=True,
-            text=True,
-            env=bootstrap.CLEAN_ENVIRONMENT,
-        )
-        self.assertEqual(done.returncode, 0, done.stderr)
-        weak, verdicts = json.loads(done.stdout)
         self.assertEqual(verdicts[:2], [[1.0, "tests"], [0.0, "timeout"]])
         if not weak:
             self.assertEqual(verdicts[2], [0.0, "error"])
+
+    def test_expected_values_are_not_read_from_memory_without_any_layer(self):
+        program = (
+            "import os\n"
+            "for pid in input().split():\n"
+            "  for name in 'environ', 'maps', 'mem', 'fd/0':\n"
+            "    try: os.close(os.open(f'/proc/{pid}/{name}', os.O_RDONLY))\n"
+            "    except PermissionError: print('held')\n"
+            "    else: print('read')\n"
+        )
+        found = self.run_as_nobody(
+            "import subprocess\n"
+            "from restem.verify.programs.program_pool import ProgramPool\n"
+            "victim = subprocess.Popen(['sleep', '60'], stdin=subprocess.DEVNULL)\n"
+            f"pool = ProgramPool(workers=1, without={_NOTHING!r}, allow_weak_sandbox=True)\n"
+            "pids = (victim.pid, os.getpid(), *pool.pool.pids)\n"
+            "tests = {'inputs': [' '.join(map(str, pids))],"
+            " 'outputs': ['read read read read' + ' held' * 8]}\n"
+            f"verdict = pool.submit({program!r}, tests).result()\n"
+            "victim.kill()\npool.close()\n"
+            "print(json.dumps([verdict.reward, verdict.detail, verdict.sandbox]))\n"
+        )
+        self.assertEqual(found[:2], [1.0, ""], found)
+        self.assertNotIn("own_user", found[2])
 
 
 def _readable_by_nobody(interpreter):
