@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import os
 import pathlib
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from launch import commands, image
+from launch import commands, hardware, image
 from launch.config import Config
 from launch.jobs import Resources
 from restem.cli import search_path
 from restem.cli.main import split_gin_bindings
 from restem.errors import UserError
-
-_HARDWARE = image.ROOT / "gin" / "hardware"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +29,10 @@ class Run:
     """Policy references, each once; more than one where a sweep names several."""
     environment: dict[str, str]
     """Variables of every host."""
+    places: tuple[str, ...] = ()
+    """Files and folders of tasks in buckets."""
+    points: tuple[tuple[str, Any], ...] = ()
+    """Policy reference and `RunSettings` of each job."""
 
     @property
     def has_packages(self) -> bool:
@@ -47,6 +49,7 @@ def read_run(
     model_flag: str | None,
     model_on_hosts: bool,
     points: Sequence[Mapping[str, str]] = (),
+    command: argparse.Namespace | None = None,
 ) -> Run:
     """Reads the gin files as workers do, and checks that workers can read all they need.
 
@@ -59,11 +62,14 @@ def read_run(
         model of the set-up.
       model_on_hosts: whether a model in a local folder is on every host.
       points: swept values by name, one mapping per job.
+      command: flags of the verb, as `verbs.parse` returns them; None: none.
 
     Raises:
       UserError: if a gin file is missing or not sent to workers, a gin name or value is wrong, no
-        model is named, workers cannot read it, or the hardware file is for a different slice.
+        model or task is named, a task is unknown, workers cannot read something, or the hardware
+        file is for a different slice.
     """
+    policy = getattr(command, "policy", None)
     remote = config.executor != "local"
     if not gin_files:
         raise UserError("--gin_file=FILE is missing, such as --gin_file=restem_math.gin")
@@ -74,7 +80,7 @@ def read_run(
     found = []
     for values in swept:
         _parse(files, [*bindings, *values])
-        found.append(_query("%MODEL", "Run.base"))
+        found.append(policy or _query("%MODEL", "Run.base"))
     if not all(isinstance(model, str) for model in found):
         if not config.model:
             raise UserError(
@@ -87,28 +93,58 @@ def read_run(
     for model in models:
         _check_model(model, remote=remote, on_hosts=model_on_hosts)
     files = _with_hardware(files, asked, _query("plan.topology"))
+    places: list[str] = []
+    settings = []
     for values in swept:
         _parse(files, [*bindings, *values])
-        _check_settings()
-        if remote:
-            _check_data(config, gin_files[0])
+        settings.append(_settings(policy, getattr(command, "task", ())))
+        hardware.check_sizes(settings[-1], asked)
+        places += _check_tasks(settings[-1], config.data, remote=remote)
     environment = {"RESTEM_DATA_DIR": config.data} if remote and config.data else {}
-    return Run(tuple(files), tuple(bindings), models, environment)
+    return Run(
+        tuple(files),
+        tuple(bindings),
+        models,
+        environment,
+        places=tuple(dict.fromkeys(places)),
+        points=tuple(zip(found, settings, strict=True)),
+    )
 
 
-def _check_data(config: Config, file: str) -> None:
-    """Checks that hosts can read the data sets of the run that is parsed."""
-    data = _query("%DATA_DIR")
-    if isinstance(data, str) and "://" not in data:
-        raise UserError(
-            f"DATA_DIR {data!r} is a folder of this machine: copy it to the bucket and give"
-            " --data=gs://bucket/data"
-        )
-    if config.data is None and data is None and _has("%DATA_DIR"):
-        raise UserError(
-            f"{file} reads published data sets: copy them to the bucket and give"
-            " --data=gs://bucket/data, or keep that with launch/xm_launch.py --setup"
-        )
+def _settings(policy: str | None, tasks: Sequence[str]) -> Any:
+    """Returns the settings of `Run` in the files that were parsed, as the verb changes them.
+
+    The type and range of every setting of all steps is checked, as restem does when it starts.
+
+    Args:
+      policy: `--policy` of the verb.
+      tasks: `--task` of the verb, as often as it is given.
+
+    Raises:
+      UserError: a setting is wrong, or no policy or task is named.
+    """
+    from restem.steps.settings import Settings
+
+    run = Settings.from_gin().run
+    if policy is not None:
+        run = dataclasses.replace(run, base=policy)
+    if tasks:
+        run = dataclasses.replace(run, task=tasks[0], evaluate_on=tuple(tasks[1:]))
+    dataclasses.replace(run, trackers=()).require()  # this machine needs no packages of trackers
+    return run
+
+
+def _check_tasks(run: Any, data: str | None, *, remote: bool) -> list[str]:
+    """Checks the tasks of a run that is parsed; returns the places in buckets that they read."""
+    from launch import tasks
+
+    names = tasks.of_run(run)
+    if not remote:
+        return []
+    macro = _query("%DATA_DIR")
+    data_dir = run.data_dir or (macro if isinstance(macro, str) else None)
+    tasks.check_data(names, data_dir, data)
+    return tasks.check_files(names)
 
 
 def preflight(workdir: str, run: Run, folders: Sequence[str] = ()) -> list[list[str]]:
@@ -126,6 +162,7 @@ def preflight(workdir: str, run: Run, folders: Sequence[str] = ()) -> list[list[
             asked.append(f"{where.rstrip('/')}/config.json" if scheme == "hf" else where)
     if data := run.environment.get("RESTEM_DATA_DIR"):
         asked.append(data)
+    asked += run.places
     asked += [_identity(folder) for folder in folders]
     return [_listing(place) for place in asked]
 
@@ -230,13 +267,6 @@ def _names(file: str) -> set[str]:
     return {binding.name for binding in bindings.all_bindings()}
 
 
-def _check_settings() -> None:
-    """Checks the type and range of every setting of the run, as restem does when it starts."""
-    from restem.steps.settings import Settings
-
-    Settings.from_gin()
-
-
 def _query(*names: str) -> Any:
     """Returns the value of the first bound gin name, with macros resolved; None if unbound."""
     import gin
@@ -249,16 +279,6 @@ def _query(*names: str) -> Any:
         if not isinstance(value, gin.config.ConfigurableReference):
             return value
     return None
-
-
-def _has(name: str) -> bool:
-    import gin
-
-    try:
-        gin.query_parameter(name)
-    except ValueError:
-        return False
-    return True
 
 
 def _check_model(model: str, *, remote: bool, on_hosts: bool) -> None:
@@ -324,19 +344,7 @@ def _with_hardware(files: list[str], asked: Resources, bound: str | None) -> lis
     given = [_names(file) for file in files]
     if any("Run.m_step_mesh" in names for names in given):
         return files
-    ours = _hardware(asked)
+    ours = hardware.file_of(asked)
     bound_here = _names(ours)
     first = next((i for i, names in enumerate(given) if names & bound_here), len(files))
     return [*files[:first], ours, *files[first:]]
-
-
-def _hardware(asked: Resources) -> str:
-    """Returns the name of the hardware file for a slice or GPUs."""
-    if asked.slice:
-        for file in sorted(_HARDWARE.glob("*.gin")):
-            line = rf'^plan\.topology = "{re.escape(asked.slice.name)}"'
-            if re.search(line, file.read_text(encoding="utf-8"), re.MULTILINE):
-                return f"hardware/{file.name}"
-    elif asked.hosts == 1 and (_HARDWARE / f"gpu_{asked.gpu_count}.gin").exists():
-        return f"hardware/gpu_{asked.gpu_count}.gin"
-    return "hardware/any.gin"

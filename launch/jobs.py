@@ -189,6 +189,7 @@ def jobs(
     environment: Mapping[str, str],
     sweeps: Sequence[str] = (),
     again: Sequence[str] = (),
+    passed: Sequence[str] = (),
 ) -> list[Job]:
     """Returns one job per point of the sweep, each with its own name and folder.
 
@@ -196,7 +197,8 @@ def jobs(
       name: name of the run, and of the job if nothing is swept.
       workdir: folder of the run; the folders of points are inside it.
       bindings: "--gin.NAME=VALUE" as given.
-      again: command of the launcher that continues the run, without `--sweep`.
+      again: command of the launcher that continues the run, without `--sweep` and what is passed.
+      passed: arguments of the verb, as given after "--".
 
     Raises:
       UserError: as in `points`, or two points have the same name.
@@ -214,13 +216,18 @@ def jobs(
                     *bindings,
                     *(f"--gin.{swept}={value}" for swept, value in point.items()),
                     f"--workdir={folder}",
+                    *passed,
                 ),
                 workdir=folder,
                 resources=asked,
                 environment=dict(environment),
                 point=point,
                 again=shlex.join(
-                    [*again, *(f"--sweep={swept}={value}" for swept, value in point.items())]
+                    [
+                        *again,
+                        *(f"--sweep={swept}={value}" for swept, value in point.items()),
+                        *(("--", *passed) if passed else ()),
+                    ]
                 ),
             )
         )

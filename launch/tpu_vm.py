@@ -231,7 +231,7 @@ class TpuVm:
     def _deleted(self) -> _EndedError:
         return _EndedError(
             f"{self._job.name}: the slice was deleted by another command, so no other one is asked"
-            f" for; {jobs_lib.how_to_continue(self._job.again)}",
+            f" for; {self._continue}",
             exit_code=1,
         )
 
@@ -297,6 +297,8 @@ class TpuVm:
                 if _RUNNING not in hosts:
                     raise self._stopped()
             elif code or _LOST_HOST in hosts:
+                if not self._job.arguments:
+                    raise self._interrupted(hosts)
                 print(
                     f"{self._job.name}: hosts are {', '.join(hosts)}; they start again", flush=True
                 )
@@ -306,17 +308,25 @@ class TpuVm:
         print(f"{self._job.name}: giving up: none of {starts} starts finished the run", flush=True)
         return code or 1
 
+    def _interrupted(self, hosts: Sequence[str]) -> _EndedError:
+        return _EndedError(
+            f"{self._job.name}: hosts are {', '.join(hosts)}, and the slice stays;"
+            f" {self._continue}",
+            exit_code=PREEMPTED,
+        )
+
     def _stopped(self) -> _EndedError:
         return _EndedError(
             f"{self._job.name}: the run was stopped; its slice stays until --action=delete"
-            f" --resume={self._job.name}; {jobs_lib.how_to_continue(self._job.again)}",
+            f" --resume={self._job.name}; {self._continue}",
             exit_code=PREEMPTED,
         )
 
     def run(self, *, detach: bool, keep: bool, poll_s: float = 60.0) -> int:
         """Runs the job to its end, on as many slices as necessary; returns restem's exit code.
 
-        The slice is then deleted, except with `keep` or if the run was stopped.
+        The slice is then deleted, except with `keep` or if the run was stopped. With `detach`, it
+        is left to `act` once the run has started.
         """
         try:
             return self._run(detach=detach, keep=keep, poll_s=poll_s)
@@ -324,12 +334,38 @@ class TpuVm:
             print(ended, flush=True)
             return ended.exit_code
 
+    def finish(self, *, keep: bool, poll_s: float = 60.0) -> int:
+        """Follows a job that runs to its end; returns restem's exit code.
+
+        Without the job's arguments, nothing is started again and no slice is requested.
+        """
+        try:
+            code = self.follow(poll_s)
+        except _EndedError as ended:
+            print(ended, flush=True)
+            return ended.exit_code
+        if code is None:
+            print(f"{self._job.name}: the slice is lost; {self._continue}", flush=True)
+            return PREEMPTED
+        if not keep:
+            commands.run(self.delete())
+        return code
+
+    @property
+    def _continue(self) -> str:
+        return jobs_lib.how_to_continue(self._job.again)
+
     def _run(self, *, detach: bool, keep: bool, poll_s: float) -> int:
         code: int | None = None
         for _ in range(MOST_STARTS):
             self.provide(poll_s)
             self.begin()
             if detach:
+                print(
+                    f"{self._job.name}: the slice stays, and is billed, until --action=follow"
+                    f" --resume={self._job.name} sees the end of the run, or --action=delete",
+                    flush=True,
+                )
                 return 0
             code = self.follow(poll_s)
             if code is not None:
@@ -357,15 +393,14 @@ def text(slice_: TpuVm) -> str:
     return "\n".join(commands.text(command) for command in slice_.steps())
 
 
-def act(action: str, slice_: TpuVm) -> int:
-    """Follows, stops or deletes a job of tpu_vm, or prints its status; returns an exit code."""
+def act(action: str, slice_: TpuVm, *, keep: bool = False) -> int:
+    """Follows, stops or deletes a job of tpu_vm, or prints its status; returns an exit code.
+
+    When a run that is followed ends, its slice is deleted, except with `keep` or if the run may
+    continue on it.
+    """
     if action == "follow":
-        try:
-            code = slice_.follow(60.0)
-        except _EndedError as ended:
-            print(ended, flush=True)
-            return ended.exit_code
-        return 1 if code is None else code
+        return slice_.finish(keep=keep)
     command: Sequence[str] = {
         "status": slice_.describe(),
         "stop": slice_.ssh(_STOP),

@@ -7,10 +7,13 @@
     launch/xm_launch.py --gin_file=restem_math.gin
     launch/xm_launch.py --gin_file=restem_math.gin --resume=restem-math-20261128-031818
     launch/xm_launch.py --executor=local --gin_file=restem_demo.gin --workdir=runs/demo
+    launch/xm_launch.py --gin_file=restem_math.gin --resume=restem-math-20261128-031818 \
+        --verb=evaluate -- --iteration=2
 
 The first command saves the settings of a machine. The second starts a run in a new folder of the
-bucket and follows it, and the third continues that run. The last runs on this machine. `--dry_run`
-prints all that would be sent. See docs/launching.md.
+bucket and follows it, and the third continues that run. The fourth runs on this machine. The last
+evaluates a policy of the run; what follows `--` is passed on to restem. `--dry_run` prints all that
+would be sent. See docs/launching.md.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from absl import app, flags, logging
 
-from launch import checks, commands, experiment, gke, local, tpu_vm, vertex
+from launch import checks, commands, experiment, gke, hardware, local, tpu_vm, verbs, vertex
 from launch import config as config_lib
 from launch import jobs as jobs_lib
 from launch.config import ACCELERATORS, CAPACITIES, EXECUTORS, Config, help_of
@@ -39,7 +42,7 @@ GIN_FILE = flags.DEFINE_multi_string("gin_file", [], "gin files, passed on to re
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; default: BUCKET/NAME-DATE")
 NAME = flags.DEFINE_string("name", None, "name of the run; default: that of its first gin file")
 RESUME = flags.DEFINE_string("resume", None, "NAME-DATE of a run that is to continue")
-VERB = flags.DEFINE_string("verb", "run", "verb of restem")
+VERB = flags.DEFINE_enum("verb", "run", verbs.VERBS, "verb of restem; its flags follow --")
 SWEEP = flags.DEFINE_multi_string(
     "sweep", [], "NAME=V1,V2,...: a job for every value; `seed` is the gin macro SEED"
 )
@@ -66,6 +69,8 @@ SETTINGS = {
 }
 
 _GIN_BINDINGS: list[str] = []
+_PASSED: list[str] = []
+"""Arguments after "--"."""
 
 
 def settings() -> Config:
@@ -147,15 +152,16 @@ def name_and_workdir(config: Config, now: datetime.datetime) -> tuple[str, str]:
 def launch(config: Config, name: str, workdir: str) -> int:
     """Starts the jobs of a run, or prints what would be sent; returns an exit code."""
     asked = jobs_lib.resources(config, HOSTS.value)
+    command = verbs.parse(VERB.value, _PASSED, remote=config.executor != "local")
     run = checks.read_run(
         config, asked, gin_files=GIN_FILE.value, bindings=_GIN_BINDINGS,
         model_flag=SETTINGS["model"].value, model_on_hosts=MODEL_ON_HOSTS.value,
-        points=jobs_lib.points(SWEEP.value),
+        points=jobs_lib.points(SWEEP.value), command=command,
     )  # fmt: skip
     made = jobs_lib.jobs(
         name=name, workdir=workdir, verb=VERB.value, gin_files=run.gin_files,
         bindings=run.bindings, asked=asked, environment=run.environment, sweeps=SWEEP.value,
-        again=_again(config, name),
+        again=_again(config, name), passed=_PASSED,
     )  # fmt: skip
     folders = [job.workdir for job in made] if RESUME.value else []
     print(f"workdir: {workdir}", flush=True)
@@ -163,8 +169,11 @@ def launch(config: Config, name: str, workdir: str) -> int:
     for job in made:
         _check(job, config)
     if DRY_RUN.value:
-        listings = [] if config.executor == "local" else checks.preflight(workdir, run, folders)
-        before = [*listings, *(image.commands() if image else [])]
+        hardware.check_policies(run.points, asked, ask=False)
+        before = image.commands() if image else []
+        if config.executor != "local":
+            listings = checks.preflight(workdir, run, folders)
+            before = [*listings, *hardware.reading(run.models, asked), *before]
         print("\n".join(commands.text(command) for command in before))
         for job in made:
             print(f"# {job.name}: {job.resources}\n# {job.command}")
@@ -176,6 +185,7 @@ def launch(config: Config, name: str, workdir: str) -> int:
         return jobs_lib.worst(local.run(name, made))
     checks.check_buckets(checks.preflight(workdir, run))
     checks.require_run(folders, remote=True)
+    hardware.check_policies(run.points, asked, ask=True)
     if image:
         image.provide()
     _say_what_next(config, made)
@@ -258,7 +268,7 @@ def act(config: Config, name: str) -> int:
     if config.executor == "tpu_vm":
         config.require("project", "zone")
         job = Job(name, (), "", jobs_lib.resources(config, None))
-        return tpu_vm.act(ACTION.value, _slice(job, config, None, None))
+        return tpu_vm.act(ACTION.value, _slice(job, config, None, None), keep=KEEP.value)
     raise UserError("--action: a local run is followed and stopped where it was started")
 
 
@@ -281,7 +291,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
-    """Parses flags with absl, after removing `--gin.NAME=VALUE`, which absl does not support."""
+    """Parses flags with absl, without `--gin.NAME=VALUE`, which it does not support, and without
+    what is passed on."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    argv, _PASSED[:] = argv[:end], argv[end + 1 :]
     others, _ = split_gin_bindings(argv)
     _GIN_BINDINGS[:] = [a for a in argv if a.startswith("--gin.")]
     return flags.FLAGS(others)

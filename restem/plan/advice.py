@@ -65,7 +65,8 @@ def estimates(
             continue
         if ratio == 1 and other.shape != where.shape:
             continue
-        e_hours = e_step.get("hours", 0.0) / ratio
+        # No slice shortens the longest solution.
+        e_hours = max(e_step.get("hours", 0.0) / ratio, e_step.get("longest_hours", 0.0))
         m_hours, fits = m_step.get("hours", 0.0), True
         if "train" in results:
             train = results["train"]
@@ -139,7 +140,7 @@ def advise(
             )
     samples = work.problems * work.num_samples
     decode = results.get("decode")
-    if decode and samples < 2 * decode["slots"]:
+    if decode and samples and samples < 2 * decode["slots"]:
         lines.append(
             f"{samples} samples do not fill {decode['slots']} slots twice, so most of the E-step"
             " is the end of its longest samples: use a smaller slice for sampling"

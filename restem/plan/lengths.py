@@ -12,10 +12,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+import restem.tasks  # noqa: F401  adds the built-in tasks
 from restem import checkpoints
+from restem.data import chat as chat_settings
+from restem.data import registry
 from restem.errors import UserError
+from restem.plan.settings import PlanSettings
 from restem.records import Sample
 from restem.run import layout, reader
+from restem.steps.settings import Settings
 
 _LEVELS = (0, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 98, 99, 99.5, 99.9, 100)
 """Percentiles of the tables below."""
@@ -106,12 +111,42 @@ LENGTHS = {
 """By task. Questions count with the words around them in the prompt."""
 
 
-def of_task(task: str | None, problems: int | None = None) -> Lengths:
+def planned(settings: PlanSettings, run: Settings) -> Lengths:
+    """Returns the lengths that a run is planned with.
+
+    Args:
+      settings: settings of `restem plan`.
+      run: settings of the run, whose limits leave out questions and cut solutions.
+
+    Raises:
+      UserError: nothing is known about the task, or no question is left.
+    """
+    task, problems, generate = run.run.task, run.run.train_problems, run.generate
+    if settings.like is not None:
+        found = of_run(settings.like, task, problems)
+    else:
+        found = of_task(task, problems, is_chat=run.run.chat)
+    limit = generate.max_question_tokens
+    kept = tuple(n for n in found.questions if limit is None or n <= limit)
+    if not kept:
+        raise UserError(
+            f"plan: no question of task {task!r} has at most generate.max_question_tokens ="
+            f" {limit} tokens; the shortest has {min(found.questions, default=0)}"
+        )
+    found = dataclasses.replace(found, questions=kept)
+    # Human solutions alone (SFT) are trained on whole.
+    sampled = generate.num_samples > 0
+    return found.cut(generate.max_new_tokens or found.max_new_tokens) if sampled else found
+
+
+def of_task(task: str | None, problems: int | None = None, *, is_chat: bool = False) -> Lengths:
     """Returns the lengths of a published training set, whose solutions no limit cuts.
 
     Args:
       task: name of the task.
       problems: number of training problems; None, or more than there are: all.
+      is_chat: whether the problems are put to an instruct model, as `data.chat` says. The tokens of
+        its template are not counted.
 
     Raises:
       UserError: nothing is known about the task.
@@ -122,13 +157,26 @@ def of_task(task: str | None, problems: int | None = None) -> Lengths:
             " folder of a run of it, for instance with a small policy and few problems"
         )
     table = LENGTHS[task]
+    source = f"the published training set of {task}, with human solutions"
+    if is_chat:
+        table = _of_chat(task, table)
+        source += ", without the chat template"
     return Lengths(
         prefix=table.prefix,
         max_new_tokens=table.max_new_tokens,
         questions=_spread(table.questions, min(problems or table.problems, table.problems)),
         solutions=_spread(table.solutions, _EXAMPLES),
-        source=f"the published training set of {task}, with human solutions",
+        source=source,
     )
+
+
+def _of_chat(task: str, table: _Table) -> _Table:
+    """Returns the lengths of a task whose problems are put to an instruct model."""
+    chat, spec = chat_settings.of_task(task), registry.get(task)
+    limit, prefix = table.max_new_tokens, table.prefix
+    if chat.shots == "none":
+        limit, prefix = spec.zero_shot.max_new_tokens or limit, 0
+    return dataclasses.replace(table, prefix=prefix, max_new_tokens=chat.max_new_tokens or limit)
 
 
 def of_run(folder: str, task: str | None, problems: int | None = None) -> Lengths:

@@ -9,6 +9,7 @@ approaches but does not reach.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import math
 import os
@@ -21,20 +22,24 @@ from typing import Any
 
 from absl import logging
 
-from restem import partitioning
+from restem import checkpoints
 from restem.errors import UserError
 from restem.models import ModelConfig
 from restem.plan import lengths as lengths_lib
+from restem.plan import meshes as meshes_lib
 from restem.plan import shapes
+from restem.plan import work as work_lib
 from restem.plan.advice import PARAMETERS
 from restem.plan.chips import Slice
 from restem.plan.lengths import Lengths
-from restem.plan.result import NO_M_STEP, Plan, Work
+from restem.plan.result import NO_M_STEP, Plan
 from restem.plan.settings import PlanSettings
+from restem.plan.work import Work
 from restem.plan.worker import fingerprint
-from restem.run.settings import LocalMeshSettings, MeshSettings
+from restem.run.settings import RunSettings
 from restem.runtime.cache import cache_folder
 from restem.steps.settings import Settings
+from restem.training import optimizers
 
 
 def plan(
@@ -55,8 +60,8 @@ def plan(
       on_progress: called with a description of each compilation.
 
     Raises:
-      UserError: if no model or topology is named, libtpu is missing, the topology is unknown, or
-        the model does not divide over the mesh.
+      UserError: if no model or topology is named, libtpu is missing, the topology is unknown, the
+        model does not divide over a mesh, or the optimizer is not one of restem's.
     """
     compiler = _compiler(settings, of_run, lengths, cache, on_progress)
     where = compiler.where
@@ -71,9 +76,11 @@ def plan(
         largest[what] = best[what] if best else 0
         if best and not results[name]["fits"]:
             results[f"{name}, largest that fits"] = best
+    work = compiler.work(settings)
     return Plan.of(
         where=where, model=compiler.model, meshes=compiler.meshes, results=results,
-        largest=largest, work=compiler.work(settings),
+        largest=largest, work=work, notes=compiler.notes,
+        validation=compiler.validation(results, work),
     )  # fmt: skip
 
 
@@ -101,8 +108,9 @@ def outline(settings: PlanSettings, of_run: Settings) -> list[str]:
             )
             counted = f"{made.rows} rows of {made.row_length}; "
         lines.append(f"{name:9} {counted}mesh {mesh}")
-    if not compiler.has_m_step:
+    if not work_lib.has_m_step(of_run):
         lines.append(f"train     {NO_M_STEP}")
+    lines += [f"note      {note}" for note in compiler.notes]
     return [*lines, "dry run: nothing was compiled"]
 
 
@@ -114,59 +122,49 @@ def _compiler(
     on_progress: Callable[[str], None],
 ) -> _Compiler:
     """Returns the compiler of a run's programs; see `plan`."""
-    if settings.model is None:
-        raise UserError("plan: which policy? add --gin_file=models/NAME.gin, such as gemma3_27b")
+    model = _model(settings, of_run.run)
     if settings.topology is None:
         raise UserError("plan: which slice? add --gin_file=hardware/NAME.gin, such as v5p_64")
-    return _Compiler(
-        model=settings.model.replace(dtype="bfloat16"), where=Slice.parse(settings.topology),
-        of_run=of_run, lengths=lengths or _lengths(settings, of_run), on_progress=on_progress,
+    where = Slice.parse(settings.topology)
+    meshes_lib.check(model, of_run.run, where.chips, where.hosts)
+    compiler = _Compiler(
+        model=model,
+        where=where,
+        of_run=of_run,
+        lengths=lengths or lengths_lib.planned(settings, of_run),
+        on_progress=on_progress,
         folder=cache or cache_folder() / "plan",
-    )  # fmt: skip
-
-
-def kept_per_problem(of_run: Settings) -> int:
-    """Returns the most training examples per problem, so that the M-step is not underestimated."""
-    sampled = max(1, of_run.generate.num_samples)  # 0: human solutions, one per problem
-    cap = of_run.select.cap
-    return sampled if cap is None else min(cap, sampled)
-
-
-def _lengths(settings: PlanSettings, of_run: Settings) -> Lengths:
-    run, generate = of_run.run, of_run.generate
-    if settings.like is not None:
-        found = lengths_lib.of_run(settings.like, run.task, run.train_problems)
-    else:
-        found = lengths_lib.of_task(run.task, run.train_problems)
-    limit = generate.max_question_tokens
-    kept = tuple(n for n in found.questions if limit is None or n <= limit)
-    if not kept:
-        raise UserError(
-            f"plan: no question of task {run.task!r} has at most generate.max_question_tokens ="
-            f" {limit} tokens; the shortest has {min(found.questions, default=0)}"
-        )
-    found = dataclasses.replace(found, questions=kept)
-    # Human solutions alone (SFT) are trained on whole.
-    sampled = generate.num_samples > 0
-    return found.cut(generate.max_new_tokens or found.max_new_tokens) if sampled else found
-
-
-def _sizes(where: Slice, mesh: MeshSettings | None) -> dict[str, int]:
-    """Returns the axis sizes of a mesh over all chips of a slice.
-
-    Meshes of each host's own count as one, on which each host has other copies of the policy.
-    """
-    mesh = mesh or MeshSettings()
-    meshes = _number(where, mesh)
-    data, fsdp, tensor = partitioning.mesh_shape(
-        where.chips // meshes, data=mesh.data, fsdp=mesh.fsdp, tensor=mesh.tensor
     )
-    return dict(zip(partitioning.AXES, (data * meshes, fsdp, tensor), strict=True))
+    if "train" in compiler.steps(settings):
+        _check_optimizer(of_run.improve.optimizer)
+    return compiler
 
 
-def _number(where: Slice, mesh: MeshSettings | None) -> int:
-    """Returns the number of meshes: one per host, or one for all."""
-    return where.hosts if isinstance(mesh, LocalMeshSettings) else 1
+def _model(settings: PlanSettings, run: RunSettings) -> ModelConfig:
+    """Returns the decoder of the policy, with activations in the dtype of the run."""
+    model = settings.model
+    if model is None:
+        if not isinstance(run.base, str):  # none is named, or gin requires one
+            raise UserError(
+                "plan: which policy? name it with --gin.MODEL=hf:FOLDER, or add"
+                " --gin_file=models/NAME.gin, such as gemma3_27b"
+            )
+        model = checkpoints.load_header(run.base).config
+    return model.replace(dtype=run.compute_dtype)
+
+
+def _check_optimizer(optimizer: Callable[..., Any]) -> None:
+    """Checks that the process which compiles the training step can make the optimizer.
+
+    Raises:
+      UserError: it is the user's own.
+    """
+    known = (optimizers.adamw, optimizers.adafactor)
+    if inspect.unwrap(optimizer) not in map(inspect.unwrap, known):
+        raise UserError(
+            f"plan: knows adamw and adafactor, not improve.optimizer = @{optimizer.__name__}; plan"
+            " with --gin.improve.optimizer=@adamw, or @adafactor, whichever has a state as large"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,11 +187,7 @@ class _Compiler:
     @property
     def meshes(self) -> dict[str, dict[str, int]]:
         """Sizes of the axes of the meshes "e_step" and "m_step"."""
-        run = self.of_run.run
-        return {
-            "e_step": _sizes(self.where, run.e_step_mesh),
-            "m_step": _sizes(self.where, run.m_step_mesh),
-        }
+        return meshes_lib.of_run(self.of_run.run, self.where.chips, self.where.hosts)
 
     @property
     def asked(self) -> Lengths:
@@ -201,25 +195,29 @@ class _Compiler:
         size = self.of_run.loop.problems_per_iteration
         return self.lengths if size is None else self.lengths.batch(size)
 
-    @property
-    def has_m_step(self) -> bool:
-        """Whether the M-step fine-tunes the policy."""
-        return self.of_run.loop.improve is None
-
     def steps(self, settings: PlanSettings) -> list[str]:
         """Returns the programs of `settings.steps` that the run has."""
-        return [step for step in settings.steps if step != "train" or self.has_m_step]
+        lacking = set()
+        if not work_lib.has_m_step(self.of_run):
+            lacking.add("train")
+        if not self.lengths.prefix:
+            lacking.add("prefix")
+        return [step for step in settings.steps if step not in lacking]
 
     @property
-    def max_new_tokens(self) -> int:
-        return self.of_run.generate.max_new_tokens or self.lengths.max_new_tokens
+    def notes(self) -> tuple[str, ...]:
+        """What the plan leaves out."""
+        if self.of_run.run.teacher is None:
+            return ()
+        return (
+            "the E-step is planned with the policy itself, not with its teacher, Run.teacher; plan"
+            " a run with the teacher as policy for the time and memory of sampling",
+        )
 
     def all(self, steps: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Returns the results of the programs of these steps, by name."""
         results = {}
         for step in steps:
-            if step == "prefix" and not self.lengths.prefix:
-                continue
             if step == "prefill":
                 for width in self.outline()["prefill"]:
                     results[f"prefill {width}"] = self.compile(step, width=int(width))
@@ -277,7 +275,7 @@ class _Compiler:
     def _sampler_job(self, name: str, slots: int | None) -> dict[str, Any]:
         run, generate = self.of_run.run, self.of_run.generate
         if slots is None and run.e_step_slots is not None:
-            slots = run.e_step_slots * _number(self.where, run.e_step_mesh)
+            slots = run.e_step_slots * meshes_lib.number(run.e_step_mesh, self.where.hosts)
         return {
             "program": name,
             "model": self.model.replace(int8_weights=run.int8_weights).to_dict(),
@@ -286,59 +284,50 @@ class _Compiler:
             "sampler": {
                 "lengths": dataclasses.asdict(self.asked),
                 "num_samples": max(1, generate.num_samples),
-                "max_new_tokens": self.max_new_tokens,
+                "max_new_tokens": work_lib.max_new_tokens(self.of_run, self.lengths),
                 "sampling": dataclasses.asdict(generate.sampling),
                 "dtype": run.dtype,
                 "slots": slots,
             },
         }
 
+    def validation(self, results: Mapping[str, Any], work: Work) -> dict[str, Any]:
+        """Returns where validation decodes; see `worker.validation`. {}: there is none."""
+        if "train" not in results or not work.validation_problems:
+            return {}
+        run = self.of_run.run
+        held = shapes.room(
+            self.model, self.meshes["m_step"], self.lengths, self.of_run, hbm=self.where.chip.hbm
+        ).held
+        return self._run(
+            {
+                "program": "validation",
+                "model": self.model.replace(int8_weights=run.int8_weights).to_dict(),
+                "topology": self.where.name,
+                "meshes": self.meshes,
+                "lengths": dataclasses.asdict(self.lengths.batch(work.validation_problems)),
+                "shapes": results["train"]["shapes"],
+                "arguments": {
+                    "held": held,
+                    "max_new_tokens": work.validation_tokens,
+                    "slots": run.m_step_slots,
+                },
+            }
+        )
+
     def _run(self, job: dict[str, Any]) -> dict[str, Any]:
         return _run(job, self.folder)
 
     def work(self, settings: PlanSettings) -> Work:
         """Returns the amount of work of an iteration."""
-        of_run, lengths, loop = self.of_run, self.lengths, self.of_run.loop
-        asked = self.asked
-        problems = len(asked.questions)
-        examples = problems * kept_per_problem(of_run)
-        if of_run.select.max_examples is not None:
-            examples = min(examples, of_run.select.max_examples)
-        validation = of_run.run.validation_problems
-        return Work(
-            problems=problems,
-            num_samples=of_run.generate.num_samples,
-            mean_question=sum(lengths.questions) / len(lengths.questions),
-            mean_solution=lengths.mean_solution,
-            prefix=lengths.prefix,
-            max_new_tokens=self.max_new_tokens,
-            slot_use=settings.slot_use,
-            decode_steps=self.outline()["decode_steps"],
-            prefilled={
-                int(width): count
-                for width, count in _prefilled(asked, self.outline()["prefill"]).items()
-            },
-            validation_problems=settings.validation_problems if validation is None else validation,
-            examples=examples,
-            epochs=of_run.improve.epochs,
-            batch_examples=of_run.improve.batch_examples,
-            iterations=loop.iterations,
-            e_steps=-(-loop.iterations // loop.generate_every),
-            has_m_step=self.has_m_step,
-            optimizer=of_run.improve.optimizer.__name__,
-            is_adapter=of_run.improve.adapter is not None,
-            lengths=lengths.source,
-            samplers=_number(self.where, of_run.run.e_step_mesh),
+        return work_lib.planned(
+            settings,
+            self.of_run,
+            self.lengths,
+            asked=self.asked,
+            outline=self.outline(),
+            samplers=meshes_lib.number(self.of_run.run.e_step_mesh, self.where.hosts),
         )
-
-
-def _prefilled(lengths: Lengths, rows: Mapping[str, int]) -> dict[str, int]:
-    """Returns the number of prefill batches of each width."""
-    counts = dict.fromkeys(rows, 0)
-    for question in lengths.questions:
-        width = next(w for w in rows if question - 1 <= int(w))
-        counts[width] += 1
-    return {width: -(-counts[width] // rows[width]) for width in rows}
 
 
 def _largest(compiled, first, size, unit, hbm) -> dict[str, Any] | None:

@@ -146,9 +146,9 @@ def train(config: models.ModelConfig, shapes: TrainShapes, mesh: jax.sharding.Me
     Beside its arguments the run holds the policy that training starts from, unless its weights are
     the frozen ones, and a copy of what was trained of the best policy so far.
     """
-    trainer, state, frozen = _trainer(config, shapes, mesh)
+    made, state, frozen = trainer(config, shapes, mesh)
     many = (shapes.most_micro_batches, shapes.rows, shapes.row_length)
-    place = lambda dtype: _struct(many, dtype, mesh, (None, "batch", "length"), trainer.rules)
+    place = lambda dtype: _struct(many, dtype, mesh, (None, "batch", "length"), made.rules)
     ints, scalar = place(jnp.int32), _struct((), jnp.int32, mesh)
     batch = Batch(
         tokens=ints, positions=ints, segments=ints, targets=ints, weights=place(jnp.float32),
@@ -160,26 +160,26 @@ def train(config: models.ModelConfig, shapes: TrainShapes, mesh: jax.sharding.Me
 
     def trace():
         # The function that `Trainer.train_step` calls with arrays.
-        with partitioning.use(mesh, trainer.rules):
-            return trainer._train_step.trace(state, batch, frozen)
+        with partitioning.use(mesh, made.rules):
+            return made._train_step.trace(state, batch, frozen)
 
     base = _params(config, models.param_shapes(config, shapes.base_dtype), mesh)
     held = {"base": memory.own_leaves(base, frozen or {}), "best policy": state.params}
     of_chip = shapes.rows * shapes.row_length // partitioning.batch_parts(mesh)
-    trips: tuple[int, ...] = (-(-of_chip // trainer.head_chunk),)
+    trips: tuple[int, ...] = (-(-of_chip // made.head_chunk),)
     if shapes.most_micro_batches > 1:  # a single micro-batch has no loop around it
         trips = (shapes.micro_batches, *trips)
     return Program(trace, bytes_of(kinds), bytes_of(held), trips)
 
 
-def _trainer(
+def trainer(
     config: models.ModelConfig, shapes: TrainShapes, mesh: jax.sharding.Mesh
 ) -> tuple[Trainer, TrainState, Any]:
     """Returns the trainer, and the shapes of its state and of the frozen weights."""
     make = getattr(optimizers, shapes.optimizer)
     optimizer = make(**{"total_steps": 1000, **shapes.optimizer_options})
     adapter = None if shapes.adapter is None else Lora(**shapes.adapter)
-    trainer = Trainer(
+    made = Trainer(
         config,
         optimizer=optimizer,
         prefix_ids=(1,) * shapes.prefix,
@@ -188,20 +188,20 @@ def _trainer(
         adapter=adapter,
         mesh=mesh,
     )
-    placed = trainer.state_shardings()
+    placed = made.state_shardings()
     assert placed is not None  # there is a mesh
     trained = models.param_shapes(config, shapes.param_dtype)
     frozen = None
     if adapter is not None:
         trained = lora.shapes(trained, adapter)
         base = models.param_shapes(config, shapes.param_dtype)
-        frozen = _params(config, jax.eval_shape(trainer.frozen, base), mesh)
+        frozen = _params(config, jax.eval_shape(made.frozen, base), mesh)
     opt_state = jax.eval_shape(optimizer.init, trained)
     state = TrainState(
         _placed(trained, placed.params), _placed(opt_state, placed.opt_state),
         _struct((), jnp.int32, mesh),
     )  # fmt: skip
-    return trainer, state, frozen
+    return made, state, frozen
 
 
 def bytes_of(kinds: Mapping[str, Any]) -> dict[str, int]:

@@ -6,79 +6,24 @@ import dataclasses
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from restem.models import ModelConfig
 from restem.plan import advice
 from restem.plan.chips import Slice
+from restem.plan.work import Work
+from restem.sampling import widths
 
 HOST_SECONDS_PER_SLOT = 0.5e-6
 """Seconds that the scheduler takes for a slot in each visit: 0.52 ms for 8 steps of 1,024 slots and
 1.64 ms for 4,096, measured on one core of a Xeon with AVX-512."""
 
+NO_E_STEP = "the policy samples nothing (generate.num_samples = 0); decoding is validation"
+"""What is said in place of the E-step of such a run."""
+
 NO_M_STEP = "not planned, because em.improve takes the place of fine-tuning"
 """What is said in place of the M-step of such a run."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Work:
-    """The amount of work of an iteration."""
-
-    problems: int
-    """Training problems that an E-step asks: all of them, or a mini-batch."""
-    num_samples: int
-    """Samples per problem."""
-    mean_question: float
-    """Tokens of a question."""
-    mean_solution: float
-    """Tokens of a solution."""
-    prefix: int
-    """Tokens of the few-shot prompt."""
-    max_new_tokens: int
-    """Limit of a solution in tokens."""
-    slot_use: float
-    """Share of slot-steps that produce a token."""
-    decode_steps: int
-    """Tokens per slot between two visits of the host."""
-    prefilled: Mapping[int, int]
-    """Prefill batches by width."""
-    validation_problems: int
-    """Problems that each validation answers."""
-    examples: int
-    """Training examples."""
-    epochs: int
-    """Passes over the examples."""
-    batch_examples: int
-    """Examples per optimizer step."""
-    iterations: int
-    """Iterations of the run, each with an M-step."""
-    e_steps: int
-    """E-steps of the run; consecutive iterations may train on the samples of one (ReST)."""
-    has_m_step: bool
-    """Whether the M-step fine-tunes the policy; False where `em.improve` takes its place, which is
-    not planned."""
-    optimizer: str
-    """Name of the optimizer."""
-    is_adapter: bool
-    """Whether an adapter is trained on frozen weights."""
-    lengths: str
-    """Where the lengths are from."""
-    samplers: int = 1
-    """Meshes that sample apart from each other: one, or each host's own."""
-
-    @property
-    def mean_example(self) -> float:
-        """Tokens of a training example."""
-        return self.mean_question + self.mean_solution
-
-    @property
-    def optimizer_steps(self) -> int:
-        return self.epochs * -(-self.examples // self.batch_examples)
-
-    def hours(self, e_step: float, m_step: float) -> float:
-        """Returns the hours of the run from those of an E-step and of an M-step."""
-        return self.e_steps * e_step + self.iterations * m_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +47,7 @@ class Plan:
     programs: Mapping[str, Mapping[str, Any]]
     """Results of `restem.plan.worker`, by program."""
     fits: bool
-    """Whether every program fits with the chosen slots and rows."""
+    """Whether every program fits with the chosen slots and rows, and so does validation."""
     largest: Mapping[str, int]
     """Largest "slots" and "rows" that fit, if they were searched for."""
     work: Work
@@ -121,6 +66,10 @@ class Plan:
     """Estimates for other sizes of the slice."""
     advice: tuple[str, ...]
     """What would use the slice better."""
+    notes: tuple[str, ...] = ()
+    """What the plan leaves out."""
+    validation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Where validation decodes beside the state of training; see `worker.validation`."""
 
     @classmethod
     def of(
@@ -132,6 +81,8 @@ class Plan:
         results: Mapping[str, Mapping[str, Any]],
         largest: Mapping[str, int],
         work: Work,
+        notes: Sequence[str] = (),
+        validation: Mapping[str, Any] | None = None,
     ) -> Plan:
         """Returns a plan, with the steps' times computed from those of the programs."""
         best = {
@@ -141,7 +92,7 @@ class Plan:
         }
         usable = {name: r for name, r in best.items() if r["fits"]}
         e_step = _e_step(usable, work, where)
-        m_step = _m_step(usable, work, where, model, e_step)
+        m_step = _m_step(usable, work, where, model, validation or {})
         hours = work.hours(e_step.get("hours", 0.0), m_step.get("hours", 0.0))
         slices = advice.estimates(where, meshes, usable, work, e_step, m_step)
         return cls(
@@ -153,7 +104,8 @@ class Plan:
             parameters=model.num_params,
             meshes=meshes,
             programs=results,
-            fits=all(r["fits"] for name, r in results.items() if "," not in name),
+            fits=all(r["fits"] for name, r in results.items() if "," not in name)
+            and "error" not in (validation or {}),
             largest=largest,
             work=work,
             e_step=e_step,
@@ -163,6 +115,8 @@ class Plan:
             compile_seconds=sum(r.get("compile_seconds", 0.0) for r in results.values()),
             slices=slices,
             advice=advice.advise(where, usable, work, slices),
+            notes=tuple(notes),
+            validation=validation or {},
         )
 
     def to_json(self) -> str:
@@ -194,6 +148,10 @@ class Plan:
             show(line)
         if len(self.slices) > 1:
             console.print(self._slices_table())
+        if self.validation:
+            show(f"validation {_place(self.validation)}")
+        for line in self.notes:
+            show(f"note: {line}")
         for line in self.advice:
             show(f"advice: {line}")
         return written.getvalue().rstrip()
@@ -255,6 +213,8 @@ class Plan:
                 f" {e['hours']:.3f} h per {per}"
                 f" ({e['host_hours']:.3f} h of work on the host, beside it)"
             )
+        elif not work.num_samples:
+            lines.append(f"E-step: {NO_E_STEP}")
         if m:
             lines.append(
                 f"M-step: {m['steps']:,.0f} steps of {m['step_seconds']:.2f} s ({work.optimizer}),"
@@ -289,20 +249,22 @@ def misfit(result: Mapping[str, Any]) -> str:
 
 
 def _e_step(results: Mapping[str, Any], work: Work, where: Slice) -> dict[str, float]:
-    """Returns rates and hours of sampling.
+    """Returns rates and hours of sampling; none if the policy samples nothing.
 
     A visit takes as long as the device or the host, whichever is slower; a host schedules all slots
-    of its mesh. Each sample's question is copied into its slot once: read and written.
+    of its mesh. Sampling takes at least as long as its longest solution. Each sample's question is
+    copied into its slot once: read and written.
     """
-    if "decode" not in results:
+    if "decode" not in results or not work.num_samples:
         return {}
     decode = results["decode"]
     slots = decode["slots"]
-    host = HOST_SECONDS_PER_SLOT * slots / work.samplers
+    host = _host_seconds(decode, work)
     visit = max(decode["seconds"], host)
-    rate = slots * work.slot_use * work.decode_steps / visit
     samples = work.problems * work.num_samples
-    decoding = samples * work.mean_solution / rate
+    tokens = samples * work.mean_solution
+    longest = work.longest_solution * _step_seconds(decode, work, samples)
+    decoding = max(tokens / (slots * work.slot_use * work.decode_steps) * visit, longest)
     prefill = results.get("prefix", {}).get("seconds", 0.0)
     for width, batches in work.prefilled.items():
         prefill += batches * results.get(f"prefill {width}", {}).get("seconds", 0.0)
@@ -311,13 +273,36 @@ def _e_step(results: Mapping[str, Any], work: Work, where: Slice) -> dict[str, f
         rows = samples / slots
         inserted = rows * results["insert"]["hbm_bytes"] / where.chip.hbm_bandwidth
     return {
-        "tokens_per_second": rate,
+        "tokens_per_second": tokens / decoding,
         "prefill_hours": prefill / 3600,
         "insert_hours": inserted / 3600,
         "decode_hours": decoding / 3600,
         "host_hours": decoding / visit * host / 3600,
+        "longest_hours": longest / 3600,
         "hours": (prefill + inserted + decoding) / 3600,
     }
+
+
+def _host_seconds(decode: Mapping[str, Any], work: Work) -> float:
+    """Returns the seconds that the scheduler of a host takes for a visit."""
+    return HOST_SECONDS_PER_SLOT * decode["slots"] / work.samplers
+
+
+def _step_seconds(decode: Mapping[str, Any], work: Work, samples: int) -> float:
+    """Returns the seconds of a decode step in the smallest batch with a slot for each sample.
+
+    Its slots are one of `widths.LEVELS` of all slots. Products, caches and the work of the host are
+    fewer with fewer slots; the weights are read all the same.
+    """
+    divisor = max((d for d in widths.LEVELS if samples * d <= decode["slots"]), default=1)
+    caches = work.decode_steps * decode["memory"].get("cache", 0) / decode["hbm_bytes"]
+    visit = max(
+        decode["compute_seconds"] / divisor,
+        decode["memory_seconds"] * (1 - caches * (1 - 1 / divisor)),
+        decode["interconnect_seconds"],
+        _host_seconds(decode, work) / divisor,
+    )
+    return visit / work.decode_steps
 
 
 def _m_step(
@@ -325,13 +310,14 @@ def _m_step(
     work: Work,
     where: Slice,
     model: ModelConfig,
-    e_step: Mapping[str, float],
+    validated: Mapping[str, Any],
 ) -> dict[str, float]:
     """Returns rates and hours of training.
 
     Useful FLOPs are 6 for each parameter and token of an example, 4 where the weights are frozen;
     recomputation, padding and the prefix do not count. A validation answers greedily with the
-    programs of the E-step, after each epoch and at the start.
+    programs of the E-step, in the slots that it has beside the state of training, and takes as long
+    as a solution of the greatest length.
     """
     if "train" not in results:
         return {}
@@ -341,9 +327,10 @@ def _m_step(
     validation = 0.0
     if "decode" in results and work.validation_problems:
         decode = results["decode"]
-        rounds = math.ceil(work.validation_problems / decode["slots"])
-        step = decode["seconds"] / work.decode_steps
-        validation = (work.epochs + 1) * rounds * work.max_new_tokens * step
+        slots = min(decode["slots"], validated.get("slots", math.inf))
+        rounds = math.ceil(work.validation_problems / slots)
+        step = _step_seconds(decode, work, min(work.validation_problems, slots))
+        validation = work.validations * rounds * work.validation_tokens * step
     return {
         "steps": work.optimizer_steps,
         "step_seconds": seconds,
@@ -353,6 +340,16 @@ def _m_step(
         "validation_hours": validation / 3600,
         "hours": (work.optimizer_steps * seconds + validation) / 3600,
     }
+
+
+def _place(validation: Mapping[str, Any]) -> str:
+    """Returns the rest of a sentence about where validation decodes."""
+    if "error" in validation:
+        return f"does not fit beside the state of training: {validation['error']}"
+    text = f"fits beside the state of training: {validation['slots']} slots"
+    if validation["step"] == "e_step":
+        return f"{text} on the mesh of the E-step"
+    return f"{text} on the mesh of training, where a token takes longer than is planned here"
 
 
 def _gib(size: float) -> str:

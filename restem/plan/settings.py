@@ -32,7 +32,7 @@ class PlanSettings:
     """Settings of `restem plan`: what is compiled, and for which slice."""
 
     model: ModelConfig | None = None
-    """The policy's decoder; the gin files of models/ bind it."""
+    """The policy's decoder; the gin files of models/ bind it. None: that of `Run.base`."""
     topology: Annotated[str | None, NOT_EMPTY] = None
     """The slice, such as "v5e:16x16" or "v5p:4x4x4"; the gin files of hardware/ bind it."""
     like: Annotated[str | None, NOT_EMPTY] = None

@@ -30,6 +30,36 @@ def outline(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def validation(job: dict[str, Any]) -> dict[str, Any]:
+    """Returns where validation decodes, {"step", "slots"}, or {"error"} where no slot fits.
+
+    Args:
+      job: {"model", "topology", "meshes": sizes of the axes of "e_step" and "m_step", "lengths",
+        "shapes": `TrainShapes` fields, "arguments": keywords of `shapes.validation`}.
+    """
+    from restem import models, partitioning
+    from restem.errors import UserError
+    from restem.plan import programs, shapes
+    from restem.plan.chips import Slice
+    from restem.plan.lengths import Lengths
+
+    where = Slice.parse(job["topology"])
+    devices = where.devices()
+    meshes = {
+        step: partitioning.make_mesh(**sizes, devices=devices)
+        for step, sizes in job["meshes"].items()
+    }
+    config = models.ModelConfig.from_dict(job["model"])
+    try:
+        step, slots = shapes.validation(
+            config, meshes, Lengths(**job["lengths"]), programs.TrainShapes(**job["shapes"]),
+            hbm=where.chip.hbm, **job["arguments"],
+        )  # fmt: skip
+    except UserError as e:
+        return {"error": str(e)}
+    return {"step": step, "slots": slots}
+
+
 def _program(job: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     """Returns slice, mesh, `ModelConfig` and program of a job of `compile_program`."""
     from restem import models, partitioning
@@ -197,13 +227,15 @@ def fingerprint(job: dict[str, Any]) -> str:
     import importlib.metadata
 
     from restem import models, partitioning, sampling, training
+    from restem.steps import preparation
 
     digest = hashlib.sha256(json.dumps(job, sort_keys=True).encode())
     for package in ("jax", "libtpu"):
         digest.update(importlib.metadata.version(package).encode())
     here = pathlib.Path(__file__).parent
     names = ("worker", "programs", "shapes", "costs", "chips")
-    sources = [pathlib.Path(partitioning.__file__), *(here / f"{name}.py" for name in names)]
+    sources = [pathlib.Path(module.__file__) for module in (partitioning, preparation)]
+    sources += [here / f"{name}.py" for name in names]
     for room in (models, sampling, training):
         sources += sorted(pathlib.Path(room.__file__).parent.glob("*.py"))
     for path in sources:
@@ -218,7 +250,8 @@ def main() -> int:
     # libtpu logs to both streams, so the result is written to a file.
     output = job.pop("output")
     try:
-        result = outline(job) if job["program"] == "outline" else compile_program(job)
+        make = {"outline": outline, "validation": validation}.get(job["program"], compile_program)
+        result = make(job)
     except UserError as e:
         result = {"user_error": str(e)}
     with open(output, "w", encoding="utf-8") as file:

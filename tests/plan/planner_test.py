@@ -11,13 +11,15 @@ from unittest import mock
 
 import gin
 import numpy as np
+import optax
 from absl.testing import absltest, parameterized
 
-from restem import models
+from restem import checkpoints, models
 from restem.cli.gin_files import parse_gin
 from restem.errors import UserError
 from restem.models.lora import Lora
-from restem.plan import advice, shapes
+from restem.plan import lengths as lengths_lib
+from restem.plan import meshes, shapes
 from restem.plan import planner as plan_lib
 from restem.plan.chips import Slice
 from restem.plan.lengths import Lengths
@@ -84,7 +86,7 @@ class GinFilesTest(parameterized.TestCase):
                     continue
                 where = Slice.parse(topology)
                 for mesh in (run.e_step_mesh, run.m_step_mesh):
-                    sizes = plan_lib._sizes(where, mesh)
+                    sizes = meshes.sizes(mesh, where.chips, where.hosts)
                     self.assertEqual(math.prod(sizes.values()), where.chips)
 
     @parameterized.parameters(({}, "which policy"), ({"model": TINY}, "which slice"))
@@ -98,7 +100,7 @@ class GinFilesTest(parameterized.TestCase):
         settings, of_run = from_gin(PlanSettings), Settings.from_gin()
         compiler = plan_lib._Compiler(
             model=TINY.replace(dtype="bfloat16"), where=Slice.parse(settings.topology),
-            of_run=of_run, lengths=plan_lib._lengths(settings, of_run), on_progress=print,
+            of_run=of_run, lengths=lengths_lib.planned(settings, of_run), on_progress=print,
             folder=pathlib.Path("unused"),
         )  # fmt: skip
         outline = {"prefill": {"128": 64, "2048": 4}, "decode_steps": 8, "slots": 128}
@@ -115,6 +117,84 @@ class GinFilesTest(parameterized.TestCase):
         self.assertRegex("\n".join(lines), r"decode +mesh .*\ntrain +\d+ rows of \d+; mesh ")
         with self.assertRaisesRegex(UserError, "which slice"):
             plan_lib.outline(dataclasses.replace(settings, topology=None), of_run)
+
+    def test_the_policy_of_the_run_is_planned(self):
+        """`restem plan --gin.MODEL=hf:/models/x` needs no file of models/."""
+        parse_gin(["restem_math.gin", "hardware/v5e_8.gin"], ['MODEL = "hf:/models/x"'])
+        settings, of_run = from_gin(PlanSettings), Settings.from_gin()
+        with mock.patch.object(checkpoints, "load_header") as load:
+            load.return_value.config = TINY
+            made = plan_lib._compiler(settings, of_run, None, None, print)
+        load.assert_called_once_with("hf:/models/x")
+        self.assertEqual(made.model, TINY.replace(dtype="bfloat16"))  # Run.compute_dtype
+        exact = of_run.with_run(compute_dtype="float32")
+        named = dataclasses.replace(settings, model=TINY.replace(num_layers=3))
+        made = plan_lib._compiler(named, exact, None, None, print)
+        self.assertEqual((made.model.num_layers, made.model.dtype), (3, "float32"))
+        with self.assertRaisesRegex(UserError, "hf:/models/x|/models/x/config.json"):
+            plan_lib.outline(settings, of_run)
+
+    def test_a_policy_that_does_not_divide_is_told_before_it_is_compiled(self):
+        parse_gin(["restem_math.gin", "models/llama3_3b.gin", "hardware/v5p_1024.gin"], [])
+        settings, of_run = from_gin(PlanSettings), Settings.from_gin()
+        with self.assertRaisesRegex(UserError, "heads=24 over tensor=16.* 1024 devices: ") as error:
+            plan_lib.outline(settings, of_run)
+        flags = str(error.exception).partition("devices: ")[2].split()
+        self.assertEqual(
+            flags,
+            ["--gin.e_step/make_mesh.tensor=8", "--gin.m_step/make_mesh.tensor=8",
+             "--gin.m_step/make_mesh.fsdp=128"],
+        )  # fmt: skip
+        # With these flags, it does.
+        gin.parse_config([flag.removeprefix("--gin.") for flag in flags])
+        self.assertIn("v5p:8x8x16", plan_lib.outline(settings, Settings.from_gin())[1])
+
+    def test_an_optimizer_of_the_users_is_refused(self):
+        @gin.configurable("lion_of_the_user")
+        def lion(*, total_steps):
+            return optax.lion(1e-4)
+
+        settings = PlanSettings(model=TINY, topology="v5e:2x4")
+        for name, known in (("lion_of_the_user", False), ("adafactor", True), ("adamw", True)):
+            gin.clear_config()
+            parse_gin(["restem_math.gin"], [f"improve.optimizer = @{name}"])
+            of_run = Settings.from_gin()
+            if known:
+                plan_lib.outline(settings, of_run)
+                continue
+            with self.assertRaisesRegex(UserError, "plan: knows adamw and adafactor, not .*@lion"):
+                plan_lib.outline(settings, of_run)
+            plan_lib.outline(dataclasses.replace(settings, steps=("decode",)), of_run)
+
+    def test_a_teacher_is_noted(self):
+        parse_gin(["restem_math.gin", "methods/distill.gin"], ['TEACHER = "orbax:/t"'])
+        settings = PlanSettings(model=TINY, topology="v5e:2x4")
+        lines = plan_lib.outline(settings, Settings.from_gin())
+        self.assertRegex(
+            lines[-2], "^note +the E-step is planned with the policy itself, not .*teacher"
+        )
+
+    def test_validations_are_those_that_the_run_makes(self):
+        def of(*bindings):
+            _, work = self.compiler(["restem_math.gin"], bindings)
+            return work.validations, work.validation_tokens
+
+        self.assertEqual(of(), (8 + 1 / 3, 512))  # one per epoch, and one of the base policy
+        # 8 epochs of 1,172 steps are 9,376, and step 9,000 is too close to the end.
+        self.assertEqual(of("improve.validate_every = 1000")[0], 9 + 1 / 3)
+        self.assertEqual(of("improve.validate_every = 600")[0], 16 + 1 / 3)
+        self.assertEqual(of("improve.max_new_tokens = 300", "generate.max_new_tokens = 64")[1], 300)
+
+    def test_a_chat_has_other_lengths(self):
+        def of(*bindings):
+            made, work = self.compiler(["restem_math.gin", "tasks/gsm8k.gin"], bindings)
+            return made.lengths.prefix, work.max_new_tokens, work.validation_tokens
+
+        self.assertEqual(of(), (726, 256, 256))
+        self.assertEqual(of("Run.chat = True"), (0, 512, 512))
+        self.assertEqual(of("Run.chat = True", "chat.max_new_tokens = 320"), (0, 320, 320))
+        shots = ("Run.chat = True", 'gsm8k/chat.shots = "turns"', "gsm8k/chat.max_new_tokens = 99")
+        self.assertEqual(of(*shots), (726, 99, 99))
 
     def test_run_settings_are_taken_from_the_run(self):
         compiler, work = self.compiler(
@@ -247,7 +327,7 @@ class LocalMeshTest(absltest.TestCase):
             self.assertEqual(compiler.meshes["e_step"], {"data": 16, "fsdp": 1, "tensor": 4})
             self.assertEqual(compiler.meshes["m_step"], {"data": 1, "fsdp": 64, "tensor": 1})
         with self.assertRaisesRegex(UserError, "needs 8 devices, but there are 4"):
-            plan_lib._sizes(self.WHERE, LocalMeshSettings(1, 1, 8))
+            meshes.sizes(LocalMeshSettings(1, 1, 8), self.WHERE.chips, self.WHERE.hosts)
 
     def test_each_host_has_and_schedules_slots_of_its_own(self):
         slots = {}
@@ -263,41 +343,6 @@ class LocalMeshTest(absltest.TestCase):
         self.assertEqual(slots, {LocalMeshSettings: 16 * 32, MeshSettings: 32})
 
 
-class SearchTest(parameterized.TestCase):
-    def compiled(self, limit, per=10):
-        sizes = []
-
-        def run(size):
-            sizes.append(size)
-            memory = {"parameters": 1000, "cache": size * per}
-            return {"fits": size <= limit, "memory": memory, "slots": size}
-
-        return run, sizes
-
-    @parameterized.parameters((64, 1000), (8, 512))
-    def test_finds_the_largest_that_fits(self, unit, start):
-        run, sizes = self.compiled(limit=300)
-        best = plan_lib._largest(run, run(start), start, unit, hbm=1000 + 300 * 10)
-        self.assertEqual(best["slots"], 300 // unit * unit)
-        self.assertLessEqual(len(sizes), 6)
-
-    def test_what_the_run_holds_besides_does_not_grow(self):
-        held = {"base": 500, "best policy": 400, "as loaded": 100}
-        run = lambda size: {
-            "fits": size <= 300, "memory": {"parameters": 1000, "cache": size * 10} | held,
-            "slots": size,
-        }  # fmt: skip
-        best = plan_lib._largest(run, run(64), 64, 4, hbm=2000 + 300 * 10)
-        self.assertEqual(best["slots"], 300)
-        # On twice as many chips a half of these is held on each.
-        self.assertTrue(advice._fits(run(64), 2, hbm=1000 + 640))
-        self.assertFalse(advice._fits(run(64), 2, hbm=1000 + 639))
-
-    def test_none_fits(self):
-        run, _ = self.compiled(limit=0)
-        self.assertIsNone(plan_lib._largest(run, run(64), 64, 8, hbm=100))
-
-
 @absltest.skipUnless(importlib.util.find_spec("libtpu"), "needs libtpu: pip install restem[plan]")
 class CompileTest(absltest.TestCase):
     LENGTHS = Lengths(
@@ -311,7 +356,7 @@ class CompileTest(absltest.TestCase):
     ):  # fmt: skip
         mesh = {"e_step_mesh": MeshSettings(tensor=tensor), "m_step_mesh": MeshSettings(1, 4)}
         of_run = Settings(
-            run=dataclasses.replace(run, dtype="bfloat16", **mesh),
+            run=dataclasses.replace(run, dtype="bfloat16", compute_dtype="bfloat16", **mesh),
             generate=GenerateSettings(num_samples=4),
             improve=dataclasses.replace(improve, batch_examples=4, epochs=1),
         )
@@ -345,6 +390,15 @@ class CompileTest(absltest.TestCase):
         tokens = train["rows"] * train["shapes"]["row_length"]
         self.assertGreater(train["flops"], 6 * TINY.num_params * tokens / 4)
         self.assertIn("fits", plan.table())
+        self.assertEqual(plan.validation["step"], "e_step")
+        self.assertGreater(plan.validation["slots"], 0)
+
+    def test_validation_that_does_not_fit_is_told(self):
+        """Each slot would have a cache of 2^24 columns, 2 KiB each on a chip."""
+        plan = self.plan(improve=ImproveSettings(max_new_tokens=2**24), steps=("train",))
+        self.assertTrue(plan.programs["train"]["fits"])
+        self.assertFalse(plan.fits)
+        self.assertIn("validation does not fit beside the state of training: no slot", plan.table())
 
     def test_heads_of_questions_are_not_traded_for_chunks(self):
         """The long question has as many chunks as there are parts, each of which has a head."""

@@ -8,15 +8,17 @@ from absl.testing import absltest
 from restem import models
 from restem.plan import result
 from restem.plan.chips import Slice
+from restem.plan.work import Work
 
 TINY = models.ModelConfig(
     vocab_size=256, num_layers=2, embed_dim=256, num_heads=4, num_kv_heads=2, head_dim=128,
     mlp_dim=512, tied_head=True,
 )  # fmt: skip
-WORK = result.Work(
-    problems=10, num_samples=4, mean_question=40, mean_solution=50, prefix=100, max_new_tokens=64,
-    slot_use=0.5, decode_steps=2, prefilled={128: 3}, validation_problems=150, examples=20,
-    epochs=3, batch_examples=8, iterations=2, e_steps=2, has_m_step=True, optimizer="adamw",
+WORK = Work(
+    problems=10, num_samples=40, mean_question=40, mean_solution=50, longest_solution=60,
+    prefix=100, max_new_tokens=64, slot_use=0.5, decode_steps=2, prefilled={128: 3},
+    validation_problems=150, validation_tokens=64, validations=3.5, examples=20, epochs=3,
+    batch_examples=8, iterations=2, e_steps=2, has_m_step=True, optimizer="adamw",
     is_adapter=False, lengths="a test",
 )  # fmt: skip
 
@@ -52,14 +54,67 @@ class PlanTest(absltest.TestCase):
         plan = self.plan()
         # 100 slots half used give 100 tokens in each visit of 0.1 s.
         self.assertAlmostEqual(plan.e_step["tokens_per_second"], 1000)
-        self.assertAlmostEqual(plan.e_step["hours"] * 3600, 10 * 4 * 50 / 1000 + 3 * 0.1)
+        self.assertAlmostEqual(plan.e_step["hours"] * 3600, 10 * 40 * 50 / 1000 + 3 * 0.1)
         self.assertEqual(plan.m_step["steps"], 9)
-        # 4 validations of 2 batches, each as long as the longest solution.
-        self.assertAlmostEqual(plan.m_step["validation_hours"] * 3600, 4 * 2 * 64 * 0.05)
-        self.assertAlmostEqual(plan.m_step["hours"] * 3600, 0.9 + 25.6)
-        self.assertAlmostEqual(plan.chip_hours * 3600, 8 * 2 * (2.3 + 26.5))
+        # 3 validations per iteration and one of the base policy, of 2 batches, each as long as the
+        # longest solution.
+        self.assertAlmostEqual(plan.m_step["validation_hours"] * 3600, 3.5 * 2 * 64 * 0.05)
+        self.assertAlmostEqual(plan.m_step["hours"] * 3600, 0.9 + 22.4)
+        self.assertAlmostEqual(plan.chip_hours * 3600, 8 * 2 * (20.3 + 23.3))
         self.assertAlmostEqual(plan.m_step["mfu"], 6 * TINY.num_params * 8 * 90 / 0.1 / 8 / 197e12)
         self.assertEqual(plan.compile_seconds, 21)
+
+    def test_few_samples_take_as_long_as_the_longest(self):
+        """64 problems x 4 samples in 2,048 slots: all begin together, and the longest ends last."""
+        few = {
+            "problems": 64, "num_samples": 4, "mean_solution": 200, "longest_solution": 512,
+            "decode_steps": 8, "prefilled": {},
+        }  # fmt: skip
+        decode = {
+            "slots": 2048, "seconds": 0.08, "compute_seconds": 0.02, "memory_seconds": 0.08,
+            "hbm_bytes": 8e9, "memory": {"cache": 500_000_000},
+        }  # fmt: skip
+        plan = self.plan(few, ("decode", "decode, largest that fits"), **decode)
+        # Half of the bytes are caches, of which a batch of 256 slots reads an eighth.
+        step = 0.08 * (1 - 0.5 * 7 / 8) / 8
+        self.assertAlmostEqual(plan.e_step["hours"] * 3600, 512 * step)
+        self.assertAlmostEqual(plan.e_step["tokens_per_second"], 256 * 200 / (512 * step))
+        # More chips do not shorten it.
+        for estimate in plan.slices:
+            self.assertGreaterEqual(estimate.e_step_hours, plan.e_step["hours"])
+        many = self.plan(
+            {**few, "problems": 7500}, ("decode", "decode, largest that fits"), **decode
+        )
+        self.assertAlmostEqual(many.e_step["hours"] * 3600, 7500 * 4 * 200 * 0.08 / (1024 * 8))
+
+    def test_validation_has_the_slots_that_are_left(self):
+        def of(**validation):
+            made = self.plan()
+            results = {name: r for name, r in made.programs.items() if r["fits"]}
+            results["decode"] = results.pop("decode, largest that fits")
+            return result.Plan.of(
+                where=self.WHERE, model=TINY, meshes=made.meshes, results=results, largest={},
+                work=WORK, validation=validation,
+            )  # fmt: skip
+
+        plan = of(step="e_step", slots=50)
+        self.assertTrue(plan.fits)
+        # 3 rounds of 50 problems, in half of the slots: half of the products.
+        self.assertAlmostEqual(plan.m_step["validation_hours"] * 3600, 3.5 * 3 * 64 * 0.025)
+        self.assertIn("validation fits beside the state of training: 50 slots on the mesh of the E",
+                      plan.table())  # fmt: skip
+        self.assertIn("on the mesh of training, where", of(step="m_step", slots=50).table())
+        bad = of(error="no slot fits")
+        self.assertFalse(bad.fits)
+        self.assertIn("validation does not fit beside the state of training: no slot", bad.table())
+
+    def test_a_policy_that_samples_nothing_has_no_e_step(self):
+        plan = self.plan({"num_samples": 0})
+        self.assertEqual(plan.e_step, {})
+        self.assertAlmostEqual(plan.hours, 2 * plan.m_step["hours"])
+        self.assertGreater(plan.m_step["validation_hours"], 0)
+        self.assertIn("E-step: the policy samples nothing", plan.table())
+        self.assertNotIn("samples do not fill", plan.table())
 
     def test_iterations_may_share_an_e_step(self):
         plan = self.plan({"e_steps": 3, "iterations": 7})
@@ -105,7 +160,7 @@ class PlanTest(absltest.TestCase):
         self.assertIn("v5e:4x4", plan.table())
 
     def test_a_batch_that_is_too_small_for_the_slice_is_told(self):
-        plan = self.plan(interconnect_seconds=0.5, seconds=0.5)
+        plan = self.plan({"num_samples": 4}, interconnect_seconds=0.5, seconds=0.5)
         self.assertRegex(
             plan.advice[0], "8 examples are 90 tokens on each of 8 chips.*batch_examples = 40"
         )
