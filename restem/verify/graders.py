@@ -26,7 +26,7 @@ from restem.errors import UserError
 from restem.records import Problem, Verdict
 from restem.verify import rewards
 from restem.verify.answers.extract import MODES, extract
-from restem.verify.answers.latex.notation import clean
+from restem.verify.answers.latex.notation import NUMBER_WORDS, PARTS, clean
 from restem.verify.answers.latex.units import names_unit
 from restem.verify.answers.options import Options
 from restem.verify.pool import resources
@@ -123,6 +123,8 @@ def _math(*, extraction: str = "minerva", **options: Any) -> Grader:
     return grade
 
 
+_NUMBER_WORD = "|".join(NUMBER_WORDS)
+_PART = "|".join(PARTS)
 _NUMBER = re.compile(r"(?:- ?|\+)?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)")
 _HARMLESS = re.compile(
     r"\\(?:text|boxed|fbox|underline|approx)(?![a-zA-Z])|\\[$%]|\^ ?\{? ?\\circ(?![a-zA-Z]) ?\}?"
@@ -132,15 +134,29 @@ _HARMLESS = re.compile(
 _DASHES = str.maketrans("\u2010\u2011\u2012\uff0d", "----")
 _MINUS = re.compile(r"\b(?:minus|negative) (?=[\d.])", re.IGNORECASE)
 _EMPHASIS = re.compile(r"(\*{1,3}|`)([^*`]+)\1")
-_OPEN = re.compile(r"[a-zA-Z]$|[-+*/^] ?$")
-"""What, right before a number, makes it a part of an expression."""
+_OPEN = re.compile(
+    r"[a-zA-Z]$|[-+*/^] *$|(?i:\b(?:minus|negative|plus|times|twice|thrice|double|triple|all but"
+    r"|all except|sqrt|root|log|ln|exp|(?:more|less|fewer|greater) than|(?:divided|multiplied) by"
+    r"|(?:roots?|squares?|cubes?|log|logarithm|factorial|opposite|negative|reciprocal|inverse"
+    rf"|absolute value|multiple|factor|divisor|(?:{_PART})s?|halves) of"
+    r"|(?:hundred|thousand|million|billion)(?: and)?"
+    rf"|(?:{_NUMBER_WORD})[ -](?:and|or|to))\s+$)"
+)
+"""What, before a number, makes it a part of an expression."""
+_CLOSING = re.compile(r"(?: *[)\]}|])+")
 _MINUEND = re.compile(r"(?:(?<![a-zA-Z])[b-zB-HJ-Z]|[\d)\]}]) ?$")
 """What makes the sign after it a subtraction; `a` and `I` are words."""
-_CONTINUED = re.compile(r"[!^]| ?[-+*/] ?(?:[b-zB-HJ-Z](?![a-zA-Z])|\()")
-"""What, right after a number, makes it a part of an expression."""
+_CONTINUED = re.compile(
+    r"[!^]| ?[-+*/] ?(?:[b-zB-HJ-Z](?![a-zA-Z])|\()|\([b-zB-HJ-Z]\)"
+    r"|(?i:[ {(-]+(?:squared|cubed|factorial|halves|half[ })]*$|to the (?:\w+ )?power"
+    rf"|(?!quarter)(?:{_PART})s|to the (?:second|{_PART}))\b)"
+    rf"|(?is:.*\b(?:and (?:an?|{_NUMBER_WORD})[ -][a-z]|point (?:{_NUMBER_WORD})\b"
+    rf"|(?:plus|minus|times|divided by|multiplied by) (?:(?:{_NUMBER_WORD})|[b-z])\b))"
+)
+"""What, after a number, makes it a part of an expression."""
 _FACTOR = re.compile(r" [knwxyz](?![a-zA-Z.'])")
 """A variable after a number, which it multiplies."""
-_NO_VALUE = re.compile(r"(?<![-=<>])[<>](?![<>])|!=|[≤≥≠]|\bnot\b")
+_NO_VALUE = re.compile(r"(?<![-=<>])[<>](?![<>])|!=|[≤≥≠]|\bnot\b|n['\u2019]t\b")
 """What says that an answer is another number, or any of several."""
 _ATTACHED = re.compile(r"[a-zA-Z]+")
 _ORDINALS = frozenset(("st", "nd", "rd", "th"))
@@ -157,15 +173,26 @@ def _one_number(text: str) -> str | None:
     if len(found) != 1 or "\\" in cleaned:
         return None
     start, end = found[0].span()
-    before = cleaned[:start]
-    if any(part.match(cleaned, end) for part in (_CONTINUED, _FACTOR)) or _OPEN.search(before):
+    before, brackets = _unbracketed(cleaned[:start])
+    closing = _CLOSING.match(cleaned, end)
+    after = closing.end() if closing else end
+    if _OPEN.search(before) or any(part.match(cleaned, after) for part in (_CONTINUED, _FACTOR)):
         return None
-    if found[0].group().startswith(("-", "+")) and _MINUEND.search(before):
+    if found[0].group().startswith(("-", "+")) and ("|" in brackets or _MINUEND.search(before)):
         return None
-    attached = _ATTACHED.match(cleaned, end)
+    attached = _ATTACHED.match(cleaned, after)
     if attached and attached[0] not in _ORDINALS and not names_unit(attached[0]):
         return None
     return found[0].group().replace(",", "").replace(" ", "").lstrip("+")
+
+
+def _unbracketed(before: str) -> tuple[str, str]:
+    """Returns a text without the brackets and bars that end it, and these."""
+    rest = before.rstrip(" ([{|")
+    brackets = before[len(rest) :]
+    if not brackets.strip():
+        return before, ""
+    return rest + " " * brackets.startswith(" "), brackets
 
 
 def _numeric(*, extraction: str = "answer_is") -> Grader:

@@ -73,7 +73,27 @@ class KindsTest(parameterized.TestCase):
         verdict = graders.build({"kind": "numeric"})(problem("2"), f"The answer is {answer}.")
         self.assertEqual((verdict.reward, verdict.method), (0.0, "none"), verdict)
 
-    @parameterized.parameters(("x - 5", "-5"), ("(x) - 5", "-5"), ("x -5", "-5"))
+    @parameterized.parameters(
+        "18 and a half", "18 and two thirds", "18 point five", "-(18)", "- (18)", "-[18]",
+        "half of 18", "twice 18", "sqrt(18)", "log(18)", "f(18)", "18 tenths", "18 squared",
+        "one hundred and 18", "all but 18", r"\boxed{18\text{ and a half}}", r"\boxed{-(18)}",
+        r"18\text{ squared}", "18 dollars and five cents", "minus (18)", "negative (18)", "-|18|",
+        "(18)!", "(18)x", "18(x)", "the square root of (18)", "a third of 18", "18 to the fourth",
+        "18 factorial", "18 times two", "18 plus y", "seventeen or 18", "more than 18",
+        "it isn't 18",
+    )  # fmt: skip
+    def test_numeric_changed_by_words_or_brackets(self, answer):
+        verdict = graders.build({"kind": "numeric"})(problem("18"), f"The answer is {answer}.")
+        self.assertEqual((verdict.reward, verdict.method), (0.0, "none"), verdict)
+
+    @parameterized.parameters("|-18|", "(|-18|)", "-(-18)", "the absolute value of -18")
+    def test_numeric_minus_changed(self, answer):
+        verdict = graders.build({"kind": "numeric"})(problem("-18"), f"The answer is {answer}.")
+        self.assertEqual((verdict.reward, verdict.method), (0.0, "none"), verdict)
+
+    @parameterized.parameters(
+        ("x - 5", "-5"), ("(x) - 5", "-5"), ("x -5", "-5"), ("x minus 5", "-5"),
+    )  # fmt: skip
     def test_numeric_difference(self, answer, gold):
         verdict = graders.build({"kind": "numeric"})(problem(gold), f"The answer is {answer}.")
         self.assertEqual((verdict.reward, verdict.method), (0.0, "none"), verdict)
@@ -85,7 +105,12 @@ class KindsTest(parameterized.TestCase):
         r"5 \text{ cm}", r"5\text{cm}", r"\textbf{5}", r"\mathbf{5}", r"\approx 5", "~5",
         r"5^\circ", r"5^{\circ}", "5\u00b0", r"5\,\text{kg}", "a total of 5 apples", "Anna: 5",
         "5 dozen", "5 million dollars", "10 / 2 => 5", "so -> 5", "nothing but 5", "5 - a lot",
-        "5cm\u00b3", "5 m\u00b2", r"5 \text{ cm}^2",
+        "5cm\u00b3", "5 m\u00b2", r"5 \text{ cm}^2", "[5]", "|5|", "(5 apples)", "five (5)",
+        "5 (five)", r"\boxed{(5)}", r"\boxed{5}dollars", "a total of (5)", "a length of 5",
+        "5 months", "5 in the third grade", "5 for the second half", "5 half-hour lessons",
+        "5 quarters", "5 sixth graders", "5 two-pound bags", "5 times", "5 times as many",
+        "5-point lead", "5 to the north", "5 over ten days", "5 plus tax", "5 feet squared",
+        "one of them has 5", "5 for two people", "at least 5", "5 more than Bob",
     )  # fmt: skip
     def test_numeric_with_what_leaves_it_the_same(self, answer):
         verdict = graders.build({"kind": "numeric"})(problem("5"), f"The answer is {answer}.")

@@ -27,7 +27,7 @@ from restem.verify.answers.question import Question, is_value
 _SIMPLE = re.compile(
     r"([+-]?)(?:\\frac ?(\d|\{[+-]?\d{1,400}\}) ?(\d|\{[+-]?\d{1,400}\})"
     r"|(\d{1,400})/(\d{1,400})"
-    r"|(\d{1,3}(?:,\d{3})+|\d{1,400})?(?:\.(\d{0,400}))?)"
+    r"|(\d{1,3}(?:,\d{3}){1,133}|\d{1,400})?(?:\.(\d{0,400}))?)"
 )
 _NEEDLESS = re.compile(r"(?<![a-zA-Z\d]) |(?<=[a-zA-Z]) (?![a-zA-Z])|(?<=\d) (?!\d)")
 """Spaces that separate neither two words nor two numbers."""

@@ -30,15 +30,16 @@ class Options:
     """Value of `45^\\circ` against an answer without the sign: "unit" (45), "value" (pi/4) or
     "either". The argument of a trigonometric function is always the angle."""
     units: str = "check"
-    """"check": if both answers name a physical unit, the units must agree (`0.25` cm is `2.5` mm);
-    a unit on one side only, and words that measure nothing ("ways") beside a number or other such
-    words, are dropped. "ignore": all units are dropped."""
+    """"check": if both answers name a physical unit, with or without other words ("inches long"),
+    the units must agree (`0.25` cm is `2.5` mm); a unit on one side only, and words that measure
+    nothing ("ways") beside a number or other such words, are dropped. "ignore": all units are
+    dropped."""
     bases: str = "optional"
     """"optional": `1011` is accepted for `1011_2`, digits compared as written; "required": it is
     not. Another base is never accepted, even for the same number, since the problem asked for the
     conversion. "value": only the number counts."""
     labels: bool = True
-    """Accept `x = 5` or `f(x) = 5` for `5`, and the reverse."""
+    """Accept `x = 5` or `f(x) = 5` for `5`, and the reverse; but not `|x| = 5` or `x = 4 = 5`."""
     bare_lists: bool = False
     """Accept `1, 2` for the point or vector `(1, 2)`, and the reverse, in the same order."""
     multiplicity: bool = True
@@ -51,7 +52,7 @@ class Options:
     """Where the gold answer is a number, accept only a number: not `6!` for 720, nor 675/900 for
     3/4. Mixed numbers, signs and units are accepted."""
     log_base: int = 10
-    """Base of a `\\log` without one; `\\ln` is natural."""
+    """Base of a `\\log` without one; `\\ln` is natural, and `\\lg` is decimal."""
     decimal_comma: bool = False
     """Read `3,14` as 3.14 and `1.234,5` as 1234.5, in both answers. Elements of a list then have a
     space after their comma, or a semicolon."""

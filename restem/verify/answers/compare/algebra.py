@@ -255,5 +255,5 @@ class _Translation:
             base = arguments[1] if len(arguments) == 2 else self._log_base
             return sympy.log(arguments[0]) / sympy.log(base)
         if name == "lg":
-            return sympy.log(arguments[0]) / sympy.log(2)
+            return sympy.log(arguments[0]) / sympy.log(10)
         return getattr(sympy, _FUNCTIONS[name])(*arguments)

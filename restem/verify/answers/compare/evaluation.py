@@ -217,7 +217,7 @@ class Evaluation:
             logarithm = self._log(value)
             if name == "ln":
                 return logarithm
-            return balls.multiply(logarithm, balls.invert(self._log(Fraction(2))))
+            return balls.multiply(logarithm, balls.invert(self._log(Fraction(10))))
         if name == "exp":
             return self._power(Power(E, arguments[0]))
         if name == "abs":

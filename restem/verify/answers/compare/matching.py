@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from fractions import Fraction
 
-from restem.verify.answers.compare import relations, sets
+from restem.verify.answers.compare import quantities, relations, sets
 from restem.verify.answers.compare.algebra import Oracle
 from restem.verify.answers.compare.comparison import Comparison
 from restem.verify.answers.compare.evaluation import has_base, numeral_value
@@ -54,7 +54,6 @@ from restem.verify.answers.latex.nodes import (
     number,
 )
 from restem.verify.answers.latex.notation import text_key
-from restem.verify.answers.latex.units import measures, measures_nothing, rate, takes_back
 from restem.verify.answers.latex.walks import mentions, mentions_kind, variables, with_parameter_of
 from restem.verify.answers.options import Options
 from restem.verify.answers.question import Question
@@ -193,41 +192,14 @@ class Matcher:
 
     def match_quantities(self, answer: Node, gold: Node) -> Comparison:
         """Compares answers of which at least one has units, or other words after its value."""
-        a, given = _value_and_units(answer)
-        b, wanted = _value_and_units(gold)
-        if any(takes_back(words) for words, _ in given):
+        if quantities.is_taken_back(answer):
             return Comparison(False, "text", "the words after the value take it back")
-        if wanted and not given:
-            a = _without_letter_unit(a, wanted)
-        elif given and not wanted:
-            b = _without_letter_unit(b, given)
-        if self.options.units == "check":
-            mine, theirs = measures(given), measures(wanted)
-            if (own := rate(given)) and (other := rate(wanted)):
-                mine, theirs = [own], [other]
-            for units, side in ((mine, gold), (theirs, answer)):
-                if units == [("angle^1", 1)] and has_sign(side, Degree):
-                    return self._compare(a, b)
-                if units and any(has_sign(side, kind) for kind in SIGNS):
-                    return Comparison(False, "symbolic", "another unit")
-            if mine == theirs and len(mine) == 1 and mine[0][0].startswith("clock"):
-                # `10 a.m.` is `10:00 a.m.`.
-                if isinstance(a, Ratio) and not isinstance(b, Ratio):
-                    b = Ratio((b, number(0)))
-                elif isinstance(b, Ratio) and not isinstance(a, Ratio):
-                    a = Ratio((a, number(0)))
-            elif len(mine) == 1 and len(theirs) == 1:
-                (dimension, size), (other_dimension, other_size) = mine[0], theirs[0]
-                if dimension != other_dimension:
-                    return Comparison(False, "symbolic", "another unit")
-                if size != other_size:
-                    a = Product((a, number(size)))
-                    b = Product((b, number(other_size)))
-            elif len(given) == len(wanted) == 1 and len(mine) + len(theirs) == 1:
-                ((words, _),) = wanted if mine else given
-                if measures_nothing(words) and not (mine or theirs)[0][0].startswith("clock"):
-                    return Comparison(False, "symbolic", "another unit")
-        return self.match(a, b)
+        if self.options.units == "ignore":
+            return self.match(*quantities.without_units(answer, gold))
+        values = quantities.in_one_unit(answer, gold)
+        if values is None:
+            return Comparison(False, "symbolic", "another unit")
+        return self.match(*values)
 
     def match_numerals(self, answer: Node, gold: Node) -> Comparison:
         """Compares answers of which at least one states its base."""
@@ -409,23 +381,6 @@ def _spread(node: Node) -> Node:
     ):
         return node
     return List((choose_signs(node, 1), choose_signs(node, -1)))
-
-
-def _value_and_units(node: Node) -> tuple[Node, tuple[tuple[str, int], ...]]:
-    return (node.value, node.units) if isinstance(node, Quantity) else (node, ())
-
-
-def _without_letter_unit(node: Node, units: tuple[tuple[str, int], ...]) -> Node:
-    """Returns `144` for `144 m^3` without \\text, if the other answer's unit is cubic meters."""
-    if not isinstance(node, Product) or len(variables(node)) != 1:
-        return node
-    last = node.factors[-1]
-    base, power = (last.base, last.exponent) if isinstance(last, Power) else (last, number(1))
-    name, exponent = units[0]
-    if base != Symbol(name.strip()) or power != number(exponent):
-        return node
-    rest = node.factors[:-1]
-    return rest[0] if len(rest) == 1 else Product(rest)
 
 
 def _entries(node: Node) -> tuple[Node, ...] | None:

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from restem.verify.answers.compare import sets
 from restem.verify.answers.compare.comparison import Comparison
+from restem.verify.answers.compare.evaluation import has_base
 from restem.verify.answers.compare.values import approximate, compare_values, difference, seeded
 from restem.verify.answers.latex.nodes import (
     PI,
@@ -16,13 +17,15 @@ from restem.verify.answers.latex.nodes import (
     Inverse,
     List,
     Matrix,
-    Negation,
     Node,
+    Number,
+    PlusMinus,
     Power,
     Product,
     Quantity,
     Ratio,
     Relation,
+    Residue,
     Set,
     Symbol,
     Text,
@@ -33,6 +36,9 @@ from restem.verify.answers.latex.nodes import (
 from restem.verify.answers.latex.walks import mentions_kind, substitute, variables
 from restem.verify.answers.options import Options
 from restem.verify.answers.question import Question
+
+ROUNDING = 0.01
+"""Largest relative difference of a number in a chain from the last one, which may be rounded."""
 
 _MIRRORED = {">": "<", ">=": "<="}
 
@@ -87,7 +93,14 @@ class Relations:
         if relation.operators[-1] == "in":
             return last if isinstance(first, Symbol) else None
         if is_label(first.value if isinstance(first, Quantity) else first):
-            return last
+            several = isinstance(last, List | Set | Tuple | Matrix | Symbol | Text)
+            if isinstance(first, Tuple) and not several:
+                return None
+            return last if self._is_true_chain(relation) else None
+        match first:
+            case Power(Symbol(name), Number(power)) if power == -1 and name.isupper():
+                # The inverse of a matrix.
+                return last if isinstance(last, Matrix) else None
         # What the question asks for may be any expression, as in `a+b+c = 23`. One with a value of
         # its own, as `2+3`, begins a chain.
         has_name = variables(first) or mentions_kind(first, Application)
@@ -101,6 +114,22 @@ class Relations:
         ):
             return last
         return None
+
+    def _is_true_chain(self, relation: Relation) -> bool:
+        """Returns whether the numbers before the last one of a chain are this number, or close.
+
+        In `x = 4\\pi = 12.57`, the last side is rounded; `x = 4 = 5` does not say which is meant.
+        """
+        *middle, last = relation.sides[1:]
+        if not _is_number(last):
+            return True
+        for side in middle:
+            if not _is_number(side) or has_base(side) or self._match(side, last).equal:
+                continue
+            a, b = approximate(_value(side)), approximate(_value(last))
+            if a is None or b is None or abs(a - b) > ROUNDING * abs(b):
+                return False
+        return True
 
     def _match_both(self, answer: Relation, gold: Relation) -> Comparison:
         if set(answer.operators) <= {"="} and set(gold.operators) <= {"="}:
@@ -133,6 +162,8 @@ class Relations:
             return Comparison(False, "inequality", "not comparable as sets of numbers")
 
     def _match_equations(self, answer: Relation, gold: Relation) -> Comparison:
+        if not self._is_true_chain(answer):
+            return Comparison(False, "equation", "a chain that is not true")
         answer, gold = _without_middle(answer), _without_middle(gold)
         if not variables(answer) and not variables(gold):
             # `0.56 = 56\\%`: each states one number twice.
@@ -202,13 +233,25 @@ def is_label(node: Node) -> bool:
             # The ratio of two segments.
             return is_label(value)
         case Function("abs", (inner,)):
-            # The length of a segment.
-            return is_label(inner)
-        case Power(Symbol(), exponent):
+            # The length of a segment or of a vector; `|x| = 5` has two solutions.
+            return _is_segment(inner)
+        case Power(Symbol("f" | "g" | "h"), Number(power)):
             # A function's inverse.
-            return exponent in (number(-1), Negation(number(1)))
+            return power == -1
         case Constant():
             return node != PI
+    return False
+
+
+def _is_segment(node: Node) -> bool:
+    """Returns whether a node names two points or more, or has an accent."""
+    match node:
+        case Product(parts):
+            return all(isinstance(part, Symbol) and part.name[0].isupper() for part in parts)
+        case Text(words):
+            return words.isupper() and len(words) > 1
+        case Symbol(name):
+            return ":" in name
     return False
 
 
@@ -233,6 +276,19 @@ def _names(items: Sequence[Node]) -> dict[Node, Node]:
         for item in items
         if isinstance(item, Relation) and item.operators == ("=",) and is_label(item.sides[0])
     }
+
+
+def _value(node: Node) -> Node:
+    return node.value if isinstance(node, Quantity) else node
+
+
+def _is_number(node: Node) -> bool:
+    """Returns whether a node is a number, with or without a unit, that can be computed."""
+    value = _value(node)
+    return _is_scalar(value) and not (
+        variables(value)
+        or any(mentions_kind(value, kind) for kind in (Application, PlusMinus, Ratio, Residue))
+    )
 
 
 def _is_scalar(node: Node) -> bool:

@@ -37,7 +37,7 @@ from restem.verify.answers.latex.nodes import (
     Tuple,
     number,
 )
-from restem.verify.answers.latex.notation import HEDGES, NUMBER_WORDS
+from restem.verify.answers.latex.notation import HEDGES, named_number
 from restem.verify.answers.latex.tokens import FUNCTIONS, ParseError, Token
 from restem.verify.answers.latex.walks import negative, replace
 
@@ -64,7 +64,7 @@ _SET_WORDS: dict[str, Node] = {
     "all reals": Reals(),
     "real numbers": Reals(),
 }
-_PERCENT = ("percent", "per cent", "pct", "pct.")
+_PERCENT = ("percent", "per cent", "pct", "pct.", "%", r"\%")
 _POSTFIXES = frozenset(("^", "circ", "!", "%"))
 _INTEGER = re.compile(r"[0-9]+")
 _PLAIN_FRACTION = re.compile(r"(?:\{-?[0-9]+\}|[0-9]){2}")
@@ -293,7 +293,7 @@ class Factors:
             base = cursor.subscript()
             if _INTEGER.fullmatch(base) and re.fullmatch(r"[0-9A-Z]+", words):
                 return Numeral(words, int(base))
-        value = NUMBER_WORDS.get(words.lower())
+        value = named_number(words)
         if value is not None:
             return number(value)
         if words.lower() in _SET_WORDS:
@@ -410,7 +410,10 @@ class Factors:
             arguments = (self._bare_argument(),)
         if name == "log" and base is not None:
             arguments = (*arguments, base)
-        if power == number(-1) and "arc" + name in _FUNCTIONS:
+        if power == number(-1):
+            # The inverse function, and never the reciprocal.
+            if "arc" + name not in _FUNCTIONS:
+                raise ParseError("an inverse function without a name")
             return Function("arc" + name, arguments)
         node = Function(name, arguments)
         return Power(node, power) if power is not None else node

@@ -8,6 +8,7 @@ distinguish `3 \text{ cm}` from `3 \text{ m}`.
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 from restem.verify.answers.extract import balanced
 
@@ -177,8 +178,35 @@ def text_key(cleaned: str) -> str:
 HEDGES = frozenset(("about", "approximately", "approx", "roughly", "exactly"))
 """Words before a number that do not change it."""
 
-_NUMBERS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
-    "fifteen sixteen seventeen eighteen nineteen twenty"
-)
-NUMBER_WORDS = {word: value for value, word in enumerate(_NUMBERS.split())}
+_ONES = "one two three four five six seven eight nine"
+_TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_COMPOUNDS = [f"{ten} {one}".rstrip() for ten in _TENS.split() for one in ("", *_ONES.split())]
+NUMBER_WORDS = {
+    word: value for value, word in enumerate(["zero", *_ONES.split(), *_TEENS.split(), *_COMPOUNDS])
+}
+"""Whole numbers below 100 by their names, which have no hyphens here."""
+_ORDINALS = "third fourth fifth sixth seventh eighth ninth tenth"
+PARTS = {word: value for value, word in enumerate(_ORDINALS.split(), start=3)}
+PARTS |= {"half": 2, "quarter": 4, "hundredth": 100, "thousandth": 1000}
+"""Denominators by their names, in the singular."""
+
+
+def named_number(words: str) -> Fraction | None:
+    """Returns the value of `twenty-one`, `two thirds` or `a half`; None for other words."""
+    words = words.casefold().replace("-", " ")
+    if words in NUMBER_WORDS:
+        return Fraction(NUMBER_WORDS[words])
+    top, _, bottom = words.rpartition(" ")
+    count = 1 if top in ("a", "an") else NUMBER_WORDS.get(top)
+    part = named_part(bottom)
+    # `twenty fifth` and `third` name a place in an order.
+    if part is None or not count or count > 19 or (count > 1) != (bottom not in PARTS):
+        return None
+    return Fraction(count, part)
+
+
+def named_part(word: str) -> int | None:
+    """Returns the denominator that a word such as `third` or `tenths` names."""
+    word = word.casefold()
+    return 2 if word == "halves" else PARTS.get(word) or PARTS.get(word.removesuffix("s"))

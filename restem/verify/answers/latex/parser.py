@@ -32,8 +32,9 @@ from restem.verify.answers.latex.nodes import (
     Union,
     number,
 )
+from restem.verify.answers.latex.notation import named_part
 from restem.verify.answers.latex.tokens import ParseError, Token, tokenize
-from restem.verify.answers.latex.units import SCALES
+from restem.verify.answers.latex.units import SCALES, changes_value
 from restem.verify.answers.latex.walks import negative
 
 _RELATIONS = {
@@ -42,7 +43,7 @@ _RELATIONS = {
 }  # fmt: skip
 _MULTIPLIES = frozenset(("*", "cdot", "times"))
 _DIVIDES = frozenset(("/", "div"))
-_DEGREES = ("degree", "degrees", "deg", "deg.")
+_DEGREES = ("degree", "degrees", "deg", "deg.", r"^\circ")
 
 
 def parse(cleaned: str, *, thousands: bool = True) -> Node:
@@ -207,7 +208,7 @@ class _Parser:
         cursor = self.cursor
         minus = cursor.minus()
         factors = [self.factors.factor(leading=True)]
-        degrees = False
+        degrees = has_words = False
         while True:
             token = cursor.token
             if token.kind == "text":
@@ -217,9 +218,10 @@ class _Parser:
                     cursor.take()
                     degrees = True
                 elif (scale := self.scale()) is not None:
-                    factors.append(number(scale))
+                    factors.append(scale)
                 else:
                     self.factors.units.append(self.unit())
+                    has_words = True
             elif token.value in _MULTIPLIES and token.kind in ("op", "cmd"):
                 cursor.take()
                 factors.append(self.signed_factor())
@@ -235,6 +237,9 @@ class _Parser:
                 cursor.take()
                 self.factors.units.append(("dollar", 1))
             elif self.factors.starts():
+                if has_words:
+                    # `x \\text{ over } y`
+                    raise ParseError("words between factors")
                 factors.append(self.factors.factor())
             else:
                 break
@@ -243,16 +248,22 @@ class _Parser:
             node = Degree(node)
         return negative(node) if minus else node
 
-    def scale(self) -> int | None:
-        """Reads a word such as "million" in front of a unit, if there is one."""
+    def scale(self) -> Node | None:
+        """Reads a word such as "million" or "thirds" in front of a unit, if there is one."""
         token = self.cursor.token
         first, _, rest = token.value.partition(" ")
-        scale = SCALES.get(first.lower())
-        if scale is not None:
-            if rest.strip():
-                self.cursor.replace(Token("text", rest.strip()))
-            else:
-                self.cursor.take()
+        rest = rest.strip()
+        scale: Node
+        if first.lower() in SCALES:
+            scale = number(SCALES[first.lower()])
+        elif (part := named_part(first)) and _divides(first.lower(), rest.lower()):
+            scale = Inverse(number(part))
+        else:
+            return None
+        if rest:
+            self.cursor.replace(Token("text", rest))
+        else:
+            self.cursor.take()
         return scale
 
     def signed_factor(self) -> Node:
@@ -263,6 +274,8 @@ class _Parser:
     def unit(self) -> tuple[str, int]:
         """Reads the words of a unit, and its power."""
         words = self.cursor.words()
+        if changes_value(words):
+            raise ParseError("words that change the value before them")
         power = 1
         if self.cursor.is_op("^"):
             self.cursor.take()
@@ -272,6 +285,15 @@ class _Parser:
                 case _:
                     raise ParseError("a unit to an odd power")
         return words, power
+
+
+def _divides(word: str, rest: str) -> bool:
+    """Returns whether `thirds` or `tenth`, with the words after it, is a part of the whole.
+
+    `2 fifth graders` are persons, and `3 quarters` are coins.
+    """
+    of = rest == "of" or rest.startswith("of ")
+    return of or (word.removesuffix("s") != "quarter" and (word.endswith("s") or not rest))
 
 
 def _is_name(node: Node) -> bool:

@@ -35,11 +35,18 @@ FUNCTIONS = frozenset(_FUNCTIONS.split())
 _NUMBER = re.compile(r"\d+(?:\.\d*)?|\.\d+")
 _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+(?![\d,])(?:\.\d+)?")
 _BASE = re.compile(
-    r"((?:\d[0-9A-Z]*|[A-Z][0-9A-Z]*\d[0-9A-Z]*|[A-Z]{2,})(?:\.[0-9A-Z]+)?)"
+    r"((?:[A-Z]*+\d[0-9A-Z]*+|[A-Z]{2,}+)(?:\.[0-9A-Z]++)?+)"
     r" ?_ ?(?:(\d)(?!\d)|\{ ?(\d{1,2}) ?\}|(\d\d))"
 )
+_PERIOD = re.compile(
+    r"(\d*)\.(?:()\((\d+)\)|(\d+)\((\d+)\)(?= ?(?:$|[%,;)}\]]|\\(?:text|%|\})|[a-z]{2})))"
+)
+"""A repeating decimal, `0.1(6)`; but `0.5(8) = 4` is a product."""
 _SCIENTIFIC = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(?:[Ee]([+-]?\d{1,6}))(?![\w.])")
 _LETTERS = re.compile(r"[a-zA-Z]+")
+_HYPHENATED = re.compile(r"[a-zA-Z]{2,}+(?:-[a-zA-Z]{2,}+){1,3}")
+_CLOCK = re.compile(r"[ap]\. ?m\b\.?", re.IGNORECASE)
+_TIME = re.compile(r"(\d{1,2})(?::(\d\d))? ?([ap]\.? ?m)\.?", re.IGNORECASE)
 _COMMAND = re.compile(r"\\([a-zA-Z]+|.)", re.DOTALL)
 _LISTING = re.compile(r"[,;. ]*\b(?:and/or|and|or)\b[,;. ]*|[,;]", re.IGNORECASE)
 _VOWEL = re.compile(r"[aeiouAEIOU]")
@@ -62,6 +69,7 @@ def tokenize(cleaned: str, *, thousands: bool = True) -> list[Token]:
     tokens: list[Token] = []
     position = 0
     brackets = [""]
+    has_base = "_" in cleaned
     while position < len(cleaned):
         char = cleaned[position]
         spaced = position > 0 and cleaned[position - 1] == " "
@@ -74,10 +82,10 @@ def tokenize(cleaned: str, *, thousands: bool = True) -> list[Token]:
             subscript = bool(tokens) and tokens[-1].kind == "op" and tokens[-1].value == "_"
             # No list stands in the braces of `\\frac{1,000}{3}`.
             grouped = brackets[-1] == "{" or (thousands and not brackets[-1])
-            found = _number(cleaned, position, spaced, subscript, grouped)
+            found = _number(cleaned, position, spaced, subscript or not has_base, grouped)
             if found:
-                token, position = found
-                tokens.append(token)
+                found_tokens, position = found
+                tokens += found_tokens
                 continue
         if char == "\\":
             found_tokens, position = _command(cleaned, position, spaced)
@@ -85,9 +93,11 @@ def tokenize(cleaned: str, *, thousands: bool = True) -> list[Token]:
                 _nest(brackets, {"{": r"\{", "}": "}"}.get(found_tokens[0].value, ""))
             tokens += found_tokens
         elif char.isascii() and char.isalpha():
-            run = _LETTERS.match(cleaned, position)[0]
+            before = tokens[-1] if tokens else None
+            words = _words(cleaned, position, before)
+            run = words or _LETTERS.match(cleaned, position)[0]
             position += len(run)
-            tokens += _letter_tokens(run, spaced, tokens[-1] if tokens else None)
+            tokens += [Token("text", run, spaced)] if words else _letter_tokens(run, spaced, before)
         elif char == "!" and _is_unequal(cleaned, position, tokens, spaced):
             tokens.append(Token("cmd", "ne", spaced))
             position += 2
@@ -112,20 +122,33 @@ def _nest(brackets: list[str], bracket: str) -> None:
 
 def _number(
     cleaned: str, position: int, spaced: bool, subscript: bool, thousands: bool
-) -> tuple[Token, int] | None:
+) -> tuple[list[Token], int] | None:
     """Returns the number or numeral at a position, and its end; None if there is only a letter."""
     if not subscript and (match := _BASE.match(cleaned, position)):
         base = match[2] or match[3] or match[4]
-        return Token("base", f"{match[1]}|{base}", spaced), match.end()
+        return [Token("base", f"{match[1]}|{base}", spaced)], match.end()
     if cleaned[position].isupper():
         return None
+    if match := _PERIOD.match(cleaned, position):
+        whole, part, digits = match[1] or "0", match[4] or "", match[3] or match[5]
+        mark = [Token("cmd", "overline"), Token("op", "{"), Token("num", digits), Token("op", "}")]
+        return [Token("num", f"{whole}.{part}", spaced), *mark], match.end()
     if match := _SCIENTIFIC.match(cleaned, position):
-        return Token("num", f"{match[1]}E{int(match[2])}", spaced), match.end()
+        return [Token("num", f"{match[1]}E{int(match[2])}", spaced)], match.end()
     if thousands and (match := _THOUSANDS.match(cleaned, position)):
-        return Token("num", match[0].replace(",", ""), spaced), match.end()
+        return [Token("num", match[0].replace(",", ""), spaced)], match.end()
     if match := _NUMBER.match(cleaned, position):
-        return Token("num", match[0], spaced), match.end()
+        return [Token("num", match[0], spaced)], match.end()
     raise ParseError("a stray period")
+
+
+def _words(cleaned: str, position: int, before: Token | None) -> str | None:
+    """Returns `twenty-one`, or `a.m.` after a number, if it is at a position."""
+    match = _HYPHENATED.match(cleaned, position)
+    if match and any(word.lower() in NUMBER_WORDS for word in match[0].split("-")):
+        return match[0]
+    match = _CLOCK.match(cleaned, position) if before and before.kind == "num" else None
+    return match[0] if match else None
 
 
 def _is_unequal(cleaned: str, position: int, tokens: list[Token], spaced: bool) -> bool:
@@ -160,9 +183,15 @@ def _command(cleaned: str, position: int, spaced: bool) -> tuple[list[Token], in
 def _text_tokens(inner: str, spaced: bool, applied: bool) -> list[Token]:
     """Returns a `\\text{...}` group as words, list separators, numbers or a lone symbol."""
     words = inner.strip()
+    if words == r"\$":
+        return [Token("cmd", "$", spaced)]
     words = words.replace("$", " ").strip()
     if _NUMBER.fullmatch(words):
         return [Token("num", words, spaced)]
+    if match := _TIME.fullmatch(words):
+        hour, minutes, half = match.groups()
+        rest = [Token("op", ":"), Token("num", minutes)] if minutes else []
+        return [Token("num", hour, spaced), *rest, Token("text", half, True)]
     if re.fullmatch(r"[.,;:]*", words):
         return [Token("sep", ",")] if "," in words or ";" in words else []
     if inner in ("e", "i", "d"):

@@ -32,6 +32,8 @@ class OracleTest(parameterized.TestCase):
         (r"\sqrt[3]{-8}", "-2", True),
         (r"\log 100", "2", True),
         (r"\log_2 8", "3", True),
+        (r"\lg 100", "2", True),
+        (r"\lg 8", "3", False),
         (r"\min(\sqrt2,\sqrt3)", r"\sqrt2", True),
         ("50\\%", r"\frac12", True),
         (r"\cos 60^\circ", r"\frac12", True),

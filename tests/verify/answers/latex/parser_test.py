@@ -1,5 +1,7 @@
 """The grammar: the trees of some answers, and what is refused."""
 
+from fractions import Fraction
+
 from absl.testing import absltest, parameterized
 
 from restem.verify.answers.latex.nodes import (
@@ -54,6 +56,11 @@ class ParserTest(parameterized.TestCase):
         ("|x-|y||", Function("abs", (Sum((X, Negation(Function("abs", (Y,))))),))),
         (r"45^\circ", Degree(number(45))),
         (r"15\text{ cm}^2", Quantity(number(15), (("cm", 2),))),
+        (r"15\text{ cm squared}", Quantity(number(15), (("cm squared", 1),))),
+        ("9 a.m.", Quantity(number(9), (("a.m", 1),))),
+        ("2 thirds", Product((TWO, Inverse(THREE)))),
+        ("twenty-one", number(21)),
+        ("0.(3)", number(Fraction(1, 3))),
         ("1011_2", Numeral("1011", 2)),
         (r"1\pm x", Sum((ONE, PlusMinus(1, X)))),
         ("1,2", List((ONE, TWO))),
@@ -78,7 +85,8 @@ class ParserTest(parameterized.TestCase):
     @parameterized.parameters(
         "", "{}^2", "(1", "(1}", "1 2", r"\frac{1}", r"\sqrt", r"\catcode", r"\{1", "x_", "@",
         r"\begin{pmatrix}1&2\\3\end{pmatrix}", r"\begin{pmatrix}1\end{bmatrix}", "(1]", "2^" * 50,
-        "(" * 41 + "1" + ")" * 41, r"\text{open", "1E999999",
+        "(" * 41 + "1" + ")" * 41, r"\text{open", "1E999999", r"\sec^{-1} x", "5 squared",
+        r"5\text{!}", r"x \text{ over } y",
     )  # fmt: skip
     def test_refused(self, answer):
         with self.assertRaises(ParseError):
