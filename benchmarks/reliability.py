@@ -1,4 +1,4 @@
-"""What a run survives: kills at random instants, and input that nobody wrote on purpose.
+"""What a run survives: kills at random instants, and malformed input.
 
     python benchmarks/reliability.py kills --count 100
     python benchmarks/reliability.py kills --count 50 --signals TERM INT

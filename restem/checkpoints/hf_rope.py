@@ -97,7 +97,7 @@ def _scaling(
 
 
 def unrotated(raw: Mapping[str, Any]) -> tuple[bool, ...]:
-    """Returns which layers of SmolLM3 have no rotary embedding; its list says which have one."""
+    """Returns which layers of SmolLM3 have no rotary embedding; its list marks those with one."""
     layers = raw["num_hidden_layers"]
     rotated = raw.get("no_rope_layers")
     if rotated is None:

@@ -14,8 +14,8 @@ from restem.data.task import Task
 from restem.errors import UserError
 
 MODULE = "module of task"
-"""Role of the Python file that adds a task. It may hold more than the task, so a run that has made
-something goes on when it changes."""
+"""Role of the Python file that adds a task. It may hold more than the task, so a run with results
+continues when it changes."""
 
 
 def of_tasks(names: Sequence[str], listed: Sequence[Task]) -> dict[str, str | None]:

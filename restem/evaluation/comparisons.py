@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
-from restem import records
 from restem.errors import UserError
 from restem.evaluation.paired_tests import PairedTest, paired_test
 from restem.records import COMPLETIONS_SOURCE, CORRECT_REWARD
@@ -90,8 +89,8 @@ def _golds(path: epath.Path) -> dict[str, tuple[str | None, str | None]]:
     for folder in list(path.absolute().parents)[:3]:  # of a score, or of a run
         stored = folder / "problems" / path.name
         if stored.exists():
-            _, problems = records.problems_from_table(storage.read_table(stored))
-            return {p.problem_id: (p.answer, p.tests) for p in problems}
+            rows = storage.read_columns(stored, ("problem_id", "answer", "tests")).to_pylist()
+            return {row["problem_id"]: (row["answer"], row["tests"]) for row in rows}
     return {}
 
 

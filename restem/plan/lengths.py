@@ -145,7 +145,7 @@ def of_task(task: str | None, problems: int | None = None, *, is_chat: bool = Fa
     Args:
       task: name of the task.
       problems: number of training problems; None, or more than there are: all.
-      is_chat: whether the problems are put to an instruct model, as `data.chat` says. The tokens of
+      is_chat: whether an instruct model is prompted, as `data.chat` says. The tokens of
         its template are not counted.
 
     Raises:
@@ -171,7 +171,7 @@ def of_task(task: str | None, problems: int | None = None, *, is_chat: bool = Fa
 
 
 def _of_chat(task: str, table: _Table) -> _Table:
-    """Returns the lengths of a task whose problems are put to an instruct model."""
+    """Returns the lengths of a task with which an instruct model is prompted."""
     chat, spec = chat_settings.of_task(task), registry.get(task)
     limit, prefix = table.max_new_tokens, table.prefix
     if chat.shots == "none":

@@ -209,12 +209,12 @@ def reserve(files: Workdir, identity: Mapping[str, Any]) -> None:
       identity: identity of the new run, as far as it is known before its problems exist.
     """
     stored = storage.read_json(files.identity) if files.identity.exists() else None
-    known = {key: stored.get(key) for key in identity} if stored is not None else {}
     if has_results(files):
         if stored is not None:
-            _require_same(files, {**stored, **known}, {**stored, **identity})
+            _require_same(files, stored, {**stored, **identity})
         return
     if stored is not None:
+        known = {key: stored.get(key) for key in identity}
         before, now = _fingerprints(stored), _fingerprints(identity)
         is_same_source = all(before.get(role) == found for role, found in now.items())
         if not _differences(known, identity) and is_same_source:

@@ -67,7 +67,7 @@ def find(files: Workdir, *, reads_arrays: bool = False) -> list[Damage]:
         is checked.
 
     Raises:
-      UserError, MachineError: a file could not be read, so nobody knows whether it is damaged.
+      UserError, MachineError: a file could not be read, so its state is unknown.
     """
     if not files.path.exists():
         return []

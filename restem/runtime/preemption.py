@@ -65,7 +65,7 @@ class Preemption:
             self._previous[signal.SIGTERM] = signal.signal(
                 signal.SIGTERM, lambda *_: self._flag.set()
             )
-            # A job in a shell's background may ignore Ctrl-C, and goes on doing so.
+            # A job in a shell's background may ignore Ctrl-C, and continues to do so.
             if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
                 self._previous[signal.SIGINT] = signal.signal(signal.SIGINT, self._interrupt)
         return self

@@ -34,7 +34,7 @@ def _slots(classes: WidthClasses) -> steps.Slots:
 
 class MoveTest(parameterized.TestCase):
     @parameterized.named_parameters(
-        # Slot 1 of the narrow class goes on in a wide one.
+        # Slot 1 of the narrow class continues in a wide one.
         ("fewer", (6, 2), (2, 2), [4, 0, 1, 7], [1, 0, 1, 1]),
         ("more", (2, 1), (5, 2), [1, 0, 0, 0, 0, 2, 0], [1, 1, 0, 0, 0, 1, 1]),
     )

@@ -152,7 +152,7 @@ class WhatIsSampledTest(absltest.TestCase):
             )  # fmt: skip
         return calls
 
-    def test_no_samples_are_drawn_that_nobody_grades(self):
+    def test_an_ungraded_task_is_not_sampled(self):
         problems = [Problem("a", "test", "?", "1")]
         self.assertEqual(self.evaluate("exact", problems), ["greedy", "sampled"])
         self.assertEqual(self.report["pass@k"]["4"], 0.0)

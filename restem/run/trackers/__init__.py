@@ -78,7 +78,7 @@ class Trackers:
         for name, tracker in list(self._others.items()):
             try:
                 tracker.log(step, new)
-            except Exception as error:  # a service that is down; the run goes on without it
+            except Exception as error:  # a service that is down; the run continues
                 del self._others[name]
                 logging.warning(
                     "%s gets no more scalars from this process (%s); metrics.jsonl has them all",

@@ -145,7 +145,7 @@ class Unit:
 
     @property
     def is_clock(self) -> bool:
-        """Whether it says which half of the day a time is in."""
+        """Whether it is a half of the day (a.m., p.m.)."""
         return self.above is not None and self.above[0].startswith("clock")
 
     def factors(self, other: Unit) -> tuple[Fraction, Fraction] | None:
