@@ -106,7 +106,7 @@ def query(question: str, starter_code: str, tests: Mapping[str, Any]) -> str:
     """Returns the query in the form of APPS: statement, starter code, style of input."""
     style = CALL_BASED if tests.get("fn_name") else STANDARD_INPUT
     starter = f"\n{starter_code.rstrip()}\n" if starter_code.strip() else ""
-    return f"QUESTION:\n{question.strip()}\n{starter}\n{style}\n\nANSWER:"
+    return f"QUESTION:\n{question.strip()}\n{starter}\n{style}\n\nANSWER:\n"
 
 
 def _read_jsonl(files: Iterable[epath.Path]) -> Iterator[dict[str, Any]]:
@@ -176,7 +176,7 @@ def _record(row: Mapping[str, Any]) -> dict[str, Any]:
         "problem_id": row["problem_id"],
         "inputs": query(row["question"], row["starter_code"], json.loads(row["tests"])),
         "tests": row["tests"],
-        "solutions": tuple(f"\n{solution.strip()}\n" for solution in row["solutions"]),
+        "solutions": tuple(f"{solution.strip()}\n" for solution in row["solutions"]),
         "metadata": {"source_file": row["source_file"], "url": row["url"]},
     }
 
@@ -184,7 +184,7 @@ def _record(row: Mapping[str, Any]) -> dict[str, Any]:
 registry.add(
     "apps",
     source=apps,
-    form="QUESTION:\n{problem}\n\nANSWER:",
+    form="QUESTION:\n{problem}\n\nANSWER:\n",
     zero_shot=ZeroShot(
         "{problem}\n\nWrite a Python program. Put it in one code block.",
         {"kind": "program", "extraction": "auto", "time_limit_s": 4.0},

@@ -21,7 +21,7 @@ from tests.helpers import compilation, run_files, tiny
 
 # The real prompt is 1,500 tokens for a vocabulary of bytes.
 PREFIX = "QUESTION:\nPrint 1.\n\nUse Standard Input format\n\nANSWER:\nprint(1)\n\n"
-SOLUTION = "\nprint(input())\n"
+SOLUTION = "print(input())\n"
 SETTINGS = (
     "ITERATIONS = 1",
     "apps.validation_size = 2",

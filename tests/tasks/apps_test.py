@@ -81,15 +81,15 @@ class AppsTest(DataFolderTest):
         self.assertEqual(problem.problem_id, "test-0001")
         self.assertEqual(
             problem.inputs,
-            "QUESTION:\ntest 0001\n\ndef f(x):\n\nUse Call-Based format\n\nANSWER:",
+            "QUESTION:\ntest 0001\n\ndef f(x):\n\nUse Call-Based format\n\nANSWER:\n",
         )
-        self.assertEqual(problem.solutions, ("\ndef f(x):\n    return x\n",))
+        self.assertEqual(problem.solutions, ("def f(x):\n    return x\n",))
         self.assertEqual(problem.tests, self.calls)
 
     def test_standard_input_form(self):
         self.assertEqual(
             apps.query("Echo.\n", "", {"inputs": ["1"], "outputs": ["1"]}),
-            "QUESTION:\nEcho.\n\nUse Standard Input format\n\nANSWER:",
+            "QUESTION:\nEcho.\n\nUse Standard Input format\n\nANSWER:\n",
         )
 
 
