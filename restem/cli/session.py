@@ -45,15 +45,16 @@ def open_run(
         of_flags["allow_weak_sandbox"] = True
     settings = settings.with_run(**of_flags)
     run = Run(workdir or arguments.workdir, settings.run, rebuild=arguments.repair)
+    completions = getattr(arguments, "completions", ())
     if arguments.dry_run:
         if arguments.repair:
-            repair_run(run, is_dry=True)
+            repair_run(run, is_dry=True, completions=completions)
         return run, settings
     distributed.initialize()
     lease.hold(run.files)
     _start_logging(run)
     if arguments.repair:
-        distributed.run_on_primary("repair", lambda: repair_run(run))
+        distributed.run_on_primary("repair", lambda: repair_run(run, completions=completions))
     if getattr(arguments, "profile", False):
         PROFILE.folder = run.files.path / "profile"
     # The cache is in the folder named by the flag, even if the run's files go to a subfolder.
@@ -62,12 +63,23 @@ def open_run(
     return run, settings
 
 
-def repair_run(run: Run, *, is_dry: bool = False) -> None:
-    """Removes the damaged files of a run, and says how the run makes them again."""
+def repair_run(run: Run, *, is_dry: bool = False, completions: Sequence[str] = ()) -> None:
+    """Removes the damaged files of a run, and says how the run makes them again.
+
+    Args:
+      run: the run.
+      is_dry: whether only to say it.
+      completions: files of another engine's samples that this command reads.
+
+    Raises:
+      UserError: samples of another engine are damaged, and there are no completions.
+    """
     # Orbax reads arrays with all hosts, and only this one looks for damage.
     damage = repair.find(run.files, reads_arrays=not (distributed.several() or is_dry))
-    if not is_dry:
-        repair.apply(damage)
+    if is_dry:
+        repair.check(damage, completions=completions)
+    else:
+        repair.apply(damage, completions=completions)
     for line in repair.report(damage, is_dry=is_dry):
         say(line)
 

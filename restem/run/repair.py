@@ -17,6 +17,7 @@ from etils import epath
 from restem import records
 from restem.checkpoints import orbax
 from restem.checkpoints.damage import DamagedError, saved_checksums
+from restem.errors import UserError
 from restem.run import layout
 from restem.run.layout import IterationDir, Workdir
 from restem.runtime import machine_errors, storage
@@ -49,6 +50,8 @@ class Damage:
     """Files and folders that are removed, so that the run makes them again."""
     remedy: str
     """How they are made again."""
+    completions: Sequence[str] = ()
+    """Files of another engine's samples, of which those in the damaged file are some."""
 
     @property
     def line(self) -> str:
@@ -77,13 +80,33 @@ def find(files: Workdir, *, reads_arrays: bool = False) -> list[Damage]:
     return found
 
 
-def apply(damage: Sequence[Damage]) -> None:
-    """Removes the files that are made again."""
+def apply(damage: Sequence[Damage], *, completions: Sequence[str] = ()) -> None:
+    """Removes the files that are made again.
+
+    Args:
+      damage: as `find` returns it.
+      completions: files of another engine's samples that are read after this.
+
+    Raises:
+      UserError: samples of another engine are damaged, and there are no completions.
+    """
+    check(damage, completions=completions)
     for path in dict.fromkeys(path for part in damage for path in part.removed):
         if path.is_dir():
             path.rmtree()
         else:
             path.unlink(missing_ok=True)
+
+
+def check(damage: Sequence[Damage], *, completions: Sequence[str] = ()) -> None:
+    """Refuses to have a policy draw what another engine drew; see `apply`."""
+    for part in damage:
+        if part.completions and not completions:
+            flags = " ".join(f"--completions={name}" for name in part.completions)
+            raise UserError(
+                f"{part.path} is damaged ({part.fault}), and its samples came from another engine:"
+                f" nothing was removed; `restem generate` with --repair {flags} reads them again"
+            )
 
 
 def _of_run(files: Workdir) -> Iterator[Damage]:
@@ -104,7 +127,7 @@ def _of_iteration(files: IterationDir, reads_arrays: bool) -> Iterator[Damage]:
     for path in _listed(files.samples, "*-of-*.parquet"):
         if fault := _table_fault(path, records.samples_from_table):
             # An E-step that counts as finished would not look for the shard.
-            yield Damage(path, fault, [path, files.generation], SAMPLED)
+            yield Damage(path, fault, [path, files.generation], SAMPLED, _completions_of(files))
     if fault := _json_fault(files.generation):
         yield Damage(files.generation, fault, [files.generation], COUNTED)
     for path in layout.shard_paths(files.dataset):
@@ -121,6 +144,13 @@ def _of_iteration(files: IterationDir, reads_arrays: bool) -> Iterator[Damage]:
     elif _is_improved(files) and (fault := _policy_fault(files.checkpoint, reads_arrays)):
         yield Damage(files.checkpoint, fault, [files.checkpoint, files.improvement], TRAINED)
     yield from _of_evaluations(files)
+
+
+def _completions_of(files: IterationDir) -> tuple[str, ...]:
+    """Returns the files of another engine's samples that an E-step read; empty if it drew them."""
+    if _json_fault(files.generation) or not files.generation.exists():
+        return ()
+    return tuple(storage.read_json(files.generation).get("completions", ()))
 
 
 def _is_improved(files: IterationDir) -> bool:

@@ -292,6 +292,17 @@ class EngineTest(absltest.TestCase):
             self.restem("generate", "--iteration=1")
         self.assertEqual(reader.read_samples(self.files.iteration(1)), samples)
 
+        # The policy does not draw what the engine drew.
+        shard = min(self.files.iteration(1).samples.glob("*.parquet"))
+        shard.write_bytes(b"damaged")
+        for flag in ("--dry_run", "--iteration=1"):
+            shown = self.restem("generate", "--repair", flag, code=2)
+            self.assertIn(f"--repair --completions={output} reads them again", shown)
+        self.assertEqual(shard.read_bytes(), b"damaged")
+        with mock.patch.object(Rollout, "_completed"):
+            self.restem("generate", "--repair", f"--completions={output}", "--iteration=1")
+        self.assertEqual(reader.read_samples(self.files.iteration(1)), samples)
+
 
 if __name__ == "__main__":
     absltest.main()
