@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -143,6 +144,27 @@ class FiltersTest(parameterized.TestCase):
         mixed = np.array([peaked, flat] * 32)
         among = DRAW(drawing, jnp.asarray(mixed), keys, jnp.ones(64, bool))
         np.testing.assert_array_equal(alone[0][::2], among[0][::2])
+
+    def test_rows_searched_one_by_one_are_those_searched_together(self):
+        rng = np.random.default_rng(2)
+        mixed = rng.normal(size=(64, 1000)) * np.where(np.arange(64) % 3, 5, 1)[:, None]
+        keys = jax.random.split(jax.random.key(3), 64)
+        arguments = (
+            filters.Drawing.of(Sampling(temperature=0.8, top_p=0.95)),
+            jnp.asarray(mixed, jnp.float32), keys, jnp.arange(64) != 6,
+        )  # fmt: skip
+        taken = []
+
+        def one_of(*, cpu, default):
+            taken.append(cpu)
+            return default()
+
+        with mock.patch.object(jax.lax, "platform_dependent", one_of):
+            together = jax.jit(lambda *given: filters.draw(*given))(*arguments)
+        self.assertLen(taken, 1)
+        one_by_one = DRAW(*arguments)
+        chosen = np.arange(64) != 6
+        np.testing.assert_array_equal(together[0][chosen], one_by_one[0][chosen])
 
     @parameterized.parameters((50, 7), (300, 1), (1000, 3), (1000, 40), (49152, 40))
     def test_most_likely_is_top_k(self, vocab, k):
