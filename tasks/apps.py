@@ -51,6 +51,7 @@ def apps(
     validation_seed: int = 0,
     max_question_chars: Annotated[int, at_least(0)] = 6_000,
     max_test_chars: Annotated[int, at_least(0)] = 100_000,
+    min_tests: Annotated[int, at_least(1)] = 1,
 ) -> registry.Records:
     """Returns the introductory problems of a split that can be asked and checked.
 
@@ -64,6 +65,8 @@ def apps(
       validation_seed: seed of that choice.
       max_question_chars: maximum length of a statement with its starter code, in characters.
       max_test_chars: maximum length of the JSON of a problem's tests, in characters.
+      min_tests: least number of tests of a training or validation problem. One in six has a single
+        test, which wrong programs often pass (docs/apps.md).
     """
     layout, files = folder.find(data_dir, task="apps", layouts=LAYOUTS, source=SOURCE)
     held_out = layout.name != "hendrycks/apps"
@@ -78,7 +81,9 @@ def apps(
     dropped: collections.Counter[str] = collections.Counter()
     kept = []
     for row in rows:
-        reason = _reason_to_drop(row, max_question_chars, max_test_chars)
+        reason = _reason_to_drop(
+            row, max_question_chars, max_test_chars, min_tests if part == "train" else 1
+        )
         if reason:
             dropped[reason] += 1
         else:
@@ -154,7 +159,9 @@ def _solutions(text: str | None, where: str) -> list[str]:
     return [solution for solution in solutions if solution.strip()]
 
 
-def _reason_to_drop(row: Mapping[str, Any], max_question: int, max_tests: int) -> str | None:
+def _reason_to_drop(
+    row: Mapping[str, Any], max_question: int, max_tests: int, min_tests: int
+) -> str | None:
     if not row["tests"].strip():
         return "no tests"
     if len(row["tests"]) > max_tests:
@@ -166,6 +173,8 @@ def _reason_to_drop(row: Mapping[str, Any], max_question: int, max_tests: int) -
         if not tests.get("inputs"):
             return "no tests"
         parse_tests(tests)
+        if len(tests["inputs"]) < min_tests:
+            return f"fewer than {min_tests} tests"
     except (ValueError, AttributeError, RecursionError, UserError):
         return "tests do not parse"
     return None

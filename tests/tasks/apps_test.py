@@ -59,6 +59,22 @@ class AppsTest(DataFolderTest):
         )
         self.assertIn("not the APPS test set", card.notes["test"])
 
+    def test_training_problems_with_few_tests_may_be_left_out(self):
+        three = json.dumps({"inputs": ["1", "2", "3"], "outputs": ["1", "2", "3"]})
+        rows = [self.row(i, input_output=three if i % 2 else self.tests) for i in range(6)]
+        rows.append(self.row(20, source_file=apps.HOLD_OUT))
+        self.write("apps/train_introductory.jsonl", *rows)
+        gin.parse_config("""
+            import restem.tasks
+            apps.min_tests = 3
+            apps.validation_size = 1
+        """)
+        card, problems = self.materialize("apps")
+        kept = [p.problem_id for p in (*problems["train"], *problems["validation"])]
+        self.assertCountEqual(kept, ["train-0001", "train-0003", "train-0005"])
+        self.assertLen(problems["test"], 1)
+        self.assertEqual(card.notes["train_filter"]["dropped"], {"fewer than 3 tests": 3})
+
     def test_official_folders(self):
         for split, number, difficulty in (
             ("train", "0001", "introductory"),
